@@ -1,0 +1,47 @@
+# Each verb makes what it needs first; a second call makes nothing again.
+.DEFAULT_GOAL := help
+.PHONY: help setup venv demo serve test test-unit lint lock clean
+
+VENV ?= .venv
+TOOLS ?= .tools
+export VENV
+export LORIKEET_TOOLS := $(abspath $(TOOLS))
+# Triton's stubs find the environment through the first python3 on PATH
+export PATH := $(abspath $(VENV))/bin:$(PATH)
+PY := $(VENV)/bin/python
+PYTEST := $(PY) -m pytest --durations=10
+TESTS := $(wildcard tests/unit tests/server tests/journeys)
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: ## the Python environment and the Triton server, into VENV and TOOLS
+	@deploy/setup.sh venv tools
+
+venv:
+	@deploy/setup.sh venv
+
+demo: setup ## one picture through a real server: IMAGE=in.png PROMPT="..." MODEL=... LORA=... (all optional)
+	@$(PY) -m deploy.demo $${IMAGE:+--image "$$IMAGE"} $${PROMPT:+--prompt "$$PROMPT"} \
+	    $${MODEL:+--model "$$MODEL"} $${LORA:+--lora "$$LORA"}
+
+serve: setup ## the server, supervised, until Ctrl-C
+	@exec $(PY) -m runtime.supervisor
+
+test: setup ## all tests: units, then a real server, then whole journeys
+	@$(PYTEST) $(TESTS) $(ARGS)
+
+test-unit: venv ## the unit tests alone
+	@$(PYTEST) tests/unit $(ARGS)
+
+lint: venv ## style, format and types
+	@$(VENV)/bin/ruff check .
+	@$(VENV)/bin/ruff format --check .
+	@deploy/typecheck.sh
+
+lock: venv ## write requirements.lock anew (UPGRADE=1: with the newest releases)
+	@mkdir -p $(TOOLS) && deploy/lock.sh
+
+clean: ## remove what the verbs above made
+	rm -rf $(VENV) $(VENV).log $(VENV).lock $(TOOLS) .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info client/*.egg-info
+	find . -name __pycache__ -prune -exec rm -rf {} +

@@ -1,0 +1,117 @@
+"""The command `lorikeet`: generate images, print the schema."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from lorikeet.errors import LorikeetError
+from lorikeet.progress import ProgressBar
+from lorikeet.result import Result
+from lorikeet.schema import ImageToImageInput, ImageToImageOutput, SchedulerName
+from lorikeet.sync import Client
+
+app = typer.Typer(
+    help="Stable Diffusion image-to-image with LoRAs, on a Lorikeet server.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+console = Console(highlight=False, soft_wrap=True)
+errors = Console(stderr=True, highlight=False, soft_wrap=True)
+
+INTERRUPTED = 130
+
+
+@app.command()
+def generate(
+    url: Annotated[str, typer.Option(help="grpc://host:port or http://host:port.")] = "grpc://127.0.0.1:8001",
+    model: Annotated[str | None, typer.Option(help="Base checkpoint: URL, Hub id or path.")] = None,
+    prompt: Annotated[str | None, typer.Option(help="What the image should show.")] = None,
+    negative_prompt: Annotated[str | None, typer.Option(help="What it should not show.")] = None,
+    image: Annotated[str | None, typer.Option(help="Init image: path or URL.")] = None,
+    strength: Annotated[float | None, typer.Option(help="Noise added to the init image, 0 to 1.")] = None,
+    lora: Annotated[list[str] | None, typer.Option(help="PATH or PATH:SCALE; repeatable.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Denoising steps.")] = None,
+    guidance_scale: Annotated[float | None, typer.Option(help="Classifier-free guidance.")] = None,
+    scheduler: Annotated[SchedulerName | None, typer.Option(help="Sampler.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed; random if absent.")] = None,
+    num_images: Annotated[int | None, typer.Option(help="Images to generate.")] = None,
+    image_format: Annotated[str | None, typer.Option("--format", help="png or jpeg.")] = None,
+    json_file: Annotated[
+        Path | None,
+        typer.Option("--json", exists=True, dir_okay=False, help="A request; the options are laid over it."),
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Image file, or a folder.")] = Path("out.png"),
+) -> None:
+    """Generate images and write them to files."""
+    options = {
+        "model_name": model,
+        "prompt": prompt,
+        "negative_prompt": negative_prompt,
+        "image_url": image,
+        "noise_strength": strength,
+        "loras": [parse_lora(text) for text in lora] if lora else None,
+        "num_inference_steps": steps,
+        "guidance_scale": guidance_scale,
+        "scheduler": scheduler,
+        "seed": seed,
+        "num_images": num_images,
+        "image_format": image_format,
+    }
+    fields = {name: value for name, value in options.items() if value is not None}
+    try:
+        result = _run(url, {**_load(json_file), **fields})
+        _report(result, result.save(out))
+    except (LorikeetError, OSError, ValueError) as error:
+        _fail(str(error), code=1)
+    except KeyboardInterrupt:
+        _fail("cancelled", code=INTERRUPTED)
+
+
+@app.command()
+def schema(
+    output: Annotated[bool, typer.Option("--output", help="The output's schema, not the input's.")] = False,
+) -> None:
+    """Print the JSON schema of the input, or of the output."""
+    message = ImageToImageOutput if output else ImageToImageInput
+    typer.echo(json.dumps(message.model_json_schema(), indent=2))
+
+
+def parse_lora(text: str) -> dict[str, Any]:
+    """A LoraWeight of PATH or PATH:SCALE; the part after the last colon is a scale only if it is a number."""
+    path, _, scale = text.rpartition(":")
+    try:
+        return {"path": path, "scale": float(scale)} if path else {"path": text}
+    except ValueError:
+        return {"path": text}
+
+
+def _load(json_file: Path | None) -> dict[str, Any]:
+    if json_file is None:
+        return {}
+    content = json.loads(json_file.read_text())
+    if not isinstance(content, dict):
+        raise ValueError(f"{json_file}: must hold one JSON object")
+    return content
+
+
+def _run(url: str, request: dict[str, Any]) -> Result:
+    with Client(url) as client, ProgressBar(errors) as progress:
+        return client.image_to_image(request, on_progress=progress.show)
+
+
+def _report(result: Result, paths: list[Path]) -> None:
+    for path in paths:
+        console.print(str(path), markup=False)
+    console.print(f"seed {result.seed}")
+    if result.timings:
+        console.print(", ".join(f"{stage} {seconds:.2f} s" for stage, seconds in result.timings.items()))
+    for warning in result.response.warnings:
+        errors.print(f"warning: {warning}", markup=False)
+
+
+def _fail(message: str, code: int) -> None:
+    errors.print(f"error: {' '.join(message.split())}", markup=False)
+    raise typer.Exit(code)

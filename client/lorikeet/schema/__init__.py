@@ -1,0 +1,37 @@
+"""The messages of Lorikeet, the one source for client, server, gateway and docs. Imports only pydantic."""
+
+from lorikeet.schema.base import FileRef, Model
+from lorikeet.schema.controlnet import ControlNet
+from lorikeet.schema.errors import describe_errors
+from lorikeet.schema.ip_adapter import IPAdapter
+from lorikeet.schema.jobs import JobRequest, JobStatus
+from lorikeet.schema.request import ImageToImageInput
+from lorikeet.schema.response import File, Image, ImageToImageOutput
+from lorikeet.schema.schedule import SchedulerName, SigmasInput, TimestepsInput
+from lorikeet.schema.size import ImageSize, ImageSizePreset, size_in_pixels
+from lorikeet.schema.walk import file_refs, map_file_refs
+from lorikeet.schema.weights import Embedding, LoraWeight
+
+__all__ = [
+    "ControlNet",
+    "Embedding",
+    "File",
+    "FileRef",
+    "IPAdapter",
+    "Image",
+    "ImageSize",
+    "ImageSizePreset",
+    "ImageToImageInput",
+    "ImageToImageOutput",
+    "JobRequest",
+    "JobStatus",
+    "LoraWeight",
+    "Model",
+    "SchedulerName",
+    "SigmasInput",
+    "TimestepsInput",
+    "describe_errors",
+    "file_refs",
+    "map_file_refs",
+    "size_in_pixels",
+]

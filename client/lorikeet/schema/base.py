@@ -1,0 +1,69 @@
+"""What every message shares: the base model, numbers that refuse booleans, and the mark of a file field."""
+
+import sys
+from typing import Annotated
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, StringConstraints, model_validator
+from typing_extensions import Self
+
+MAX_JSON_DEPTH = 32
+
+
+class Model(BaseModel):
+    """Base of all messages: unknown fields are kept, NaN and infinity are refused everywhere."""
+
+    # protected_namespaces: `model_name` and `model_subfolder` are the API's own names.
+    model_config = ConfigDict(extra="allow", allow_inf_nan=False, protected_namespaces=())
+
+    @model_validator(mode="after")
+    def _extra_is_json(self) -> Self:
+        for name, value in (self.model_extra or {}).items():
+            if problem := json_problem(value):
+                raise ValueError(f"{name}: {problem}")
+        return self
+
+    def to_json(self) -> str:
+        """The message as it goes over the wire: only the fields that were set."""
+        return self.model_dump_json(exclude_unset=True)
+
+
+def json_problem(value: object) -> str | None:
+    """Why `value` is not JSON with finite numbers, at most `MAX_JSON_DEPTH` levels deep; None if it is."""
+    stack = [(value, 0)]
+    while stack:
+        node, depth = stack.pop()
+        if depth > MAX_JSON_DEPTH:
+            return f"nested deeper than {MAX_JSON_DEPTH} levels"
+        if isinstance(node, dict):
+            if not all(isinstance(key, str) for key in node):
+                return "the keys of an object must be strings"
+            stack.extend((child, depth + 1) for child in node.values())
+        elif isinstance(node, list):
+            stack.extend((child, depth + 1) for child in node)
+        elif isinstance(node, (int, float)) and not _is_finite(node):
+            return "numbers must be finite"
+        elif node is not None and not isinstance(node, (str, int, float)):
+            return f"{type(node).__name__} is not a JSON type"
+    return None
+
+
+def _is_finite(number: float) -> bool:
+    """Whether `number` is neither NaN nor infinite; an int too large for a float counts as infinite."""
+    return -sys.float_info.max <= number <= sys.float_info.max
+
+
+def _refuse_bool(value: object) -> object:
+    if isinstance(value, bool):
+        raise ValueError("Input should be a number, not a boolean")
+    return value
+
+
+class FileMark:
+    """Annotation metadata: this string may be a path, a URL, a data URI, a Hub id or `tensor:<i>`."""
+
+
+Int = Annotated[int, BeforeValidator(_refuse_bool)]
+Float = Annotated[float, BeforeValidator(_refuse_bool)]
+Name = Annotated[str, StringConstraints(max_length=255)]
+Prompt = Annotated[str, StringConstraints(max_length=10_000)]
+FileRef = Annotated[str, StringConstraints(min_length=1), FileMark()]

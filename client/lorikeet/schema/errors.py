@@ -1,0 +1,46 @@
+"""A validation error as one line of text, for Triton's INVALID_ARG."""
+
+from pydantic import ValidationError
+
+MAX_ERRORS = 8
+MAX_VALUE = 60
+MAX_LOCATION = 200
+
+
+def describe_errors(error: ValidationError) -> str:
+    """`field: message; field: message`, e.g. `loras[1].scale: Input should be a finite number (got nan)`.
+
+    Values are quoted only when they are scalars of at most `MAX_VALUE` characters; at most `MAX_ERRORS`
+    errors are told.
+    """
+    details = error.errors(include_url=False, include_context=False)
+    lines = [_line(item["loc"], item["msg"], item["input"]) for item in details[:MAX_ERRORS]]
+    if len(details) > MAX_ERRORS:
+        lines.append(f"and {len(details) - MAX_ERRORS} more")
+    return "; ".join(lines)
+
+
+def _line(location: tuple[int | str, ...], message: str, value: object) -> str:
+    text = message.removeprefix("Value error, ") + _quoted(value)
+    where = _dotted(location)
+    return f"{where}: {text}" if where else text
+
+
+def _dotted(location: tuple[int | str, ...]) -> str:
+    text = ""
+    for part in location:
+        if isinstance(part, int):
+            text += f"[{part}]"
+        elif not part.startswith("<"):  # "<tag>" names the branch of a union, not a field
+            text += f".{part}" if text else part
+    return text[:MAX_LOCATION]
+
+
+def _quoted(value: object) -> str:
+    is_short = (
+        (isinstance(value, str) and len(value) <= MAX_VALUE)
+        or (isinstance(value, int) and abs(value) < 10**MAX_VALUE)
+        or isinstance(value, float)
+    )
+    text = repr(value) if is_short else ""
+    return f" (got {text})" if 0 < len(text) <= MAX_VALUE else ""

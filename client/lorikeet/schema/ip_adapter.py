@@ -1,0 +1,52 @@
+"""An IP-Adapter: image prompts and how strongly they act."""
+
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, Discriminator, Field, Tag
+
+from lorikeet.schema.base import FileRef, Float, Model, Name, json_problem
+
+
+def _scales(tree: dict[str, Any]) -> dict[str, Any]:
+    if problem := json_problem(tree):
+        raise ValueError(problem)
+    return tree
+
+
+def _kind(value: object) -> str:
+    return "<many>" if isinstance(value, (list, tuple)) else "<one>"
+
+
+# The branch is chosen by the value's type, so that an error speaks of the branch that was meant.
+OneOrManyFiles = Annotated[
+    Annotated[FileRef, Tag("<one>")] | Annotated[list[FileRef], Field(min_length=1), Tag("<many>")],
+    Discriminator(_kind),
+]
+
+
+class IPAdapter(Model):
+    """One IP-Adapter; a request may use several."""
+
+    ip_adapter_image_url: OneOrManyFiles = Field(
+        description="URL of the image prompt, or a list of URLs for one adapter."
+    )
+    ip_adapter_mask_url: FileRef | None = Field(
+        default=None, description="URL of a mask of the same size as the image prompt."
+    )
+    path: FileRef = Field(description="URL, Hub id or path of the IP-Adapter weights.")
+    model_subfolder: Name | None = Field(default=None, description="Folder of the weights in the repository.")
+    weight_name: Name | None = Field(default=None, description="File name of the weights.")
+    insight_face_model_path: FileRef | None = Field(
+        default=None, description="URL, Hub id or path of the InsightFace model (FaceID adapters)."
+    )
+    scale: Float = Field(default=1.0, ge=0, description="Factor of the image prompt.")
+    scale_json: Annotated[dict[str, Any], AfterValidator(_scales)] | None = Field(
+        default=None,
+        description='Scales by U-Net block, overriding `scale`, e.g. {"down": {"block_2": [0.0, 1.0]}}.',
+    )
+    unconditional_noising_factor: Float = Field(
+        default=0.0, ge=0, le=1, description="Noise in the unconditional image prompt; 0 is a zero embedding."
+    )
+    image_projection_shortcut: bool = Field(
+        default=True, description="True for FaceID Plus V2 weights, false for FaceID Plus V1."
+    )

@@ -1,0 +1,119 @@
+"""The input of `lora_image_to_image`: all fields of the API and their ranges."""
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+from typing_extensions import Self
+
+from lorikeet.schema import walk
+from lorikeet.schema.base import FileRef, Float, Int, Model, Name, Prompt
+from lorikeet.schema.controlnet import ControlNet
+from lorikeet.schema.ip_adapter import IPAdapter
+from lorikeet.schema.schedule import SchedulerName, SigmasInput, TimestepsInput
+from lorikeet.schema.size import SizeOrPreset
+from lorikeet.schema.weights import Embedding, LoraWeight
+
+
+class ImageToImageInput(Model):
+    """One request. A file is given as URL, data URI, Hub id, path, or `tensor:<i>` (entry i of FILES)."""
+
+    model_name: FileRef = Field(description="URL, Hub id or path of the base checkpoint.")
+    unet_name: FileRef | None = Field(
+        default=None, description="URL, Hub id or path of a U-Net that replaces the checkpoint's."
+    )
+    variant: Name | None = Field(default=None, description="Variant of a Hub repository, e.g. 'fp16'.")
+    prompt: Prompt = Field(description="What the image should show.")
+    negative_prompt: Prompt = Field(default="", description="What the image should not show.")
+    prompt_weighting: bool = Field(
+        default=False, description="Read `(word:1.4)` weights in the prompts and lift the limit of 77 tokens."
+    )
+    image_url: FileRef | None = Field(
+        default=None, description="URL of the init image; without one the request is text-to-image."
+    )
+    image_size: SizeOrPreset | None = Field(
+        default=None, description="Size without an init image; unset is the checkpoint's native size."
+    )
+    noise_strength: Float = Field(
+        default=0.5, ge=0, le=1, description="Noise added to the init image: 1 keeps none of it, 0 all of it."
+    )
+    loras: list[LoraWeight] = Field(default_factory=list, description="LoRAs, merged together.")
+    embeddings: list[Embedding] = Field(
+        default_factory=list, max_length=1, description="Textual inversions; at most one."
+    )
+    controlnets: list[ControlNet] = Field(default_factory=list, description="ControlNets, applied together.")
+    controlnet_guess_mode: bool = Field(
+        default=False, description="Apply the ControlNets to the conditional prediction only."
+    )
+    ip_adapter: list[IPAdapter] = Field(default_factory=list, description="IP-Adapters.")
+    image_encoder_path: FileRef | None = Field(
+        default=None, description="URL, Hub id or path of the CLIP image encoder of the IP-Adapters."
+    )
+    image_encoder_subfolder: Name | None = Field(default=None, description="Folder of the image encoder.")
+    image_encoder_weight_name: Name = Field(
+        default="pytorch_model.bin", description="File name of the image encoder's weights."
+    )
+    ic_light_model_url: FileRef | None = Field(default=None, description="URL of the IC-Light weights.")
+    ic_light_model_background_image_url: FileRef | None = Field(
+        default=None, description="URL of the background, for IC-Light weights that take one."
+    )
+    ic_light_image_url: FileRef | None = Field(
+        default=None, description="URL of the foreground that IC-Light relights."
+    )
+    seed: Int | None = Field(
+        default=None,
+        ge=0,
+        lt=2**64,
+        description="Seed of the noise; unset is a random one, told in the output.",
+    )
+    num_inference_steps: Int = Field(default=30, ge=1, le=150, description="Denoising steps that are run.")
+    guidance_scale: Float = Field(
+        default=7.5, ge=0, le=20, description="Classifier-free guidance: how closely to follow the prompt."
+    )
+    clip_skip: Int = Field(default=0, ge=0, le=2, description="Last layers of the text encoders that are skipped.")
+    scheduler: SchedulerName | None = Field(default=None, description="Sampler; unset is the checkpoint's own.")
+    timesteps: TimestepsInput = Field(
+        default_factory=TimestepsInput,
+        description="Custom timesteps; they replace num_inference_steps and exclude sigmas.",
+    )
+    sigmas: SigmasInput = Field(
+        default_factory=SigmasInput,
+        description="Custom sigmas; they replace num_inference_steps and exclude timesteps.",
+    )
+    prediction_type: Literal["v_prediction", "epsilon"] | None = Field(
+        default=None, description="What the U-Net predicts; unset is the checkpoint's own."
+    )
+    rescale_betas_snr_zero: bool = Field(
+        default=False, description="Rescale the betas to a terminal signal-to-noise ratio of zero."
+    )
+    image_format: Literal["jpeg", "png"] = Field(default="png", description="Encoding of the images.")
+    num_images: Int = Field(default=1, ge=1, le=8, description="Images to generate.")
+    enable_safety_checker: bool = Field(
+        default=False, description="Blacken images in which the safety checker finds NSFW concepts."
+    )
+    tile_width: Int = Field(default=4096, ge=128, le=4096, description="Width of a tile in pixels.")
+    tile_height: Int = Field(default=4096, ge=128, le=4096, description="Height of a tile in pixels.")
+    tile_stride_width: Int = Field(
+        default=2048,
+        ge=64,
+        le=2048,
+        description="Distance of neighbouring tiles in pixels; at most tile_width.",
+    )
+    tile_stride_height: Int = Field(
+        default=2048, ge=64, le=2048, description="Distance of tile rows in pixels; at most tile_height."
+    )
+    eta: Float = Field(default=0.0, ge=0, le=1, description="Noise added in each step (DDIM, TCD).")
+    debug_latents: bool = Field(default=False, description="Return the last latents.")
+    debug_per_pass_latents: bool = Field(default=False, description="Return the latents after each step.")
+
+    @model_validator(mode="after")
+    def _fields_agree(self) -> Self:
+        if self.timesteps.is_custom and self.sigmas.is_custom:
+            raise ValueError("sigmas: cannot be set together with timesteps")
+        for side in ("width", "height"):
+            if getattr(self, f"tile_stride_{side}") > getattr(self, f"tile_{side}"):
+                raise ValueError(f"tile_stride_{side}: must not exceed tile_{side}")
+        return self
+
+    def unknown_fields(self) -> list[str]:
+        """Dotted locations of accepted fields that the API does not have, e.g. `loras[0].adapter_name`."""
+        return walk.unknown_fields(self)

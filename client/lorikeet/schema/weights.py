@@ -1,0 +1,26 @@
+"""Weights that change the text encoders and the U-Net: LoRAs and textual inversions."""
+
+from typing import Annotated
+
+from pydantic import Field, StringConstraints
+
+from lorikeet.schema.base import FileRef, Float, Model
+
+Token = Annotated[str, StringConstraints(min_length=1, max_length=100)]
+
+
+class LoraWeight(Model):
+    """One LoRA; those of a request are merged together."""
+
+    path: FileRef = Field(description="URL, Hub id or path of the LoRA weights.")
+    scale: Float = Field(default=1.0, description="Factor of the LoRA; any finite number, 0 switches it off.")
+
+
+class Embedding(Model):
+    """One textual inversion."""
+
+    path: FileRef = Field(description="URL, Hub id or path of the embedding weights.")
+    tokens: list[Token] = Field(
+        default_factory=lambda: ["<s0>", "<s1>"],
+        description="Tokens that stand for the embedding's vectors in the prompts.",
+    )

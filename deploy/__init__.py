@@ -1,0 +1,1 @@
+"""Set-up and demonstration of Lorikeet on one machine."""

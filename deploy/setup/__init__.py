@@ -1,0 +1,1 @@
+"""What `make setup` does: the virtual environment and the tools folder. Standard library only."""

@@ -1,0 +1,8 @@
+"""Progress and cancel. No torch."""
+
+from runtime.stages.jobs import JobsStage
+from runtime.triton.stage_model import StageModel
+
+
+class TritonPythonModel(StageModel):
+    stage_class = JobsStage

@@ -1,0 +1,8 @@
+"""Latents -> pixels."""
+
+from runtime.stages.vae import VaeDecoderStage
+from runtime.triton.stage_model import StageModel
+
+
+class TritonPythonModel(StageModel):
+    stage_class = VaeDecoderStage

@@ -1,0 +1,8 @@
+"""Init image -> posterior mean and std."""
+
+from runtime.stages.vae import VaeEncoderStage
+from runtime.triton.stage_model import StageModel
+
+
+class TritonPythonModel(StageModel):
+    stage_class = VaeEncoderStage

@@ -1,0 +1,1 @@
+"""What export and the Triton models share: files, weight sets, engines, the board, and the logic of each stage."""

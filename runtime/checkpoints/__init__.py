@@ -1,0 +1,1 @@
+"""Checkpoints as users have them: which architecture, which weight files, which names."""

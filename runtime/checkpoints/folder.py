@@ -1,0 +1,122 @@
+"""Reads a diffusers-format folder into a Checkpoint. It is as hostile as its request."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from runtime.checkpoints.checkpoint import Checkpoint, Component, WeightFile
+from runtime.files.sources import Folder
+from runtime.files.store import StoredFile
+from runtime.files.tensors import WeightFileError
+
+_MAX_JSON = 8 << 20
+_STEMS = {"unet": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model"}
+_CLASSES = {
+    "unet": ("UNet2DConditionModel",),
+    "vae": ("AutoencoderKL",),
+    "text_encoder": ("CLIPTextModel",),
+    "text_encoder_2": ("CLIPTextModelWithProjection",),
+}
+
+
+class CheckpointError(ValueError):
+    """The folder is no checkpoint that can be served; the message is fit for the client."""
+
+
+def read_folder(folder: Folder, digest: Callable[[Path], StoredFile]) -> Checkpoint:
+    """The checkpoint in a folder. `digest` hashes a file, or remembers its hash.
+
+    Raises CheckpointError: something missing, damaged, leading out of the folder, or of an architecture not served.
+    """
+    reader = _Reader(folder, digest)
+    try:
+        unet, vae = reader.component("unet"), reader.component("vae")
+        is_xl = "add_embedding.linear_1.weight" in unet.shapes
+        if not (folder.path / "text_encoder").is_dir():
+            raise CheckpointError("it has no text_encoder (an SDXL refiner is not a base model)")
+        encoders = [reader.component("text_encoder")]
+        tokenizers = [reader.tokenizer("tokenizer")]
+        if is_xl:
+            encoders.append(reader.component("text_encoder_2"))
+            tokenizers.append(reader.tokenizer("tokenizer_2"))
+        _check_architecture(unet, encoders)
+        return Checkpoint(
+            kind="sdxl" if is_xl else "sd",
+            unet=unet,
+            vae=vae,
+            text_encoders=tuple(encoders),
+            tokenizers=tuple(tokenizers),
+            scheduler=reader.json("scheduler/scheduler_config.json"),
+        )
+    except WeightFileError as error:
+        raise CheckpointError(str(error)) from error
+
+
+class _Reader:
+    """Reads single files of one folder, none of which may lead out of it."""
+
+    def __init__(self, folder: Folder, digest: Callable[[Path], StoredFile]) -> None:
+        self._folder, self._digest = folder, digest
+
+    def path(self, name: str) -> Path:
+        path = (self._folder.path / name).resolve()
+        if not path.is_relative_to(self._folder.inside):
+            raise CheckpointError(f"{name} leads out of the folder")
+        if not path.exists():
+            raise CheckpointError(f"it has no {name}")
+        return path
+
+    def json(self, name: str) -> dict[str, Any]:
+        path = self.path(name)
+        if path.stat().st_size > _MAX_JSON:
+            raise CheckpointError(f"{name} is too large for a configuration")
+        try:
+            value = json.loads(path.read_text("utf-8"))
+        except (ValueError, OSError, RecursionError) as error:
+            raise CheckpointError(f"{name} is not JSON") from error
+        if not isinstance(value, dict):
+            raise CheckpointError(f"{name} is not a JSON object")
+        return value
+
+    def component(self, name: str) -> Component:
+        config = self.json(f"{name}/config.json")
+        classes = [config.get("_class_name"), *(config.get("architectures") or [])]
+        if not any(known in classes for known in _CLASSES[name]):
+            raise CheckpointError(f"{name}/config.json is of no {' or '.join(_CLASSES[name])}")
+        stored = [self._digest(self.path(f"{name}/{file}")) for file in self._weight_files(name)]
+        files = tuple(WeightFile(path=file.path, digest=file.digest) for file in stored)
+        return Component(name=name, config=config, files=files)
+
+    def tokenizer(self, name: str) -> Path:
+        self.path(f"{name}/vocab.json"), self.path(f"{name}/merges.txt")
+        for file in self.path(name).iterdir():
+            self.path(f"{name}/{file.name}")
+        return self.path(name)
+
+    def _weight_files(self, name: str) -> list[str]:
+        """One file, or the shards that an index names."""
+        stem = _STEMS.get(name, "model")
+        if not (self._folder.path / name / f"{stem}.safetensors.index.json").exists():
+            return [f"{stem}.safetensors"]
+        shards = self.json(f"{name}/{stem}.safetensors.index.json").get("weight_map")
+        if not isinstance(shards, dict) or not all(isinstance(file, str) for file in shards.values()):
+            raise CheckpointError(f"{name}/{stem}.safetensors.index.json has no weight_map")
+        return sorted(set(shards.values()))
+
+
+def _check_architecture(unet: Component, encoders: list[Component]) -> None:
+    shapes = unet.shapes
+    if "conv_in.weight" not in shapes:
+        raise CheckpointError("unet has no conv_in.weight: not a Stable Diffusion UNet")
+    if (channels := shapes["conv_in.weight"][1]) != 4:
+        raise CheckpointError(f"the UNet takes {channels} channels; checkpoints with 4 are served")
+    if "time_embedding.cond_proj.weight" in shapes:
+        raise CheckpointError("LCM-distilled UNets (timestep_cond) are not available yet")
+    norm = "text_model.final_layer_norm.weight"
+    widths = [encoder.shapes[norm][0] for encoder in encoders if norm in encoder.shapes]
+    crossed = [shape[-1] for name, shape in shapes.items() if name.endswith("attn2.to_k.weight")]
+    if not crossed or sum(widths) != crossed[0]:
+        raise CheckpointError(f"the UNet expects text of width {crossed[:1]}; the text encoders give {widths}")

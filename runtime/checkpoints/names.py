@@ -1,0 +1,26 @@
+"""Canonical parameter names: those of diffusers' modules, and `text_model.…` in both text encoders.
+
+Published files differ in two ways: transformers 5 saves `CLIPTextModel` without the `text_model.` prefix, and VAEs of
+the time of SD 1.5 call their attention `query, key, value, proj_attn`.
+"""
+
+from __future__ import annotations
+
+import re
+
+# transformers < 5 saved these non-persistent buffers; they are no weights.
+_BUFFERS = re.compile(r"(^|\.)embeddings\.position_ids$")
+_OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
+_OLD_NAME = re.compile(r"\.(query|key|value|proj_attn)\.(weight|bias)$")
+_TEXT_ROOTS = ("embeddings.", "encoder.", "final_layer_norm.")
+
+
+def canonical_name(component: str, name: str) -> str | None:
+    """The canonical name of a tensor in a component's file; None when it is not a weight."""
+    if component.startswith("text_encoder"):
+        if _BUFFERS.search(name):
+            return None
+        return f"text_model.{name}" if name.startswith(_TEXT_ROOTS) else name
+    if component == "vae":
+        return _OLD_NAME.sub(lambda match: f".{_OLD_ATTENTION[match[1]]}.{match[2]}", name)
+    return name

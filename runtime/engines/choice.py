@@ -1,0 +1,30 @@
+"""Which engine runs a graph, and what all engines of a process share."""
+
+from __future__ import annotations
+
+from runtime.engines.engine import Engine, Graph, GraphKind
+from runtime.engines.networks.build import network_class
+from runtime.engines.placement import Placement, pin_threads, place
+from runtime.engines.residency import Residency
+from runtime.engines.torch_engine import TorchEngine, Weights
+from runtime.settings import Settings
+
+
+class Engines:
+    """The engines of a stage, one a graph, made when first asked for.
+
+    `kind`: what the stage runs; its libraries are imported here and now, so that a ready stage is ready.
+    """
+
+    def __init__(self, settings: Settings, kind: GraphKind) -> None:
+        network_class(kind)
+        pin_threads(settings)
+        self.placement: Placement = place(settings)
+        self._residency: Residency[Weights] = Residency(int(settings.weights_bytes))
+        self._engines: dict[Graph, Engine] = {}
+
+    def of(self, graph: Graph) -> Engine:
+        """The engine of a graph: the best that has an artifact for it, which today is torch, as it needs none."""
+        if graph not in self._engines:
+            self._engines[graph] = TorchEngine(graph, self.placement, self._residency)
+        return self._engines[graph]

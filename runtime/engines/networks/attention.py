@@ -1,0 +1,100 @@
+"""Attention that takes IP-Adapter keys and values as data.
+
+The maths of diffusers' `IPAdapterAttnProcessor2_0`, with what it holds as constants (weights, scales, masks) given per
+row instead: out = attn(q, k, v) + sum over adapters of mask * attn(q, ip_k, ip_v), the adapter's scale folded into its
+values, so that zero values have no effect.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from diffusers.image_processor import IPAdapterMaskProcessor
+from diffusers.models.attention_processor import Attention, AttnProcessor2_0
+from torch import nn
+from torch.nn import functional
+
+
+@dataclass(frozen=True)
+class ImagePrompt:
+    """IP-Adapter inputs of a block of rows. Per cross-attention layer: `k`, `v` [rows, adapters, tokens, inner];
+    for all: `mask` [rows, adapters, h, w], or None for the whole picture."""
+
+    k: tuple[torch.Tensor, ...]
+    v: tuple[torch.Tensor, ...]
+    mask: torch.Tensor | None
+
+
+class RowAttention(AttnProcessor2_0):
+    """diffusers' attention, plus the image prompt in the cross-attention layer of the given number."""
+
+    def __init__(self, layer: int) -> None:
+        super().__init__()
+        self._layer = layer
+
+    def __call__(
+        self,
+        attn: Attention,
+        hidden_states: torch.Tensor,
+        encoder_hidden_states: torch.Tensor | None = None,
+        *args: Any,
+        image_prompt: ImagePrompt | None = None,
+        **options: Any,
+    ) -> torch.Tensor:
+        result: torch.Tensor = super().__call__(attn, hidden_states, encoder_hidden_states, *args, **options)
+        if image_prompt is None:
+            return result
+        # Between attention and its output projection is where the image's part belongs; the projection is linear,
+        # so it can be added behind it, without the bias.
+        added = _attend(attn, hidden_states, image_prompt, self._layer)
+        projected: torch.Tensor = functional.linear(added, attn.to_out[0].weight) / attn.rescale_output_factor
+        return result + projected
+
+
+class SelfAttention(AttnProcessor2_0):
+    """diffusers' attention; the image prompt, which all processors are given, is not for it."""
+
+    def __call__(self, *args: Any, image_prompt: ImagePrompt | None = None, **options: Any) -> torch.Tensor:
+        result: torch.Tensor = super().__call__(*args, **options)
+        return result
+
+
+def install_attention(unet: nn.Module) -> None:
+    """Give every attention layer of a diffusers UNet its processor; cross-attention layers count in module order."""
+    layer = 0
+    for name, module in unet.named_modules():
+        if not isinstance(module, Attention):
+            continue
+        if name.endswith("attn2"):
+            module.set_processor(RowAttention(layer))
+            layer += 1
+        else:
+            module.set_processor(SelfAttention())
+
+
+def _attend(attn: Attention, hidden: torch.Tensor, prompt: ImagePrompt, layer: int) -> torch.Tensor:
+    """sum over adapters of mask * softmax(q ip_k) ip_v: [rows, queries, inner] for hidden [rows, queries, width]."""
+    rows, queries, _ = hidden.shape
+    query = _heads(attn.to_q(hidden), attn.heads)
+    total = torch.zeros_like(query.transpose(1, 2).reshape(rows, queries, -1))
+    for adapter in range(prompt.k[layer].shape[1]):
+        key, value = (_heads(part[layer][:, adapter].to(query), attn.heads) for part in (prompt.k, prompt.v))
+        found = functional.scaled_dot_product_attention(query, key, value)
+        found = found.transpose(1, 2).reshape(rows, queries, -1)
+        if prompt.mask is not None:
+            found = found * _shrink(prompt.mask[:, adapter], queries, found)
+        total = total + found
+    return total
+
+
+def _heads(x: torch.Tensor, heads: int) -> torch.Tensor:
+    rows, tokens, inner = x.shape
+    return x.view(rows, tokens, heads, inner // heads).transpose(1, 2)
+
+
+def _shrink(mask: torch.Tensor, queries: int, like: torch.Tensor) -> torch.Tensor:
+    """Masks [rows, h, w] at the layer's own resolution: [rows, queries, 1]."""
+    small = [IPAdapterMaskProcessor.downsample(row[None], 1, queries, 1) for row in mask]
+    return torch.cat(small).to(like)

@@ -1,0 +1,38 @@
+"""CLIP's text encoders, with and without projection."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+from transformers.models.clip.configuration_clip import CLIPTextConfig
+from transformers.models.clip.modeling_clip import CLIPTextModel
+
+from runtime.engines.networks.network import Network
+
+
+class TextEncoder(Network):
+    """Token ids [1, T] int64 -> `last_hidden_state` [1, T, D], `hidden_states` (embeddings, then one a layer, without
+    the final norm), and `pooled` [1, P]: projected where the model has a projection."""
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        super().__init__()
+        text = CLIPTextConfig(**config)
+        self.text_model = CLIPTextModel._from_config(text)
+        # A buffer that no file holds; everything else that a meta module lacks is a weight.
+        embeddings = self.text_model.embeddings
+        embeddings.position_ids = torch.arange(text.max_position_embeddings, device="cpu")[None]
+        if "CLIPTextModelWithProjection" in (config.get("architectures") or []):
+            self.text_projection = nn.Linear(text.hidden_size, text.projection_dim, bias=False)
+
+    def forward(self, ids: torch.Tensor) -> dict[str, torch.Tensor | tuple[torch.Tensor, ...]]:
+        found = self.text_model(input_ids=ids, output_hidden_states=True)
+        pooled = found.pooler_output
+        if hasattr(self, "text_projection"):
+            pooled = self.text_projection(pooled)
+        return {
+            "last_hidden_state": found.last_hidden_state,
+            "hidden_states": tuple(found.hidden_states),
+            "pooled": pooled,
+        }

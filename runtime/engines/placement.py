@@ -1,0 +1,65 @@
+"""Which device and which precision the networks run in."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from runtime.settings import Settings, SettingsError
+
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where networks run, and the dtype of their weights and activations."""
+
+    device: torch.device
+    dtype: torch.dtype
+
+    @property
+    def precision(self) -> str:
+        return str(self.dtype).removeprefix("torch.")
+
+
+def place(settings: Settings) -> Placement:
+    """The placement that the settings ask for, `auto` resolved. Raises SettingsError for what this machine lacks."""
+    if settings.device == "cuda" and not torch.cuda.is_available():
+        raise SettingsError("LORIKEET_DEVICE: cuda was asked for, and torch sees no CUDA device")
+    on_gpu = settings.device == "cuda" or (settings.device == "auto" and torch.cuda.is_available())
+    precision = settings.precision
+    if precision == "auto":
+        precision = "float16" if on_gpu else "bfloat16" if _native_bfloat16() else "float32"
+    if precision == "float16" and not on_gpu:
+        raise SettingsError("LORIKEET_PRECISION: float16 needs CUDA; on a CPU use bfloat16 or float32")
+    return Placement(torch.device("cuda" if on_gpu else "cpu"), _DTYPES[precision])
+
+
+def pin_threads(settings: Settings) -> None:
+    """Fix torch's thread count: results must not depend on what else the machine does."""
+    torch.set_num_threads(settings.threads or _physical_cores())
+    torch.set_num_interop_threads(1)
+
+
+def _native_bfloat16() -> bool:
+    try:
+        flags = set(Path("/proc/cpuinfo").read_text().split())
+    except OSError:
+        return False
+    return bool(flags & {"avx512_bf16", "amx_bf16"})
+
+
+def _physical_cores() -> int:
+    """Cores that this process may use, hyper-threads counted once."""
+    usable = os.sched_getaffinity(0)
+    cores = set()
+    for cpu in usable:
+        siblings = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")
+        try:
+            cores.add(siblings.read_text())
+        except OSError:
+            return len(usable)
+    return len(cores)

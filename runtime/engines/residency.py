@@ -1,0 +1,68 @@
+"""Weights kept in memory between requests: least recently used first out, within a budget of bytes."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
+
+
+class Sized(Protocol):
+    """Something with a size in memory, that can be told that it is dropped."""
+
+    @property
+    def nbytes(self) -> int: ...
+
+    def dropped(self) -> None: ...
+
+
+Item = TypeVar("Item", bound=Sized)
+
+
+@dataclass
+class _Entry(Generic[Item]):
+    item: Item
+    users: int
+
+
+class Residency(Generic[Item]):
+    """Items by key. One in use is never dropped, so the budget bounds what is kept *besides* what is needed now."""
+
+    def __init__(self, budget: int) -> None:
+        self._budget = budget
+        self._entries: OrderedDict[str, _Entry[Item]] = OrderedDict()
+        self._lock = threading.RLock()
+
+    def acquire(self, key: str, make: Callable[[], Item]) -> Item:
+        """The item of that key, made if need be; in use until `release`. One thread at a time makes items."""
+        with self._lock:
+            if key in self._entries:
+                self._entries.move_to_end(key)
+                self._entries[key].users += 1
+                return self._entries[key].item
+        item = make()
+        with self._lock:
+            self._entries[key] = _Entry(item, 1)
+            self._shrink()
+        return item
+
+    def release(self, key: str) -> None:
+        with self._lock:
+            self._entries[key].users -= 1
+            self._shrink()
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all items."""
+        with self._lock:
+            return sum(entry.item.nbytes for entry in self._entries.values())
+
+    def _shrink(self) -> None:
+        # Dropping an item may release another (a merged set its base), so look again from the start each time.
+        while self.nbytes > self._budget:
+            idle = next((key for key, entry in self._entries.items() if entry.users == 0), None)
+            if idle is None:
+                return
+            self._entries.pop(idle).item.dropped()

@@ -1,0 +1,198 @@
+"""Where a file comes from: `tensor:<i>` (sent along), a data URI, https, a folder of this machine, or the Hub."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import unquote_to_bytes
+
+from runtime.errors import InvalidArgument
+from runtime.files.fetch import Fetcher, FetchError, Limits
+from runtime.files.hub import HubError, hub_cache, hub_folder, hub_lora
+from runtime.files.store import Pins, Store, StoredFile
+from runtime.settings import Settings
+
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
+_REVALIDATE_SECONDS = 300
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A checkpoint's folder, and the folder that none of its files may lead out of."""
+
+    path: Path
+    inside: Path
+
+
+@dataclass(frozen=True)
+class Request:
+    """What resolving a file needs of its request: the files sent along, the pins that keep what it found in the
+    store, and `stop`, which raises when it is cancelled."""
+
+    files: Sequence[bytes]
+    pins: Pins
+    stop: Callable[[], None]
+
+
+class Sources:
+    """Resolves the values of file fields. Every refusal is an InvalidArgument that names the field."""
+
+    def __init__(self, settings: Settings, store: Store) -> None:
+        self._settings, self._store = settings, store
+        self._fetcher = Fetcher(settings.fetch_allow)
+        self._locks: dict[str, tuple[threading.Lock, int]] = {}
+        self._guard = threading.Lock()
+
+    def image(self, field: str, value: str, request: Request) -> bytes:
+        """The encoded bytes of a picture. Pictures are not kept: most are sent once."""
+        limit = int(self._settings.max_image_bytes)
+        if (sent := _sent(field, value, request)) is not None:
+            data = sent
+        elif value.startswith("data:"):
+            data = _data_uri(field, value)
+        elif "://" in value:
+            with _naming(field, value):
+                response = self._fetcher.fetch(value, self._limits(limit, request))
+                data = b"".join(response.chunks) if response else b""
+        else:
+            path = self._local(field, value)
+            if path is None or not path.is_file():
+                raise InvalidArgument(field, _no_source(value))
+            if path.stat().st_size > limit:
+                raise InvalidArgument(field, f"larger than {limit} bytes")
+            data = path.read_bytes()
+        if len(data) > limit:
+            raise InvalidArgument(field, f"larger than {limit} bytes")
+        return data
+
+    def weights(self, field: str, value: str, request: Request) -> StoredFile:
+        """One weight file, on disk, with its digest."""
+        limit = int(self._settings.max_file_bytes)
+        sent = _data_uri(field, value) if value.startswith("data:") else _sent(field, value, request)
+        if sent is not None:
+            if len(sent) > limit:
+                raise InvalidArgument(field, f"larger than {limit} bytes")
+            return self._store.put([sent], request.pins, ".safetensors")
+        if "://" in value:
+            with self._alone(value), _naming(field, value):
+                return self._downloaded(value, self._limits(limit, request), request.pins)
+        path = self._local(field, value)
+        if path is not None:
+            if not path.is_file():
+                raise InvalidArgument(field, f"{_short(value)} is not a file")
+            return self._store.digest_local(path)
+        if _HUB_ID.fullmatch(value):
+            with self._alone(value), _naming(field, value):
+                return self._store.digest_local(hub_lora(value, limit))
+        raise InvalidArgument(field, _no_source(value))
+
+    def checkpoint(self, field: str, value: str, request: Request) -> Folder:
+        """A diffusers-format folder: local, or on the Hub."""
+        request.stop()
+        path = self._local(field, value)
+        if path is not None:
+            if not path.is_dir():
+                raise InvalidArgument(field, f"{_short(value)} is not a diffusers-format folder")
+            return Folder(path, next(root for root in self._settings.local_paths if path.is_relative_to(root)))
+        if _HUB_ID.fullmatch(value):
+            with self._alone(value), _naming(field, value):
+                return Folder(hub_folder(value, int(self._settings.max_file_bytes)), hub_cache())
+        if "://" in value or value.startswith(("tensor:", "data:")):
+            raise InvalidArgument(field, "single-file checkpoints are not available yet: give a folder or a Hub id")
+        raise InvalidArgument(field, _no_source(value))
+
+    def _local(self, field: str, value: str) -> Path | None:
+        """The path inside an allowed folder that the value names; None when it names no local path.
+
+        A path that leads out (`..`, a symbolic link) is answered like one that is not there: no oracle.
+        """
+        if "\0" in value or len(value) > 4096:
+            raise InvalidArgument(field, "not a valid path")
+        for root in self._settings.local_paths:
+            path = (root / value).resolve()
+            if path.is_relative_to(root) and path.exists():
+                return path
+        if value.startswith(("/", ".", "~")) or value.count("/") > 1:
+            raise InvalidArgument(field, f"{_short(value)} is not in a folder that LORIKEET_LOCAL_PATHS allows")
+        return None
+
+    def _downloaded(self, url: str, limits: Limits, pins: Pins) -> StoredFile:
+        """The file behind a URL, from the store while the server says that it has not changed."""
+        note = self._store.recall(f"url:{url}")
+        kept = self._store.blob(note["digest"], pins, ".safetensors") if note else None
+        if note and kept and time.time() - float(note["checked"]) < _REVALIDATE_SECONDS:
+            return kept
+        etag = note["etag"] if note and kept else ""
+        response = self._fetcher.fetch(url, limits, etag)
+        if response is not None:
+            kept = self._store.put(response.chunks, pins, ".safetensors")
+            etag = response.etag or ""
+        if kept is None:
+            raise FetchError("the server answered 304 to a request without conditions")
+        self._store.remember(f"url:{url}", {"digest": kept.digest, "etag": etag, "checked": str(time.time())})
+        return kept
+
+    def _limits(self, most: int, request: Request) -> Limits:
+        return Limits(most, self._settings.fetch_seconds, request.stop)
+
+    @contextmanager
+    def _alone(self, name: str) -> Iterator[None]:
+        """One download of a name at a time; whoever waited finds it in the store."""
+        with self._guard:
+            lock, users = self._locks.get(name, (threading.Lock(), 0))
+            self._locks[name] = (lock, users + 1)
+        try:
+            with lock:
+                yield
+        finally:
+            with self._guard:
+                lock, users = self._locks.pop(name)
+                if users > 1:
+                    self._locks[name] = (lock, users - 1)
+
+
+def _sent(field: str, value: str, request: Request) -> bytes | None:
+    """The bytes that `tensor:<i>` refers to; None for any other value."""
+    if not value.startswith("tensor:"):
+        return None
+    index = value.removeprefix("tensor:")
+    if not (index.isascii() and index.isdigit() and len(index) < 6 and int(index) < len(request.files)):
+        raise InvalidArgument(field, f"{_short(value)}: {len(request.files)} files were sent (FILES, from 0)")
+    return request.files[int(index)]
+
+
+def _data_uri(field: str, value: str) -> bytes:
+    head, comma, body = value.partition(",")
+    if not comma:
+        raise InvalidArgument(field, "a data URI needs a comma before its data")
+    if not head.endswith(";base64"):
+        return unquote_to_bytes(body)
+    try:
+        return base64.b64decode(unquote_to_bytes(body) if "%" in body else body, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise InvalidArgument(field, f"the data URI is not valid base64 ({error})") from error
+
+
+@contextmanager
+def _naming(field: str, value: str) -> Iterator[None]:
+    """Turn what goes wrong in fetching into an error that names the field and the URL."""
+    try:
+        yield
+    except (FetchError, HubError) as error:
+        raise InvalidArgument(field, f"{_short(value)}: {error}") from error
+
+
+def _short(value: str) -> str:
+    return value if len(value) <= 200 else value[:197] + "..."
+
+
+def _no_source(value: str) -> str:
+    known = "https URL, tensor:<i>, Hub id (owner/name) or file in a folder of LORIKEET_LOCAL_PATHS"
+    return f"{_short(value)} is no {known}"

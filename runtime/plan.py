@@ -1,0 +1,62 @@
+"""The plan: what `prepare` makes of a request, and all that the later stages know of it. It travels as JSON."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict
+
+from lorikeet.schema import ImageToImageInput
+from runtime.board import JobRef
+from runtime.checkpoints.checkpoint import Checkpoint
+
+
+class LoraPlan(BaseModel):
+    """A LoRA file that was checked against the checkpoint, its scale, and the field that named it."""
+
+    model_config = ConfigDict(frozen=True)
+    field: str
+    path: Path
+    digest: str
+    scale: float
+
+
+class Plan(BaseModel):
+    """A validated request, its files by digest. `width`, `height`: pixels of the result; the networks work on
+    `padded_width`, `padded_height`, the next multiples of the VAE's scale factor. `started`: CLOCK_MONOTONIC."""
+
+    model_config = ConfigDict(frozen=True)
+    job_id: int
+    slot: int
+    started: float
+    request: ImageToImageInput
+    checkpoint: Checkpoint
+    loras: tuple[LoraPlan, ...]
+    seed: int
+    has_image: bool
+    width: int
+    height: int
+    padded_width: int
+    padded_height: int
+    files: dict[str, str]
+    warnings: tuple[str, ...]
+
+    @property
+    def job(self) -> JobRef:
+        return JobRef(self.job_id, self.slot)
+
+    @property
+    def guided(self) -> bool:
+        """Whether the UNet is asked twice (classifier-free guidance, arXiv 2207.12598), as in diffusers."""
+        return self.request.guidance_scale > 1.0
+
+    def to_tensor(self) -> npt.NDArray[np.object_]:
+        """BYTES [1]."""
+        return np.array([self.model_dump_json(exclude_unset=True).encode()], dtype=np.object_)
+
+    @classmethod
+    def from_tensor(cls, tensor: npt.NDArray[Any]) -> Plan:
+        return cls.model_validate_json(tensor.reshape(-1)[0])

@@ -1,0 +1,146 @@
+"""Settings of the server, read from `LORIKEET_*` environment variables once, at start.
+
+A value that cannot be right is an error at start, and so is a misspelt name: a setting that is silently ignored is
+worse than none. Every stage reads the same environment, so no setting has to be passed between processes.
+"""
+
+from __future__ import annotations
+
+import difflib
+import ipaddress
+import os
+import tempfile
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import ByteSize, Field, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+PREFIX = "LORIKEET_"
+Port = Annotated[int, Field(ge=0, le=65535)]
+Positive = Annotated[int, Field(ge=1)]
+GIB = 1 << 30
+
+
+class SettingsError(ValueError):
+    """One or more settings are wrong; the message is one line for each."""
+
+
+class Settings(BaseSettings):
+    """One field a variable: `http_port` is `LORIKEET_HTTP_PORT`. The descriptions are the README's table."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="forbid", frozen=True)
+
+    host: str = Field("127.0.0.1", description="Address to listen on.")
+    http_port: Port = Field(8000, description="KServe HTTP port; 0 takes a free one.")
+    grpc_port: Port = Field(8001, description="KServe gRPC port; 0 takes a free one.")
+    metrics_port: Port = Field(8002, description="Prometheus port; 0 takes a free one.")
+
+    engine: Literal["auto", "torch"] = Field("auto", description="What runs the networks: the best one, or `torch`.")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="`auto` is CUDA where there is one.")
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto",
+        description="`auto`: float16 on CUDA; on a CPU bfloat16 where it is native (avx512_bf16, AMX), else float32.",
+    )
+    threads: int = Field(0, ge=0, description="Threads for one network; 0 is one for each physical core.")
+    weights_bytes: ByteSize = Field(
+        ByteSize(8 * GIB),
+        description="Weights that each stage keeps for the next request, least recently used first out.",
+    )
+    turn_steps: Positive = Field(1, description="Steps that one set of weights runs before another one's turn.")
+    block_rows: int = Field(
+        0, ge=0, description="Rows in one UNet call; 0 is 2 with guidance and 1 without. A GPU gains from 8 or more."
+    )
+
+    store: Path = Field(
+        Path("~/.cache/lorikeet"), description="Folder of downloaded and sent files, kept by their SHA-256."
+    )
+    store_bytes: ByteSize = Field(
+        ByteSize(50 * GIB), description="Its size, least recently used first out; files in use stay."
+    )
+    local_paths: Annotated[tuple[Path, ...], NoDecode] = Field(
+        (), description="Folders, colon-separated, from which a request may name checkpoints, LoRAs and images."
+    )
+    fetch_allow: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="Hosts (or host:port), comma-separated, that may be fetched although private or plain http."
+    )
+    fetch_seconds: Positive = Field(600, description="Longest time for one download.")
+    fetch_workers: Positive = Field(16, description="Downloads and image decodings at once.")
+    max_file_bytes: ByteSize = Field(ByteSize(20 * GIB), description="Largest weight file that is fetched or sent.")
+    max_image_bytes: ByteSize = Field(ByteSize(50 << 20), description="Largest encoded image.")
+    max_pixels: Positive = Field(2048 * 2048, description="Largest picture, width times height.")
+    max_in_flight: Annotated[int, Field(ge=1, le=512)] = Field(
+        64, description="Requests in the server at once; one more is UNAVAILABLE."
+    )
+
+    start_seconds: Positive = Field(300, description="Longest time for a start, all stages ready.")
+    stall_seconds: Positive = Field(60, description="A stage silent for so long is taken for dead.")
+    stop_seconds: Positive = Field(5, description="Time that running requests get to end after Ctrl-C.")
+
+    @field_validator("local_paths", mode="before")
+    @classmethod
+    def _split_paths(cls, value: Any) -> Any:
+        return tuple(part for part in value.split(":") if part) if isinstance(value, str) else value
+
+    @field_validator("fetch_allow", mode="before")
+    @classmethod
+    def _split_hosts(cls, value: Any) -> Any:
+        return tuple(p.strip().lower() for p in value.split(",") if p.strip()) if isinstance(value, str) else value
+
+    @field_validator("local_paths")
+    @classmethod
+    def _resolve_paths(cls, value: tuple[Path, ...]) -> tuple[Path, ...]:
+        for folder in value:
+            if not folder.expanduser().is_dir():
+                raise ValueError(f"{folder} is not a folder")
+        return tuple(folder.expanduser().resolve() for folder in value)
+
+    @field_validator("store")
+    @classmethod
+    def _absolute_store(cls, value: Path) -> Path:
+        return value.expanduser().absolute()
+
+    @field_validator("host")
+    @classmethod
+    def _valid_host(cls, value: str) -> str:
+        if value != "localhost":
+            ipaddress.ip_address(value)
+        return value
+
+    @model_validator(mode="after")
+    def _distinct_ports(self) -> Settings:
+        ports = [port for port in (self.http_port, self.grpc_port, self.metrics_port) if port]
+        if len(set(ports)) != len(ports):
+            raise ValueError("http_port, grpc_port and metrics_port must differ")
+        return self
+
+
+# Set by the supervisor and the Makefile for the processes they start; not for people, so not among the settings.
+INTERNAL = {"BOARD", "TOOLS"}
+
+
+def load_settings() -> Settings:
+    """The settings of this environment.
+
+    Raises SettingsError: one line for each variable that is wrong or unknown.
+    """
+    known = {PREFIX + name.upper() for name in Settings.model_fields}
+    problems = []
+    for name in os.environ:
+        if name.startswith(PREFIX) and name not in known and name.removeprefix(PREFIX) not in INTERNAL:
+            close = difflib.get_close_matches(name, known, n=1)
+            problems.append(f"{name}: no such setting" + (f"; did you mean {close[0]}?" if close else ""))
+    if not problems:
+        try:
+            return Settings()
+        except ValidationError as error:
+            for item in error.errors():
+                name = PREFIX + str(item["loc"][0]).upper() if item["loc"] else PREFIX + "*"
+                problems.append(f"{name}: {item['msg'].removeprefix('Value error, ')}")
+    raise SettingsError("\n".join(problems))
+
+
+def board_path() -> Path:
+    """Where the board of this server lies; the supervisor sets it, a server started by hand has one a user."""
+    given = os.environ.get(PREFIX + "BOARD")
+    return Path(given) if given else Path(tempfile.gettempdir()) / f"lorikeet-{os.getuid()}.board"

@@ -1,0 +1,1 @@
+"""The logic of each Triton model, importable and testable without Triton."""

@@ -1,0 +1,96 @@
+"""The `denoiser` stage: a loader thread makes jobs ready, the loop steps them, and each answers when it is done."""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import torch
+
+from runtime.board import Board, State
+from runtime.engines.choice import Engines
+from runtime.engines.engine import Graph
+from runtime.plan import Plan
+from runtime.settings import Settings
+from runtime.stages.denoiser.job import Conditions, Job
+from runtime.stages.denoiser.loop import Loop, Member
+from runtime.stages.stage import Call, Desk, json_tensor
+from runtime.stages.weight_sets import bind
+
+
+class DenoiserStage:
+    """PLAN, PROMPT_EMBEDS, POOLED_EMBEDS, LATENT_MEAN, LATENT_STD -> LATENTS FP32 [N, 4, h, w],
+    PER_PASS_LATENTS FP32 [steps, N, 4, h, w] ([0, ...] unless asked for), REPORT."""
+
+    name = "denoiser"
+
+    def __init__(self, settings: Settings, board: Board) -> None:
+        self._settings, self._desk = settings, Desk(self.name, board)
+        self._engines = Engines(settings, "unet")
+        self._loader = ThreadPoolExecutor(1, "loader")
+        self._answers = ThreadPoolExecutor(1, "answers")
+        self._loop = Loop(settings.turn_steps)
+
+    def submit(self, call: Call) -> None:
+        try:
+            plan = Plan.from_tensor(call.inputs["PLAN"])
+            self._desk.report(plan.job, State.WAITING)
+            self._loader.submit(self._load, plan, call)
+        except Exception as error:
+            self._desk.fail(None, call, error)
+
+    def close(self) -> None:
+        self._loader.shutdown(wait=True, cancel_futures=True)
+        self._loop.close()
+        self._answers.shutdown(wait=True)
+
+    def _load(self, plan: Plan, call: Call) -> None:
+        """Make a job and its weights ready, and let it join the loop."""
+        try:
+            self._desk.check(plan.job)
+            begun = time.monotonic()
+            job = Job(plan, _conditions(call))
+            engine = self._engines.of(Graph.of("unet", plan.checkpoint.unet))
+            binding = bind(engine, plan, plan.checkpoint.unet)
+            call.timings["denoiser_load"] = time.monotonic() - begun
+            member = Member(
+                job=job,
+                engine=engine,
+                binding=binding,
+                block=self._settings.block_rows or (2 if plan.guided else 1),
+                check=lambda: self._desk.check(plan.job),
+                stepped=lambda step, steps: self._desk.report(plan.job, State.RUNNING, step, steps),
+                ended=lambda error: self._end(plan, call, member, error),
+            )
+            self._desk.report(plan.job, State.RUNNING, 0, job.steps)
+            self._loop.add(member)
+        except BaseException as error:
+            self._desk.fail(plan.job, call, error)
+
+    def _end(self, plan: Plan, call: Call, member: Member, error: BaseException | None) -> None:
+        """Called by the loop, which must not wait for the answer to be copied and sent."""
+        self._answers.submit(self._answer, plan, call, member, error)
+
+    def _answer(self, plan: Plan, call: Call, member: Member, error: BaseException | None) -> None:
+        try:
+            if error is not None:
+                raise error
+            call.timings[self.name] = member.seconds
+            report = {"timings": call.timings, "engine": member.engine.name, "precision": member.engine.precision}
+            self._desk.report(plan.job, State.DONE, member.job.step, member.job.steps)
+            call.reply(
+                {
+                    "LATENTS": np.ascontiguousarray(member.job.latents.numpy()),
+                    "PER_PASS_LATENTS": np.ascontiguousarray(member.job.passes.numpy()),
+                    "REPORT": json_tensor(report),
+                }
+            )
+        except BaseException as failure:
+            self._desk.fail(plan.job, call, failure)
+
+
+def _conditions(call: Call) -> Conditions:
+    names = ("PROMPT_EMBEDS", "POOLED_EMBEDS", "LATENT_MEAN", "LATENT_STD")
+    # Copied: Triton's tensors end with the request, and what is made of them may outlive it.
+    return Conditions(*(torch.from_numpy(np.array(call.inputs[name])) for name in names))

@@ -1,0 +1,72 @@
+"""`finish`: encodes the pictures and writes the response. No torch."""
+
+from __future__ import annotations
+
+import base64
+import json
+import time
+from importlib.metadata import version
+from typing import Any
+
+from lorikeet.schema import Image, ImageToImageOutput
+from runtime.files.images import encode_image
+from runtime.plan import Plan
+from runtime.stages.stage import Array, Call, WorkerStage, bytes_tensor
+
+_VERSIONS = ("torch", "diffusers", "transformers")
+
+
+class FinishStage(WorkerStage):
+    """PLAN, PIXELS UINT8 [N, H, W, 3], LATENTS, PER_PASS_LATENTS and each stage's report -> the public outputs.
+
+    The request parameter `images=data_uri` puts the files into the response as data URIs, for plain JSON over HTTP.
+    """
+
+    name = "finish"
+
+    def process(self, plan: Plan, call: Call) -> dict[str, Array]:
+        begun = time.monotonic()
+        encoded = [encode_image(pixels, plan.request.image_format) for pixels in call.inputs["PIXELS"]]
+        report = _merge_reports(call)
+        report["timings"] |= {"finish": time.monotonic() - begun, "total": time.monotonic() - plan.started}
+        inline = call.parameters.get("images") == "data_uri"
+        latents = call.inputs["LATENTS"]
+        response = ImageToImageOutput(
+            images=[_image(plan, index, data, inline) for index, data in enumerate(encoded)],
+            seed=plan.seed,
+            has_nsfw_concepts=[False] * len(encoded),
+            versions={name: version(name) for name in _VERSIONS},
+            files=plan.files,
+            warnings=list(plan.warnings),
+            **report,
+        )
+        return {
+            "RESPONSE": bytes_tensor([response.to_json().encode()]),
+            "IMAGES": bytes_tensor(encoded),
+            "DEBUG_LATENTS": latents if plan.request.debug_latents else latents[:0],
+            "DEBUG_PER_PASS_LATENTS": call.inputs["PER_PASS_LATENTS"],
+        }
+
+
+def _image(plan: Plan, index: int, data: bytes, inline: bool) -> Image:
+    kind = plan.request.image_format
+    content_type = f"image/{kind}"
+    return Image(
+        url=f"data:{content_type};base64,{base64.b64encode(data).decode()}" if inline else "",
+        content_type=content_type,
+        file_name=f"{plan.job_id:016x}_{index}.{kind}",
+        file_size=len(data),
+        width=plan.width,
+        height=plan.height,
+    )
+
+
+def _merge_reports(call: Call) -> dict[str, Any]:
+    """The stages' reports as one: their timings together, and what one of them says of its engine."""
+    merged: dict[str, Any] = {"timings": {}}
+    for name, tensor in call.inputs.items():
+        if name.endswith("_REPORT"):
+            report = json.loads(tensor.reshape(-1)[0])
+            merged["timings"] |= report.pop("timings")
+            merged |= report
+    return merged

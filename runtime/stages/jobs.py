@@ -1,0 +1,53 @@
+"""`jobs`: progress and cancel, for whoever knows a request's id and token. No torch."""
+
+from __future__ import annotations
+
+from pydantic import ValidationError
+
+from lorikeet.schema import JobRequest, JobStatus
+from runtime.board import Board, State
+from runtime.errors import InvalidArgument, NotFound
+from runtime.settings import Settings
+from runtime.stages.stage import Call, Desk, bytes_tensor
+
+_WORDS = {
+    State.NONE: "queued",
+    State.WAITING: "queued",
+    State.RUNNING: "running",
+    State.DONE: "done",
+    State.FAILED: "failed",
+    State.CANCELLED: "cancelled",
+}
+
+
+class JobsStage:
+    """REQUEST BYTES [1] (a JobRequest) -> RESPONSE BYTES [1] (a JobStatus). An unknown id and a wrong token are the
+    same NOT_FOUND: nobody learns of others' requests."""
+
+    name = "jobs"
+
+    def __init__(self, settings: Settings, board: Board) -> None:
+        self._board, self._desk = board, Desk(self.name, board)
+
+    def submit(self, call: Call) -> None:
+        try:
+            call.reply({"RESPONSE": bytes_tensor([self._answer(call).model_dump_json().encode()])})
+        except Exception as error:
+            self._desk.fail(None, call, error)
+
+    def close(self) -> None:
+        """Nothing to end: every call is answered at once."""
+
+    def _answer(self, call: Call) -> JobStatus:
+        try:
+            request = JobRequest.model_validate_json(call.inputs["REQUEST"].reshape(-1)[0])
+        except (ValidationError, IndexError) as error:
+            raise InvalidArgument("REQUEST", 'expected {"action", "request_id", "job_token"}') from error
+        job = self._board.find(request.request_id, request.job_token)
+        if job is None:
+            raise NotFound("no request with this id and token")
+        if request.action == "cancel":
+            self._board.cancel(job)
+        progress = self._board.progress(job)
+        word = _WORDS[progress.state]
+        return JobStatus(status=word, stage=progress.stage, step=progress.step, of=progress.of)

@@ -1,0 +1,1 @@
+"""`prepare`: a request's JSON -> a validated plan. No torch."""

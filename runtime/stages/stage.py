@@ -1,0 +1,147 @@
+"""What a stage is: it takes calls, returns at once, and answers each call later, exactly once.
+
+`Call` is one request at one stage. `WorkerStage` is the common kind, which works on one call at a time on a thread of
+its own; the denoiser, which interleaves calls step by step, is the other kind.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from runtime.board import Board, JobRef, State
+from runtime.errors import Cancelled, Internal, StageError, Unavailable
+from runtime.plan import Plan
+from runtime.settings import Settings
+
+log = logging.getLogger("lorikeet")
+
+Array = npt.NDArray[Any]
+Tensors = Mapping[str, Array]
+
+
+class Call:
+    """One request at one stage: tensors by name (absent ones missing), Triton's request id and parameters.
+
+    `reply` and `fail` may be called from any thread; the first one counts. `timings`: seconds by what they were spent
+    on, for the response.
+    """
+
+    def __init__(
+        self,
+        inputs: Tensors,
+        send: Callable[[Tensors | StageError], None],
+        request_id: str = "",
+        parameters: Mapping[str, str | int | bool] | None = None,
+    ) -> None:
+        self.inputs, self.request_id, self.parameters = inputs, request_id, parameters or {}
+        self.timings: dict[str, float] = {}
+        self._send = send
+        self._lock, self._answered = threading.Lock(), False
+
+    def reply(self, outputs: Tensors) -> None:
+        self._answer(outputs)
+
+    def fail(self, error: StageError) -> None:
+        self._answer(error)
+
+    def _answer(self, answer: Tensors | StageError) -> None:
+        with self._lock:
+            if self._answered:
+                return
+            self._answered = True
+        self._send(answer)
+
+
+class Stage(Protocol):
+    """One Triton model's logic."""
+
+    def submit(self, call: Call) -> None:
+        """Take a call; returns at once and never raises."""
+
+    def close(self) -> None:
+        """End the stage's threads. Calls that are still open are answered UNAVAILABLE."""
+
+
+class Desk:
+    """One stage's dealings with the board: it reports each job's course here, and hears whether to stop."""
+
+    def __init__(self, stage: str, board: Board) -> None:
+        self.stage, self._board = stage, board
+
+    def check(self, job: JobRef) -> None:
+        """Raises Cancelled when the client cancelled, Unavailable when the server is stopping."""
+        if self._board.cancelled(job):
+            raise Cancelled
+        if self._board.draining:
+            raise Unavailable("the server is stopping")
+
+    def report(self, job: JobRef, state: State, step: int = 0, of: int = 0) -> None:
+        self._board.report(job, self.stage, state, step, of)
+
+    def fail(self, job: JobRef | None, call: Call, error: BaseException) -> None:
+        """Answer a call with an error; one that is nobody's fault is logged and told without its trace."""
+        if not isinstance(error, StageError):
+            log.error("%s failed", self.stage, exc_info=error)
+            error = Internal(f"{self.stage} failed ({type(error).__name__}); the server's log says more")
+        if job is not None:
+            self.report(job, State.CANCELLED if isinstance(error, Cancelled) else State.FAILED)
+        call.fail(error)
+
+
+def json_tensor(value: Any) -> Array:
+    """A JSON value as BYTES [1]."""
+    return bytes_tensor([json.dumps(value).encode()])
+
+
+def bytes_tensor(items: Sequence[bytes]) -> Array:
+    """BYTES [n]."""
+    return np.array(items, dtype=np.object_)
+
+
+class WorkerStage(ABC):
+    """A stage that works on one call at a time, in the order of their coming."""
+
+    name: ClassVar[str]
+
+    def __init__(self, settings: Settings, board: Board) -> None:
+        self.settings, self.desk = settings, Desk(self.name, board)
+        self._pool = ThreadPoolExecutor(1, self.name)
+
+    @abstractmethod
+    def process(self, plan: Plan, call: Call) -> dict[str, Array]:
+        """The stage's outputs for a job. May raise a StageError, or anything for what is not the request's fault."""
+
+    def submit(self, call: Call) -> None:
+        try:
+            plan = Plan.from_tensor(call.inputs["PLAN"])
+            self.desk.report(plan.job, State.WAITING)
+            self._pool.submit(self._work, plan, call)
+        except Exception as error:
+            self.desk.fail(None, call, error)
+
+    def close(self) -> None:
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def _work(self, plan: Plan, call: Call) -> None:
+        try:
+            self.desk.check(plan.job)
+            self.desk.report(plan.job, State.RUNNING)
+            begun = time.monotonic()
+            outputs = self.process(plan, call)
+            self.desk.report(plan.job, State.DONE)
+            call.timings[self.name] = time.monotonic() - begun
+            call.reply(
+                outputs if "RESPONSE" in outputs else outputs | {"REPORT": json_tensor({"timings": call.timings})}
+            )
+        except BaseException as error:
+            self.desk.fail(plan.job, call, error)

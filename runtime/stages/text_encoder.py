@@ -1,0 +1,91 @@
+"""`text_encoder`: prompts -> the embeddings that condition the UNet, as diffusers' `encode_prompt` makes them."""
+
+from __future__ import annotations
+
+import time
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from transformers.models.clip.tokenization_clip import CLIPTokenizer
+
+from runtime.board import Board
+from runtime.engines.choice import Engines
+from runtime.engines.engine import Graph
+from runtime.errors import InvalidArgument
+from runtime.plan import Plan
+from runtime.settings import Settings
+from runtime.stages.stage import Array, Call, WorkerStage
+from runtime.stages.weight_sets import bind
+
+
+class TextEncoderStage(WorkerStage):
+    """PLAN -> PROMPT_EMBEDS FP32 [rows, 77, D] and POOLED_EMBEDS FP32 [rows, P] (P = 0 for SD 1.x).
+
+    rows: the negative prompt and the prompt, or the prompt alone without guidance. SD takes the text encoder's last
+    hidden state; SDXL both encoders' last but one, side by side, and the second's projected pooled embedding.
+    """
+
+    name = "text_encoder"
+
+    def __init__(self, settings: Settings, board: Board) -> None:
+        super().__init__(settings, board)
+        self._engines = Engines(settings, "text_encoder")
+
+    def process(self, plan: Plan, call: Call) -> dict[str, Array]:
+        prompts = [plan.request.negative_prompt, plan.request.prompt] if plan.guided else [plan.request.prompt]
+        hidden, pooled = [], torch.zeros(len(prompts), 0)
+        for index in range(len(plan.checkpoint.text_encoders)):
+            found = self._encode(plan, index, prompts, call)
+            hidden.append(torch.cat([states for states, _ in found]))
+            if plan.checkpoint.kind == "sdxl":
+                pooled = torch.cat([pooled for _, pooled in found])
+        return {
+            "PROMPT_EMBEDS": torch.cat(hidden, dim=-1).cpu().numpy(),
+            "POOLED_EMBEDS": np.ascontiguousarray(pooled.cpu().numpy()),
+        }
+
+    def _encode(
+        self, plan: Plan, index: int, prompts: list[str], call: Call
+    ) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """Each prompt's hidden states [1, 77, D] and pooled embedding [1, P], by one of the text encoders."""
+        component = plan.checkpoint.text_encoders[index]
+        begun = time.monotonic()
+        engine = self._engines.of(Graph.of("text_encoder", component))
+        binding = bind(engine, plan, component)
+        call.timings["text_encoder_load"] = call.timings.get("text_encoder_load", 0.0) + time.monotonic() - begun
+        try:
+            found = []
+            for prompt in prompts:
+                outputs = engine.run(binding, {"ids": _ids(plan.checkpoint.tokenizers[index], prompt)})
+                states = (
+                    outputs["hidden_states"][-2] if plan.checkpoint.kind == "sdxl" else outputs["last_hidden_state"]
+                )
+                pooled = outputs["pooled"]
+                assert isinstance(states, torch.Tensor) and isinstance(pooled, torch.Tensor)
+                found.append((states, pooled))
+            return found
+        finally:
+            binding.release()
+
+
+def _ids(folder: Path, prompt: str) -> torch.Tensor:
+    """Token ids [1, 77] int64, padded or cut to the tokenizer's length."""
+    tokenizer = _tokenizer(folder)
+    ids = tokenizer(
+        prompt, padding="max_length", max_length=tokenizer.model_max_length, truncation=True, return_tensors="pt"
+    ).input_ids
+    assert isinstance(ids, torch.Tensor)
+    return ids
+
+
+@lru_cache(maxsize=16)
+def _tokenizer(folder: Path) -> CLIPTokenizer:
+    try:
+        tokenizer: CLIPTokenizer = CLIPTokenizer.from_pretrained(folder, local_files_only=True)
+    except Exception as error:  # whatever a damaged vocabulary makes the library raise
+        raise InvalidArgument("model_name", f"its {folder.name} cannot be read ({type(error).__name__})") from error
+    # A tokenizer without a length says 1e30; CLIP's text encoders have 77 positions.
+    tokenizer.model_max_length = min(tokenizer.model_max_length, 77)
+    return tokenizer

@@ -1,0 +1,93 @@
+"""`vae_encoder` and `vae_decoder`: pixels to the latents' posterior, and latents to pixels. One picture at a time."""
+
+from __future__ import annotations
+
+import time
+from typing import ClassVar
+
+import numpy as np
+import torch
+
+from runtime.board import Board
+from runtime.engines.choice import Engines
+from runtime.engines.engine import Binding, Engine, Graph, GraphKind
+from runtime.plan import Plan
+from runtime.settings import Settings
+from runtime.stages.stage import Array, Call, WorkerStage
+from runtime.stages.weight_sets import bind
+
+
+class _VaeStage(WorkerStage):
+    """What both halves share: an engine for the checkpoint's VAE."""
+
+    kind: ClassVar[GraphKind]
+
+    def __init__(self, settings: Settings, board: Board) -> None:
+        super().__init__(settings, board)
+        self._engines = Engines(settings, self.kind)
+
+    def _bind(self, plan: Plan, call: Call) -> tuple[Engine, Binding]:
+        begun = time.monotonic()
+        engine = self._engines.of(Graph.of(self.kind, plan.checkpoint.vae))
+        binding = bind(engine, plan, plan.checkpoint.vae)
+        call.timings[f"{self.kind}_load"] = time.monotonic() - begun
+        return engine, binding
+
+
+class VaeEncoderStage(_VaeStage):
+    """PLAN, INIT_IMAGE UINT8 [H, W, 3] -> LATENT_MEAN, LATENT_STD FP32 [1, 4, h, w]; [0, 4, h, w] without a picture.
+
+    A side that is no multiple of the VAE's scale factor is padded with its last pixels; the decoder cuts them off.
+    """
+
+    name = kind = "vae_encoder"
+
+    def process(self, plan: Plan, call: Call) -> dict[str, Array]:
+        if not plan.has_image:
+            scale = plan.checkpoint.vae_scale_factor
+            empty = np.zeros((0, 4, plan.padded_height // scale, plan.padded_width // scale), np.float32)
+            return {"LATENT_MEAN": empty, "LATENT_STD": empty}
+        engine, binding = self._bind(plan, call)
+        try:
+            found = engine.run(binding, {"pixels": _to_model(call.inputs["INIT_IMAGE"], plan)})
+        finally:
+            binding.release()
+        return {"LATENT_MEAN": _array(found["mean"]), "LATENT_STD": _array(found["std"])}
+
+
+class VaeDecoderStage(_VaeStage):
+    """PLAN, LATENTS FP32 [N, 4, h, w] -> PIXELS UINT8 [N, height, width, 3]."""
+
+    name = kind = "vae_decoder"
+
+    def process(self, plan: Plan, call: Call) -> dict[str, Array]:
+        latents = torch.from_numpy(call.inputs["LATENTS"]) / plan.checkpoint.vae.config["scaling_factor"]
+        engine, binding = self._bind(plan, call)
+        try:
+            pictures = []
+            for latent in latents:
+                self.desk.check(plan.job)
+                found = engine.run(binding, {"latents": latent[None]})["pixels"]
+                assert isinstance(found, torch.Tensor)
+                pictures.append(_to_pixels(found[0], plan))
+        finally:
+            binding.release()
+        return {"PIXELS": np.stack(pictures)}
+
+
+def _to_model(pixels: Array, plan: Plan) -> torch.Tensor:
+    """UINT8 [H, W, 3] -> [1, 3, padded H, padded W] in [-1, 1]."""
+    bottom, right = plan.padded_height - pixels.shape[0], plan.padded_width - pixels.shape[1]
+    padded = np.pad(pixels, ((0, bottom), (0, right), (0, 0)), mode="edge")
+    return torch.from_numpy(padded).permute(2, 0, 1)[None].float() / 127.5 - 1.0
+
+
+def _to_pixels(picture: torch.Tensor, plan: Plan) -> Array:
+    """[3, padded H, padded W] around [-1, 1] -> UINT8 [height, width, 3], rounded as diffusers does."""
+    unit = (picture.cpu() / 2 + 0.5).clamp(0, 1)[:, : plan.height, : plan.width]
+    return (unit.permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)
+
+
+def _array(value: object) -> Array:
+    assert isinstance(value, torch.Tensor)
+    return value.cpu().numpy()

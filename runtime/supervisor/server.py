@@ -1,0 +1,99 @@
+"""One tritonserver process with its stages: started, watched, stopped. Never mended: a new one replaces it."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from contextlib import suppress
+from pathlib import Path
+
+from runtime.board import STAGES, Board
+from runtime.settings import PREFIX, Settings
+from runtime.supervisor.command import Ports, server_command
+
+_PR_SET_PDEATHSIG = 1
+
+
+class Server:
+    """A running tritonserver in a process group of its own, with a board of its own."""
+
+    def __init__(self, settings: Settings, ports: Ports, board_file: Path) -> None:
+        self._settings, self._ports = settings, ports
+        board_file.unlink(missing_ok=True)
+        self.board = Board(board_file)
+        environment = os.environ | {
+            PREFIX + "BOARD": str(board_file),
+            # The stubs find their packages through the first python3 on PATH.
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
+        }
+        # A session of its own: Ctrl-C in the terminal reaches the supervisor alone, which ends things in order.
+        self._process = subprocess.Popen(
+            server_command(settings, ports), env=environment, start_new_session=True, preexec_fn=_die_with_parent
+        )
+
+    def stages_ready(self) -> list[str]:
+        """The stages that have said they are ready."""
+        return [stage for stage, (_, _, ready) in self.board.beats().items() if ready]
+
+    def is_ready(self) -> bool:
+        """Whether Triton answers and every stage is ready."""
+        if len(self.stages_ready()) < len(STAGES):
+            return False
+        host = f"[{self._settings.host}]" if ":" in self._settings.host else self._settings.host
+        try:
+            with urllib.request.urlopen(f"http://{host}:{self._ports.http}/v2/health/ready", timeout=2) as reply:
+                return bool(reply.status == 200)
+        except (urllib.error.URLError, OSError):
+            return False
+
+    def fault(self) -> str | None:
+        """What is wrong with it, or None: the server or a stage has died, or a stage is silent."""
+        if (status := self._process.poll()) is not None:
+            return f"tritonserver ended with status {status}"
+        for stage, (pid, age, _) in self.board.beats().items():
+            if not _alive(pid):
+                return f"the stage {stage} died"
+            if age > self._settings.stall_seconds:
+                return f"the stage {stage} is silent for {age:.0f} s"
+        return None
+
+    def kill(self) -> None:
+        """End it at once; connections drop, so that every waiting client has an error."""
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+        for pid, _, _ in self.board.beats().values():
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+    def stop(self) -> None:
+        """End it in order: running jobs are answered UNAVAILABLE at their next step, then the processes leave."""
+        self.board.drain()
+        deadline = time.monotonic() + self._settings.stop_seconds
+        while self.board.live() and time.monotonic() < deadline and self.fault() is None:
+            time.sleep(0.05)
+        time.sleep(0.1)  # the last answers are on their way through Triton
+        self._process.terminate()
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(timeout=3)
+        self.kill()
+
+
+def _die_with_parent() -> None:
+    """Runs in the child: end with the supervisor, however that ends."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def _alive(pid: int) -> bool:
+    """Whether the process runs; a zombie does not."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return False
+    return stat.rpartition(")")[2].split()[0] not in "ZX"

@@ -1,0 +1,1 @@
+"""The seam to Triton: what every model.py shares."""

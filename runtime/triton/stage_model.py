@@ -1,0 +1,112 @@
+"""A stage as a Triton Python model. Non-decoupled: `execute` returns None, each request is answered by its sender."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+import threading
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+import triton_python_backend_utils as pb_utils
+
+from runtime.board import Board
+from runtime.errors import StageError
+from runtime.settings import Settings, board_path, load_settings
+from runtime.stages.stage import Call, Stage, Tensors
+
+_BEAT_SECONDS = 0.5
+
+
+class StageClass(Protocol):
+    """What makes a stage."""
+
+    def __call__(self, settings: Settings, board: Board) -> Stage: ...
+
+
+class StageModel:
+    """Base of every `TritonPythonModel`: a model.py says which stage it is, and nothing else."""
+
+    stage_class: ClassVar[StageClass]
+    _stage: Stage
+
+    def initialize(self, args: dict[str, Any]) -> None:
+        logging.basicConfig(stream=sys.stderr, format="lorikeet %(levelname)s %(message)s", level=logging.INFO)
+        check_tensors()
+        name = str(args["model_name"])
+        self._outputs = [output["name"] for output in json.loads(args["model_config"])["output"]]
+        board = Board(board_path())
+        self._heart = Heart(board, name)
+        self._stage = self.stage_class(load_settings(), board)
+        self._heart.ready = True
+
+    def execute(self, requests: list[pb_utils.InferenceRequest]) -> None:
+        for request in requests:
+            self._stage.submit(self._call(request))
+
+    def finalize(self) -> None:
+        self._stage.close()
+        self._heart.stop()
+
+    def _call(self, request: pb_utils.InferenceRequest) -> Call:
+        sender = request.get_response_sender()
+
+        def send(answer: Tensors | StageError) -> None:
+            sender.send(self._response(answer), flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+
+        inputs = {tensor.name(): tensor.as_numpy() for tensor in request.inputs()}
+        return Call(inputs, send, request.request_id(), json.loads(request.parameters() or "{}"))
+
+    def _response(self, answer: Tensors | StageError) -> pb_utils.InferenceResponse:
+        if isinstance(answer, StageError):
+            error = pb_utils.TritonError(str(answer), getattr(pb_utils.TritonError, answer.code))
+            return pb_utils.InferenceResponse(error=error)
+        tensors = [pb_utils.Tensor(name, np.ascontiguousarray(answer[name])) for name in self._outputs]
+        return pb_utils.InferenceResponse(tensors)
+
+
+class Heart:
+    """Beats on the board from a thread of its own, so that the supervisor knows this process lives.
+
+    A stub whose server died is nobody's: it ends itself.
+    """
+
+    def __init__(self, board: Board, stage: str) -> None:
+        self.ready = False
+        self._board, self._stage = board, stage
+        self._parent = os.getppid()
+        self._stopping = threading.Event()
+        threading.Thread(target=self._run, name="heart", daemon=True).start()
+
+    def stop(self) -> None:
+        self._stopping.set()
+
+    def _run(self) -> None:
+        while not self._stopping.wait(0 if not self.ready else _BEAT_SECONDS):
+            if os.getppid() != self._parent:
+                os._exit(1)
+            self._board.beat(self._stage, os.getpid(), ready=self.ready)
+            if not self.ready:
+                self._stopping.wait(_BEAT_SECONDS / 5)
+
+
+def check_tensors() -> None:
+    """Refuse to start where tensors do not arrive as they were sent.
+
+    Python backends up to 24.10 corrupt arrays under numpy 2, silently; a wrong picture is worse than no start.
+    """
+    for sent in (np.arange(1, 7, dtype=np.float32), np.array([b"lorikeet", b""], dtype=np.object_)):
+        try:
+            got = pb_utils.Tensor("check", sent).as_numpy()
+        except Exception as error:
+            raise RuntimeError(_MISMATCH) from error
+        if got.shape != sent.shape or list(got) != list(sent):
+            raise RuntimeError(_MISMATCH)
+
+
+_MISMATCH = (
+    f"numpy {np.__version__} does not work with this Triton's Python backend: a known tensor did not survive. "
+    "Use numpy 1.26.4 with Triton 24.10 or older"
+)

@@ -1,0 +1,10 @@
+"""The oracle: what unmodified diffusers pipelines answer to a request, in float32 on the CPU.
+
+It shares no code with `runtime/`, so that the two can disagree.
+"""
+
+from tests.reference.error import relative_error
+from tests.reference.request import ReferenceLora, ReferenceRequest
+from tests.reference.run import ReferenceResult, reference
+
+__all__ = ["ReferenceLora", "ReferenceRequest", "ReferenceResult", "reference", "relative_error"]

@@ -1,0 +1,85 @@
+"""The diffusers pipelines of a checkpoint, loaded once a process and always given back as they were."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import (
+    DiffusionPipeline,
+    StableDiffusionImg2ImgPipeline,
+    StableDiffusionPipeline,
+    StableDiffusionXLImg2ImgPipeline,
+    StableDiffusionXLPipeline,
+)
+
+from tests.reference.request import ReferenceLora
+
+IMAGE_TO_IMAGE: dict[type[Any], type[Any]] = {
+    StableDiffusionPipeline: StableDiffusionImg2ImgPipeline,
+    StableDiffusionXLPipeline: StableDiffusionXLImg2ImgPipeline,
+}
+NETWORKS = ("unet", "vae", "text_encoder", "text_encoder_2")
+
+
+@contextmanager
+def pipeline(model: Path, loras: tuple[ReferenceLora, ...], *, image_to_image: bool) -> Iterator[Any]:
+    """The checkpoint's pipeline with `loras` in place.
+
+    On the way out they are removed, and the weights are compared with those that were loaded.
+    """
+    loaded = _load(model.resolve())
+    pipe = loaded.pipeline(image_to_image)
+    names = [f"lora_{index}" for index in range(len(loras))]
+    try:
+        for name, lora in zip(names, loras, strict=True):
+            pipe.load_lora_weights(lora.path.parent, weight_name=lora.path.name, adapter_name=name)
+        if loras:
+            # Not fused: what is fused is undone by subtraction, which leaves rounding behind.
+            pipe.set_adapters(names, [lora.scale for lora in loras])
+        yield pipe
+    finally:
+        if loras:
+            pipe.unload_lora_weights()
+            if _digest(pipe) != loaded.digest:
+                raise AssertionError(f"a LoRA was left in the weights of {model}")
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    """A checkpoint in memory, and the digest of its weights."""
+
+    base: Any
+    digest: str
+
+    def pipeline(self, image_to_image: bool) -> Any:
+        """A new pipeline around the same networks, so that a caller may replace its scheduler."""
+        kind = type(self.base)
+        pipe = (IMAGE_TO_IMAGE[kind] if image_to_image else kind)(**self.base.components, **_flags(self.base))
+        pipe.set_progress_bar_config(disable=True)
+        return pipe
+
+
+@cache
+def _load(model: Path) -> _Loaded:
+    base = DiffusionPipeline.from_pretrained(model, dtype=torch.float32, local_files_only=True)
+    return _Loaded(base, _digest(base))
+
+
+def _flags(pipe: Any) -> dict[str, bool]:
+    known = ("requires_safety_checker", "force_zeros_for_empty_prompt")
+    return {name: pipe.config[name] for name in known if name in pipe.config}
+
+
+def _digest(pipe: Any) -> str:
+    digest = sha256()
+    for network in NETWORKS:
+        module = pipe.components.get(network)
+        for name, tensor in module.state_dict().items() if module is not None else ():
+            digest.update(f"{network}.{name}".encode())
+            digest.update(tensor.numpy().tobytes())
+    return digest.hexdigest()

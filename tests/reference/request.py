@@ -1,0 +1,46 @@
+"""What the oracle is asked."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+
+
+@dataclass(frozen=True)
+class ReferenceLora:
+    """A LoRA file and its scale."""
+
+    path: Path
+    scale: float = 1.0
+
+
+@dataclass(frozen=True)
+class ReferenceRequest:
+    """A request in the API's terms, with the API's defaults; `model` is a checkpoint in diffusers' layout.
+
+    With `image` (sides multiples of 8) it is image-to-image and `noise_strength` counts; without, it is
+    text-to-image at `width` x `height`, or at the checkpoint's own size. `scheduler` is one of the API's
+    names, or None for the checkpoint's own.
+    """
+
+    model: Path
+    prompt: str
+    negative_prompt: str = ""
+    image: Image.Image | None = None
+    noise_strength: float = 0.5
+    loras: tuple[ReferenceLora, ...] = ()
+    seed: int = 0
+    num_inference_steps: int = 30
+    guidance_scale: float = 7.5
+    scheduler: str | None = None
+    num_images: int = 1
+    clip_skip: int = 0
+    eta: float = 0.0
+    width: int | None = None
+    height: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.image is not None and any(side % 8 for side in self.image.size):
+            raise ValueError(f"the image's sides are not multiples of 8: {self.image.size}")
+        if self.image is not None and not 0 < self.noise_strength <= 1:
+            raise ValueError(f"diffusers has no steps to run at noise_strength {self.noise_strength}")

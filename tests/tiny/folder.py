@@ -1,0 +1,66 @@
+"""Everything in one folder, written once."""
+
+import os
+import shutil
+import tempfile
+from hashlib import sha256
+from importlib.metadata import version
+from pathlib import Path
+
+from tests.tiny.checkpoints import write_everything, write_sd15, write_sd15_oldnames, write_sdxl
+from tests.tiny.loras import SD15_PARTS, SDXL_PARTS, write_kohya, write_peft
+
+STAMP = "complete"
+LIBRARIES = ("diffusers", "safetensors", "torch", "transformers")
+
+
+def write_all(folder: Path) -> None:
+    """Write all checkpoints and LoRAs into `folder`, unless what is there was written by this very writer.
+
+    The same writer writes the same bytes. The folder appears complete or not at all.
+    """
+    if _is_current(folder):
+        return
+    partial = folder.with_name(f"{folder.name}.partial-{os.getpid()}")
+    shutil.rmtree(partial, ignore_errors=True)
+    _write(partial)
+    if _is_current(folder):
+        shutil.rmtree(partial)
+        return
+    shutil.rmtree(folder, ignore_errors=True)
+    partial.rename(folder)
+
+
+def tiny_folder() -> Path:
+    """The folder of `write_all` that the tests of this machine share, written by whoever asks first."""
+    folder = Path(tempfile.gettempdir()) / f"lorikeet-tiny-{writer_version()[:16]}"
+    write_all(folder)
+    return folder
+
+
+def writer_version() -> str:
+    """A digest of this package's source and of the versions of the libraries that it writes with."""
+    digest = sha256()
+    for source in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(source.read_bytes())
+    for library in LIBRARIES:
+        digest.update(f"{library}={version(library)}\n".encode())
+    return digest.hexdigest()
+
+
+def _is_current(folder: Path) -> bool:
+    stamp = folder / STAMP
+    return stamp.is_file() and stamp.read_text(encoding="utf-8") == writer_version()
+
+
+def _write(folder: Path) -> None:
+    sd15, sdxl, loras = folder / "sd15", folder / "sdxl", folder / "loras"
+    write_sd15(sd15)
+    write_sd15_oldnames(folder / "sd15-oldnames", sd15)
+    write_sdxl(sdxl)
+    write_everything(folder / "everything")
+    write_peft(loras / "sd15" / "peft.safetensors", sd15, SD15_PARTS, 41, alpha=6)
+    write_kohya(loras / "sd15" / "kohya.safetensors", sd15, SD15_PARTS, 42)
+    write_peft(loras / "sdxl" / "peft.safetensors", sdxl, SDXL_PARTS, 43, alpha=None)
+    write_kohya(loras / "sdxl" / "kohya.safetensors", sdxl, SDXL_PARTS, 44)
+    (folder / STAMP).write_text(writer_version(), encoding="utf-8")

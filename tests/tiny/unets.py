@@ -1,0 +1,45 @@
+"""The UNets: the topology of SD 1.5 and SDXL, a few channels wide."""
+
+from pathlib import Path
+from typing import Any
+
+from diffusers import UNet2DConditionModel
+
+from tests.tiny.denoising import lean_towards_noise
+from tests.tiny.text_encoders import POOLED_2, WIDTH, WIDTH_2
+from tests.tiny.weights import fill
+
+TIME_IDS = 6
+TIME_ID_WIDTH = 8
+SD15: dict[str, Any] = {
+    "sample_size": 16,
+    "block_out_channels": (16, 32, 32, 32),
+    "down_block_types": (*("CrossAttnDownBlock2D",) * 3, "DownBlock2D"),
+    "up_block_types": ("UpBlock2D", *("CrossAttnUpBlock2D",) * 3),
+    "attention_head_dim": 8,
+    "cross_attention_dim": WIDTH,
+}
+SDXL: dict[str, Any] = {
+    "sample_size": 24,
+    "block_out_channels": (16, 32, 32),
+    "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+    "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+    "transformer_layers_per_block": [1, 2, 3],
+    "attention_head_dim": [2, 4, 8],
+    "cross_attention_dim": WIDTH + WIDTH_2,
+    "use_linear_projection": True,
+    "addition_embed_type": "text_time",
+    "addition_time_embed_dim": TIME_ID_WIDTH,
+    "projection_class_embeddings_input_dim": TIME_IDS * TIME_ID_WIDTH + POOLED_2,
+}
+EVERYTHING: dict[str, Any] = {**SDXL, "in_channels": 8, "time_cond_proj_dim": 12}
+GAINS = {"conv_out.weight": 0.4}  # a quiet output, so that guidance does not run away with the prompt
+TRUST = 1.0
+
+
+def write_unet(folder: Path, seed: int, config: dict[str, Any]) -> None:
+    """Write a UNet2DConditionModel of `config` (`SD15`, `SDXL` or `EVERYTHING`) into `folder`."""
+    unet = UNet2DConditionModel(layers_per_block=2, norm_num_groups=4, **config)
+    fill(unet, seed, GAINS)
+    lean_towards_noise(unet, TRUST)
+    unet.save_pretrained(folder)
