@@ -9,6 +9,7 @@ from importlib.metadata import version
 from typing import Any
 
 from lorikeet.schema import Image, ImageToImageOutput
+from runtime.board import STAGES
 from runtime.files.images import encode_image
 from runtime.plan import Plan
 from runtime.stages.stage import Array, Call, WorkerStage, bytes_tensor
@@ -64,9 +65,8 @@ def _image(plan: Plan, index: int, data: bytes, inline: bool) -> Image:
 def _merge_reports(call: Call) -> dict[str, Any]:
     """The stages' reports as one: their timings together, and what one of them says of its engine."""
     merged: dict[str, Any] = {"timings": {}}
-    for name, tensor in call.inputs.items():
-        if name.endswith("_REPORT"):
-            report = json.loads(tensor.reshape(-1)[0])
-            merged["timings"] |= report.pop("timings")
-            merged |= report
+    for stage in STAGES[: STAGES.index("finish")]:
+        report = json.loads(call.inputs[f"{stage.upper()}_REPORT"].reshape(-1)[0])
+        merged["timings"] |= report.pop("timings")
+        merged |= report
     return merged

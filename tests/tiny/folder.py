@@ -7,9 +7,6 @@ from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
 
-from tests.tiny.checkpoints import write_everything, write_sd15, write_sd15_oldnames, write_sdxl
-from tests.tiny.loras import SD15_PARTS, SDXL_PARTS, write_kohya, write_peft
-
 STAMP = "complete"
 LIBRARIES = ("diffusers", "safetensors", "torch", "transformers")
 
@@ -54,6 +51,10 @@ def _is_current(folder: Path) -> bool:
 
 
 def _write(folder: Path) -> None:
+    # Here, because they import torch and diffusers: seconds, for nothing when the folder is there already.
+    from tests.tiny.checkpoints import write_everything, write_sd15, write_sd15_oldnames, write_sdxl
+    from tests.tiny.loras import SD15_PARTS, SDXL_PARTS, write_kohya, write_peft
+
     sd15, sdxl, loras = folder / "sd15", folder / "sdxl", folder / "loras"
     write_sd15(sd15)
     write_sd15_oldnames(folder / "sd15-oldnames", sd15)

@@ -72,4 +72,4 @@ def _stack(values: Sequence[Any]) -> Field:
         return None
     if isinstance(first, tuple):
         return tuple(torch.stack(items) for items in zip(*values, strict=True))
-    return torch.stack(values)
+    return torch.stack(list(values))

@@ -1,0 +1,87 @@
+"""A server of one's own for a while: supervised, on free ports, its output in a log file. Demo, tests and benchmarks."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+
+from typing_extensions import Self
+
+_READY = re.compile(r"^lorikeet: ready after ([\d.]+) s: (grpc://\S+) (http://\S+)$", re.MULTILINE)
+_PREFIX = "lorikeet: "
+
+
+class ServerFailed(RuntimeError):
+    """The server ended, or was not ready in time; the message ends with what it said last."""
+
+
+class LocalServer:
+    """`make serve` as a child process. `settings` are LORIKEET_* variables without the prefix, in lower case.
+
+    A context manager: entering starts it and waits until it is ready, leaving stops it as Ctrl-C does.
+    """
+
+    def __init__(self, log: Path, on_progress: Callable[[str], None] = lambda line: None, **settings: str) -> None:
+        self._log, self._on_progress = log, on_progress
+        ports = dict.fromkeys(("http_port", "grpc_port", "metrics_port"), "0")
+        self._environment = os.environ | {f"LORIKEET_{k.upper()}": v for k, v in (ports | settings).items()}
+        self.grpc = self.http = ""
+        self.start_seconds = 0.0
+
+    def __enter__(self) -> Self:
+        self.start()
+        self.wait_ready()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        self._log.parent.mkdir(parents=True, exist_ok=True)
+        with self._log.open("wb") as output:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "runtime.supervisor"],
+                env=self._environment,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            )
+
+    def wait_ready(self, times: int = 1, timeout: float = 300) -> None:
+        """Wait until the server has been ready for the given time (2: after one restart). Raises ServerFailed."""
+        deadline, told = time.monotonic() + timeout, 0
+        while True:
+            text = self.output()
+            lines = [line.removeprefix(_PREFIX) for line in text.splitlines() if line.startswith(_PREFIX)]
+            for line in lines[told:]:
+                self._on_progress(line)
+            told = len(lines)
+            if len(found := _READY.findall(text)) >= times:
+                seconds, self.grpc, self.http = found[-1]
+                self.start_seconds = float(seconds)
+                return
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                self.stop()
+                raise ServerFailed("the server did not get ready:\n" + "\n".join(text.splitlines()[-20:]))
+            time.sleep(0.05)
+
+    def output(self) -> str:
+        """All that the server has said."""
+        return self._log.read_text(errors="replace")
+
+    def stop(self) -> int:
+        """Stop it as Ctrl-C does; its exit status."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGINT)
+        try:
+            return self.process.wait(timeout=30)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            return self.process.wait()

@@ -1,0 +1,1 @@
+"""The second tier: one real Triton server, many cases."""

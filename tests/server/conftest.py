@@ -1,0 +1,24 @@
+"""One server for the whole tier, in float32, allowed to read the tiny checkpoints."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from deploy.local_server import LocalServer
+from lorikeet import Client
+
+
+@pytest.fixture(scope="session")
+def server(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServer]:
+    folder = tmp_path_factory.mktemp("server")
+    settings = {"local_paths": str(tiny), "store": str(folder / "store"), "precision": "float32"}
+    with LocalServer(folder / "server.log", **settings) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def client(server: LocalServer) -> Iterator[Client]:
+    with Client(server.grpc) as connected:
+        yield connected
