@@ -1,6 +1,6 @@
 # Each verb makes what it needs first; a second call makes nothing again.
 .DEFAULT_GOAL := help
-.PHONY: help setup venv demo serve test test-unit lint lock clean
+.PHONY: help setup venv demo serve test test-unit lint lock readme clean
 
 VENV ?= .venv
 TOOLS ?= .tools
@@ -26,6 +26,7 @@ demo: setup ## one picture through a real server: IMAGE=in.png PROMPT="..." MODE
 	    $${MODEL:+--model "$$MODEL"} $${LORA:+--lora "$$LORA"}
 
 serve: setup ## the server, supervised, until Ctrl-C
+	@$(PY) -m tests.tiny $(TOOLS)/tiny
 	@exec $(PY) -m runtime.supervisor
 
 test: setup ## all tests: units, then a real server, then whole journeys
@@ -41,6 +42,9 @@ lint: venv ## style, format and types
 
 lock: venv ## write requirements.lock anew (UPGRADE=1: with the newest releases)
 	@mkdir -p $(TOOLS) && deploy/lock.sh
+
+readme: venv ## write the README's generated parts anew
+	@$(PY) -m deploy.readme
 
 clean: ## remove what the verbs above made
 	rm -rf $(VENV) $(VENV).log $(VENV).lock $(TOOLS) .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info client/*.egg-info

@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import time
 from pathlib import Path
 
-from lorikeet import Client, LorikeetError, Result
-from lorikeet.cli import parse_lora
-from lorikeet.progress import ProgressBar
 from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
 from deploy.local_server import LocalServer, ServerFailed
 from deploy.scene import draw_scene
+from lorikeet import Client, LorikeetError, Result
+from lorikeet.cli import parse_lora
+from lorikeet.progress import ProgressBar
+from runtime.settings import ROOT, demo_folder
 from tests.tiny import write_all
 
-ROOT = Path(__file__).resolve().parents[1]
 OUT = ROOT / "out"
-TINY = Path(os.environ.get("LORIKEET_TOOLS", ROOT / ".tools")) / "tiny"
+TINY = demo_folder()
 console = Console(highlight=False)
 
 

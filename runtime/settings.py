@@ -22,6 +22,19 @@ Positive = Annotated[int, Field(ge=1)]
 GIB = 1 << 30
 
 
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def tools_folder() -> Path:
+    """Where set-up put Triton and the demo's checkpoints; the Makefile says, and a copied tree finds its own."""
+    return Path(os.environ.get(PREFIX + "TOOLS", ROOT / ".tools"))
+
+
+def demo_folder() -> Path:
+    """The demo's checkpoints and LoRAs: what a request may name when nothing else was allowed."""
+    return tools_folder() / "tiny"
+
+
 class SettingsError(ValueError):
     """One or more settings are wrong; the message is one line for each."""
 
@@ -59,7 +72,8 @@ class Settings(BaseSettings):
         ByteSize(50 * GIB), description="Its size, least recently used first out; files in use stay."
     )
     local_paths: Annotated[tuple[Path, ...], NoDecode] = Field(
-        (), description="Folders, colon-separated, from which a request may name checkpoints, LoRAs and images."
+        default_factory=lambda: tuple(folder for folder in [demo_folder()] if folder.is_dir()),
+        description="Folders, colon-separated, from which a request may name checkpoints, LoRAs and images.",
     )
     fetch_allow: Annotated[tuple[str, ...], NoDecode] = Field(
         (), description="Hosts (or host:port), comma-separated, that may be fetched although private or plain http."
@@ -124,12 +138,13 @@ def load_settings() -> Settings:
 
     Raises SettingsError: one line for each variable that is wrong or unknown.
     """
-    known = {PREFIX + name.upper() for name in Settings.model_fields}
+    known = {name.upper() for name in Settings.model_fields}
     problems = []
-    for name in os.environ:
-        if name.startswith(PREFIX) and name not in known and name.removeprefix(PREFIX) not in INTERNAL:
-            close = difflib.get_close_matches(name, known, n=1)
-            problems.append(f"{name}: no such setting" + (f"; did you mean {close[0]}?" if close else ""))
+    for variable in os.environ:
+        name = variable.removeprefix(PREFIX)
+        if variable.startswith(PREFIX) and name not in known | INTERNAL:
+            close = difflib.get_close_matches(name.upper(), known, n=1)
+            problems.append(f"{variable}: no such setting" + (f"; did you mean {PREFIX}{close[0]}?" if close else ""))
     if not problems:
         try:
             return Settings()

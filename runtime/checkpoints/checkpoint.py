@@ -80,6 +80,11 @@ class Checkpoint(BaseModel):
         return int(size if isinstance(size, int) else size[0]) * self.vae_scale_factor
 
     @property
+    def scaling_factor(self) -> float:
+        """What the VAE's latents are multiplied by. The published SD 1.5 does not say it: diffusers' default."""
+        return float(self.vae.config.get("scaling_factor", 0.18215))
+
+    @property
     def vae_scale_factor(self) -> int:
         """Pixels for one latent, in each direction."""
         return int(2 ** (len(self.vae.config.get("block_out_channels", [0, 0, 0, 0])) - 1))

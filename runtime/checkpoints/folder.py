@@ -13,6 +13,12 @@ from runtime.files.store import StoredFile
 from runtime.files.tensors import WeightFileError
 
 _MAX_JSON = 8 << 20
+_MAX_DEPTH = 32
+_MAX_LAYERS = 100
+_MAX_NUMBER = 1 << 20
+_SHOWN = 100
+_MAX_LEVELS = 6  # of a VAE; each halves the picture
+_MAX_FACTOR = 1000.0
 _STEMS = {"unet": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model"}
 _CLASSES = {
     "unet": ("UNet2DConditionModel",),
@@ -43,6 +49,7 @@ def read_folder(folder: Folder, digest: Callable[[Path], StoredFile]) -> Checkpo
             encoders.append(reader.component("text_encoder_2"))
             tokenizers.append(reader.tokenizer("tokenizer_2"))
         _check_architecture(unet, encoders)
+        _check_vae(vae)
         return Checkpoint(
             kind="sdxl" if is_xl else "sd",
             unet=unet,
@@ -61,16 +68,28 @@ class _Reader:
     def __init__(self, folder: Folder, digest: Callable[[Path], StoredFile]) -> None:
         self._folder, self._digest = folder, digest
 
-    def path(self, name: str) -> Path:
-        path = (self._folder.path / name).resolve()
+    def inside(self, name: str) -> Path:
+        """Where a name leads: a place in the folder, whether something is there or not."""
+        try:
+            path = (self._folder.path / name).resolve()
+        except (OSError, RuntimeError, ValueError) as error:  # a loop of links, a zero byte
+            raise CheckpointError(f"{name[:_SHOWN]} cannot be read") from error
         if not path.is_relative_to(self._folder.inside):
-            raise CheckpointError(f"{name} leads out of the folder")
-        if not path.exists():
-            raise CheckpointError(f"it has no {name}")
+            raise CheckpointError(f"{name[:_SHOWN]} leads out of the folder")
+        return path
+
+    def file(self, name: str) -> Path:
+        path = self.inside(name)
+        try:
+            found = path.is_file()
+        except OSError as error:  # too long a name
+            raise CheckpointError(f"{name[:_SHOWN]} cannot be read") from error
+        if not found:
+            raise CheckpointError(f"it has no {name[:_SHOWN]}")
         return path
 
     def json(self, name: str) -> dict[str, Any]:
-        path = self.path(name)
+        path = self.file(name)
         if path.stat().st_size > _MAX_JSON:
             raise CheckpointError(f"{name} is too large for a configuration")
         try:
@@ -79,22 +98,27 @@ class _Reader:
             raise CheckpointError(f"{name} is not JSON") from error
         if not isinstance(value, dict):
             raise CheckpointError(f"{name} is not a JSON object")
+        if _is_deep(value):
+            raise CheckpointError(f"{name} is nested deeper than {_MAX_DEPTH} levels")
         return value
 
     def component(self, name: str) -> Component:
         config = self.json(f"{name}/config.json")
-        classes = [config.get("_class_name"), *(config.get("architectures") or [])]
+        architectures = config.get("architectures")
+        classes = [config.get("_class_name"), *(architectures if isinstance(architectures, list) else [])]
         if not any(known in classes for known in _CLASSES[name]):
             raise CheckpointError(f"{name}/config.json is of no {' or '.join(_CLASSES[name])}")
-        stored = [self._digest(self.path(f"{name}/{file}")) for file in self._weight_files(name)]
+        _check_sizes(name, config)
+        stored = [self._digest(self.file(f"{name}/{file}")) for file in self._weight_files(name)]
         files = tuple(WeightFile(path=file.path, digest=file.digest) for file in stored)
         return Component(name=name, config=config, files=files)
 
     def tokenizer(self, name: str) -> Path:
-        self.path(f"{name}/vocab.json"), self.path(f"{name}/merges.txt")
-        for file in self.path(name).iterdir():
-            self.path(f"{name}/{file.name}")
-        return self.path(name)
+        self.file(f"{name}/vocab.json"), self.file(f"{name}/merges.txt")
+        folder = self.inside(name)
+        for file in folder.iterdir():
+            self.inside(f"{name}/{file.name}")
+        return folder
 
     def _weight_files(self, name: str) -> list[str]:
         """One file, or the shards that an index names."""
@@ -107,6 +131,15 @@ class _Reader:
         return sorted(set(shards.values()))
 
 
+def _check_sizes(name: str, config: dict[str, Any]) -> None:
+    """Refuse a configuration whose network would take ages, or all memory, to lay out."""
+    for key, value in config.items():
+        most = _MAX_LAYERS if "layers" in key else _MAX_NUMBER
+        numbers = value if isinstance(value, list) else [value]
+        if len(numbers) > _MAX_LAYERS or any(isinstance(number, int) and abs(number) > most for number in numbers):
+            raise CheckpointError(f"{name}/config.json has a {key[:_SHOWN]} that is too large")
+
+
 def _check_architecture(unet: Component, encoders: list[Component]) -> None:
     shapes = unet.shapes
     if "conv_in.weight" not in shapes:
@@ -115,8 +148,37 @@ def _check_architecture(unet: Component, encoders: list[Component]) -> None:
         raise CheckpointError(f"the UNet takes {channels} channels; checkpoints with 4 are served")
     if "time_embedding.cond_proj.weight" in shapes:
         raise CheckpointError("LCM-distilled UNets (timestep_cond) are not available yet")
+    size = unet.config.get("sample_size")
+    if not all(_is_count(side) for side in (size if isinstance(size, list) and len(size) == 2 else [size or 1])):
+        raise CheckpointError("unet/config.json has a sample_size that is no size")
     norm = "text_model.final_layer_norm.weight"
     widths = [encoder.shapes[norm][0] for encoder in encoders if norm in encoder.shapes]
     crossed = [shape[-1] for name, shape in shapes.items() if name.endswith("attn2.to_k.weight")]
     if not crossed or sum(widths) != crossed[0]:
         raise CheckpointError(f"the UNet expects text of width {crossed[:1]}; the text encoders give {widths}")
+
+
+def _check_vae(vae: Component) -> None:
+    if vae.shapes.get("decoder.conv_in.weight", (0, 0))[1] != 4:
+        raise CheckpointError("the VAE is none of Stable Diffusion: its latents have not 4 channels")
+    widths = vae.config.get("block_out_channels")
+    if not isinstance(widths, list) or not 1 <= len(widths) <= _MAX_LEVELS or not all(map(_is_count, widths)):
+        raise CheckpointError("vae/config.json has no usable block_out_channels")
+    factor = vae.config.get("scaling_factor", 1.0)
+    if isinstance(factor, bool) or not isinstance(factor, int | float) or not 0 < factor < _MAX_FACTOR:
+        raise CheckpointError("vae/config.json has a scaling_factor that is no factor")
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
+def _is_deep(value: object) -> bool:
+    level = [value]
+    for _ in range(_MAX_DEPTH):
+        level = [child for node in level if isinstance(node, dict | list) for child in _children(node)]
+    return bool(level)
+
+
+def _children(node: dict[str, Any] | list[Any]) -> list[Any]:
+    return list(node.values()) if isinstance(node, dict) else node

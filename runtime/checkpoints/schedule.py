@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 # The schedulers that a checkpoint may bring as its own.
@@ -24,7 +23,7 @@ def check_schedule(config: dict[str, Any], *, own: bool) -> None:
         raise ScheduleError(f"num_train_timesteps must be an integer from 1 to {_MAX_TRAIN_TIMESTEPS}")
     for name in ("beta_start", "beta_end"):
         beta = config.get(name, 0.01)
-        if isinstance(beta, bool) or not isinstance(beta, int | float) or not math.isfinite(beta) or not 0 < beta < 1:
+        if isinstance(beta, bool) or not isinstance(beta, int | float) or not 0 < beta < 1:
             raise ScheduleError(f"its scheduler's {name} must lie between 0 and 1")
     if config.get("prediction_type", "epsilon") not in ("epsilon", "v_prediction"):
         raise ScheduleError(f"its prediction_type {config.get('prediction_type')!r} is not served")

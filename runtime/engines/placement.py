@@ -41,7 +41,8 @@ def place(settings: Settings) -> Placement:
 def pin_threads(settings: Settings) -> None:
     """Fix torch's thread count: results must not depend on what else the machine does."""
     torch.set_num_threads(settings.threads or _physical_cores())
-    torch.set_num_interop_threads(1)
+    if torch.get_num_interop_threads() != 1:  # torch lets it be set once
+        torch.set_num_interop_threads(1)
 
 
 def _native_bfloat16() -> bool:

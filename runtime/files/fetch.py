@@ -20,6 +20,7 @@ import httpcore
 _MAX_REDIRECTS = 5
 _CONNECT_SECONDS = 10.0
 _READ_SECONDS = 30.0
+_POLL_SECONDS = 0.5  # how often a download that waits for its server asks whether to stop
 _USER_AGENT = b"lorikeet/0.1"
 
 
@@ -29,7 +30,7 @@ class FetchError(Exception):
 
 @dataclass(frozen=True)
 class Limits:
-    """Bounds of one download: bytes, seconds in all, and `stop`, asked at every chunk, which may raise."""
+    """Bounds of one download: bytes, seconds in all, and `stop`, asked often, which may raise."""
 
     bytes: int
     seconds: float
@@ -41,27 +42,29 @@ class Fetcher:
 
     def __init__(self, allow: Iterable[str] = ()) -> None:
         self._allow = frozenset(allow)
-        backend = _GuardedBackend(self._allow)
-        self._pool = httpcore.ConnectionPool(
-            ssl_context=ssl.create_default_context(), network_backend=backend, max_connections=64
-        )
+        self._ssl = ssl.create_default_context()
 
     def fetch(self, url: str, limits: Limits, etag: str | None = None) -> Response | None:
         """Open the URL, redirects followed; None when the server says that `etag` still holds.
 
         Raises FetchError at once for what is refused, and from the chunks' iterator for what goes wrong later.
         """
-        deadline = time.monotonic() + limits.seconds
+        watch = _Watch(limits, time.monotonic() + limits.seconds)
+        pool = httpcore.ConnectionPool(
+            ssl_context=self._ssl, network_backend=_GuardedBackend(self._allow, watch), max_keepalive_connections=0
+        )
         for _ in range(_MAX_REDIRECTS + 1):
             self._check(url)
-            headers = [(b"User-Agent", _USER_AGENT), (b"Accept", b"*/*"), (b"Accept-Encoding", b"identity")]
+            host = urlsplit(url).netloc.encode("ascii")
+            headers = [(b"Host", host), (b"User-Agent", _USER_AGENT)]
+            headers += [(b"Accept", b"*/*"), (b"Accept-Encoding", b"identity")]
             if etag:
                 headers.append((b"If-None-Match", etag.encode("latin-1")))
-            response = self._open(url, headers, limits)
+            response = _open(pool, url, headers)
             names = {name.lower(): value.decode("latin-1") for name, value in response.headers}
             if response.status in (301, 302, 303, 307, 308) and b"location" in names:
                 response.close()
-                url = urljoin(url, names[b"location"])
+                url = _target(url, names[b"location"])
                 continue
             if response.status == 304:
                 response.close()
@@ -69,16 +72,8 @@ class Fetcher:
             if response.status != 200:
                 response.close()
                 raise FetchError(f"the server answered {response.status}")
-            return Response(names.get(b"etag"), _chunks(response, names.get(b"content-length"), limits, deadline))
+            return Response(names.get(b"etag"), _chunks(response, names.get(b"content-length"), watch))
         raise FetchError(f"more than {_MAX_REDIRECTS} redirects")
-
-    def _open(self, url: str, headers: list[tuple[bytes, bytes]], limits: Limits) -> httpcore.Response:
-        seconds = {"connect": _CONNECT_SECONDS, "read": _READ_SECONDS, "write": _READ_SECONDS, "pool": limits.seconds}
-        try:
-            request = httpcore.Request("GET", url, headers=headers, extensions={"timeout": seconds})
-            return self._pool.handle_request(request)
-        except _TROUBLE as error:
-            raise FetchError(_say(error)) from error
 
     def _check(self, url: str) -> None:
         try:
@@ -86,12 +81,27 @@ class Fetcher:
             host, port = parts.hostname, parts.port
         except ValueError as error:
             raise FetchError("not a valid URL") from error
+        if parts.scheme != "https" and not (parts.scheme == "http" and _allowed(host or "", port or 80, self._allow)):
+            raise FetchError("only https URLs are fetched")
         if not host or not url.isascii() or any(c <= " " for c in url):
             raise FetchError("not a valid URL")
-        if parts.scheme != "https" and not (parts.scheme == "http" and _allowed(host, port or 80, self._allow)):
-            raise FetchError("only https URLs are fetched")
         if parts.username or parts.password:
             raise FetchError("a URL with a user name or password is not fetched")
+
+
+def _open(pool: httpcore.ConnectionPool, url: str, headers: list[tuple[bytes, bytes]]) -> httpcore.Response:
+    seconds = {"connect": _CONNECT_SECONDS, "read": _READ_SECONDS, "write": _READ_SECONDS}
+    try:
+        return pool.handle_request(httpcore.Request("GET", url, headers=headers, extensions={"timeout": seconds}))
+    except _TROUBLE as error:
+        raise FetchError(_say(error)) from error
+
+
+def _target(url: str, location: str) -> str:
+    try:
+        return urljoin(url, location)
+    except ValueError as error:
+        raise FetchError("the redirect leads to no valid URL") from error
 
 
 @dataclass(frozen=True)
@@ -102,11 +112,27 @@ class Response:
     chunks: Iterator[bytes]
 
 
+@dataclass(frozen=True)
+class _Watch:
+    """When one download must be over."""
+
+    limits: Limits
+    deadline: float
+
+    def left(self, seconds: float | None = None) -> float:
+        """The seconds that are left, at most those given. Raises FetchError if there are none, or what `stop` does."""
+        self.limits.stop()
+        left = self.deadline - time.monotonic()
+        if left <= 0:
+            raise FetchError(f"not complete after {self.limits.seconds:g} seconds")
+        return left if seconds is None else min(left, seconds)
+
+
 class _GuardedBackend(httpcore.NetworkBackend):
     """Connects only to global addresses, or to hosts that the operator allowed."""
 
-    def __init__(self, allow: frozenset[str]) -> None:
-        self._allow = allow
+    def __init__(self, allow: frozenset[str], watch: _Watch) -> None:
+        self._allow, self._watch = allow, watch
         self._plain = httpcore.SyncBackend()
 
     def connect_tcp(
@@ -119,7 +145,7 @@ class _GuardedBackend(httpcore.NetworkBackend):
     ) -> httpcore.NetworkStream:
         try:
             found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        except OSError as error:
+        except (OSError, UnicodeError) as error:  # UnicodeError: a label that no domain name can have
             raise httpcore.ConnectError(f"{host} has no address") from error
         addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))
         if not _allowed(host, port, self._allow):
@@ -129,10 +155,43 @@ class _GuardedBackend(httpcore.NetworkBackend):
         trouble: Exception = httpcore.ConnectError(f"{host} has no address")
         for address in addresses:
             try:
-                return self._plain.connect_tcp(address, port, timeout, local_address, socket_options)
+                seconds = self._watch.left(timeout)
+                stream = self._plain.connect_tcp(address, port, seconds, local_address, socket_options)
+                return _WatchedStream(stream, self._watch)
             except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
                 trouble = error
         raise trouble
+
+
+class _WatchedStream(httpcore.NetworkStream):
+    """A connection that never waits beyond its download's end: a server may trickle, or say nothing."""
+
+    def __init__(self, stream: httpcore.NetworkStream, watch: _Watch) -> None:
+        self._stream, self._watch = stream, watch
+
+    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        silence = time.monotonic() + (_READ_SECONDS if timeout is None else timeout)
+        while True:
+            try:
+                return self._stream.read(max_bytes, self._watch.left(_POLL_SECONDS))
+            except httpcore.ReadTimeout:
+                if time.monotonic() > silence:
+                    raise
+
+    def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        self._stream.write(buffer, self._watch.left(timeout))
+
+    def close(self) -> None:
+        self._stream.close()
+
+    def start_tls(
+        self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
+    ) -> httpcore.NetworkStream:
+        stream = self._stream.start_tls(ssl_context, server_hostname, self._watch.left(timeout))
+        return _WatchedStream(stream, self._watch)
+
+    def get_extra_info(self, info: str) -> Any:
+        return self._stream.get_extra_info(info)
 
 
 def is_public(address: str) -> bool:
@@ -145,6 +204,8 @@ def is_public(address: str) -> bool:
             inner = ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
         if inner is not None:
             return is_public(str(inner))
+        if ip.is_site_local or ip.is_reserved:  # old private and IPv4-compatible addresses, which count as global
+            return False
     return ip.is_global and not ip.is_multicast
 
 
@@ -152,19 +213,18 @@ def _allowed(host: str, port: int, allow: frozenset[str]) -> bool:
     return host.lower() in allow or f"{host.lower()}:{port}" in allow
 
 
-def _chunks(response: httpcore.Response, length: str | None, limits: Limits, deadline: float) -> Iterator[bytes]:
+def _chunks(response: httpcore.Response, length: str | None, watch: _Watch) -> Iterator[bytes]:
     """The body, held to its limits and to the length that the server announced."""
+    limits = watch.limits
     try:
         if length is not None and length.isdigit() and int(length) > limits.bytes:
             raise FetchError(f"larger than {limits.bytes} bytes")
         got = 0
         for chunk in response.iter_stream():
-            limits.stop()
+            watch.left()
             got += len(chunk)
             if got > limits.bytes:
                 raise FetchError(f"larger than {limits.bytes} bytes")
-            if time.monotonic() > deadline:
-                raise FetchError(f"not complete after {limits.seconds:g} seconds")
             yield chunk
     except _TROUBLE as error:
         raise FetchError(_say(error)) from error

@@ -62,7 +62,7 @@ def _snapshot(repo_id: str, limit: int, choose: Callable[[list[str]], list[str]]
     try:
         sizes = _listing(repo_id)
         if sizes is None:
-            return Path(snapshot_download(repo_id, local_files_only=True))
+            return _cached(repo_id)
         names = choose(list(sizes))
         if (total := sum(sizes[name] for name in names)) > limit:
             raise HubError(f"{total} bytes are needed of it, more than {limit}")
@@ -74,14 +74,28 @@ def _snapshot(repo_id: str, limit: int, choose: Callable[[list[str]], list[str]]
         raise HubError(f"the Hugging Face Hub could not provide it ({type(error).__name__}: {first})") from error
 
 
+def _cached(repo_id: str) -> Path:
+    """The snapshot that the cache holds, though it may lack files that were never chosen."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(repo_id, local_files_only=True))
+    except LocalEntryNotFoundError as error:
+        if incomplete := getattr(error, "snapshot_path", None):
+            return Path(incomplete)
+        raise
+
+
 def _listing(repo_id: str) -> dict[str, int] | None:
     """file -> bytes of a repository; None when the Hub cannot be reached, so that only the cache can serve."""
-    import httpx
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import OfflineModeIsEnabled
+    from huggingface_hub.errors import HfHubHTTPError
 
     try:
         siblings = HfApi().model_info(repo_id, files_metadata=True).siblings or []
-    except (httpx.TransportError, OfflineModeIsEnabled):
+    except (HfHubHTTPError, ValueError):
+        raise
+    except Exception:  # what its HTTP library raises, which is another one from version to version
         return None
     return {item.rfilename: item.size or 0 for item in siblings}

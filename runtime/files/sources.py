@@ -116,9 +116,12 @@ class Sources:
         if "\0" in value or len(value) > 4096:
             raise InvalidArgument(field, "not a valid path")
         for root in self._settings.local_paths:
-            path = (root / value).resolve()
-            if path.is_relative_to(root) and path.exists():
-                return path
+            try:
+                path = (root / value).resolve()
+                if path.is_relative_to(root) and path.exists():
+                    return path
+            except (OSError, RuntimeError):  # a name too long, a loop of links, a folder that may not be read
+                continue
         if value.startswith(("/", ".", "~")) or value.count("/") > 1:
             raise InvalidArgument(field, f"{_short(value)} is not in a folder that LORIKEET_LOCAL_PATHS allows")
         return None

@@ -14,6 +14,7 @@ from runtime.files.tensors import FLOATS, Header, TensorInfo, read_header
 from runtime.lora.keys import Role, Target, split_key, targets
 
 _LISTED = 8
+_MAX_ALPHA = 1e30
 _METADATA_KEY = "lora_adapter_metadata"  # diffusers' own record of PEFT's LoraConfig, one prefix a component
 
 
@@ -150,6 +151,6 @@ class _Config:
         return self.values.get(f"{target.component}.use_rslora") is True
 
     def _number(self, value: object) -> float:
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < _MAX_ALPHA:
             raise LoraError(f"its metadata {_METADATA_KEY} has a lora_alpha that is no number")
         return float(value)

@@ -61,7 +61,7 @@ class VaeDecoderStage(_VaeStage):
     name = kind = "vae_decoder"
 
     def process(self, plan: Plan, call: Call) -> dict[str, Array]:
-        latents = torch.from_numpy(call.inputs["LATENTS"]) / plan.checkpoint.vae.config["scaling_factor"]
+        latents = torch.from_numpy(call.inputs["LATENTS"]) / plan.checkpoint.scaling_factor
         engine, binding = self._bind(plan, call)
         try:
             pictures = []

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import socket
 from dataclasses import dataclass
 from pathlib import Path
 
-from runtime.settings import PREFIX, Settings
+from runtime.settings import ROOT, Settings, tools_folder
 
-ROOT = Path(__file__).resolve().parents[2]
 _NGC = Path("/opt/tritonserver")  # where NVIDIA's image keeps it
 
 
@@ -81,7 +79,7 @@ def server_command(settings: Settings, ports: Ports) -> list[str]:
 
 def _find_server() -> tuple[Path, Path]:
     """(tritonserver, its backends): the tools folder's, else NVIDIA's image's, else the one on PATH."""
-    homes = [Path(os.environ.get(PREFIX + "TOOLS", ROOT / ".tools")) / "triton", _NGC]
+    homes = [tools_folder() / "triton", _NGC]
     if found := shutil.which("tritonserver"):
         homes.append(Path(found).resolve().parents[1])
     for home in homes:

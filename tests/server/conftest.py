@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from deploy.local_server import LocalServer
 from lorikeet import Client
 

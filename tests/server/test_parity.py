@@ -15,10 +15,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from lorikeet import Client
 from numpy.typing import NDArray
 from PIL import Image
 
+from lorikeet import Client
 from tests.reference import ReferenceLora, ReferenceRequest, reference, relative_error
 
 EXPECTED: dict[object, NDArray[np.float32]] = {}
@@ -53,7 +53,8 @@ def loras(*names: str, scale: float = 0.8) -> Change:
     def change(request: ReferenceRequest) -> ReferenceRequest:
         folder = request.model.parent / "loras" / request.model.name
         return replace(
-            request, loras=tuple(ReferenceLora(folder / f"{n}.safetensors", scale / (i + 1)) for i, n in enumerate(names))
+            request,
+            loras=tuple(ReferenceLora(folder / f"{n}.safetensors", scale / (i + 1)) for i, n in enumerate(names)),
         )
 
     return change

@@ -18,8 +18,9 @@ class TextEncoder(Network):
 
     def __init__(self, config: dict[str, Any]) -> None:
         super().__init__()
-        text = CLIPTextConfig(**config)
-        self.text_model = CLIPTextModel._from_config(text)
+        # A configuration may name its attention, even a repository to take the code from: not here.
+        text = CLIPTextConfig(**{name: value for name, value in config.items() if "attn_implementation" not in name})
+        self.text_model = CLIPTextModel._from_config(text, attn_implementation="sdpa")
         # A buffer that no file holds; everything else that a meta module lacks is a weight.
         embeddings = self.text_model.embeddings
         embeddings.position_ids = torch.arange(text.max_position_embeddings, device="cpu")[None]

@@ -43,7 +43,7 @@ class Job:
         self._start(plan, conditions)
 
     def _start(self, plan: Plan, conditions: Conditions) -> None:
-        request, scaling = plan.request, plan.checkpoint.vae.config["scaling_factor"]
+        request, scaling = plan.request, plan.checkpoint.scaling_factor
         shape = (request.num_images, *conditions.mean.shape[1:])
         config, steps = plan.checkpoint.scheduler, request.num_inference_steps
         if not plan.has_image:

@@ -92,9 +92,8 @@ class Planner:
         """(width, height) of the result: the picture's own, else image_size, else what the checkpoint was made for."""
         if request.image_url is not None:
             return image.shape[1], image.shape[0]
-        if request.image_size is None:
-            return checkpoint.native_size, checkpoint.native_size
-        width, height = size_in_pixels(request.image_size)
+        native = checkpoint.native_size
+        width, height = size_in_pixels(request.image_size) if request.image_size else (native, native)
         if width * height > self._settings.max_pixels or min(width, height) < MIN_SIDE:
             most = self._settings.max_pixels
             raise InvalidArgument("image_size", f"{width}x{height}: at least {MIN_SIDE} a side, {most} pixels in all")

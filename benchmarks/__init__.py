@@ -1,0 +1,1 @@
+"""Measurements, and the inputs of perf_analyzer."""

@@ -1,0 +1,149 @@
+"""Bad requests: each a clear INVALID_ARG that names the field, before any heavy work; and the next one works."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tritonclient.grpc
+from safetensors.numpy import save
+
+from deploy.local_server import LocalServer
+
+Fields = dict[str, Any]
+
+BAD: dict[str, tuple[Fields, str]] = {
+    "no prompt": ({"prompt": None}, "prompt: "),
+    "strength": ({"noise_strength": 1.5}, "noise_strength: "),
+    "steps": ({"num_inference_steps": 0}, "num_inference_steps: "),
+    "scheduler": ({"scheduler": "Heun"}, "scheduler: "),
+    "lora scale": ({"loras": [{"path": "x/y", "scale": "much"}]}, "loras[0].scale: "),
+    "lora is a list": ({"loras": {"path": "x"}}, "loras: "),
+    "checkpoint outside": ({"model_name": "/etc"}, "model_name: "),
+    "checkpoint climbs out": ({"model_name": "sd15/../../.."}, "model_name: "),
+    "checkpoint by URL": ({"model_name": "https://example.org/x.safetensors"}, "model_name: "),
+    "file URL": ({"image_url": "file:///etc/passwd"}, "image_url: file:///etc/passwd: only https"),
+    "plain http": ({"image_url": "http://example.org/a.png"}, "image_url: http://example.org/a.png: only https"),
+    "loopback": ({"image_url": "https://127.0.0.1/a.png"}, "image_url: https://127.0.0.1/a.png: 127.0.0.1 is not"),
+    "link-local": ({"image_url": "https://169.254.169.254/"}, "image_url: https://169.254.169.254/: 169.254"),
+    "no such tensor": ({"image_url": "tensor:3"}, "image_url: tensor:3: 0 files were sent"),
+    "no picture": ({"image_url": "data:image/png;base64,AAAA"}, "image_url: not a picture"),
+    "bad base64": ({"image_url": "data:image/png;base64,@@"}, "image_url: the data URI is not valid base64"),
+    "huge": ({"image_size": {"width": 9000, "height": 9000}}, "image_size: 9000x9000"),
+    "tiny": ({"image_size": {"width": 8, "height": 8}}, "image_size: 8x8"),
+    "tile": ({"image_size": "square", "tile_width": 128, "tile_stride_width": 64}, "tile_width: "),
+    "another prediction type": ({"prediction_type": "v_prediction"}, "prediction_type: "),
+}
+TO_COME: Fields = {
+    "unet_name": "a/b",
+    "variant": "fp16",
+    "prompt_weighting": True,
+    "embeddings": [{"path": "a/b"}],
+    "controlnets": [{"path": "a/b", "image_url": "tensor:0"}],
+    "controlnet_guess_mode": True,
+    "ip_adapter": [{"path": "a/b", "ip_adapter_image_url": "tensor:0"}],
+    "image_encoder_path": "a/b",
+    "image_encoder_subfolder": "models",
+    "ic_light_model_url": "a/b",
+    "ic_light_model_background_image_url": "a/b",
+    "ic_light_image_url": "a/b",
+    "clip_skip": 1,
+    "scheduler": "LCM",
+    "timesteps": {"method": "array", "array": [900, 500, 1]},
+    "sigmas": {"method": "array", "array": [14.0, 3.0, 0.1]},
+    "rescale_betas_snr_zero": True,
+    "enable_safety_checker": True,
+    "eta": 0.5,
+}
+
+Send = Callable[..., tuple[str, str]]
+
+
+@pytest.fixture(scope="module")
+def send(server: LocalServer, tiny: Path) -> Send:
+    """Sends a request past the client's own checks; (status, message) of the error, ("OK", response) without one."""
+    connection = tritonclient.grpc.InferenceServerClient(server.grpc.removeprefix("grpc://"))
+
+    def call(fields: Fields | bytes, **options: Any) -> tuple[str, str]:
+        base = {"model_name": str(tiny / "sd15"), "prompt": "a fish", "num_inference_steps": 1}
+        text = fields if isinstance(fields, bytes) else json.dumps({**base, **fields}).encode()
+        tensor = tritonclient.grpc.InferInput("REQUEST", [1], "BYTES")
+        tensor.set_data_from_numpy(np.array([text], np.object_))
+        try:
+            found = connection.infer("lora_image_to_image", [tensor], client_timeout=60, **options)
+        except tritonclient.grpc.InferenceServerException as error:
+            return str(error.status()), str(error.message()).removeprefix("in ensemble 'lora_image_to_image', ")
+        return "OK", found.as_numpy("RESPONSE")[0].decode()
+
+    return call
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_bad_request_is_refused_by_its_field(send: Send, name: str) -> None:
+    fields, start = BAD[name]
+    status, message = send(fields)
+    assert status == "StatusCode.INVALID_ARGUMENT", message
+    assert message.startswith(start), message
+    assert "Traceback" not in message and "\n" not in message
+    assert send({})[0] == "OK"
+
+
+@pytest.mark.parametrize("field", TO_COME)
+def test_a_field_of_a_later_release_says_so(send: Send, field: str) -> None:
+    status, message = send({field: TO_COME[field]})
+    assert status == "StatusCode.INVALID_ARGUMENT"
+    assert message.startswith(f"{field}: ") and "not available yet" in message
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"[]", b"null", b"\xff\xfe", b'{"prompt": NaN}', b"[" * 100_000])
+def test_what_is_no_request_is_refused(send: Send, body: bytes) -> None:
+    assert send(body)[0] == "StatusCode.INVALID_ARGUMENT"
+
+
+def test_an_unknown_field_is_a_warning(send: Send) -> None:
+    status, response = send({"sync_mode": True, "loras": []})
+    assert status == "OK"
+    assert json.loads(response)["warnings"] == ["sync_mode: unknown field, ignored"]
+
+
+def test_a_lora_of_another_architecture_lists_what_differs(send: Send, tiny: Path) -> None:
+    status, message = send({"loras": [{"path": str(tiny / "loras" / "sdxl" / "peft.safetensors")}]})
+    assert status == "StatusCode.INVALID_ARGUMENT"
+    assert message.startswith("loras[0].path: ")
+    assert "text_encoder_2." in message
+
+
+def test_a_lora_key_that_matches_nothing_is_listed(send: Send) -> None:
+    data = save({"unet.nothing.lora_A.weight": np.zeros((2, 2), np.float32)})
+    uri = "data:application/octet-stream;base64," + base64.b64encode(data).decode()
+    status, message = send({"loras": [{"path": uri}]})
+    assert status == "StatusCode.INVALID_ARGUMENT"
+    assert message.startswith("loras[0].path: ") and "unet.nothing.lora_A.weight" in message
+
+
+def test_the_documented_defaults_are_accepted(send: Send) -> None:
+    """The example of the API's page, which spells out its defaults."""
+    defaults = {
+        "noise_strength": 0.5,
+        "loras": [],
+        "embeddings": [],
+        "controlnets": [],
+        "ip_adapter": [],
+        "image_encoder_weight_name": "pytorch_model.bin",
+        "guidance_scale": 7.5,
+        "timesteps": {"method": "default", "array": []},
+        "sigmas": {"method": "default", "array": []},
+        "prediction_type": "epsilon",
+        "image_format": "jpeg",
+        "num_images": 1,
+        "tile_width": 4096,
+        "tile_height": 4096,
+        "tile_stride_width": 2048,
+        "tile_stride_height": 2048,
+    }
+    assert send(defaults)[0] == "OK"

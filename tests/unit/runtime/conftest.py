@@ -1,0 +1,51 @@
+"""What the tests of `runtime/` share: settings, a board, a store, the tiny checkpoints as the runtime reads them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from runtime.board import Board
+from runtime.checkpoints.checkpoint import Checkpoint
+from runtime.files.store import Store
+from runtime.settings import Settings
+from tests.unit.runtime.tiny_checkpoints import read_checkpoint
+from tests.unit.runtime.web import Web
+
+
+@pytest.fixture
+def web() -> Iterator[Web]:
+    server = Web()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def settings(tmp_path: Path, web: Web) -> Settings:
+    """`tmp_path/allowed` is the only folder that requests may name, `web` the only host."""
+    (tmp_path / "allowed").mkdir()
+    return Settings(
+        store=tmp_path / "store", local_paths=(tmp_path / "allowed",), fetch_allow=(web.host,), precision="float32"
+    )
+
+
+@pytest.fixture
+def board(tmp_path: Path) -> Board:
+    return Board(tmp_path / "board")
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "store", budget=1 << 30)
+
+
+@pytest.fixture(scope="session")
+def sd15(tiny: Path) -> Checkpoint:
+    return read_checkpoint(tiny / "sd15")
+
+
+@pytest.fixture(scope="session")
+def sdxl(tiny: Path) -> Checkpoint:
+    return read_checkpoint(tiny / "sdxl")

@@ -1,0 +1,369 @@
+"""Checkpoints: what a folder holds is told from its weights; what is missing, damaged or hostile is a CheckpointError."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from diffusers import AutoencoderKL, DPMSolverMultistepScheduler
+from safetensors.numpy import load_file, save_file
+
+from runtime.checkpoints.checkpoint import Checkpoint
+from runtime.checkpoints.folder import CheckpointError, read_folder
+from runtime.checkpoints.schedule import ScheduleError, check_schedule
+from runtime.files.sources import Folder
+from tests.unit.runtime.tiny_checkpoints import digest, read_checkpoint
+
+UNET = "unet/diffusion_pytorch_model.safetensors"
+VAE = "vae/diffusion_pytorch_model.safetensors"
+TEXT = "text_encoder/model.safetensors"
+WEIGHTS = (UNET, VAE, TEXT)
+CONFIGS = ("unet/config.json", "vae/config.json", "text_encoder/config.json", "scheduler/scheduler_config.json")
+
+
+def _copy(source: Path, target: Path) -> Path:
+    """The same checkpoint, its files linked: to change one, write another in its place."""
+    shutil.copytree(source, target, copy_function=os.link)
+    return target
+
+
+@pytest.fixture
+def folder(tiny: Path, tmp_path: Path) -> Path:
+    """An SD 1.5 checkpoint to spoil."""
+    return _copy(tiny / "sd15", tmp_path / "checkpoint")
+
+
+def _write(path: Path, content: bytes | str | dict[str, Any]) -> None:
+    path.unlink(missing_ok=True)
+    if isinstance(content, dict):
+        content = json.dumps(content)
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def _change_json(path: Path, **values: Any) -> None:
+    _write(path, json.loads(path.read_text()) | values)
+
+
+def _change_weights(path: Path, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+    tensors = change(load_file(path))
+    path.unlink()
+    save_file(tensors, path)
+
+
+def _refused(folder: Path, reason: str) -> None:
+    with pytest.raises(CheckpointError, match=reason):
+        read_checkpoint(folder)
+
+
+def test_sd15_is_told_from_its_weights(sd15: Checkpoint) -> None:
+    assert sd15.kind == "sd"
+    assert [component.name for component in sd15.components] == ["vae", "unet", "text_encoder"]
+    assert (sd15.native_size, sd15.vae_scale_factor, sd15.scaling_factor) == (128, 8, 0.18215)
+
+
+def test_sdxl_is_told_from_its_weights(sdxl: Checkpoint) -> None:
+    assert sdxl.kind == "sdxl"
+    assert [component.name for component in sdxl.adaptable] == ["unet", "text_encoder", "text_encoder_2"]
+    assert (sdxl.native_size, sdxl.scaling_factor) == (192, 0.13025)
+
+
+def test_no_folder_name_and_no_index_says_what_it_is(tiny: Path, tmp_path: Path) -> None:
+    folder = _copy(tiny / "sdxl", tmp_path / "stable-diffusion-v1-5")
+    _change_json(folder / "model_index.json", _class_name="StableDiffusionPipeline")
+    assert read_checkpoint(folder).kind == "sdxl"
+
+
+def test_every_file_is_named_by_its_digest(sd15: Checkpoint, tiny: Path) -> None:
+    found = {file.path: file.digest for component in sd15.components for file in component.files}
+    assert found == {path: digest(path).digest for path in ((tiny / "sd15" / name).resolve() for name in WEIGHTS)}
+
+
+def test_the_published_sd15_does_not_say_its_scaling_factor(folder: Path) -> None:
+    config = json.loads((folder / "vae/config.json").read_text())
+    _write(folder / "vae/config.json", {name: value for name, value in config.items() if name != "scaling_factor"})
+    assert read_checkpoint(folder).scaling_factor == AutoencoderKL().config.scaling_factor
+
+
+def test_shards_make_one_component(folder: Path, sd15: Checkpoint) -> None:
+    tensors = load_file(folder / UNET)
+    (folder / UNET).unlink()
+    halves = [dict(list(tensors.items())[half::2]) for half in range(2)]
+    for half, part in enumerate(halves):
+        save_file(part, folder / "unet" / f"part-{half}.safetensors")
+    index = {"weight_map": {name: f"part-{half}.safetensors" for half, part in enumerate(halves) for name in part}}
+    _write(folder / f"{UNET}.index.json", index)
+    unet = read_checkpoint(folder).unet
+    assert [file.path.name for file in unet.files] == ["part-0.safetensors", "part-1.safetensors"]
+    assert unet.shapes == sd15.unet.shapes
+
+
+def test_shapes_are_under_the_names_of_diffusers(tiny: Path, sd15: Checkpoint) -> None:
+    expected = {
+        name: tuple(tensor.shape) for name, tensor in AutoencoderKL.from_config(sd15.vae.config).state_dict().items()
+    }
+    assert sd15.vae.shapes == expected
+    assert read_checkpoint(tiny / "sd15-oldnames").vae.shapes.keys() == expected.keys()
+
+
+def test_both_styles_of_clip_names_are_one(folder: Path, sd15: Checkpoint) -> None:
+    _change_weights(
+        folder / TEXT,
+        lambda tensors: (
+            {name.removeprefix("text_model."): tensor for name, tensor in tensors.items()}
+            | {"embeddings.position_ids": np.arange(77)[None]}
+        ),
+    )
+    assert read_checkpoint(folder).text_encoders[0].shapes == sd15.text_encoders[0].shapes
+
+
+@pytest.mark.parametrize("name", [*WEIGHTS, *CONFIGS, "tokenizer/vocab.json", "tokenizer/merges.txt"])
+def test_a_missing_file_is_named(folder: Path, name: str) -> None:
+    (folder / name).unlink()
+    _refused(folder, f"it has no {name}")
+
+
+@pytest.mark.parametrize("name", [*WEIGHTS, *CONFIGS])
+def test_a_folder_in_the_place_of_a_file_is_no_file(folder: Path, name: str) -> None:
+    (folder / name).unlink()
+    (folder / name).mkdir()
+    _refused(folder, f"it has no {name}")
+
+
+def test_sdxl_needs_its_second_text_encoder(tiny: Path, tmp_path: Path) -> None:
+    folder = _copy(tiny / "sdxl", tmp_path / "checkpoint")
+    shutil.rmtree(folder / "text_encoder_2")
+    _refused(folder, "it has no text_encoder_2/config.json")
+
+
+def test_a_refiner_is_refused(tiny: Path, tmp_path: Path) -> None:
+    folder = _copy(tiny / "sdxl", tmp_path / "checkpoint")
+    shutil.rmtree(folder / "text_encoder")
+    _refused(folder, "refiner")
+
+
+def test_an_inpainting_unet_is_refused(folder: Path) -> None:
+    _change_weights(folder / UNET, lambda all_: all_ | {"conv_in.weight": np.zeros((16, 9, 3, 3), np.float32)})
+    _refused(folder, "the UNet takes 9 channels")
+
+
+def test_an_lcm_unet_is_refused(folder: Path) -> None:
+    extra = {"time_embedding.cond_proj.weight": np.zeros((16, 8), np.float32)}
+    _change_weights(folder / UNET, lambda all_: all_ | extra)
+    _refused(folder, "LCM")
+
+
+def test_text_encoders_of_another_width_are_refused(tiny: Path, folder: Path) -> None:
+    shutil.rmtree(folder / "text_encoder")
+    _copy(tiny / "sdxl" / "text_encoder_2", folder / "text_encoder")
+    _change_json(folder / "text_encoder/config.json", architectures=["CLIPTextModel"])
+    _refused(folder, r"expects text of width \[32\]; the text encoders give \[48\]")
+
+
+def test_a_vae_of_another_family_is_refused(folder: Path) -> None:
+    sixteen = {"decoder.conv_in.weight": np.zeros((32, 16, 3, 3), np.float32)}
+    _change_weights(folder / VAE, lambda tensors: tensors | sixteen)
+    _refused(folder, "VAE")
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"), [("unet", "Transformer2DModel"), ("vae", "AutoencoderTiny"), ("text_encoder", "T5EncoderModel")]
+)
+def test_another_kind_of_network_is_refused(folder: Path, name: str, kind: str) -> None:
+    _change_json(folder / name / "config.json", _class_name=kind, architectures=[kind])
+    _refused(folder, f"{name}/config.json is of no ")
+
+
+@pytest.mark.parametrize("name", WEIGHTS)
+@pytest.mark.parametrize("dtype", ["int8", "int64", "bool"])
+def test_quantized_weights_are_refused(folder: Path, name: str, dtype: str) -> None:
+    _change_weights(folder / name, lambda all_: {key: tensor.astype(dtype) for key, tensor in all_.items()})
+    _refused(folder, "has dtype (I8|I64|BOOL)")
+
+
+def _header(text: str) -> bytes:
+    return len(text).to_bytes(8, "little") + text.encode()
+
+
+@pytest.mark.parametrize("name", WEIGHTS)
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"\x00" * 100,
+        b"\xff" * 100,
+        _header("{}")[:9],
+        _header('{"a": '),
+        _header('{"a": {"dtype": "F32", "shape": [1000000], "data_offsets": [0, 4000000]}}'),
+        _header('{"a": {"dtype": "F32", "shape": [4], "data_offsets": [0, 4]}}') + b"\0" * 16,
+        _header('{"a": {"dtype": "F32", "shape": [-4], "data_offsets": [0, 16]}}') + b"\0" * 16,
+        b"PK\x03\x04" + b"\0" * 100,
+    ],
+)
+def test_a_damaged_weight_file_is_refused(folder: Path, name: str, content: bytes) -> None:
+    _write(folder / name, content)
+    _refused(folder, r"not a readable \.safetensors file")
+
+
+@pytest.mark.parametrize("name", WEIGHTS)
+def test_a_truncated_weight_file_is_refused(folder: Path, name: str) -> None:
+    _write(folder / name, (folder / name).read_bytes()[:-1])
+    _refused(folder, r"not a readable \.safetensors file")
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ("", "is not JSON"),
+        ("{", "is not JSON"),
+        (b"\xff\xfe{}", "is not JSON"),
+        ("[]", "is not a JSON object"),
+        ("null", "is not a JSON object"),
+        ('{"a": ' * 100_000, "is not JSON"),
+        ('{"a": ' * 300 + "1" + "}" * 300, "is nested deeper"),
+        (b"{" + b" " * (8 << 20) + b"}", "is too large"),
+        ('{"a": ' + "9" * 5000 + "}", "is not JSON"),
+    ],
+)
+def test_hostile_json_is_refused(folder: Path, name: str, content: str | bytes, reason: str) -> None:
+    _write(folder / name, content)
+    _refused(folder, f"{name} {reason}")
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("unet", {"architectures": 5, "_class_name": {}}),
+        ("unet", {"sample_size": "large"}),
+        ("unet", {"sample_size": 10**9}),
+        ("unet", {"sample_size": [64]}),
+        ("unet", {"sample_size": -64}),
+        ("unet", {"layers_per_block": 10**6}),
+        ("unet", {"transformer_layers_per_block": [1, 10**5]}),
+        ("unet", {"block_out_channels": [16] * 10**5}),
+        ("vae", {"block_out_channels": 5}),
+        ("vae", {"block_out_channels": [16] * 60}),
+        ("vae", {"scaling_factor": 0}),
+        ("vae", {"scaling_factor": "0.18215"}),
+        ("vae", {"scaling_factor": math.nan}),
+        ("vae", {"scaling_factor": 10**400}),
+        ("text_encoder", {"num_hidden_layers": 10**8}),
+        ("text_encoder", {"max_position_embeddings": 10**10}),
+    ],
+)
+def test_a_hostile_configuration_is_refused(folder: Path, name: str, values: dict[str, Any]) -> None:
+    _change_json(folder / name / "config.json", **values)
+    _refused(folder, f"{name}/config.json ")
+
+
+@pytest.mark.parametrize(
+    "index",
+    [
+        {},
+        {"weight_map": ["a.safetensors"]},
+        {"weight_map": {"a": 5}},
+        {"weight_map": {"a": "../../secret.safetensors"}},
+        {"weight_map": {"a": "/etc/passwd"}},
+        {"weight_map": {"a": "a\0b"}},
+        {"weight_map": {"a": "x" * 5000}},
+        {"weight_map": {"a": "missing.safetensors"}},
+        {"weight_map": {}},
+    ],
+)
+def test_a_hostile_index_is_refused(folder: Path, index: dict[str, Any]) -> None:
+    (folder.parent / "secret.safetensors").write_bytes(b"secret")
+    _write(folder / f"{UNET}.index.json", index)
+    with pytest.raises(CheckpointError) as caught:
+        read_checkpoint(folder)
+    assert len(str(caught.value)) < 400
+
+
+@pytest.mark.parametrize("name", [*WEIGHTS, *CONFIGS, "tokenizer/vocab.json", "tokenizer/added_tokens.json"])
+def test_a_link_that_leads_out_is_refused(folder: Path, tmp_path: Path, name: str) -> None:
+    outside = tmp_path / "outside"
+    outside.write_text("{}")
+    (folder / name).unlink(missing_ok=True)
+    (folder / name).symlink_to(outside)
+    _refused(folder, f"{name} leads out of the folder")
+
+
+def test_a_link_that_leads_nowhere_out_says_the_same(folder: Path, tmp_path: Path) -> None:
+    (folder / UNET).unlink()
+    (folder / UNET).symlink_to(tmp_path / "absent")
+    _refused(folder, f"{UNET} leads out of the folder")
+
+
+def test_a_link_to_itself_is_refused(folder: Path) -> None:
+    (folder / UNET).unlink()
+    (folder / UNET).symlink_to(folder / UNET)
+    _refused(folder, f"{UNET} cannot be read")
+
+
+def test_links_within_the_hubs_cache_are_followed(tiny: Path, tmp_path: Path) -> None:
+    """A snapshot of the Hub's cache is made of links to its blobs."""
+    blobs, snapshot = _copy(tiny / "sd15", tmp_path / "hub/blobs"), tmp_path / "hub/snapshot"
+    for path in (path for path in blobs.rglob("*") if path.is_file()):
+        link = snapshot / path.relative_to(blobs)
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(path)
+    assert read_folder(Folder(snapshot, tmp_path / "hub"), digest).kind == "sd"
+
+
+OWN = {"_class_name": "PNDMScheduler", "beta_start": 0.00085, "beta_end": 0.012, "num_train_timesteps": 1000}
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {},
+        {"_class_name": "DDIMScheduler"},
+        {"_class_name": "EulerDiscreteScheduler", "prediction_type": "v_prediction"},
+        dict(DPMSolverMultistepScheduler().config) | {"_class_name": "DPMSolverMultistepScheduler"},
+    ],
+)
+def test_schedules_that_are_served(values: dict[str, Any]) -> None:
+    check_schedule(OWN | values, own=True)
+
+
+def test_only_the_own_scheduler_must_be_known() -> None:
+    config = OWN | {"_class_name": "UniPCMultistepScheduler"}
+    check_schedule(config, own=False)
+    with pytest.raises(ScheduleError, match=r"'UniPCMultistepScheduler' is none of .*set the field scheduler"):
+        check_schedule(config, own=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("_class_name", None),
+        ("_class_name", "../../evil"),
+        ("_class_name", ["PNDMScheduler"]),
+        ("num_train_timesteps", 0),
+        ("num_train_timesteps", 10**9),
+        ("num_train_timesteps", "1000"),
+        ("num_train_timesteps", True),
+        ("num_train_timesteps", None),
+        ("beta_start", 0),
+        ("beta_start", -0.1),
+        ("beta_end", 1),
+        ("beta_end", math.nan),
+        ("beta_end", math.inf),
+        ("beta_end", 10**400),
+        ("beta_end", "0.012"),
+        ("beta_end", None),
+        ("prediction_type", "sample"),
+        ("prediction_type", 1),
+    ],
+)
+def test_hostile_schedules_are_refused(name: str, value: Any) -> None:
+    with pytest.raises(
+        ScheduleError, match=name.strip("_").partition("_class")[0] if name != "_class_name" else "scheduler"
+    ):
+        check_schedule(OWN | {name: value}, own=True)

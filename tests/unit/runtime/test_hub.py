@@ -1,0 +1,129 @@
+"""The Hugging Face Hub: what is downloaded of a repository, and what its cache serves without a network."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from huggingface_hub import constants
+
+from runtime.files.hub import HubError, hub_cache, hub_folder, hub_lora
+from tests.unit.runtime.hub import COMMIT, downloaded, publish
+from tests.unit.runtime.web import Web
+
+REPO = "owner/name"
+LORA = "pytorch_lora_weights.safetensors"
+PLENTY = 1 << 20
+NEEDED = {
+    "model_index.json": b"{}",
+    "scheduler/scheduler_config.json": b"{}",
+    "tokenizer/vocab.json": b"{}",
+    "tokenizer/merges.txt": b"",
+    "text_encoder/config.json": b"{}",
+    "text_encoder/model.safetensors": b"0123",
+    "unet/config.json": b"{}",
+    "unet/diffusion_pytorch_model-00001-of-00002.safetensors": b"0123",
+    "unet/diffusion_pytorch_model-00002-of-00002.safetensors": b"0123",
+    "unet/diffusion_pytorch_model.safetensors.index.json": b"{}",
+    "vae/config.json": b"{}",
+    "vae/diffusion_pytorch_model.safetensors": b"0123",
+}
+NOT_NEEDED = {
+    "README.md": b"long" * 1000,
+    "sd-v1-4.ckpt": b"large" * 1000,
+    "v1-5-pruned.safetensors": b"large" * 1000,
+    "unet/diffusion_pytorch_model.fp16.safetensors": b"large" * 1000,
+    "unet/diffusion_pytorch_model.non_ema.safetensors": b"large" * 1000,
+    "unet/diffusion_pytorch_model.bin": b"large" * 1000,
+    "unet/model.onnx": b"large" * 1000,
+    "safety_checker/model.safetensors": b"large" * 1000,
+}
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, web: Web, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The Hub is `web`, and its cache a new folder. (Its library reads the environment when it is imported.)"""
+    endpoint = f"http://{web.host}"
+    monkeypatch.setattr(constants, "ENDPOINT", endpoint)
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", endpoint + "/{repo_id}/resolve/{revision}/{filename}")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    return tmp_path / "hub"
+
+
+def _files(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+
+
+def test_what_a_checkpoint_needs_is_downloaded_and_nothing_else(web: Web) -> None:
+    publish(web, REPO, NEEDED | NOT_NEEDED)
+    folder = hub_folder(REPO, PLENTY)
+    assert _files(folder) == downloaded(web, REPO) == set(NEEDED)
+    assert (folder / "unet/config.json").read_bytes() == b"{}"
+
+
+def test_a_checkpoint_lies_in_the_cache(web: Web, cache: Path) -> None:
+    publish(web, REPO, NEEDED)
+    assert hub_cache() == cache.resolve()
+    assert (hub_folder(REPO, PLENTY) / "unet/config.json").resolve().is_relative_to(hub_cache())
+
+
+def test_only_what_is_needed_counts_against_the_limit(web: Web) -> None:
+    publish(web, REPO, NEEDED | NOT_NEEDED)
+    size = sum(len(content) for content in NEEDED.values())
+    with pytest.raises(HubError, match=f"{size} bytes are needed"):
+        hub_folder(REPO, size - 1)
+    assert downloaded(web, REPO) == set()
+    hub_folder(REPO, size)
+
+
+def test_the_cache_serves_when_the_hub_cannot_be_reached(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
+    publish(web, REPO, NEEDED | NOT_NEEDED)
+    folder = hub_folder(REPO, PLENTY)
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:1")
+    assert hub_folder(REPO, PLENTY) == folder
+
+
+def test_the_cache_serves_offline(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
+    publish(web, REPO, NEEDED | NOT_NEEDED)
+    folder = hub_folder(REPO, PLENTY)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert hub_folder(REPO, PLENTY) == folder
+
+
+def test_a_cache_that_another_program_filled_serves_offline(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    snapshot = cache / "models--owner--name" / "snapshots" / COMMIT
+    (snapshot / "unet").mkdir(parents=True)
+    (snapshot / "unet" / "config.json").write_text("{}")
+    (cache / "models--owner--name" / "refs").mkdir()
+    (cache / "models--owner--name" / "refs" / "main").write_text(COMMIT)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert hub_folder(REPO, PLENTY) == snapshot
+
+
+@pytest.mark.parametrize("offline", [True, False])
+def test_a_repository_that_is_nowhere_is_an_error(offline: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", offline)
+    with pytest.raises(HubError, match="could not provide it"):
+        hub_folder(REPO, PLENTY)
+
+
+@pytest.mark.parametrize("name", ["any_name.safetensors", LORA])
+def test_the_only_file_is_the_lora(web: Web, name: str) -> None:
+    publish(web, REPO, {name: b"lora", "README.md": b"", "other/x.safetensors": b"", "x.bin": b""})
+    assert hub_lora(REPO, PLENTY).read_bytes() == b"lora"
+    assert downloaded(web, REPO) == {name}
+
+
+def test_among_several_files_the_usual_name_is_the_lora(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
+    publish(web, REPO, {"a.safetensors": b"", LORA: b"lora"})
+    assert hub_lora(REPO, PLENTY).read_bytes() == b"lora"
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert hub_lora(REPO, PLENTY).read_bytes() == b"lora"
+
+
+@pytest.mark.parametrize("files", [{"a.safetensors": b"", "b.safetensors": b""}, {"a.bin": b""}])
+def test_no_file_is_guessed(web: Web, files: dict[str, bytes]) -> None:
+    publish(web, REPO, files)
+    with pytest.raises(HubError, match=r"which \.safetensors file\?"):
+        hub_lora(REPO, PLENTY)

@@ -1,0 +1,132 @@
+"""Settings: what cannot be right is an error at start that names the variable."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+import pytest
+
+from runtime.settings import Settings, SettingsError, board_path, load_settings
+
+
+@pytest.fixture(autouse=True)
+def empty_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.upper().startswith("LORIKEET_")]:
+        monkeypatch.delenv(name)
+
+
+def test_nothing_has_to_be_set() -> None:
+    assert load_settings().http_port == 8000
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "value"),
+    [
+        ("HTTP_PORT", "9000", 9000),
+        ("WEIGHTS_BYTES", "5GiB", 5 << 30),
+        ("STORE_BYTES", "1.5 KB", 1500),
+        ("MAX_IMAGE_BYTES", "1024", 1024),
+        ("PRECISION", "bfloat16", "bfloat16"),
+        ("FETCH_ALLOW", "Models.Local:8443, 10.0.0.7,", ("models.local:8443", "10.0.0.7")),
+        ("LOCAL_PATHS", "", ()),
+        ("HOST", "0.0.0.0", "0.0.0.0"),
+        ("HOST", "localhost", "localhost"),
+        ("HOST", "::1", "::1"),
+    ],
+)
+def test_a_variable_sets_its_field(monkeypatch: pytest.MonkeyPatch, name: str, text: str, value: object) -> None:
+    monkeypatch.setenv(f"LORIKEET_{name}", text)
+    assert getattr(load_settings(), name.lower()) == value
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("HTTP_PORT", "65536"),
+        ("HTTP_PORT", "-1"),
+        ("GRPC_PORT", "http"),
+        ("HOST", "example.com"),
+        ("ENGINE", "onnx"),
+        ("DEVICE", "gpu"),
+        ("PRECISION", "fp16"),
+        ("THREADS", "-1"),
+        ("THREADS", ""),
+        ("WEIGHTS_BYTES", "much"),
+        ("STORE_BYTES", "-5GB"),
+        ("TURN_STEPS", "0"),
+        ("BLOCK_ROWS", "-2"),
+        ("LOCAL_PATHS", "/no/such/folder"),
+        ("FETCH_SECONDS", "0"),
+        ("MAX_PIXELS", "0"),
+        ("MAX_IN_FLIGHT", "513"),
+        ("STALL_SECONDS", "1.5"),
+    ],
+)
+def test_a_wrong_value_is_an_error_that_names_its_variable(
+    monkeypatch: pytest.MonkeyPatch, name: str, text: str
+) -> None:
+    monkeypatch.setenv(f"LORIKEET_{name}", text)
+    with pytest.raises(SettingsError, match=f"^LORIKEET_{name}: "):
+        load_settings()
+
+
+def test_every_wrong_value_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LORIKEET_ENGINE", "onnx")
+    monkeypatch.setenv("LORIKEET_DEVICE", "gpu")
+    with pytest.raises(SettingsError) as caught:
+        load_settings()
+    assert [line.partition(":")[0] for line in str(caught.value).splitlines()] == ["LORIKEET_ENGINE", "LORIKEET_DEVICE"]
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"), [("HTP_PORT", "HTTP_PORT"), ("MAX_INFLIGHT", "MAX_IN_FLIGHT"), ("http_port", "HTTP_PORT")]
+)
+def test_a_misspelt_name_is_an_error_with_the_right_one(monkeypatch: pytest.MonkeyPatch, name: str, meant: str) -> None:
+    monkeypatch.setenv(f"LORIKEET_{name}", "8000")
+    with pytest.raises(SettingsError, match=f"LORIKEET_{name}: .*did you mean LORIKEET_{meant}\\?"):
+        load_settings()
+
+
+def test_a_name_like_no_setting_is_an_error_without_advice(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LORIKEET_ZZ", "1")
+    with pytest.raises(SettingsError, match=re.escape("LORIKEET_ZZ: no such setting") + "$"):
+        load_settings()
+
+
+@pytest.mark.parametrize("name", ["BOARD", "TOOLS"])
+def test_what_the_supervisor_sets_is_no_setting(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv(f"LORIKEET_{name}", "/somewhere")
+    load_settings()
+
+
+def test_local_paths_are_resolved(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    monkeypatch.setenv("LORIKEET_LOCAL_PATHS", f"{tmp_path}/link:{tmp_path}/real/..")
+    assert load_settings().local_paths == (tmp_path / "real", tmp_path)
+
+
+def test_home_is_expanded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("LORIKEET_STORE", "~/files")
+    monkeypatch.setenv("LORIKEET_LOCAL_PATHS", "~")
+    found = load_settings()
+    assert (found.store, found.local_paths) == (tmp_path / "files", (tmp_path,))
+
+
+def test_two_servers_cannot_have_one_port(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LORIKEET_METRICS_PORT", "8001")
+    with pytest.raises(SettingsError, match=r"LORIKEET_\*: .*must differ"):
+        load_settings()
+
+
+def test_any_number_of_ports_may_be_free_ones() -> None:
+    assert Settings(http_port=0, grpc_port=0, metrics_port=0).grpc_port == 0
+
+
+def test_the_board_lies_where_the_supervisor_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    assert str(os.getuid()) in board_path().name
+    monkeypatch.setenv("LORIKEET_BOARD", str(tmp_path / "board"))
+    assert board_path() == tmp_path / "board"

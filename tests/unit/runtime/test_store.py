@@ -1,0 +1,237 @@
+"""The store: files by their SHA-256, whole or absent, within a budget that pinned files may exceed."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from runtime.files.store import Store
+
+
+def _files(folder: Path) -> set[str]:
+    return {path.name for path in (folder / "blobs").iterdir()}
+
+
+def _put(store: Store, content: bytes) -> str:
+    """Put, and let go at once."""
+    pins = store.pins()
+    digest = store.put([content], pins).digest
+    pins.release()
+    return digest
+
+
+def _age(store: Store, folder: Path, digest: str, seconds: float) -> None:
+    path = folder / "blobs" / digest
+    os.utime(path, (time.time() - seconds,) * 2)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30)
+@given(chunks=st.lists(st.binary(max_size=200), max_size=5))
+def test_a_file_is_kept_under_its_digest(store: Store, chunks: list[bytes]) -> None:
+    stored = store.put(iter(chunks), store.pins(), ".safetensors")
+    content = b"".join(chunks)
+    assert stored.digest == hashlib.sha256(content).hexdigest()
+    assert stored.path.name == f"{stored.digest}.safetensors"
+    assert stored.path.read_bytes() == content
+
+
+def test_the_same_content_is_kept_once(store: Store, tmp_path: Path) -> None:
+    assert store.put([b"ab", b"c"], store.pins()) == store.put([b"abc"], store.pins())
+    assert _files(tmp_path / "store") == {hashlib.sha256(b"abc").hexdigest()}
+
+
+def test_a_file_that_breaks_off_leaves_nothing(store: Store, tmp_path: Path) -> None:
+    def chunks() -> Iterator[bytes]:
+        yield b"half"
+        raise ConnectionError
+
+    pins = store.pins()
+    with pytest.raises(ConnectionError):
+        store.put(chunks(), pins)
+    assert _files(tmp_path / "store") == set()
+
+
+def test_a_file_is_absent_until_it_is_whole(store: Store, tmp_path: Path) -> None:
+    def chunks() -> Iterator[bytes]:
+        yield b"ab"
+        assert all(name.startswith(".") for name in _files(tmp_path / "store"))
+        yield b"c"
+
+    store.put(chunks(), store.pins())
+
+
+def test_what_was_put_is_found_again_later(store: Store, tmp_path: Path) -> None:
+    stored = store.put([b"abc"], store.pins(), ".safetensors")
+    assert Store(tmp_path / "store", 100).blob(stored.digest, store.pins(), ".safetensors") == stored
+    assert store.blob(hashlib.sha256(b"other").hexdigest(), store.pins()) is None
+
+
+def test_the_least_recently_used_go_first(tmp_path: Path) -> None:
+    store = Store(tmp_path, budget=30)
+    old, used, new = (_put(store, letter * 10) for letter in (b"a", b"b", b"c"))
+    for seconds, digest in ((30, used), (20, old), (10, new)):
+        _age(store, tmp_path, digest, seconds)
+    pins = store.pins()
+    assert store.blob(used, pins) is not None
+    pins.release()
+    latest = _put(store, b"d" * 10)
+    assert old not in _files(tmp_path)
+    assert _files(tmp_path) == {used, new, latest}
+
+
+def test_a_pinned_file_stays(tmp_path: Path) -> None:
+    store = Store(tmp_path, budget=10)
+    pins = store.pins()
+    kept = store.put([b"a" * 10], pins).digest
+    _age(store, tmp_path, kept, 100)
+    gone = _put(store, b"b" * 10)
+    assert kept in _files(tmp_path)
+    pins.release()
+    last = _put(store, b"c" * 10)
+    assert kept not in _files(tmp_path)
+    assert _files(tmp_path) <= {gone, last}
+
+
+def test_a_file_that_two_jobs_pin_stays_until_both_let_go(tmp_path: Path) -> None:
+    store = Store(tmp_path, budget=0)
+    first, second = store.pins(), store.pins()
+    digest = store.put([b"abc"], first).digest
+    store.put([b"abc"], second)
+    first.release()
+    first.release()  # a second time is no second pin
+    _put(store, b"x")
+    assert digest in _files(tmp_path)
+    second.release()
+    _put(store, b"y")
+    assert digest not in _files(tmp_path)
+
+
+def test_a_file_larger_than_the_budget_serves_the_job_that_needs_it(tmp_path: Path) -> None:
+    store = Store(tmp_path, budget=5)
+    stored = store.put([b"a" * 10], store.pins())
+    assert stored.path.read_bytes() == b"a" * 10
+
+
+def test_leftovers_go_when_nobody_can_still_be_writing_them(tmp_path: Path) -> None:
+    Store(tmp_path, 100)
+    for folder in ("blobs", "index"):
+        for name, age in ((".part-old", 48 * 3600), (".part-new", 60)):
+            path = tmp_path / folder / name
+            path.write_bytes(b"half")
+            os.utime(path, (time.time() - age,) * 2)
+    Store(tmp_path, 100)
+    assert sorted(path.name for path in tmp_path.rglob(".part-*")) == [".part-new", ".part-new"]
+
+
+def test_notes_are_recalled_by_any_store_of_the_folder(store: Store, tmp_path: Path) -> None:
+    assert store.recall("url:a") is None
+    store.remember("url:a", {"etag": '"1"'})
+    store.remember("url:a", {"etag": '"2"'})
+    assert Store(tmp_path / "store", 1).recall("url:a") == {"etag": '"2"'}
+    assert store.recall("url:b") is None
+
+
+def test_a_damaged_note_is_no_note(store: Store, tmp_path: Path) -> None:
+    store.remember("url:a", {})
+    (note,) = (tmp_path / "store" / "index").iterdir()
+    note.write_text("{")
+    assert store.recall("url:a") is None
+
+
+def test_a_local_file_is_hashed_anew_when_it_changed(store: Store, tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"one")
+    assert store.digest_local(path).digest == hashlib.sha256(b"one").hexdigest()
+    path.write_bytes(b"two")
+    os.utime(path, ns=(0, path.stat().st_mtime_ns + 1))  # a clock tick is milliseconds long
+    assert store.digest_local(path).digest == hashlib.sha256(b"two").hexdigest()
+
+
+def test_a_file_put_in_anothers_place_is_hashed_anew(store: Store, tmp_path: Path) -> None:
+    path, other = tmp_path / "file", tmp_path / "other"
+    path.write_bytes(b"one")
+    store.digest_local(path)
+    other.write_bytes(b"two")
+    os.utime(other, ns=(path.stat().st_mtime_ns,) * 2)
+    other.replace(path)
+    assert store.digest_local(path).digest == hashlib.sha256(b"two").hexdigest()
+
+
+def test_a_local_file_is_read_once(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"one")
+    first = store.digest_local(path)
+    monkeypatch.setattr(hashlib, "sha256", _refuse_content(b"one"))
+    assert store.digest_local(path) == first
+
+
+def _refuse_content(content: bytes) -> type:
+    sha256 = hashlib.sha256
+
+    class Refusing:
+        def __init__(self, data: bytes = b"") -> None:
+            self._inner = sha256(data)
+
+        def update(self, data: bytes) -> None:
+            assert data != content, "the file was hashed again"
+            self._inner.update(data)
+
+        def hexdigest(self) -> str:
+            return self._inner.hexdigest()
+
+    return Refusing
+
+
+_CONTENTS = [bytes([n]) * 1000 for n in range(10)]
+_DIGESTS = {hashlib.sha256(content).hexdigest(): content for content in _CONTENTS}
+
+
+def test_threads_put_at_the_same_time(tmp_path: Path) -> None:
+    store = Store(tmp_path, budget=4000)
+    failures: list[BaseException] = []
+
+    def work(offset: int) -> None:
+        try:
+            for n in range(40):
+                pins = store.pins()
+                content = _CONTENTS[(n + offset) % 10]
+                assert store.put([content], pins).path.read_bytes() == content
+                pins.release()
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=work, args=(offset,)) for offset in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    _check_whole(tmp_path)
+
+
+def test_processes_put_at_the_same_time(tmp_path: Path) -> None:
+    script = (
+        "import sys; from pathlib import Path; from runtime.files.store import Store\n"
+        "store = Store(Path(sys.argv[1]), 1 << 20)\n"
+        "for n in list(range(10)) * 20: store.put([bytes([n]) * 1000], store.pins())"
+    )
+    processes = [subprocess.Popen([sys.executable, "-c", script, tmp_path]) for _ in range(2)]
+    assert [process.wait(30) for process in processes] == [0, 0]
+    _check_whole(tmp_path)
+    assert _files(tmp_path) == set(_DIGESTS)
+
+
+def _check_whole(folder: Path) -> None:
+    found = {path.name: path.read_bytes() for path in (folder / "blobs").iterdir()}
+    assert found.items() <= _DIGESTS.items()
+    assert found
