@@ -1,4 +1,4 @@
-"""A server of one's own for a while: supervised, on free ports, its output in a log file. Demo, tests and benchmarks."""
+"""A server of one's own for a while: supervised, on free ports. For demo, tests and benchmarks."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from types import TracebackType
 
 from typing_extensions import Self
 
@@ -40,9 +39,7 @@ class LocalServer:
         self.wait_ready()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.stop()
 
     def start(self) -> None:

@@ -20,7 +20,7 @@ def make_demo(out: Path, *variables: str) -> subprocess.CompletedProcess[str]:
 
 def test_the_demo_ends_with_a_picture_of_the_size_of_the_input(tmp_path: Path) -> None:
     Image.linear_gradient("L").resize((150, 101)).convert("RGB").save(tmp_path / "in.png")
-    done = make_demo(tmp_path / "out", f"IMAGE={tmp_path / 'in.png'}", "PROMPT=a \"blue\" house's door")
+    done = make_demo(tmp_path / "out", f"IMAGE={tmp_path / 'in.png'}", 'PROMPT=a "blue" house\'s door')
     assert done.returncode == 0, done.stdout + done.stderr
     assert Image.open(tmp_path / "out" / "demo.png").size == (150, 101)
     assert Image.open(tmp_path / "out" / "demo_before_after.png").size == (308, 101)
