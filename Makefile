@@ -21,9 +21,9 @@ setup: ## the Python environment and the Triton server, into VENV and TOOLS
 venv:
 	@deploy/setup.sh venv
 
-demo: setup ## one picture through a real server: IMAGE=in.png PROMPT="..." MODEL=... LORA=... (all optional)
+demo: setup ## one picture through a real server: IMAGE=in.png PROMPT="..." MODEL=... LORA=... OUT=... (all optional)
 	@$(PY) -m deploy.demo $${IMAGE:+--image "$$IMAGE"} $${PROMPT:+--prompt "$$PROMPT"} \
-	    $${MODEL:+--model "$$MODEL"} $${LORA:+--lora "$$LORA"}
+	    $${MODEL:+--model "$$MODEL"} $${LORA:+--lora "$$LORA"} $${OUT:+--out "$$OUT"}
 
 serve: setup ## the server, supervised, until Ctrl-C
 	@$(PY) -m tests.tiny $(TOOLS)/tiny

@@ -16,10 +16,9 @@ from deploy.scene import draw_scene
 from lorikeet import Client, LorikeetError, Result
 from lorikeet.cli import parse_lora
 from lorikeet.progress import ProgressBar
-from runtime.settings import ROOT, demo_folder
+from runtime.settings import demo_folder
 from tests.tiny import write_all
 
-OUT = ROOT / "out"
 TINY = demo_folder()
 console = Console(highlight=False)
 
@@ -36,21 +35,24 @@ def main() -> int:
         console.print("lorikeet: stopped")
         return 130
     picture = result.images[0]
-    picture.save(OUT / "demo.png")
-    _side_by_side(before, picture).save(OUT / "demo_before_after.png")
+    written = [arguments.out / "demo.png", arguments.out / "demo_before_after.png"]
+    picture.save(written[0])
+    _side_by_side(before, picture).save(written[1])
     _report(result, time.monotonic() - begun)
+    for path in written:
+        console.print(f"wrote {path}", soft_wrap=True)
     return 0
 
 
 def run(arguments: argparse.Namespace) -> tuple[Result, Image.Image]:
     """Start a server, send the request, stop the server: the result, and the picture that was sent."""
-    OUT.mkdir(exist_ok=True)
+    arguments.out.mkdir(parents=True, exist_ok=True)
     write_all(TINY)
     before = Image.open(arguments.image).convert("RGB") if arguments.image else draw_scene()
     model = arguments.model or str(TINY / "sd15")
     loras = [parse_lora(text) for text in arguments.lora.split(",")] if arguments.lora else _tiny_loras()
     allowed = [str(TINY)] + ([str(Path(model).resolve())] if Path(model).is_dir() else [])
-    server = LocalServer(OUT / "server.log", _tell, local_paths=":".join(allowed))
+    server = LocalServer(arguments.out / "server.log", _tell, local_paths=":".join(allowed))
     with server, Client(server.grpc) as client, ProgressBar(console) as bar:
         result = client.image_to_image(
             model_name=str(Path(model).resolve()) if Path(model).is_dir() else model,
@@ -86,8 +88,6 @@ def _report(result: Result, total: float) -> None:
         table.add_row(stage, f"{seconds:.2f}")
     table.add_row("demo, start to stop", f"{total:.2f}")
     console.print(table)
-    for name in ("demo.png", "demo_before_after.png"):
-        console.print(f"wrote {(OUT / name).relative_to(ROOT)}")
 
 
 def _arguments() -> argparse.Namespace:
@@ -96,6 +96,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--prompt", default="a red fish under the sun", help="what the result should show")
     parser.add_argument("--model", help="diffusers-format folder or Hub id (a tiny checkpoint with random weights)")
     parser.add_argument("--lora", help="LoRA files, PATH or PATH:SCALE, comma-separated (two tiny ones)")
+    parser.add_argument("--out", type=Path, default=Path("out"), help="folder for the pictures and the server's log")
     return parser.parse_args()
 
 
