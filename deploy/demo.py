@@ -52,7 +52,7 @@ def run(arguments: argparse.Namespace) -> tuple[Result, Image.Image]:
     model = arguments.model or str(TINY / "sd15")
     loras = [parse_lora(text) for text in arguments.lora.split(",")] if arguments.lora else _tiny_loras()
     allowed = [str(TINY)] + ([str(Path(model).resolve())] if Path(model).is_dir() else [])
-    server = LocalServer(arguments.out / "server.log", _tell, local_paths=":".join(allowed))
+    server = LocalServer(arguments.out / "server.log", {"local_paths": ":".join(allowed)}, _tell)
     with server, Client(server.grpc) as client, ProgressBar(console) as bar:
         result = client.image_to_image(
             model_name=str(Path(model).resolve()) if Path(model).is_dir() else model,

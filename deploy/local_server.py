@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from typing_extensions import Self
@@ -27,10 +27,12 @@ class LocalServer:
     A context manager: entering starts it and waits until it is ready, leaving stops it as Ctrl-C does.
     """
 
-    def __init__(self, log: Path, on_progress: Callable[[str], None] = lambda line: None, **settings: str) -> None:
+    def __init__(
+        self, log: Path, settings: Mapping[str, str], on_progress: Callable[[str], None] = lambda line: None
+    ) -> None:
         self._log, self._on_progress = log, on_progress
         ports = dict.fromkeys(("http_port", "grpc_port", "metrics_port"), "0")
-        self._environment = os.environ | {f"LORIKEET_{k.upper()}": v for k, v in (ports | settings).items()}
+        self._environment = os.environ | {f"LORIKEET_{k.upper()}": v for k, v in {**ports, **settings}.items()}
         self.grpc = self.http = ""
         self.start_seconds = 0.0
 

@@ -26,10 +26,10 @@ class LowRank:
     up: torch.Tensor
     scale: float
 
-    def delta(self, shape: torch.Size) -> torch.Tensor:
+    def delta(self, shape: torch.Size, device: torch.device | None = None) -> torch.Tensor:
         """The change, float32, in the weight's shape. (A convolution is the product of its flattened factors.)"""
-        product = self.up.flatten(1).float() @ self.down.flatten(1).float()
-        return self.scale * product.reshape(shape)
+        up, down = (factor.flatten(1).to(device, torch.float32) for factor in (self.up, self.down))
+        return self.scale * (up @ down).reshape(shape)
 
 
 @dataclass(frozen=True)
@@ -52,9 +52,9 @@ class WeightSet:
 
     def merged(self, name: str, base: torch.Tensor) -> torch.Tensor:
         """A changed parameter, float32: its full replacement or its base, plus its low-rank changes in their order."""
-        weight = self.full.get(name, base).float()
+        weight = self.full.get(name, base).to(base.device, torch.float32)
         for change in self.low_rank.get(name, ()):
-            weight = weight + change.delta(weight.shape)
+            weight = weight + change.delta(weight.shape, weight.device)
         return weight
 
 

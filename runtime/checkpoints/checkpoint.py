@@ -87,4 +87,4 @@ class Checkpoint(BaseModel):
     @property
     def vae_scale_factor(self) -> int:
         """Pixels for one latent, in each direction."""
-        return int(2 ** (len(self.vae.config.get("block_out_channels", [0, 0, 0, 0])) - 1))
+        return int(2 ** (len(self.vae.config.get("block_out_channels", [64])) - 1))

@@ -50,6 +50,7 @@ def read_folder(folder: Folder, digest: Callable[[Path], StoredFile]) -> Checkpo
             tokenizers.append(reader.tokenizer("tokenizer_2"))
         _check_architecture(unet, encoders)
         _check_vae(vae)
+        _check_vae(vae)
         return Checkpoint(
             kind="sdxl" if is_xl else "sd",
             unet=unet,
@@ -167,6 +168,9 @@ def _check_vae(vae: Component) -> None:
     factor = vae.config.get("scaling_factor", 1.0)
     if isinstance(factor, bool) or not isinstance(factor, int | float) or not 0 < factor < _MAX_FACTOR:
         raise CheckpointError("vae/config.json has a scaling_factor that is no factor")
+    for name in ("latents_mean", "latents_std", "shift_factor"):
+        if vae.config.get(name) is not None:
+            raise CheckpointError(f"a VAE with {name} is not served")
 
 
 def _is_count(value: object) -> bool:

@@ -104,12 +104,16 @@ def _misfit(layer: LoraLayer, header: Header, weight: tuple[int, ...]) -> str | 
         and len(up.shape) >= 2
         and up.shape[:2] == (weight[0], layer.rank)
         and math.prod(up.shape[2:]) == 1
-        and math.prod(down.shape[1:]) == math.prod(weight[1:])
-        and (len(down.shape) == len(weight) or math.prod(weight[2:]) == 1)
+        and _bare(down.shape[1:]) == _bare(weight[1:])
     )
     if fits:
         return None
     return f"{layer.target.component}.{layer.target.parameter} {list(weight)} by {list(up.shape)} @ {list(down.shape)}"
+
+
+def _bare(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """A shape without its last ones: a 1x1 convolution and a linear layer are the same."""
+    return _bare(shape[:-1]) if shape[-1:] == (1,) else shape
 
 
 def _tensors(layer: LoraLayer, header: Header) -> list[tuple[str, TensorInfo]]:

@@ -25,7 +25,7 @@ ERROR_SECONDS = 10
 def server(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServer]:
     folder = tmp_path_factory.mktemp("killed")
     settings = {"local_paths": str(tiny), "store": str(folder / "store"), "precision": "float32"}
-    with LocalServer(folder / "server.log", **settings) as running:
+    with LocalServer(folder / "server.log", settings) as running:
         yield running
 
 

@@ -20,7 +20,7 @@ STOP_SECONDS = 10
 
 
 def test_ctrl_c_under_load_ends_everything(tiny: Path, tmp_path: Path) -> None:
-    server = LocalServer(tmp_path / "log", local_paths=str(tiny), store=str(tmp_path / "store"))
+    server = LocalServer(tmp_path / "log", {"local_paths": str(tiny), "store": str(tmp_path / "store")})
     with server, Client(server.grpc) as client, ThreadPoolExecutor(8) as pool:
         processes = children(server.process.pid)
         waiting = [pool.submit(ends, client, long_request(tiny, seed)) for seed in range(8)]
@@ -34,7 +34,7 @@ def test_ctrl_c_under_load_ends_everything(tiny: Path, tmp_path: Path) -> None:
 
 
 def test_a_killed_supervisor_takes_the_server_with_it(tiny: Path, tmp_path: Path) -> None:
-    with LocalServer(tmp_path / "log", local_paths=str(tiny), store=str(tmp_path / "store")) as server:
+    with LocalServer(tmp_path / "log", {"local_paths": str(tiny), "store": str(tmp_path / "store")}) as server:
         processes = children(server.process.pid)
         assert len(processes) >= 8
         os.kill(server.process.pid, signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""One server for the whole tier, in float32, allowed to read the tiny checkpoints."""
+"""One server for the whole tier, in float32, allowed to read the tiny checkpoints and to fetch from one web server."""
 
 from __future__ import annotations
 
@@ -9,13 +9,22 @@ import pytest
 
 from deploy.local_server import LocalServer
 from lorikeet import Client
+from tests.server.web import Web
 
 
 @pytest.fixture(scope="session")
-def server(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServer]:
+def web(tiny: Path) -> Iterator[Web]:
+    """The tiny folder on a web server of this machine."""
+    with Web(tiny) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def server(tiny: Path, web: Web, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServer]:
     folder = tmp_path_factory.mktemp("server")
     settings = {"local_paths": str(tiny), "store": str(folder / "store"), "precision": "float32"}
-    with LocalServer(folder / "server.log", **settings) as running:
+    settings["fetch_allow"] = web.host
+    with LocalServer(folder / "server.log", settings) as running:
         yield running
 
 

@@ -126,7 +126,7 @@ def expect(request: ReferenceRequest) -> NDArray[np.float32]:
 
 
 def generate(client: Client, request: ReferenceRequest) -> NDArray[np.float32]:
-    size = {"width": request.width, "height": request.height}
+    size = {"width": request.width, "height": request.height} if request.image is None else None
     result = client.image_to_image(
         model_name=str(request.model),
         prompt=request.prompt,
@@ -140,7 +140,7 @@ def generate(client: Client, request: ReferenceRequest) -> NDArray[np.float32]:
         scheduler=request.scheduler,
         num_images=request.num_images,
         debug_latents=True,
-        **({"image_size": size} if request.image is None else {}),
+        image_size=size,
     )
     assert result.latents is not None
     assert len(result.images) == request.num_images

@@ -96,7 +96,7 @@ def test_the_tiny_loras_change_every_kind_of_layer(tiny: Path, sd15: Checkpoint)
     ],
 )
 def test_the_metadata_scale_as_in_diffusers(tiny: Path, tmp_path: Path, config: dict[str, Any] | None) -> None:
-    tensors = lora_files.pair(f"unet.{TO_Q}", 16, 16) | lora_files.pair(f"unet.{TO_Q[:-1]}k", 16, 32, rank=2, seed=1)
+    tensors = lora_files.pair(f"unet.{TO_Q}", 16, 16) | lora_files.pair(f"unet.{TO_Q[:-1]}k", 16, 16, seed=1)
     complete = {"unet.r": 2, "unet.target_modules": ["to_q", "to_k"], "unet.peft_type": "LORA"} | (config or {})
     lora = lora_files.write(tmp_path / "lora.safetensors", tensors, json.dumps(complete) if config else None)
     _assert_the_same(tiny / "sd15", lora, 1.5)
@@ -105,8 +105,8 @@ def test_the_metadata_scale_as_in_diffusers(tiny: Path, tmp_path: Path, config: 
 def test_diffusers_first_loras_are_read_as_diffusers_reads_them(tiny: Path, tmp_path: Path) -> None:
     attention = "unet." + TO_Q.removesuffix(".to_q")
     tensors = {}
-    for layer, inputs in (("to_q", 16), ("to_k", 16), ("to_v", 16), ("to_out", 16)):
-        made = lora_files.pair("x", 16, inputs)
+    for seed, layer in enumerate(("to_q", "to_k", "to_v", "to_out")):
+        made = lora_files.pair("x", 16, 16, seed=seed)
         for role, factor in (("down", "x.lora_A.weight"), ("up", "x.lora_B.weight")):
             tensors[f"{attention}.processor.{layer}_lora.{role}.weight"] = made[factor]
     _assert_the_same(tiny / "sd15", lora_files.write(tmp_path / "lora.safetensors", tensors), 1.0)

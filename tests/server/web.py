@@ -1,0 +1,52 @@
+"""A web server of files, that counts who asked for what."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+from typing_extensions import Self
+
+
+class Web:
+    """Serves a folder, and `pictures` by name, on a free port of 127.0.0.1."""
+
+    def __init__(self, folder: Path) -> None:
+        self.requests: Counter[str] = Counter()
+        self.pictures: dict[str, bytes] = {}
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Handler, self, directory=str(folder)))
+        self.host = f"127.0.0.1:{self._server.server_address[1]}"
+
+    def url(self, name: str) -> str:
+        return f"http://{self.host}/{name}"
+
+    def __enter__(self) -> Self:
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
+class _Handler(SimpleHTTPRequestHandler):
+    def __init__(self, web: Web, *arguments: object, directory: str) -> None:
+        self._web = web
+        super().__init__(*arguments, directory=directory)  # type: ignore[arg-type]
+
+    def do_GET(self) -> None:
+        name = self.path.lstrip("/")
+        self._web.requests[name] += 1
+        if name not in self._web.pictures:
+            super().do_GET()
+            return
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(self._web.pictures[name])))
+        self.end_headers()
+        self.wfile.write(self._web.pictures[name])
+
+    def log_message(self, *_: object) -> None:
+        """Not into the tests' output."""

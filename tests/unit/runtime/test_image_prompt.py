@@ -1,0 +1,206 @@
+"""The UNet that takes everything, given a row with every field, answers as diffusers' own with IP-Adapters loaded."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from diffusers import UNet2DConditionModel
+from diffusers.models.attention_processor import AttnProcessor2_0, IPAdapterAttnProcessor2_0
+
+from runtime.checkpoints.checkpoint import Component
+from runtime.engines.torch_engine import TorchEngine
+from runtime.stages.denoiser.rows import Row, stack
+from runtime.weights import WeightSet
+from tests.unit.runtime.engines import make_engine, noise, predict
+from tests.unit.runtime.tiny_checkpoints import read_component
+
+SIDE = 16
+TOKENS = 4
+SCALES = (0.6, 1.3)  # of the two adapters
+TEXT = 80
+CLOSE = {"rtol": 1e-5, "atol": 1e-5}
+
+
+@pytest.fixture(scope="module")
+def component(tiny: Path) -> Component:
+    return read_component("unet", tiny / "everything" / "unet")
+
+
+@pytest.fixture(scope="module")
+def engine(component: Component) -> TorchEngine:
+    return make_engine("unet", component)[0]
+
+
+@pytest.fixture(scope="module")
+def oracle(tiny: Path) -> Any:
+    """diffusers' UNet with an IPAdapterAttnProcessor2_0 for two adapters in every cross-attention layer."""
+    unet = UNet2DConditionModel.from_pretrained(tiny / "everything" / "unet")
+    processors = {}
+    for number, (name, module) in enumerate(_attentions(unet)):
+        if not name.endswith("attn2"):
+            processors[f"{name}.processor"] = AttnProcessor2_0()
+            continue
+        processor = IPAdapterAttnProcessor2_0(module.inner_dim, TEXT, num_tokens=(TOKENS, TOKENS), scale=list(SCALES))
+        for offset, layer in enumerate((*processor.to_k_ip, *processor.to_v_ip)):
+            layer.weight.data = noise(*layer.weight.shape, seed=100 * number + offset) / TEXT**0.5
+        processors[f"{name}.processor"] = processor
+    unet.set_attn_processor(processors)
+    return unet
+
+
+def _attentions(unet: Any) -> list[tuple[str, Any]]:
+    names = [name.removesuffix(".processor") for name in unet.attn_processors]
+    return [(name, unet.get_submodule(name)) for name in names]
+
+
+def _cross_attentions(unet: Any) -> list[Any]:
+    """The cross-attention layers in the order of the modules."""
+    return [module for name, module in unet.named_modules() if name.endswith("attn2")]
+
+
+IMAGES = noise(2, TOKENS, TEXT, seed=7)  # one for each adapter
+MASK = torch.zeros(2, SIDE, SIDE)
+MASK[0, :, : SIDE // 2] = 1.0
+MASK[1, 4:, :] = 0.5
+
+
+@pytest.fixture(scope="module")
+def row(oracle: Any) -> Row:
+    """A question with every field; the residuals are as many, and as large, as the UNet's skip connections."""
+    keys, values = [], []
+    with torch.no_grad():
+        for attention in _cross_attentions(oracle):
+            found = attention.processor
+            keys.append(torch.stack([to_k(image) for to_k, image in zip(found.to_k_ip, IMAGES, strict=True)]))
+            values.append(
+                torch.stack([s * to_v(image) for s, to_v, image in zip(SCALES, found.to_v_ip, IMAGES, strict=True)])
+            )
+    return Row(
+        latent=noise(4, SIDE, SIDE, seed=1),
+        t=torch.tensor(381.0),
+        text=noise(77, TEXT, seed=2),
+        pooled=noise(40, seed=3),
+        time_ids=torch.tensor([64.0, 128, 0, 8, 64, 128]),
+        timestep_cond=noise(12, seed=4),
+        concat=noise(4, SIDE, SIDE, seed=5),
+        residuals=tuple(0.3 * noise(*shape, seed=50 + n) for n, shape in enumerate(_skip_shapes(oracle))),
+        ip_k=tuple(keys),
+        ip_v=tuple(values),
+        ip_mask=MASK,
+    )
+
+
+def _skip_shapes(unet: Any) -> list[tuple[int, ...]]:
+    """Each skip connection's [C, h, w], the middle block's last."""
+    widths, side = unet.config.block_out_channels, SIDE
+    shapes = [(widths[0], side, side)]
+    for level, width in enumerate(widths):
+        shapes += [(width, side, side)] * unet.config.layers_per_block
+        if level < len(widths) - 1:
+            side //= 2
+            shapes.append((width, side, side))
+    return [*shapes, (widths[-1], side, side)]
+
+
+def _asked(engine: TorchEngine, component: Component, row: Row) -> torch.Tensor:
+    return predict(engine, WeightSet(component), stack([row]))[0]
+
+
+def _expected(unet: Any, row: Row, masks: list[torch.Tensor] | None) -> torch.Tensor:
+    assert row.residuals and row.concat is not None and row.timestep_cond is not None
+    assert row.pooled is not None and row.time_ids is not None
+    with torch.no_grad():
+        sample: torch.Tensor = unet(
+            torch.cat([row.latent, row.concat])[None],
+            row.t,
+            row.text[None],
+            timestep_cond=row.timestep_cond[None],
+            added_cond_kwargs={
+                "text_embeds": row.pooled[None],
+                "time_ids": row.time_ids[None],
+                "image_embeds": [image[None, None] for image in IMAGES],
+            },
+            cross_attention_kwargs={"ip_adapter_masks": masks} if masks else None,
+            down_block_additional_residuals=tuple(item[None] for item in row.residuals[:-1]),
+            mid_block_additional_residual=row.residuals[-1][None],
+        ).sample
+    return sample[0]
+
+
+class _Images(torch.nn.Module):
+    """Image embeddings as they are: what diffusers' projection would have made."""
+
+    def forward(self, images: list[torch.Tensor]) -> list[torch.Tensor]:
+        return images
+
+
+@pytest.fixture(autouse=True)
+def projected(oracle: Any) -> None:
+    oracle.encoder_hid_proj = _Images()
+    oracle.register_to_config(encoder_hid_dim_type="ip_image_proj")
+
+
+@pytest.mark.parametrize("masked", [True, False])
+def test_a_row_with_every_field(engine: TorchEngine, component: Component, oracle: Any, row: Row, masked: bool) -> None:
+    masks = [mask[None, None] for mask in MASK] if masked else None
+    found = _asked(engine, component, row if masked else replace(row, ip_mask=None))
+    torch.testing.assert_close(found, _expected(oracle, row, masks), **CLOSE)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda row: replace(row, latent=-row.latent),
+        lambda row: replace(row, t=row.t + 1),
+        lambda row: replace(row, text=-row.text),
+        lambda row: replace(row, pooled=-row.pooled),
+        lambda row: replace(row, time_ids=row.time_ids + 1),
+        lambda row: replace(row, timestep_cond=-row.timestep_cond),
+        lambda row: replace(row, timestep_cond=None),
+        lambda row: replace(row, concat=-row.concat),
+        lambda row: replace(row, residuals=None),
+        lambda row: replace(row, residuals=(*row.residuals[:-1], 0 * row.residuals[-1])),
+        lambda row: replace(row, residuals=(0 * row.residuals[0], *row.residuals[1:])),
+        lambda row: replace(row, ip_k=None, ip_v=None, ip_mask=None),
+        lambda row: replace(row, ip_k=tuple(-k for k in row.ip_k)),
+        lambda row: replace(row, ip_v=tuple(v.flip(0) for v in row.ip_v)),
+        lambda row: replace(row, ip_v=(*row.ip_v[:-1], 0 * row.ip_v[-1])),
+        lambda row: replace(row, ip_mask=1 - row.ip_mask),
+    ],
+)
+def test_every_field_counts(engine: TorchEngine, component: Component, row: Row, change: Any) -> None:
+    assert not torch.allclose(_asked(engine, component, row), _asked(engine, component, change(row)), **CLOSE)
+
+
+def test_zero_values_have_no_effect(engine: TorchEngine, component: Component, row: Row) -> None:
+    assert row.ip_v
+    without = replace(row, ip_k=None, ip_v=None, ip_mask=None)
+    zero = replace(row, ip_v=tuple(0 * v for v in row.ip_v))
+    torch.testing.assert_close(_asked(engine, component, zero), _asked(engine, component, without), rtol=0, atol=0)
+
+
+def test_repeated_tokens_leave_an_adapter_as_it_is(engine: TorchEngine, component: Component, row: Row) -> None:
+    """So that adapters with fewer tokens can share a row."""
+    assert row.ip_k and row.ip_v
+    twice = replace(
+        row, ip_k=tuple(k.repeat(1, 2, 1) for k in row.ip_k), ip_v=tuple(v.repeat(1, 2, 1) for v in row.ip_v)
+    )
+    torch.testing.assert_close(_asked(engine, component, twice), _asked(engine, component, row), **CLOSE)
+
+
+def test_rows_with_every_field_keep_their_own(engine: TorchEngine, component: Component, row: Row) -> None:
+    assert row.ip_v and row.residuals
+    other = replace(
+        row,
+        latent=-row.latent,
+        ip_v=tuple(-v for v in row.ip_v),
+        ip_mask=1 - MASK,
+        residuals=tuple(-r for r in row.residuals),
+    )
+    both = predict(engine, WeightSet(component), stack([row, other]))
+    for found, alone in zip(both, (row, other), strict=True):
+        torch.testing.assert_close(found, _asked(engine, component, alone), **CLOSE)

@@ -1,0 +1,177 @@
+"""Networks: through the torch engine, every one answers as diffusers' or transformers' own does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from transformers import CLIPTextModel, CLIPTextModelWithProjection
+
+from runtime.checkpoints.checkpoint import Checkpoint, Component
+from runtime.engines.engine import GraphKind, WeightsError
+from runtime.weights import WeightSet
+from tests.unit.runtime.engines import make_engine, noise, predict, run, unet_inputs
+from tests.unit.runtime.tiny_checkpoints import read_checkpoint
+
+CLOSE = {"rtol": 1e-5, "atol": 1e-5}
+MODELS = ("sd15", "sdxl")
+
+
+@pytest.fixture(params=MODELS)
+def folder(tiny: Path, request: pytest.FixtureRequest) -> Path:
+    return tiny / str(request.param)
+
+
+@pytest.fixture
+def checkpoint(folder: Path) -> Checkpoint:
+    return read_checkpoint(folder)
+
+
+@pytest.fixture(autouse=True)
+def no_gradients() -> Any:
+    with torch.no_grad():
+        yield
+
+
+def _answers(kind: GraphKind, component: Component, inputs: dict[str, Any]) -> Any:
+    engine, _ = make_engine(kind, component)
+    return run(engine, WeightSet(component), inputs)
+
+
+def _diffusers_unet(folder: Path, inputs: dict[str, Any]) -> torch.Tensor:
+    unet = UNet2DConditionModel.from_pretrained(folder / "unet")
+    added = {"text_embeds": inputs["pooled"], "time_ids": inputs["time_ids"]} if "pooled" in inputs else None
+    sample: torch.Tensor = unet(inputs["latent"], inputs["t"], inputs["text"], added_cond_kwargs=added).sample
+    return sample
+
+
+def test_the_unet(folder: Path, checkpoint: Checkpoint) -> None:
+    inputs = unet_inputs(checkpoint.kind)
+    expected = _diffusers_unet(folder, inputs)
+    torch.testing.assert_close(_answers("unet", checkpoint.unet, inputs)["prediction"], expected, **CLOSE)
+
+
+def test_the_vae_encoder(folder: Path, checkpoint: Checkpoint) -> None:
+    pixels = noise(1, 3, 64, 72).clamp(-1, 1)
+    expected = AutoencoderKL.from_pretrained(folder / "vae").encode(pixels).latent_dist
+    found = _answers("vae_encoder", checkpoint.vae, {"pixels": pixels})
+    torch.testing.assert_close(found["mean"], expected.mean, **CLOSE)
+    torch.testing.assert_close(found["std"], expected.std, **CLOSE)
+
+
+@pytest.mark.parametrize("model", [*MODELS, "sd15-oldnames"])
+def test_the_vae_decoder(tiny: Path, model: str) -> None:
+    latents = noise(1, 4, 8, 9)
+    expected = AutoencoderKL.from_pretrained(tiny / model / "vae").decode(latents).sample
+    found = _answers("vae_decoder", read_checkpoint(tiny / model).vae, {"latents": latents})
+    torch.testing.assert_close(found["pixels"], expected, **CLOSE)
+
+
+@pytest.mark.parametrize(
+    ("name", "model"),
+    [
+        ("sd15/text_encoder", CLIPTextModel),
+        ("sdxl/text_encoder", CLIPTextModel),
+        ("sdxl/text_encoder_2", CLIPTextModelWithProjection),
+    ],
+)
+def test_the_text_encoders(tiny: Path, name: str, model: Any) -> None:
+    folder, part = name.split("/")
+    component = {part.name: part for part in read_checkpoint(tiny / folder).text_encoders}[part]
+    vocabulary = component.config["vocab_size"]
+    ids = torch.randint(vocabulary - 2, (1, 77), generator=torch.Generator().manual_seed(0))
+    ids[0, 20:] = vocabulary - 1  # the end: CLIP pools at its first place
+    expected = model.from_pretrained(tiny / name)(ids, output_hidden_states=True)
+    found = _answers("text_encoder", component, {"ids": ids})
+    pooled = expected.text_embeds if model is CLIPTextModelWithProjection else expected.pooler_output
+    torch.testing.assert_close(found["pooled"], pooled, **CLOSE)
+    torch.testing.assert_close(found["last_hidden_state"], expected.last_hidden_state, **CLOSE)
+    assert len(found["hidden_states"]) == len(expected.hidden_states) == 4
+    # The last one of transformers' has the final norm already; every other one is as it left its layer.
+    for mine, theirs in zip(found["hidden_states"][:-1], expected.hidden_states[:-1], strict=True):
+        torch.testing.assert_close(mine, theirs, **CLOSE)
+
+
+def test_bfloat16_is_near_float32(folder: Path, checkpoint: Checkpoint) -> None:
+    inputs = unet_inputs(checkpoint.kind)
+    expected = _diffusers_unet(folder, inputs)
+    engine, _ = make_engine("unet", checkpoint.unet, torch.bfloat16)
+    found = predict(engine, WeightSet(checkpoint.unet), inputs)
+    assert engine.precision == "bfloat16"
+    assert found.dtype == torch.float32
+    assert 0 < (found - expected).norm() / expected.norm() < 0.05
+
+
+def test_in_bfloat16_neighbouring_timesteps_still_differ(sd15: Checkpoint) -> None:
+    """bfloat16 itself cannot tell 801 from 802."""
+    engine, _ = make_engine("unet", sd15.unet, torch.bfloat16)
+    one, two = (
+        predict(engine, WeightSet(sd15.unet), unet_inputs("sd", rows=1) | {"t": torch.tensor([t])})
+        for t in (801.0, 802.0)
+    )
+    assert not torch.equal(one, two)
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes"),
+    [
+        ("unet", {"block_out_channels": [16]}),
+        ("unet", {"block_out_channels": "wide"}),
+        ("unet", {"down_block_types": ["EvilBlock"] * 4}),
+        ("unet", {"norm_num_groups": 7}),
+        ("unet", {"attention_head_dim": None}),
+        ("unet", {"cross_attention_dim": -1}),
+        ("vae_decoder", {"latent_channels": -4}),
+        ("vae_encoder", {"down_block_types": []}),
+        ("vae_decoder", {"up_block_types": ["UpDecoderBlock2D"]}),
+        ("text_encoder", {"hidden_size": 33}),
+        ("text_encoder", {"num_attention_heads": 0}),
+        ("text_encoder", {"hidden_act": "evil"}),
+    ],
+)
+def test_a_configuration_that_cannot_be_built_is_an_error(
+    sd15: Checkpoint, kind: GraphKind, changes: dict[str, Any]
+) -> None:
+    component = {"u": sd15.unet, "v": sd15.vae, "t": sd15.text_encoders[0]}[kind[0]]
+    hostile = component.model_copy(update={"config": component.config | changes})
+    with pytest.raises(WeightsError):
+        make_engine(kind, hostile)[0].bind(WeightSet(hostile))
+
+
+@pytest.mark.parametrize("name", ["attn_implementation", "_attn_implementation", "_attn_implementation_internal"])
+def test_a_configuration_cannot_name_code_to_download(sd15: Checkpoint, name: str) -> None:
+    encoder = sd15.text_encoders[0]
+    hostile = encoder.model_copy(update={"config": encoder.config | {name: "owner/evil-kernel"}})
+    make_engine("text_encoder", hostile)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"block_out_channels": [16, 32, 32, 64]}, r"unet: .* is \[.*\], not \[.*\]"),
+        ({"layers_per_block": 3}, r"unet lacks \d+ of its tensors: "),
+        ({"cross_attention_dim": 40}, r"unet: .*attn2\.to_[kv]\.weight is \[.*, 32\], not \[.*, 40\]"),
+    ],
+)
+def test_weights_that_do_not_fit_their_configuration_are_an_error(
+    sd15: Checkpoint, changes: dict[str, Any], reason: str
+) -> None:
+    other = sd15.unet.model_copy(update={"config": sd15.unet.config | changes})
+    engine, residency = make_engine("unet", other)
+    with pytest.raises(WeightsError, match=reason):
+        engine.bind(WeightSet(other))
+    assert residency.nbytes == 0
+
+
+def test_what_says_where_a_configuration_comes_from_makes_no_other_graph(sd15: Checkpoint) -> None:
+    from runtime.engines.engine import Graph
+
+    origin = {"_name_or_path": "elsewhere", "_diffusers_version": "0.1.0"}
+    other = sd15.unet.model_copy(update={"config": sd15.unet.config | origin})
+    wider = sd15.unet.model_copy(update={"config": sd15.unet.config | {"sample_size": 32}})
+    graph = Graph.of("unet", sd15.unet)
+    assert Graph.of("unet", other) == graph
+    assert Graph.of("unet", wider) != graph
