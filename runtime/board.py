@@ -78,7 +78,7 @@ class Board:
     """A view of the board at `path`, made (all zero) when it is not there."""
 
     def __init__(self, path: Path) -> None:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
         try:
             os.ftruncate(descriptor, _BYTES)
             memory = mmap.mmap(descriptor, _BYTES)

@@ -14,6 +14,7 @@ from diffusers.schedulers.scheduling_euler_discrete import EulerDiscreteSchedule
 from diffusers.schedulers.scheduling_pndm import PNDMScheduler
 
 from lorikeet.schema import SchedulerName
+from runtime.checkpoints.schedule import ScheduleError
 
 _CLASSES = {
     cls.__name__: cls for cls in (DDIMScheduler, DPMSolverMultistepScheduler, EulerDiscreteScheduler, PNDMScheduler)
@@ -66,7 +67,16 @@ def make_schedule(name: SchedulerName | None, config: dict[str, Any], steps: int
     text-to-image: all steps of a schedule of `steps`. With an init image the schedule has
     min(int(steps / strength), num_train_timesteps) steps and the last `steps` of them are run; in terms of diffusers'
     pipelines that is num_inference_steps = N and strength = (steps + 0.5) / N.
+
+    Raises ScheduleError for a configuration of which diffusers makes no such schedule.
     """
+    try:
+        return _make_schedule(name, config, steps, strength)
+    except Exception as error:  # a hostile configuration makes it raise anything
+        raise ScheduleError(f"its scheduler cannot run {steps} steps ({error})") from error
+
+
+def _make_schedule(name: SchedulerName | None, config: dict[str, Any], steps: int, strength: float | None) -> Schedule:
     cls, options = _SAMPLERS[name] if name else (_CLASSES[config["_class_name"]], {})
     scheduler = cls.from_config(config, **options)
     if strength is None:

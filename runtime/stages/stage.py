@@ -77,12 +77,17 @@ class Desk:
 
     def __init__(self, stage: str, board: Board) -> None:
         self.stage, self._board = stage, board
+        self._closed = False
+
+    def close(self) -> None:
+        """The stage is ending: from now on every check says so."""
+        self._closed = True
 
     def check(self, job: JobRef) -> None:
         """Raises Cancelled when the client cancelled, Unavailable when the server is stopping."""
         if self._board.cancelled(job):
             raise Cancelled
-        if self._board.draining:
+        if self._closed or self._board.draining:
             raise Unavailable("the server is stopping")
 
     def report(self, job: JobRef, state: State, step: int = 0, of: int = 0) -> None:
@@ -130,7 +135,8 @@ class WorkerStage(ABC):
             self.desk.fail(None, call, error)
 
     def close(self) -> None:
-        self._pool.shutdown(wait=True, cancel_futures=True)
+        self.desk.close()
+        self._pool.shutdown(wait=True)  # what waits is answered, by its check
 
     def _work(self, plan: Plan, call: Call) -> None:
         try:

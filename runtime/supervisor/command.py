@@ -55,14 +55,16 @@ def busy_port(settings: Settings, ports: Ports) -> int | None:
     return None
 
 
-def server_command(settings: Settings, ports: Ports) -> list[str]:
-    """The command line of tritonserver over this repository's models. Raises NoTriton."""
+def server_command(settings: Settings, ports: Ports, memory_prefix: str) -> list[str]:
+    """The command line of tritonserver over this repository's models. Raises NoTriton.
+
+    `memory_prefix` begins the names of the shared memory between Triton and its stages, in /dev/shm.
+    """
     program, backends = _find_server()
     options = {
         "model-repository": ROOT / "model_repository",
         "model-control-mode": "none",
         "backend-directory": backends,
-        "backend-config": f"python,stub-timeout-seconds={settings.start_seconds}",
         "model-load-thread-count": 8,
         "http-address": settings.host,
         "http-port": ports.http,
@@ -70,11 +72,16 @@ def server_command(settings: Settings, ports: Ports) -> list[str]:
         "grpc-port": ports.grpc,
         "metrics-address": settings.host,
         "metrics-port": ports.metrics,
-        "exit-timeout-secs": 2,
         "log-info": "false",
     }
     # Auto-completion would start, import and stop every stage once before its real start.
-    return [str(program), "--disable-auto-complete-config", *(f"--{name}={value}" for name, value in options.items())]
+    backend = {"stub-timeout-seconds": settings.start_seconds, "shm-region-prefix-name": memory_prefix}
+    return [
+        str(program),
+        "--disable-auto-complete-config",
+        *(f"--{name}={value}" for name, value in options.items()),
+        *(f"--backend-config=python,{name}={value}" for name, value in backend.items()),
+    ]
 
 
 def _find_server() -> tuple[Path, Path]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 import subprocess
@@ -16,8 +15,11 @@ from pathlib import Path
 from runtime.board import STAGES, Board
 from runtime.settings import PREFIX, Settings
 from runtime.supervisor.command import Ports, server_command
+from runtime.supervisor.relay import relay
 
-_PR_SET_PDEATHSIG = 1
+_SHARED_MEMORY = Path("/dev/shm")
+_MEMORY = "lorikeet-"  # then the supervisor's pid and the board's name
+_GRACE_SECONDS = 1.0  # for the last answers to leave; Triton's own end takes longer, and nothing needs it
 
 
 class Server:
@@ -25,7 +27,8 @@ class Server:
 
     def __init__(self, settings: Settings, ports: Ports, board_file: Path) -> None:
         self._settings, self._ports = settings, ports
-        board_file.unlink(missing_ok=True)
+        _sweep_memory()
+        self._memory_prefix = f"{_MEMORY}{os.getpid()}-{board_file.name}-"
         self.board = Board(board_file)
         environment = os.environ | {
             PREFIX + "BOARD": str(board_file),
@@ -34,8 +37,14 @@ class Server:
         }
         # A session of its own: Ctrl-C in the terminal reaches the supervisor alone, which ends things in order.
         self._process = subprocess.Popen(
-            server_command(settings, ports), env=environment, start_new_session=True, preexec_fn=_die_with_parent
+            [sys.executable, "-m", "runtime.supervisor.tether", *server_command(settings, ports, self._memory_prefix)],
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
         )
+        assert self._process.stdout is not None
+        relay(self._process.stdout)
 
     def stages_ready(self) -> list[str]:
         """The stages that have said they are ready."""
@@ -71,6 +80,8 @@ class Server:
         for pid, _, _ in self.board.beats().values():
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
+        for region in _SHARED_MEMORY.glob(f"{self._memory_prefix}*"):
+            region.unlink(missing_ok=True)
 
     def stop(self) -> None:
         """End it in order: running jobs are answered UNAVAILABLE at their next step, then the processes leave."""
@@ -78,16 +89,19 @@ class Server:
         deadline = time.monotonic() + self._settings.stop_seconds
         while self.board.live() and time.monotonic() < deadline and self.fault() is None:
             time.sleep(0.05)
-        time.sleep(0.1)  # the last answers are on their way through Triton
         self._process.terminate()
         with suppress(subprocess.TimeoutExpired):
-            self._process.wait(timeout=3)
+            self._process.wait(timeout=_GRACE_SECONDS)
         self.kill()
 
 
-def _die_with_parent() -> None:
-    """Runs in the child: end with the supervisor, however that ends."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+def _sweep_memory() -> None:
+    """Remove the shared memory of servers whose supervisor was killed: nobody else would, until the next boot."""
+    for region in _SHARED_MEMORY.glob(f"{_MEMORY}*"):
+        owner = region.name.removeprefix(_MEMORY).split("-")[0]
+        if owner.isdigit() and not _alive(int(owner)):
+            with suppress(OSError):
+                region.unlink()
 
 
 def _alive(pid: int) -> bool:

@@ -17,7 +17,7 @@ from runtime.errors import StageError
 from runtime.settings import Settings, board_path, load_settings
 from runtime.stages.stage import Call, Stage, Tensors
 
-_BEAT_SECONDS = 0.5
+_BEAT_SECONDS = 0.2
 
 
 class StageClass(Protocol):
@@ -68,15 +68,11 @@ class StageModel:
 
 
 class Heart:
-    """Beats on the board from a thread of its own, so that the supervisor knows this process lives.
-
-    A stub whose server died is nobody's: it ends itself.
-    """
+    """Beats on the board from a thread of its own, so that the supervisor knows this process lives."""
 
     def __init__(self, board: Board, stage: str) -> None:
         self.ready = False
         self._board, self._stage = board, stage
-        self._parent = os.getppid()
         self._stopping = threading.Event()
         threading.Thread(target=self._run, name="heart", daemon=True).start()
 
@@ -84,12 +80,10 @@ class Heart:
         self._stopping.set()
 
     def _run(self) -> None:
-        while not self._stopping.wait(0 if not self.ready else _BEAT_SECONDS):
-            if os.getppid() != self._parent:
-                os._exit(1)
+        while True:
             self._board.beat(self._stage, os.getpid(), ready=self.ready)
-            if not self.ready:
-                self._stopping.wait(_BEAT_SECONDS / 5)
+            if self._stopping.wait(_BEAT_SECONDS):
+                return
 
 
 def check_tensors() -> None:

@@ -31,14 +31,24 @@ def test_ctrl_c_under_load_ends_everything(tiny: Path, tmp_path: Path) -> None:
         assert {job.result()[1] for job in waiting} == {"UNAVAILABLE"}
         assert all(job.result()[0] - stopped < STOP_SECONDS for job in waiting)
     gone_by(processes, 5)
+    assert not shared_memory(server.process.pid)
 
 
 def test_a_killed_supervisor_takes_the_server_with_it(tiny: Path, tmp_path: Path) -> None:
-    with LocalServer(tmp_path / "log", {"local_paths": str(tiny), "store": str(tmp_path / "store")}) as server:
+    settings = {"local_paths": str(tiny), "store": str(tmp_path / "store")}
+    with LocalServer(tmp_path / "log", settings) as server:
         processes = children(server.process.pid)
         assert len(processes) >= 8
         os.kill(server.process.pid, signal.SIGKILL)
+        assert shared_memory(server.process.pid)
         gone_by(processes, 20)
+    with LocalServer(tmp_path / "log", settings):  # the next one tidies up
+        assert not shared_memory(server.process.pid)
+
+
+def shared_memory(supervisor: int) -> list[Path]:
+    """What Triton and the stages of a supervisor's servers share."""
+    return list(Path("/dev/shm").glob(f"lorikeet-{supervisor}-*"))
 
 
 def gone_by(processes: list[int], seconds: float) -> None:

@@ -9,8 +9,10 @@ import numpy as np
 import torch
 
 from runtime.board import Board, State
+from runtime.checkpoints.schedule import ScheduleError
 from runtime.engines.choice import Engines
 from runtime.engines.engine import Graph
+from runtime.errors import InvalidArgument
 from runtime.plan import Plan
 from runtime.settings import Settings
 from runtime.stages.denoiser.job import Conditions, Job
@@ -41,7 +43,8 @@ class DenoiserStage:
             self._desk.fail(None, call, error)
 
     def close(self) -> None:
-        self._loader.shutdown(wait=True, cancel_futures=True)
+        self._desk.close()
+        self._loader.shutdown(wait=True)  # what waits is answered, by its check
         self._loop.close()
         self._answers.shutdown(wait=True)
 
@@ -50,7 +53,7 @@ class DenoiserStage:
         try:
             self._desk.check(plan.job)
             begun = time.monotonic()
-            job = Job(plan, _conditions(call))
+            job = _job(plan, call)
             engine = self._engines.of(Graph.of("unet", plan.checkpoint.unet))
             binding = bind(engine, plan, plan.checkpoint.unet)
             call.timings["denoiser_load"] = time.monotonic() - begun
@@ -88,6 +91,13 @@ class DenoiserStage:
             )
         except BaseException as failure:
             self._desk.fail(plan.job, call, failure)
+
+
+def _job(plan: Plan, call: Call) -> Job:
+    try:
+        return Job(plan, _conditions(call))
+    except ScheduleError as error:
+        raise InvalidArgument("model_name", str(error)) from error
 
 
 def _conditions(call: Call) -> Conditions:

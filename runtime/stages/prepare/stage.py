@@ -45,7 +45,8 @@ class PrepareStage:
             self._desk.fail(job, call, error)
 
     def close(self) -> None:
-        self._pool.shutdown(wait=True, cancel_futures=True)
+        self._desk.close()
+        self._pool.shutdown(wait=True)  # what waits is answered, by its check
 
     def _admit(self, call: Call) -> JobRef:
         """A place on the board. Called by Triton's one thread for this stage."""

@@ -15,7 +15,7 @@ from runtime.checkpoints.checkpoint import Checkpoint, Component
 from runtime.checkpoints.names import canonical_name
 from runtime.lora.file import read_lora
 from runtime.lora.load import load_factors
-from runtime.weights import base_tensors
+from runtime.weights import WeightSet, base_tensors
 from tests.unit.runtime import lora_files
 from tests.unit.runtime.lora_files import Tensors
 from tests.unit.runtime.tiny_checkpoints import read_checkpoint
@@ -41,9 +41,9 @@ def _canonical(component: str, tensors: Tensors) -> Tensors:
 
 def _merged(component: Component, lora: Path, scale: float, parts: tuple[Component, ...]) -> Tensors:
     layers = [layer for layer in read_lora(lora, parts) if layer.target.component == component.name]
-    factors = load_factors(lora, layers, scale)
-    tensors = dict(base_tensors(component))
-    return tensors | {name: tensors[name] + change.delta(tensors[name].shape) for name, change in factors.items()}
+    changes = {name: [factor] for name, factor in load_factors(lora, layers, scale).items()}
+    weights, base = WeightSet(component, low_rank=changes), dict(base_tensors(component))
+    return base | {name: weights.merged(name, base[name]) for name in weights.changed}
 
 
 @cache

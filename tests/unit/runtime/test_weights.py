@@ -8,7 +8,7 @@ import pytest
 import torch
 from diffusers import UNet2DConditionModel
 
-from runtime.checkpoints.checkpoint import Checkpoint
+from runtime.checkpoints.checkpoint import Checkpoint, Component
 from runtime.engines.engine import WeightsError
 from runtime.engines.torch_engine import TorchEngine
 from runtime.lora.file import read_lora
@@ -89,11 +89,11 @@ def test_several_changes_are_summed_in_their_order(sd15: Checkpoint) -> None:
     start = noise(16, 16)
     expected = start
     for change in changes:
-        expected = expected + change.delta(start.shape)
+        expected = expected + change.scale * (change.up @ change.down)
     assert torch.equal(WeightSet(sd15.unet, "x", low_rank={NAME: changes}).merged(NAME, start), expected)
 
 
-def test_a_convolution_changes_as_two_convolutions_do() -> None:
+def test_a_convolution_changes_as_two_convolutions_do(sd15: Checkpoint) -> None:
     """W + up @ down, applied at once, is what W and the pair, applied one after the other, give in sum."""
     weight, down, up, picture = (
         noise(6, 5, 3, 3),
@@ -102,7 +102,7 @@ def test_a_convolution_changes_as_two_convolutions_do() -> None:
         noise(1, 5, 9, 9),
     )
     conv = torch.nn.functional.conv2d
-    merged = weight + LowRank(down, up, 1.5).delta(weight.shape)
+    merged = WeightSet(sd15.unet, low_rank={NAME: [LowRank(down, up, 1.5)]}).merged(NAME, weight)
     expected = conv(picture, weight) + 1.5 * conv(conv(picture, down), up)
     torch.testing.assert_close(conv(picture, merged), expected, rtol=1e-5, atol=1e-5)
 
@@ -114,11 +114,13 @@ def test_the_digest_names_the_result(sd15: Checkpoint, sdxl: Checkpoint) -> None
     assert WeightSet(sd15.unet, "a*1.0").digest == sets[2].digest
 
 
-def test_the_same_weights_elsewhere_are_the_same_base(sd15: Checkpoint, tiny: Path) -> None:
-    files = tuple(file.model_copy(update={"path": Path("/elsewhere")}) for file in sd15.unet.files)
-    moved = sd15.unet.model_copy(update={"files": files})
-    other = sd15.unet.model_copy(update={"files": (files[0].model_copy(update={"digest": "0" * 64}),)})
-    assert moved.digest == sd15.unet.digest != other.digest
+def test_the_same_weights_elsewhere_are_the_same_base(sd15: Checkpoint) -> None:
+    def elsewhere(**change: str) -> Component:
+        files = tuple(file.model_copy(update={"path": Path("/elsewhere")} | change) for file in sd15.unet.files)
+        return Component(name="unet", config=sd15.unet.config, files=files)
+
+    assert elsewhere().digest == sd15.unet.digest
+    assert elsewhere(digest="0" * 64).digest != sd15.unet.digest
 
 
 def test_equal_weights_have_one_key(engine: TorchEngine, base: WeightSet, a: WeightSet) -> None:
