@@ -77,17 +77,17 @@ class Desk:
 
     def __init__(self, stage: str, board: Board) -> None:
         self.stage, self._board = stage, board
-        self._closed = False
+        self.closed = False
 
     def close(self) -> None:
         """The stage is ending: from now on every check says so."""
-        self._closed = True
+        self.closed = True
 
     def check(self, job: JobRef) -> None:
         """Raises Cancelled when the client cancelled, Unavailable when the server is stopping."""
         if self._board.cancelled(job):
             raise Cancelled
-        if self._closed or self._board.draining:
+        if self.closed or self._board.draining:
             raise Unavailable("the server is stopping")
 
     def report(self, job: JobRef, state: State, step: int = 0, of: int = 0) -> None:

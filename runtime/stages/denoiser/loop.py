@@ -85,15 +85,14 @@ class Loop:
     def _dismiss(self) -> None:
         """Let go of members that are done, or are to stop."""
         for member in list(self._members):
+            if member.job.done:
+                self._end(member, None)
+                continue
             try:
-                if not member.job.done:
-                    member.check()
-                    _ = member.job.rows  # made here, where an exception is this job's alone
-                    continue
+                member.check()
+                _ = member.job.rows  # made here, where an exception is this job's alone
             except Exception as error:
                 self._end(member, error)
-            else:
-                self._end(member, None)
 
     def _turn(self) -> None:
         groups: dict[GroupKey, list[Member]] = {}

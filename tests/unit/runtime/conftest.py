@@ -5,14 +5,24 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
+import torch
 
-from runtime.board import Board
+from runtime.board import Board, JobRef
 from runtime.checkpoints.checkpoint import Checkpoint
 from runtime.files.store import Store
+from runtime.plan import Plan
 from runtime.settings import Settings
+from tests.unit.runtime.plans import make_plan
 from tests.unit.runtime.tiny_checkpoints import read_checkpoint
 from tests.unit.runtime.web import Web
+
+# On cores that others use too, two threads that wait for each other are slower than one.
+torch.set_num_threads(1)
+# And such a machine is no clock.
+hypothesis.settings.register_profile("runtime", deadline=None)
+hypothesis.settings.load_profile("runtime")
 
 
 @pytest.fixture
@@ -27,7 +37,12 @@ def settings(tmp_path: Path, web: Web) -> Settings:
     """`tmp_path/allowed` is the only folder that requests may name, `web` the only host."""
     (tmp_path / "allowed").mkdir()
     return Settings(
-        store=tmp_path / "store", local_paths=(tmp_path / "allowed",), fetch_allow=(web.host,), precision="float32"
+        store=tmp_path / "store",
+        local_paths=(tmp_path / "allowed",),
+        fetch_allow=(web.host,),
+        device="cpu",
+        precision="float32",
+        threads=1,
     )
 
 
@@ -49,3 +64,15 @@ def sd15(tiny: Path) -> Checkpoint:
 @pytest.fixture(scope="session")
 def sdxl(tiny: Path) -> Checkpoint:
     return read_checkpoint(tiny / "sdxl")
+
+
+@pytest.fixture
+def job(board: Board) -> JobRef:
+    found = board.open("a", "secret", 9)
+    assert found is not None
+    return found
+
+
+@pytest.fixture
+def plan(sd15: Checkpoint, job: JobRef) -> Plan:
+    return make_plan(sd15, job)

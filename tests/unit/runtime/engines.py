@@ -39,6 +39,10 @@ def predict(engine: TorchEngine, weights: WeightSet, inputs: Inputs) -> torch.Te
     return prediction
 
 
+def assert_near(found: torch.Tensor, expected: torch.Tensor, tolerance: float = 1e-5) -> None:
+    torch.testing.assert_close(found, expected, rtol=tolerance, atol=tolerance)
+
+
 def noise(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 

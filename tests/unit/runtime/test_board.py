@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from runtime import board as board_module
 from runtime.board import LOST_SECONDS, SLOTS, STAGES, Board, JobRef, Progress, State
 
 NEVER = Progress(State.WAITING, None, 0, 0)
@@ -30,7 +29,7 @@ def _finish(board: Board, job: JobRef) -> None:
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The board's clock: its one element."""
     now = [1000.0]
-    monkeypatch.setattr(board_module.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr("runtime.board.time.monotonic", lambda: now[0])
     return now
 
 

@@ -183,7 +183,7 @@ _KEYS = st.builds("{}{}{}".format, _STEMS, st.text(max_size=3), _ENDS) | st.buil
 _SHAPES = st.lists(st.sampled_from([0, 1, 2, 16]), max_size=4)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(shapes=st.dictionaries(_KEYS.filter(lambda key: key != "__metadata__"), _SHAPES, max_size=4))
 def test_any_keys_and_shapes_are_read_or_refused(path: Path, sd15: Checkpoint, shapes: dict[str, list[int]]) -> None:
     lora_files.write(path, {key: torch.zeros(shape) for key, shape in shapes.items()})

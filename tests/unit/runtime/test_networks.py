@@ -13,10 +13,9 @@ from transformers import CLIPTextModel, CLIPTextModelWithProjection
 from runtime.checkpoints.checkpoint import Checkpoint, Component
 from runtime.engines.engine import GraphKind, WeightsError
 from runtime.weights import WeightSet
-from tests.unit.runtime.engines import make_engine, noise, predict, run, unet_inputs
+from tests.unit.runtime.engines import assert_near, make_engine, noise, predict, run, unet_inputs
 from tests.unit.runtime.tiny_checkpoints import read_checkpoint
 
-CLOSE = {"rtol": 1e-5, "atol": 1e-5}
 MODELS = ("sd15", "sdxl")
 
 
@@ -51,15 +50,15 @@ def _diffusers_unet(folder: Path, inputs: dict[str, Any]) -> torch.Tensor:
 def test_the_unet(folder: Path, checkpoint: Checkpoint) -> None:
     inputs = unet_inputs(checkpoint.kind)
     expected = _diffusers_unet(folder, inputs)
-    torch.testing.assert_close(_answers("unet", checkpoint.unet, inputs)["prediction"], expected, **CLOSE)
+    assert_near(_answers("unet", checkpoint.unet, inputs)["prediction"], expected)
 
 
 def test_the_vae_encoder(folder: Path, checkpoint: Checkpoint) -> None:
     pixels = noise(1, 3, 64, 72).clamp(-1, 1)
     expected = AutoencoderKL.from_pretrained(folder / "vae").encode(pixels).latent_dist
     found = _answers("vae_encoder", checkpoint.vae, {"pixels": pixels})
-    torch.testing.assert_close(found["mean"], expected.mean, **CLOSE)
-    torch.testing.assert_close(found["std"], expected.std, **CLOSE)
+    assert_near(found["mean"], expected.mean)
+    assert_near(found["std"], expected.std)
 
 
 @pytest.mark.parametrize("model", [*MODELS, "sd15-oldnames"])
@@ -67,7 +66,7 @@ def test_the_vae_decoder(tiny: Path, model: str) -> None:
     latents = noise(1, 4, 8, 9)
     expected = AutoencoderKL.from_pretrained(tiny / model / "vae").decode(latents).sample
     found = _answers("vae_decoder", read_checkpoint(tiny / model).vae, {"latents": latents})
-    torch.testing.assert_close(found["pixels"], expected, **CLOSE)
+    assert_near(found["pixels"], expected)
 
 
 @pytest.mark.parametrize(
@@ -87,12 +86,12 @@ def test_the_text_encoders(tiny: Path, name: str, model: Any) -> None:
     expected = model.from_pretrained(tiny / name)(ids, output_hidden_states=True)
     found = _answers("text_encoder", component, {"ids": ids})
     pooled = expected.text_embeds if model is CLIPTextModelWithProjection else expected.pooler_output
-    torch.testing.assert_close(found["pooled"], pooled, **CLOSE)
-    torch.testing.assert_close(found["last_hidden_state"], expected.last_hidden_state, **CLOSE)
+    assert_near(found["pooled"], pooled)
+    assert_near(found["last_hidden_state"], expected.last_hidden_state)
     assert len(found["hidden_states"]) == len(expected.hidden_states) == 4
     # The last one of transformers' has the final norm already; every other one is as it left its layer.
     for mine, theirs in zip(found["hidden_states"][:-1], expected.hidden_states[:-1], strict=True):
-        torch.testing.assert_close(mine, theirs, **CLOSE)
+        assert_near(mine, theirs)
 
 
 def test_bfloat16_is_near_float32(folder: Path, checkpoint: Checkpoint) -> None:

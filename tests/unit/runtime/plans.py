@@ -1,0 +1,106 @@
+"""Plans and calls, as Triton would bring them to a stage."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lorikeet.schema import ImageToImageInput
+from runtime.board import JobRef
+from runtime.checkpoints.checkpoint import Checkpoint
+from runtime.errors import StageError
+from runtime.plan import LoraPlan, Plan
+from runtime.stages.stage import Array, Call, Stage, Tensors
+from tests.unit.runtime.tiny_checkpoints import digest
+
+
+def make_plan(
+    checkpoint: Checkpoint,
+    job: JobRef | None = None,
+    *,
+    size: int = 64,
+    loras: dict[Path, float] | None = None,
+    **fields: Any,
+) -> Plan:
+    """The plan of a request with these fields; with an `image_url` it has a picture of `size` x `size`."""
+    request = ImageToImageInput.model_validate({"model_name": "m", "prompt": "a bird", "seed": 5} | fields)
+    job = job or JobRef(1, 0)
+    return Plan(
+        job_id=job.id,
+        slot=job.slot,
+        started=time.monotonic(),
+        request=request,
+        checkpoint=checkpoint,
+        loras=tuple(
+            LoraPlan(field=f"loras[{index}].path", path=path, digest=digest(path).digest, scale=scale)
+            for index, (path, scale) in enumerate((loras or {}).items())
+        ),
+        seed=5,
+        has_image=request.image_url is not None,
+        width=size,
+        height=size,
+        padded_width=-(-size // 8) * 8,
+        padded_height=-(-size // 8) * 8,
+        files={},
+        warnings=(),
+    )
+
+
+class Answer:
+    """What a stage sent: every answer, in the order of their coming."""
+
+    def __init__(self) -> None:
+        self.all: list[Tensors | StageError] = []
+        self._came = threading.Event()
+
+    def send(self, answer: Tensors | StageError) -> None:
+        self.all.append(answer)
+        self._came.set()
+
+    @property
+    def tensors(self) -> Tensors:
+        answer = self._only()
+        assert not isinstance(answer, StageError), answer
+        return answer
+
+    @property
+    def error(self) -> StageError:
+        answer = self._only()
+        assert isinstance(answer, StageError), answer
+        return answer
+
+    def wait(self) -> None:
+        assert self._came.wait(30), "no answer came"
+
+    def _only(self) -> Tensors | StageError:
+        self.wait()
+        assert len(self.all) == 1, "answered twice"
+        return self.all[0]
+
+
+def make_call(inputs: dict[str, Array], request_id: str = "", **parameters: str | int | bool) -> tuple[Call, Answer]:
+    answer = Answer()
+    return Call(inputs, answer.send, request_id, parameters), answer
+
+
+def text_tensor(text: str | bytes) -> Array:
+    """BYTES [1]."""
+    return np.array([text.encode() if isinstance(text, str) else text], dtype=np.object_)
+
+
+def submit(stage: Stage, plan: Plan, inputs: dict[str, Array] | None = None, **parameters: str) -> Answer:
+    call, answer = make_call({"PLAN": plan.to_tensor()} | (inputs or {}), **parameters)
+    stage.submit(call)
+    return answer
+
+
+def run_stage(stage: Stage, plan: Plan, inputs: dict[str, Array] | None = None, **parameters: str) -> Answer:
+    """The answer of a stage that is closed behind it."""
+    answer = submit(stage, plan, inputs, **parameters)
+    answer.wait()
+    stage.close()
+    return answer

@@ -1,0 +1,151 @@
+"""The `denoiser` stage: from embeddings and a posterior to latents, as diffusers makes them."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from diffusers import DDIMScheduler, StableDiffusionPipeline
+
+from runtime.board import Board, JobRef
+from runtime.checkpoints.checkpoint import Checkpoint
+from runtime.errors import Cancelled, InvalidArgument, Unavailable
+from runtime.plan import Plan
+from runtime.settings import Settings
+from runtime.stages.denoiser.stage import DenoiserStage
+from runtime.stages.stage import Array
+from tests.unit.runtime import lora_files
+from tests.unit.runtime.engines import assert_near, noise
+from tests.unit.runtime.plans import Answer, make_plan, run_stage, submit
+
+
+def _denoiser_inputs(plan: Plan) -> dict[str, Array]:
+    pictures = int(plan.has_image)
+    return {
+        "PROMPT_EMBEDS": noise(1 + plan.guided, 77, 32, seed=1).numpy(),
+        "POOLED_EMBEDS": np.zeros((1 + plan.guided, 0), np.float32),
+        "LATENT_MEAN": noise(pictures, 4, 8, 8, seed=2).numpy(),
+        "LATENT_STD": noise(pictures, 4, 8, 8, seed=3).abs().numpy(),
+    }
+
+
+def _denoised(settings: Settings, board: Board, plan: Plan) -> Answer:
+    return run_stage(DenoiserStage(settings, board), plan, _denoiser_inputs(plan))
+
+
+def test_the_denoiser_makes_the_latents_of_diffusers(
+    tiny: Path, settings: Settings, board: Board, sd15: Checkpoint, job: JobRef
+) -> None:
+    plan = make_plan(sd15, job, scheduler="DDIM", num_inference_steps=3, num_images=2, debug_per_pass_latents=True)
+    inputs = _denoiser_inputs(plan)
+    found = _denoised(settings, board, plan).tensors
+    pipe = StableDiffusionPipeline.from_pretrained(tiny / "sd15")
+    pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config)
+    negative, prompt = torch.from_numpy(inputs["PROMPT_EMBEDS"])
+    expected = pipe(
+        prompt_embeds=prompt[None],
+        negative_prompt_embeds=negative[None],
+        num_inference_steps=3,
+        num_images_per_prompt=2,
+        width=64,
+        height=64,
+        generator=torch.Generator().manual_seed(5),
+        output_type="latent",
+    ).images
+    assert_near(torch.from_numpy(found["LATENTS"]), expected, 1e-4)
+    assert np.array_equal(found["PER_PASS_LATENTS"][-1], found["LATENTS"])
+    assert found["PER_PASS_LATENTS"].shape == (3, 2, 4, 8, 8)
+    report = json.loads(found["REPORT"][0])
+    assert (report["engine"], report["precision"]) == ("torch", "float32")
+
+
+@pytest.mark.parametrize("block_rows", [0, 3])
+def test_the_same_seed_gives_the_same_bytes_beside_others(
+    settings: Settings, board: Board, sd15: Checkpoint, job: JobRef, block_rows: int
+) -> None:
+    settings = settings.model_copy(update={"block_rows": block_rows})
+    plan = make_plan(sd15, job, num_inference_steps=4, image_url="tensor:0")
+    alone = _denoised(settings, board, plan).tensors["LATENTS"]
+    stage = DenoiserStage(settings, board)
+    others = [make_plan(sd15, job, num_inference_steps=n, num_images=n, prompt=str(n)) for n in (2, 3)]
+    answers = [submit(stage, each, _denoiser_inputs(each)) for each in (others[0], plan, others[1], plan)]
+    assert np.array_equal(answers[1].tensors["LATENTS"], alone)
+    assert np.array_equal(answers[3].tensors["LATENTS"], alone)
+    assert len(answers[2].tensors["LATENTS"]) == 3
+    stage.close()
+
+
+def test_a_lora_of_scale_0_is_as_good_as_none(
+    tiny: Path, settings: Settings, board: Board, sd15: Checkpoint, job: JobRef
+) -> None:
+    file = tiny / "loras/sd15/kohya.safetensors"
+    latents = [
+        _denoised(settings, board, make_plan(sd15, job, num_inference_steps=2, loras=loras)).tensors["LATENTS"]
+        for loras in ({}, {file: 0.0}, {file: 1.0})
+    ]
+    assert np.array_equal(latents[0], latents[1])
+    assert not np.array_equal(latents[0], latents[2])
+
+
+def test_the_order_of_loras_hardly_matters(
+    tiny: Path, settings: Settings, board: Board, sd15: Checkpoint, job: JobRef
+) -> None:
+    files = [tiny / f"loras/sd15/{style}.safetensors" for style in ("kohya", "peft")]
+    latents = [
+        _denoised(settings, board, make_plan(sd15, job, num_inference_steps=2, loras=dict.fromkeys(order, 0.5)))
+        for order in (files, files[::-1], files[:1])
+    ]
+    found = [torch.from_numpy(answer.tensors["LATENTS"]) for answer in latents]
+    assert_near(found[0], found[1], 1e-4)
+    assert (found[0] - found[2]).abs().max() > 1e-2
+
+
+def test_a_lora_that_cannot_be_used_is_named(
+    tmp_path: Path, settings: Settings, board: Board, sd15: Checkpoint, job: JobRef
+) -> None:
+    layer = "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q"
+    broken = {name: tensor * torch.nan for name, tensor in lora_files.pair(layer, 16, 16).items()}
+    file = lora_files.write(tmp_path / "lora.safetensors", broken)
+    error = _denoised(settings, board, make_plan(sd15, job, loras={file: 1.0})).error
+    assert isinstance(error, InvalidArgument)
+    assert str(error).startswith("loras[0].path: ")
+
+
+@pytest.mark.parametrize("part", ["unet", "scheduler"])
+def test_a_checkpoint_that_cannot_be_used_is_named(
+    settings: Settings, board: Board, sd15: Checkpoint, job: JobRef, part: str
+) -> None:
+    hostile = {
+        "unet": sd15.unet.model_copy(update={"config": sd15.unet.config | {"layers_per_block": 3}}),
+        "scheduler": sd15.scheduler | {"beta_schedule": "evil"},
+    }
+    error = _denoised(settings, board, make_plan(sd15.model_copy(update={part: hostile[part]}), job)).error
+    assert isinstance(error, InvalidArgument)
+    assert str(error).startswith("model_name: ")
+
+
+def test_a_cancelled_job_leaves_the_denoiser(settings: Settings, board: Board, sd15: Checkpoint, job: JobRef) -> None:
+    stage = DenoiserStage(settings, board)
+    plan = make_plan(sd15, job, num_inference_steps=150)
+    answer = submit(stage, plan, _denoiser_inputs(plan))
+    while board.progress(job).step < 2:
+        assert not answer.all
+        time.sleep(0.01)
+    board.cancel(job)
+    assert isinstance(answer.error, Cancelled)
+    assert board.progress(job).step < 150
+    stage.close()
+
+
+def test_whatever_is_open_when_the_denoiser_closes_is_answered(
+    settings: Settings, board: Board, sd15: Checkpoint, job: JobRef
+) -> None:
+    stage = DenoiserStage(settings, board)
+    plan = make_plan(sd15, job, num_inference_steps=150)
+    answers = [submit(stage, plan, _denoiser_inputs(plan)) for _ in range(4)]
+    stage.close()
+    assert all(isinstance(answer.error, Unavailable) for answer in answers)

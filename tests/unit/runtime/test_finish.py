@@ -1,0 +1,80 @@
+"""`finish`: the pictures, encoded, and the response."""
+
+from __future__ import annotations
+
+import base64
+import io
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from lorikeet.schema import ImageToImageOutput
+from runtime.board import Board, JobRef, State
+from runtime.checkpoints.checkpoint import Checkpoint
+from runtime.plan import Plan
+from runtime.settings import Settings
+from runtime.stages.finish import FinishStage
+from runtime.stages.stage import Array, json_tensor
+from tests.unit.runtime.engines import noise
+from tests.unit.runtime.plans import make_plan, run_stage
+
+REPORTING = ("PREPARE", "TEXT_ENCODER", "VAE_ENCODER", "VAE_DECODER")
+PIXELS = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), np.uint8)
+
+
+def _finished(settings: Settings, board: Board, plan: Plan, **parameters: str) -> dict[str, Array]:
+    inputs = {
+        "PIXELS": PIXELS,
+        "LATENTS": noise(2, 4, 8, 8).numpy(),
+        "PER_PASS_LATENTS": np.zeros((0, 2, 4, 8, 8), np.float32),
+        **{f"{stage}_REPORT": json_tensor({"timings": {stage.lower(): 1.5}}) for stage in REPORTING},
+        "DENOISER_REPORT": json_tensor({"timings": {"denoiser": 2.5}, "engine": "torch", "precision": "float32"}),
+    }
+    return dict(run_stage(FinishStage(settings, board), plan, inputs, **parameters).tensors)
+
+
+def _response(outputs: dict[str, Array]) -> ImageToImageOutput:
+    return ImageToImageOutput.model_validate_json(outputs["RESPONSE"][0])
+
+
+@pytest.mark.parametrize("image_format", ["png", "jpeg"])
+def test_pictures_are_encoded_as_asked(
+    settings: Settings, board: Board, sd15: Checkpoint, job: JobRef, image_format: str
+) -> None:
+    outputs = _finished(settings, board, make_plan(sd15, job, image_format=image_format))
+    for data, told, pixels in zip(outputs["IMAGES"], _response(outputs).images, PIXELS, strict=True):
+        with Image.open(io.BytesIO(data)) as image:
+            assert image.format == image_format.upper()
+            assert image_format == "jpeg" or np.array_equal(np.asarray(image), pixels)
+        assert (told.url, told.content_type) == ("", f"image/{image_format}")
+        assert (told.file_size, told.width, told.height) == (len(data), 64, 64)
+        assert told.file_name and told.file_name.endswith(f".{image_format}")
+
+
+def test_the_response_tells_what_ran(settings: Settings, board: Board, sd15: Checkpoint, job: JobRef) -> None:
+    plan = make_plan(sd15, job).model_copy(update={"files": {"model_name.unet[0]": "d" * 64}, "warnings": ("odd",)})
+    response = _response(_finished(settings, board, plan))
+    assert (response.engine, response.precision, response.seed) == ("torch", "float32", 5)
+    assert (response.files, response.warnings) == ({"model_name.unet[0]": "d" * 64}, ["odd"])
+    assert response.timings["prepare"] == 1.5 and response.timings["denoiser"] == 2.5
+    assert response.timings["total"] >= response.timings["finish"] > 0
+    assert response.versions["torch"] == str(torch.__version__)
+    assert board.progress(job).state == State.DONE
+
+
+def test_pictures_go_into_the_response_on_request(settings: Settings, board: Board, plan: Plan) -> None:
+    outputs = _finished(settings, board, plan, images="data_uri")
+    for data, told in zip(outputs["IMAGES"], _response(outputs).images, strict=True):
+        head, _, body = told.url.partition(",")
+        assert head == "data:image/png;base64"
+        assert base64.b64decode(body) == data
+
+
+@pytest.mark.parametrize("asked", [True, False])
+def test_latents_are_sent_when_asked_for(
+    settings: Settings, board: Board, sd15: Checkpoint, job: JobRef, asked: bool
+) -> None:
+    outputs = _finished(settings, board, make_plan(sd15, job, debug_latents=asked))
+    assert outputs["DEBUG_LATENTS"].shape == (2 * asked, 4, 8, 8)

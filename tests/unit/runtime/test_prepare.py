@@ -1,0 +1,324 @@
+"""`prepare`: a request is admitted, its files found and checked, or refused with the field that is to blame."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import os
+import shutil
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from lorikeet.schema import ImageToImageInput
+from runtime.board import Board, State
+from runtime.checkpoints.checkpoint import Checkpoint
+from runtime.errors import Cancelled, InvalidArgument, Unavailable
+from runtime.plan import Plan
+from runtime.settings import Settings
+from runtime.stages.prepare.features import check_available, check_fits
+from runtime.stages.prepare.stage import PrepareStage
+from tests.unit.runtime.plans import Answer, make_call, text_tensor
+from tests.unit.runtime.web import Web, reply, silent
+
+PIXELS = np.random.default_rng(0).integers(0, 256, (66, 72, 3), np.uint8)
+
+
+def _png(pixels: Any = PIXELS) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+@pytest.fixture
+def settings(settings: Settings, tiny: Path) -> Settings:
+    """Its allowed folder holds the tiny checkpoints."""
+    shutil.copytree(tiny, settings.local_paths[0], copy_function=os.link, dirs_exist_ok=True)
+    return settings
+
+
+@pytest.fixture
+def stage(settings: Settings, board: Board) -> Iterator[PrepareStage]:
+    found = PrepareStage(settings, board)
+    yield found
+    found.close()
+
+
+def _ask(stage: PrepareStage, files: list[bytes] | None = None, image: bytes = b"", **fields: Any) -> Answer:
+    body = json.dumps({"model_name": "sd15", "prompt": "a bird"} | fields)
+    inputs: dict[str, Any] = {"REQUEST": text_tensor(body)}
+    if files:
+        inputs["FILES"] = np.array(files, np.object_)
+    if image:
+        inputs["IMAGE"] = np.frombuffer(image, np.uint8)
+    call, answer = make_call(inputs)
+    stage.submit(call)
+    return answer
+
+
+def _plan(answer: Answer) -> Plan:
+    return Plan.from_tensor(answer.tensors["PLAN"])
+
+
+def _refused(answer: Answer, message: str) -> None:
+    assert isinstance(answer.error, InvalidArgument)
+    assert message in str(answer.error)
+
+
+def test_a_request_becomes_a_plan(stage: PrepareStage, sd15: Checkpoint) -> None:
+    plan = _plan(_ask(stage, seed=9))
+    assert (plan.checkpoint.kind, plan.seed, plan.has_image, plan.warnings) == ("sd", 9, False, ())
+    assert plan.checkpoint.unet.digest == sd15.unet.digest
+
+
+def test_a_picture_arrives_decoded(stage: PrepareStage) -> None:
+    answer = _ask(stage, [b"other", _png()], image_url="tensor:1")
+    plan = _plan(answer)
+    assert np.array_equal(answer.tensors["INIT_IMAGE"], PIXELS)
+    assert (plan.width, plan.height, plan.padded_width, plan.padded_height) == (72, 66, 72, 72)
+
+
+def test_the_tensor_image_is_the_picture(stage: PrepareStage) -> None:
+    answer = _ask(stage, [b"other"], image=_png())
+    assert _plan(answer).has_image
+    assert np.array_equal(answer.tensors["INIT_IMAGE"], PIXELS)
+
+
+def test_two_pictures_for_one_are_refused(stage: PrepareStage) -> None:
+    _refused(_ask(stage, [_png()], image=_png(), image_url="tensor:0"), "image_url: give either")
+
+
+@pytest.mark.parametrize(
+    ("fields", "size"),
+    [
+        ({}, (128, 128)),  # the tiny checkpoint's own
+        ({"image_size": "landscape_4_3"}, (1024, 768)),
+        ({"image_size": {"width": 100, "height": 64}}, (100, 64)),
+    ],
+)
+def test_the_size_without_a_picture(stage: PrepareStage, fields: dict[str, Any], size: tuple[int, int]) -> None:
+    plan = _plan(_ask(stage, **fields))
+    assert (plan.width, plan.height) == size
+    assert (plan.padded_width, plan.padded_height) == tuple(-(-side // 8) * 8 for side in size)
+
+
+def test_every_file_is_named_by_its_digest(stage: PrepareStage, tiny: Path, sd15: Checkpoint) -> None:
+    plan = _plan(_ask(stage, loras=[{"path": "loras/sd15/peft.safetensors", "scale": -0.5}]))
+    assert plan.files["model_name.unet[0]"] == sd15.unet.files[0].digest
+    assert plan.files["loras[0].path"] == plan.loras[0].digest
+    assert (plan.loras[0].field, plan.loras[0].scale) == ("loras[0].path", -0.5)
+
+
+def test_a_seed_is_drawn_where_none_is_given(stage: PrepareStage) -> None:
+    seeds = {_plan(_ask(stage)).seed for _ in range(3)}
+    assert len(seeds) == 3
+    assert all(0 <= seed < 2**53 for seed in seeds)
+
+
+def test_what_was_sent_inside_the_request_does_not_travel(stage: PrepareStage) -> None:
+    uri = f"data:image/png;base64,{base64.b64encode(_png()).decode()}"
+    plan = _plan(_ask(stage, image_url=uri, strange="x" * 10_000, loras=[]))
+    assert len(plan.to_tensor()[0]) < 20_000
+    assert b"x" * 300 not in plan.to_tensor()[0]
+    assert plan.warnings == ("strange: unknown field, ignored",)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"prompt": None}, "prompt: "),
+        ({"num_inference_steps": 151}, "num_inference_steps: "),
+        ({"loras": [{"scale": 1}]}, "loras[0].path: "),
+        ({"model_name": "missing"}, "model_name: missing"),
+        ({"model_name": "loras"}, "model_name: it has no unet/config.json"),
+        ({"model_name": "everything"}, "model_name: it has no vae/config.json"),
+        ({"loras": [{"path": "sd15/unet/config.json"}]}, "loras[0].path: not a readable .safetensors file"),
+        ({"loras": [{"path": "loras/sdxl/peft.safetensors"}]}, "loras[0].path: "),
+        ({"loras": [{"path": "loras/sd15/peft.safetensors"}, {"path": "../x"}]}, "loras[1].path: "),
+        ({"image_url": "tensor:0"}, "image_url: tensor:0: 0 files were sent"),
+        ({"image_url": "data:,nothing"}, "image_url: not a picture"),
+        ({"image_size": {"width": 63, "height": 64}}, "image_size: 63x64"),
+        ({"image_size": {"width": 14142, "height": 14142}}, "image_size: 14142x14142"),
+        ({"prediction_type": "v_prediction"}, "prediction_type: another one"),
+        ({"tile_width": 128, "tile_stride_width": 64, "image_size": "square"}, "tile_width: tiles smaller"),
+    ],
+)
+def test_a_bad_request_names_its_field(stage: PrepareStage, fields: dict[str, Any], message: str) -> None:
+    _refused(_ask(stage, **fields), message)
+
+
+def test_a_native_size_beyond_the_limit_is_refused(settings: Settings, board: Board) -> None:
+    stage = PrepareStage(settings.model_copy(update={"max_pixels": 128 * 127}), board)
+    _refused(_ask(stage), "128x128")
+    stage.close()
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"[]", b"null", b"\xff", b'{"prompt": ' * 10_000])
+def test_what_is_no_json_object_is_refused(stage: PrepareStage, body: bytes) -> None:
+    call, answer = make_call({"REQUEST": text_tensor(body)})
+    stage.submit(call)
+    assert isinstance(answer.error, InvalidArgument)
+
+
+@pytest.mark.parametrize("count", [0, 2])
+def test_one_request_is_one_element(stage: PrepareStage, count: int) -> None:
+    call, answer = make_call({"REQUEST": np.array([b"{}"] * count, np.object_)})
+    stage.submit(call)
+    _refused(answer, "REQUEST: expected one element")
+
+
+TO_COME = {
+    "unet_name": "owner/name",
+    "variant": "fp16",
+    "prompt_weighting": True,
+    "embeddings": [{"path": "owner/name"}],
+    "controlnets": [{"path": "owner/name", "image_url": "https://example.com/a.png"}],
+    "controlnet_guess_mode": True,
+    "ip_adapter": [{"path": "owner/name", "ip_adapter_image_url": "https://example.com/a.png"}],
+    "image_encoder_path": "owner/name",
+    "image_encoder_subfolder": "encoder",
+    "ic_light_model_url": "https://example.com/a.safetensors",
+    "ic_light_model_background_image_url": "https://example.com/a.png",
+    "ic_light_image_url": "https://example.com/a.png",
+    "clip_skip": 1,
+    "rescale_betas_snr_zero": True,
+    "enable_safety_checker": True,
+    "eta": 0.5,
+    "timesteps": {"method": "array", "array": [900, 500]},
+    "sigmas": {"method": "array", "array": [10.0, 1.0]},
+    "scheduler": "LCM",
+}
+
+
+@pytest.mark.parametrize(("name", "value"), TO_COME.items())
+def test_what_is_still_to_come_says_so(stage: PrepareStage, name: str, value: Any) -> None:
+    answer = _ask(stage, **{name: value})
+    _refused(answer, "not available yet")
+    assert str(answer.error).startswith(f"{name}: ")
+
+
+@pytest.mark.parametrize("name", ["Euler A", "DPM++ 2M", "DPM++ 2M SDE", "Euler (trailing timesteps)", "TCD"])
+def test_a_scheduler_to_come_says_which_are_there(name: str) -> None:
+    request = ImageToImageInput.model_validate({"model_name": "m", "prompt": "p", "scheduler": name})
+    with pytest.raises(InvalidArgument, match=r"not available yet; Euler, DPM\+\+ 2M Karras, DDIM are"):
+        check_available(request)
+
+
+DOCUMENTED_DEFAULTS = {
+    "negative_prompt": "",
+    "prompt_weighting": False,
+    "noise_strength": 0.5,
+    "loras": [],
+    "embeddings": [],
+    "controlnets": [],
+    "controlnet_guess_mode": False,
+    "ip_adapter": [],
+    "image_encoder_weight_name": "pytorch_model.bin",
+    "num_inference_steps": 30,
+    "guidance_scale": 7.5,
+    "clip_skip": 0,
+    "timesteps": {"method": "default", "array": []},
+    "sigmas": {"method": "default", "array": []},
+    "rescale_betas_snr_zero": False,
+    "image_format": "png",
+    "num_images": 1,
+    "enable_safety_checker": False,
+    "tile_width": 4096,
+    "tile_height": 4096,
+    "tile_stride_width": 2048,
+    "tile_stride_height": 2048,
+    "eta": 0,
+    "debug_latents": False,
+    "debug_per_pass_latents": False,
+}
+
+
+def test_every_documented_default_is_available(sd15: Checkpoint) -> None:
+    """A client that sends all fields as the documentation shows them asks for nothing that is to come."""
+    request = ImageToImageInput.model_validate({"model_name": "m", "prompt": "p"} | DOCUMENTED_DEFAULTS)
+    check_available(request)
+    check_fits(request, sd15, 2048, 2048)
+
+
+def test_the_checkpoints_own_prediction_type_may_be_named(sd15: Checkpoint) -> None:
+    request = ImageToImageInput.model_validate({"model_name": "m", "prompt": "p", "prediction_type": "epsilon"})
+    check_fits(request, sd15, 512, 512)
+
+
+def _addressed(stage: PrepareStage, request_id: str, image_url: str) -> Answer:
+    body = json.dumps({"model_name": "sd15", "prompt": "p", "image_url": image_url})
+    call, answer = make_call({"REQUEST": text_tensor(body)}, request_id, job_token="secret")
+    stage.submit(call)
+    return answer
+
+
+@pytest.fixture
+def held(web: Web) -> Iterator[threading.Event]:
+    """`/held` is a picture that does not come before the test ends."""
+    event = threading.Event()
+    web.answers["/held"] = silent(event)
+    yield event
+    event.set()
+
+
+def test_a_second_live_request_of_one_id_is_refused(stage: PrepareStage, web: Web, held: threading.Event) -> None:
+    _addressed(stage, "a", web.url("/held"))
+    _refused(_addressed(stage, "a", "tensor:0"), "request_id: a request with this id is in flight")
+
+
+def test_no_more_requests_than_the_limit(settings: Settings, board: Board, web: Web, held: threading.Event) -> None:
+    stage = PrepareStage(settings.model_copy(update={"max_in_flight": 1}), board)
+    _ask(stage, image_url=web.url("/held"))
+    assert isinstance(_ask(stage).error, Unavailable)
+    stage.close()
+
+
+def test_a_request_is_cancelled_while_its_files_are_fetched(
+    stage: PrepareStage, board: Board, web: Web, held: threading.Event
+) -> None:
+    answer = _addressed(stage, "a", web.url("/held"))
+    job = board.find("a", "secret")
+    assert job is not None
+    board.cancel(job)
+    assert isinstance(answer.error, Cancelled)
+    assert board.progress(job).state == State.CANCELLED
+    assert board.live() == []
+
+
+def test_a_draining_server_takes_no_request(stage: PrepareStage, board: Board) -> None:
+    board.drain()
+    assert isinstance(_ask(stage).error, Unavailable)
+
+
+def test_a_request_that_is_open_when_the_stage_closes_is_answered(
+    settings: Settings, board: Board, web: Web, held: threading.Event
+) -> None:
+    stage = PrepareStage(settings.model_copy(update={"fetch_workers": 1}), board)
+    answers = [_ask(stage, image_url=web.url("/held")) for _ in range(3)]
+    stage.close()
+    assert all(isinstance(answer.error, Unavailable) for answer in answers)
+
+
+def test_the_files_of_a_job_stay_while_it_lives(settings: Settings, board: Board, tiny: Path, web: Web) -> None:
+    stage = PrepareStage(settings.model_copy(update={"store_bytes": 0}), board)
+    files = {style: (tiny / f"loras/sd15/{style}.safetensors").read_bytes() for style in ("peft", "kohya")}
+    web.answers |= {f"/{style}": reply(content) for style, content in files.items()}
+    first, second = (_plan(_ask(stage, loras=[{"path": web.url(f"/{style}")}])) for style in ("peft", "kohya"))
+    assert first.loras[0].path.exists() and second.loras[0].path.exists()
+    board.report(first.job, "finish", State.DONE)
+    _plan(_ask(stage))  # notices that the first one has ended
+    _plan(_ask(stage, [files["kohya"]], loras=[{"path": "tensor:0"}]))  # and what is put next evicts its files
+    assert not first.loras[0].path.exists()
+    assert second.loras[0].path.exists()
+    stage.close()
+
+
+def test_nothing_is_fetched_for_a_request_that_is_not_available(stage: PrepareStage, web: Web) -> None:
+    _refused(_ask(stage, image_url=web.url("/a"), clip_skip=2), "clip_skip")
+    assert web.seen == []

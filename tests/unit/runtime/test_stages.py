@@ -1,0 +1,159 @@
+"""Stages without Triton: every call is answered once, and an error says what the client needs, no more."""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pytest
+
+from runtime.board import Board, State
+from runtime.errors import Cancelled, Internal, InvalidArgument, NotFound, StageError, Unavailable
+from runtime.plan import Plan
+from runtime.settings import Settings
+from runtime.stages.stage import Array, Call, WorkerStage
+from tests.unit.runtime.plans import make_call, submit, text_tensor
+
+
+def test_the_first_answer_counts() -> None:
+    call, answer = make_call({})
+    call.reply({})
+    call.fail(Internal("late"))
+    call.reply({})
+    assert answer.tensors == {}
+
+
+def test_one_of_many_answers_at_once_counts() -> None:
+    call, answer = make_call({})
+    together = threading.Barrier(8)
+
+    def reply() -> None:
+        together.wait()
+        call.reply({})
+
+    threads = [threading.Thread(target=reply) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(answer.all) == 1
+
+
+class Scripted(WorkerStage):
+    """A stage that does what the test says."""
+
+    name = "text_encoder"
+    work: Callable[[], dict[str, Array]] = staticmethod(dict)
+
+    def process(self, plan: Plan, call: Call) -> dict[str, Array]:
+        return self.work()
+
+
+@pytest.fixture
+def worker(settings: Settings, board: Board) -> Iterator[Scripted]:
+    stage = Scripted(settings, board)
+    yield stage
+    stage.close()
+
+
+def test_a_stage_reports_its_course(worker: Scripted, board: Board, plan: Plan) -> None:
+    seen = []
+
+    def work() -> dict[str, Array]:
+        seen.append(board.progress(plan.job))
+        return {"OUT": np.zeros(1)}
+
+    worker.work = work
+    answer = submit(worker, plan).tensors
+    report = json.loads(answer["REPORT"][0])
+    assert set(answer) == {"OUT", "REPORT"}
+    assert report["timings"].keys() == {"text_encoder"}
+    assert (seen[0].state, seen[0].stage) == (State.RUNNING, "text_encoder")
+
+
+def _raise(error: BaseException) -> Callable[[], dict[str, Array]]:
+    def work() -> dict[str, Array]:
+        raise error
+
+    return work
+
+
+def test_an_unexpected_exception_is_logged_and_not_told(
+    worker: Scripted, board: Board, plan: Plan, caplog: pytest.LogCaptureFixture
+) -> None:
+    worker.work = _raise(RuntimeError("at /home/somebody/secret.py"))
+    with caplog.at_level(logging.ERROR, "lorikeet"):
+        error = submit(worker, plan).error
+    assert (error.code, str(error)) == ("INTERNAL", "text_encoder failed (RuntimeError); the server's log says more")
+    assert "secret.py" in caplog.text
+    assert board.progress(plan.job).state == State.FAILED
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "state"),
+    [
+        (InvalidArgument("loras[0].path", "does not fit"), "INVALID_ARG", State.FAILED),
+        (Unavailable("full"), "UNAVAILABLE", State.FAILED),
+        (Cancelled(), "CANCELLED", State.CANCELLED),
+        (NotFound("none"), "NOT_FOUND", State.FAILED),
+        (SystemExit(1), "INTERNAL", State.FAILED),
+        (MemoryError(), "INTERNAL", State.FAILED),
+    ],
+)
+def test_each_error_has_its_code(
+    worker: Scripted, board: Board, plan: Plan, error: BaseException, code: str, state: State
+) -> None:
+    worker.work = _raise(error)
+    found = submit(worker, plan).error
+    assert found.code == code
+    assert str(found) == str(error) or not isinstance(error, StageError)
+    assert board.progress(plan.job).state == state
+
+
+def test_a_stage_works_on_after_an_error(worker: Scripted, plan: Plan) -> None:
+    worker.work = _raise(RuntimeError("once"))
+    assert isinstance(submit(worker, plan).error, Internal)
+    worker.work = dict
+    assert submit(worker, plan).tensors.keys() == {"REPORT"}
+
+
+def test_a_cancelled_job_is_not_begun(worker: Scripted, board: Board, plan: Plan) -> None:
+    worker.work = _raise(AssertionError("begun"))
+    board.cancel(plan.job)
+    assert isinstance(submit(worker, plan).error, Cancelled)
+
+
+def test_a_draining_server_begins_nothing(worker: Scripted, board: Board, plan: Plan) -> None:
+    worker.work = _raise(AssertionError("begun"))
+    board.drain()
+    assert isinstance(submit(worker, plan).error, Unavailable)
+
+
+def test_what_waits_when_a_stage_closes_is_answered(worker: Scripted, plan: Plan) -> None:
+    begun, go = threading.Event(), threading.Event()
+
+    def work() -> dict[str, Array]:
+        begun.set()
+        assert go.wait(10)
+        return {}
+
+    worker.work = work
+    answers = [submit(worker, plan) for _ in range(3)]
+    assert begun.wait(10)
+    closing = threading.Thread(target=worker.close)
+    closing.start()
+    while not worker.desk.closed:
+        closing.join(0.01)
+    go.set()
+    closing.join()
+    assert answers[0].tensors.keys() == {"REPORT"}
+    assert all(isinstance(answer.error, Unavailable) for answer in answers[1:])
+
+
+def test_a_plan_that_cannot_be_read_is_an_error_too(worker: Scripted) -> None:
+    call, answer = make_call({"PLAN": text_tensor("{}")})
+    worker.submit(call)
+    assert isinstance(answer.error, Internal)
