@@ -6,6 +6,8 @@ VENV ?= .venv
 TOOLS ?= .tools
 export VENV
 export LORIKEET_TOOLS := $(abspath $(TOOLS))
+# OpenMP threads of several processes on one machine: see runtime/supervisor/server.py
+export OMP_WAIT_POLICY ?= passive
 # Triton's stubs find the environment through the first python3 on PATH
 export PATH := $(abspath $(VENV))/bin:$(PATH)
 PY := $(VENV)/bin/python

@@ -84,15 +84,25 @@ class TorchEngine:
         return {name: _float32(value) for name, value in self._network(**taken).items()}
 
     def _load(self, weights: WeightSet) -> Weights:
-        """The base, copied: a mapped file that somebody overwrites would change the weights, or end the process."""
-        tensors = {}
+        """The base, copied: a mapped file that somebody overwrites would change the weights, or end the process.
+
+        A tensor that the network has no place for is an error too: the configuration leaves out what the weights
+        were made with. (The other half of a VAE is none of this one's.)
+        """
+        tensors, strangers = {}, []
+        roots = {name.partition(".")[0] for name in self._parameters}
         for name, tensor in base_tensors(weights.base):
+            if name not in self._parameters and (self._graph.kind == "unet" or name.partition(".")[0] in roots):
+                strangers.append(name)
             if name in self._parameters:
                 shape = self._parameters[name][2]
                 # A 1x1 convolution and a linear layer are the same weight: old VAEs store one for the other.
                 if _core(tensor.shape) != _core(shape):
                     raise WeightsError(f"{weights.base.name}: {name} is {list(tensor.shape)}, not {list(shape)}")
                 tensors[name] = self._place(tensor.reshape(shape))
+        if strangers:
+            listed = ", ".join(strangers[:_LISTED])
+            raise WeightsError(f"{weights.base.name}: its configuration has no place for {len(strangers)}: {listed}")
         if missing := sorted(self._parameters.keys() - tensors.keys()):
             listed = ", ".join(missing[:_LISTED])
             raise WeightsError(f"{weights.base.name} lacks {len(missing)} of its tensors: {listed}")

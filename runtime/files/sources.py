@@ -21,6 +21,7 @@ from runtime.settings import Settings
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
 _REVALIDATE_SECONDS = 300
+_WAIT_SECONDS = 0.5  # how often one that waits for another's download asks whether to stop
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ class Sources:
                 raise InvalidArgument(field, f"larger than {limit} bytes")
             return self._store.put([sent], request.pins, ".safetensors")
         if "://" in value:
-            with self._alone(value), _naming(field, value):
+            with self._alone(value, request), _naming(field, value):
                 return self._downloaded(value, self._limits(limit, request), request.pins)
         path = self._local(field, value)
         if path is not None:
@@ -89,7 +90,7 @@ class Sources:
                 raise InvalidArgument(field, f"{_short(value)} is not a file")
             return self._store.digest_local(path)
         if _HUB_ID.fullmatch(value):
-            with self._alone(value), _naming(field, value):
+            with self._alone(value, request), _naming(field, value):
                 return self._store.digest_local(hub_lora(value, limit))
         raise InvalidArgument(field, _no_source(value))
 
@@ -102,7 +103,7 @@ class Sources:
                 raise InvalidArgument(field, f"{_short(value)} is not a diffusers-format folder")
             return Folder(path, next(root for root in self._settings.local_paths if path.is_relative_to(root)))
         if _HUB_ID.fullmatch(value):
-            with self._alone(value), _naming(field, value):
+            with self._alone(value, request), _naming(field, value):
                 return Folder(hub_folder(value, int(self._settings.max_file_bytes)), hub_cache())
         if "://" in value or value.startswith(("tensor:", "data:")):
             raise InvalidArgument(field, "single-file checkpoints are not available yet: give a folder or a Hub id")
@@ -146,14 +147,18 @@ class Sources:
         return Limits(most, self._settings.fetch_seconds, request.stop)
 
     @contextmanager
-    def _alone(self, name: str) -> Iterator[None]:
-        """One download of a name at a time; whoever waited finds it in the store."""
+    def _alone(self, name: str, request: Request) -> Iterator[None]:
+        """One download of a name at a time; whoever waited finds it in the store. A cancelled one waits no longer."""
         with self._guard:
             lock, users = self._locks.get(name, (threading.Lock(), 0))
             self._locks[name] = (lock, users + 1)
         try:
-            with lock:
+            while not lock.acquire(timeout=_WAIT_SECONDS):
+                request.stop()
+            try:
                 yield
+            finally:
+                lock.release()
         finally:
             with self._guard:
                 lock, users = self._locks.pop(name)
