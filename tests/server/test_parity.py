@@ -96,14 +96,19 @@ TABLE: dict[str, tuple[Change, ...]] = {
 
 @pytest.mark.parametrize("kind", ["sd15", "sdxl"])
 @pytest.mark.parametrize("name", TABLE)
-def test_latents_equal_those_of_diffusers(client: Client, tiny: Path, kind: str, name: str) -> None:
+def test_latents_equal_those_of_diffusers(
+    client: Client, tiny: Path, kind: str, name: str, record_property: Callable[[str, object], None]
+) -> None:
+    """The figure of each row is in the report that `make test ARGS=--junitxml=out/tests.xml` writes."""
     *earlier, last = TABLE[name]
     before = base(tiny, kind)
     for change in earlier:
         before = change(before)
     request = last(before)
     expected = expect(request)
-    assert relative_error(generate(client, request), expected) < TOLERANCE
+    error = relative_error(generate(client, request), expected)
+    record_property("relative_error", error)
+    assert error < TOLERANCE
     assert moves(expect(before), expected), f"{name} does not move the reference: its row proves nothing"
 
 
