@@ -146,8 +146,6 @@ class WorkerStage(ABC):
             outputs = self.process(plan, call)
             self.desk.report(plan.job, State.DONE)
             call.timings[self.name] = time.monotonic() - begun
-            call.reply(
-                outputs if "RESPONSE" in outputs else outputs | {"REPORT": json_tensor({"timings": call.timings})}
-            )
+            call.reply(outputs | {"REPORT": json_tensor({"timings": call.timings})})
         except BaseException as error:
             self.desk.fail(plan.job, call, error)
