@@ -1,0 +1,1 @@
+"""The demo model: a small latent diffusion model, trained from scratch on pictures that this package draws."""

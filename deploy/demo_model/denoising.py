@@ -1,0 +1,45 @@
+"""The UNet with its text encoder, as one module to train."""
+
+from __future__ import annotations
+
+import torch
+from diffusers.models.attention_processor import AttnProcessor
+
+from deploy.demo_model.networks import make_scheduler, make_text_encoder, make_unet
+
+
+class Denoiser(torch.nn.Module):
+    """From noisy latents, times and tokens to v; both networks learn together. `scale`, 0 until it is known, is
+    the autoencoder's scaling factor: set once, since the UNet learns to live with it."""
+
+    scale: torch.Tensor
+    kept: torch.Tensor  # of the signal's power at each time
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.unet = make_unet()
+        self.text_encoder = make_text_encoder()
+        scheduler = make_scheduler()
+        self.times: int = scheduler.config.num_train_timesteps
+        self.register_buffer("scale", torch.zeros(()))
+        self.register_buffer("kept", scheduler.alphas_cumprod, persistent=False)
+        # Torch's fused attention is several times slower than two products where heads are this narrow.
+        self.unet.set_attn_processor(AttnProcessor())
+        self.text_encoder.set_attn_implementation("eager")
+
+    def forward(self, noisy: torch.Tensor, times: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+        """The predicted v, of the shape of `noisy` [n, 4, 16, 16]."""
+        states = self.text_encoder(tokens).last_hidden_state
+        predicted: torch.Tensor = self.unet(noisy, times, states).sample
+        return predicted
+
+    def loss(self, latents: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+        """The mean square error of v at one random time for each of the unscaled `latents`."""
+        latents = latents * self.scale
+        times = torch.randint(0, self.times, (len(latents),), device=latents.device)
+        noise = torch.randn_like(latents)
+        kept = self.kept[times][:, None, None, None]
+        noisy = kept.sqrt() * latents + (1 - kept).sqrt() * noise
+        target = kept.sqrt() * noise - (1 - kept).sqrt() * latents
+        error: torch.Tensor = self(noisy, times, tokens).float() - target
+        return error.square().mean()

@@ -1,0 +1,45 @@
+"""Write the trained model as a checkpoint to commit: `python -m deploy.demo_model.publish checkpoint`, then `loras`."""
+
+from __future__ import annotations
+
+import typer
+from diffusers import StableDiffusionPipeline
+
+from deploy.demo_model.lessons import LESSONS
+from deploy.demo_model.lora_training import write_lora
+from deploy.demo_model.networks import make_scheduler
+from deploy.demo_model.paths import CHECKPOINT, LORAS
+from deploy.demo_model.tokenizer import make_tokenizer, save_tokenizer
+from deploy.demo_model.trained import trained_denoiser, trained_vae
+
+app = typer.Typer(add_completion=False, no_args_is_help=True)
+
+
+@app.command()
+def checkpoint() -> None:
+    """Write the averages of the runs `vae` and `unet` to `CHECKPOINT`, in float16."""
+    vae, denoiser = trained_vae(), trained_denoiser()
+    vae.register_to_config(scaling_factor=float(denoiser.scale))
+    pipeline = StableDiffusionPipeline(
+        vae=vae.half(),
+        text_encoder=denoiser.text_encoder.half(),
+        tokenizer=make_tokenizer(),
+        unet=denoiser.unet.half(),
+        scheduler=make_scheduler(),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    pipeline.save_pretrained(CHECKPOINT)
+    save_tokenizer(CHECKPOINT / "tokenizer")
+
+
+@app.command()
+def loras() -> None:
+    """Write the averages of the LoRAs' runs to `LORAS`, in float16."""
+    for lesson in LESSONS.values():
+        write_lora(lesson, LORAS / f"{lesson.name}.safetensors")
+
+
+if __name__ == "__main__":
+    app()

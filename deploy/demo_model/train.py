@@ -1,0 +1,40 @@
+"""Train a part of the demo model: `python -m deploy.demo_model.train vae --minutes 60`. Goes on where it stopped."""
+
+from __future__ import annotations
+
+import torch
+import typer
+
+from deploy.demo_model.lora_training import train_lora
+from deploy.demo_model.unet_training import train_unet
+from deploy.demo_model.vae_training import train_vae
+
+app = typer.Typer(add_completion=False, no_args_is_help=True)
+
+
+@app.callback()
+def main(threads: int = typer.Option(2, help="CPU threads; where other work runs beside, 1 is faster than 2.")) -> None:
+    """Each command trains up to a total of minutes, earlier sessions included, and saves as it goes."""
+    torch.set_num_threads(threads)
+
+
+@app.command()
+def vae(minutes: float = 60.0, peak_rate: float = 1.5e-3) -> None:
+    """Train the autoencoder."""
+    train_vae(minutes, peak_rate)
+
+
+@app.command()
+def unet(minutes: float = 120.0, peak_rate: float = 1e-3, pool: int = 20000) -> None:
+    """Train the UNet and the text encoder on `pool` scenes; the autoencoder must be trained, and then stay as it is."""
+    train_unet(minutes, peak_rate, pool)
+
+
+@app.command()
+def lora(name: str, minutes: float = 6.0, peak_rate: float = 1e-3) -> None:
+    """Train the LoRA NAME: sepia, halftone or lorikeet. The UNet must be trained, and then stay as it is."""
+    train_lora(name, minutes, peak_rate)
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,83 @@
+"""The loop that every training run shares: time budget, learning rate, averaging, saving, progress."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from deploy.demo_model.training_state import TrainingState
+
+WARM_UP_STEPS = 100
+SAVE_EVERY_S = 240.0
+REPORT_EVERY_S = 30.0
+LONGEST_STEP_S = 20.0  # a longer one was suspended, and that is no training
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How long (`minutes` in all, those of earlier sessions included), in what batches, how fast a run learns."""
+
+    minutes: float
+    batch: int
+    peak_rate: float
+    decay: float = 0.998
+
+
+def device() -> torch.device:
+    """Where training runs: a GPU where there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def train(
+    state: TrainingState[Any],
+    settings: Settings,
+    loss_of: Callable[[int], torch.Tensor],
+    preview: Callable[[], None],
+) -> None:
+    """Train until `settings.minutes` are used up; `loss_of(n)` is the loss of `n` new samples.
+
+    The state is saved and `preview` called every `SAVE_EVERY_S` seconds and at the end."""
+    stepped = reported = saved = time.monotonic()
+    losses, samples = [], 0
+    while state.seconds < settings.minutes * 60:
+        for group in state.optimizer.param_groups:
+            group["lr"] = _rate(state, settings)
+        with torch.autocast(device().type, torch.bfloat16):
+            loss = loss_of(settings.batch)
+        state.optimizer.zero_grad(set_to_none=True)
+        torch.autograd.backward(loss)
+        torch.nn.utils.clip_grad_norm_(state.module.parameters(), 1.0)
+        state.optimizer.step()
+        state.steps += 1
+        state.samples += settings.batch
+        state.follow(settings.decay)
+        losses.append(loss.item())
+        samples += settings.batch
+        now = time.monotonic()
+        state.seconds += min(now - stepped, LONGEST_STEP_S)
+        stepped = now
+        if now - reported > REPORT_EVERY_S:
+            print(_progress(state, sum(losses) / len(losses), samples / (now - reported)), flush=True)
+            reported, losses, samples = now, [], 0
+        if now - saved > SAVE_EVERY_S:
+            state.save()
+            preview()
+            saved = now
+    state.save()
+    preview()
+
+
+def _rate(state: TrainingState[Any], settings: Settings) -> float:
+    """A short warm-up, then half a cosine over the whole of the time."""
+    progress = min(1.0, state.seconds / (settings.minutes * 60))
+    cosine = 0.02 + 0.98 * (1 + math.cos(math.pi * progress)) / 2
+    return settings.peak_rate * min(1.0, (state.steps + 1) / WARM_UP_STEPS) * cosine
+
+
+def _progress(state: TrainingState[Any], loss: float, speed: float) -> str:
+    return f"{state.seconds / 60:6.1f} min  step {state.steps}  loss {loss:.4f}  {speed:.1f} samples/s"

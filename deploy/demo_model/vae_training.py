@@ -1,0 +1,86 @@
+"""Training of the autoencoder."""
+
+from __future__ import annotations
+
+from random import Random
+
+import torch
+from PIL import Image
+from torch.nn.functional import avg_pool2d
+
+from deploy.demo_model.canvas import SIDE
+from deploy.demo_model.paths import TRAINING
+from deploy.demo_model.pictures import save_grid, to_pictures, to_pixels
+from deploy.demo_model.sampling import random_scene, training_scenes
+from deploy.demo_model.scene import draw
+from deploy.demo_model.styles import STYLES
+from deploy.demo_model.things import SUBJECT
+from deploy.demo_model.trained import trained_vae
+from deploy.demo_model.training_loop import Settings, device, train
+from deploy.demo_model.training_state import resume
+
+KL_WEIGHT = 5e-4
+SQUARE_WEIGHT = 1.0
+COLOUR_WEIGHT = 0.5  # how much the first three latents are drawn to the mean colour of their cell: a short way to start
+CROPS_UNTIL = 0.6  # of the time: many quick steps on parts of pictures, then whole ones, as the norms see them in use
+CROP = 64
+STYLED_SHARE = 0.1  # of each style; the LoRAs change only the UNet, so the autoencoder knows what they will ask for
+SUBJECT_SHARE = 0.04
+
+
+def train_vae(minutes: float, peak_rate: float) -> None:
+    """Train the run `vae` up to `minutes` in all."""
+    torch.manual_seed(0)
+    vae = trained_vae().to(device(), memory_format=torch.channels_last)
+    state = resume("vae", vae)
+    pictures = _Pictures(seed=state.steps)
+    shown = _Pictures(seed=-1).next(16, SIDE)
+
+    def loss_of(count: int) -> torch.Tensor:
+        crop = CROP if state.seconds < CROPS_UNTIL * minutes * 60 else SIDE
+        pixels = pictures.next(count, crop)
+        posterior = vae.encode(pixels).latent_dist
+        difference = (vae.decode(posterior.sample()).sample - pixels).float()
+        kl = posterior.kl().mean() / posterior.mean[0].numel()
+        colour = posterior.mean[:, :3].float() - avg_pool2d(pixels, 8)
+        loss: torch.Tensor = (
+            difference.abs().mean()
+            + SQUARE_WEIGHT * difference.square().mean()
+            + COLOUR_WEIGHT * colour.square().mean()
+            + KL_WEIGHT * kl
+        )
+        return loss
+
+    def preview() -> None:
+        with torch.no_grad():
+            again = state.average.decode(state.average.encode(shown).latent_dist.mode()).sample
+        error = (again.clamp(-1, 1) - shown).square().mean(dim=(1, 2, 3)) / 4
+        print(f"PSNR {(-10 * error.log10()).mean():.1f} dB", flush=True)
+        save_grid(to_pictures(torch.cat([shown, again])), 8, TRAINING / "vae.png")
+
+    train(state, Settings(minutes, batch=6, peak_rate=peak_rate, decay=0.99), loss_of, preview)
+
+
+class _Pictures:
+    """Endless pictures of everything that the autoencoder must know."""
+
+    def __init__(self, seed: int) -> None:
+        self._random = Random(seed)
+        self._scenes = training_scenes(seed)
+
+    def next(self, count: int, side: int) -> torch.Tensor:
+        """Parts of `count` pictures, `side` pixels wide; patterns keep their place in the cells of the latents."""
+        pixels = to_pixels([self._part(self._picture(), side) for _ in range(count)])
+        return pixels.to(device(), memory_format=torch.channels_last)
+
+    def _part(self, picture: Image.Image, side: int) -> Image.Image:
+        left, top = (8 * self._random.randint(0, (SIDE - side) // 8) for _ in range(2))
+        return picture.crop((left, top, left + side, top + side))
+
+    def _picture(self) -> Image.Image:
+        is_subject = self._random.random() < SUBJECT_SHARE
+        picture = draw(random_scene(self._random, alone=True, kind=SUBJECT) if is_subject else next(self._scenes))
+        for style in STYLES.values():
+            if self._random.random() < STYLED_SHARE:
+                picture = style(picture)
+        return picture
