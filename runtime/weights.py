@@ -58,11 +58,11 @@ class WeightSet:
         return weight
 
 
-def base_tensors(component: Component, names: set[str] | None = None) -> Iterator[tuple[str, torch.Tensor]]:
-    """(canonical name, tensor) of a component's files, all or those named; mapped from the file, not copied."""
+def base_tensors(component: Component) -> Iterator[tuple[str, torch.Tensor]]:
+    """(canonical name, tensor) of a component's files; mapped from the file, not copied."""
     for weight_file in component.files:
         with safe_open(weight_file.path, framework="pt") as file:
             for name in file.keys():  # noqa: SIM118 (not a dict)
                 canonical = canonical_name(component.name, name)
-                if canonical is not None and (names is None or canonical in names):
+                if canonical is not None:
                     yield canonical, file.get_tensor(name)
