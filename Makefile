@@ -1,6 +1,6 @@
 # Each verb makes what it needs first; a second call makes nothing again.
 .DEFAULT_GOAL := help
-.PHONY: help setup venv demo serve test test-unit lint lock readme clean
+.PHONY: help setup venv demo gallery serve test test-unit lint lock readme clean
 
 VENV ?= .venv
 TOOLS ?= .tools
@@ -27,8 +27,10 @@ demo: setup ## one picture through a real server: IMAGE=in.png PROMPT="..." MODE
 	@$(PY) -m deploy.demo $${IMAGE:+--image "$$IMAGE"} $${PROMPT:+--prompt "$$PROMPT"} \
 	    $${MODEL:+--model "$$MODEL"} $${LORA:+--lora "$$LORA"} $${OUT:+--out "$$OUT"}
 
+gallery: setup ## the README's pictures, painted anew by a server of its own, or by SERVER=grpc://host:port
+	@$(PY) -m deploy.gallery $${SERVER:+--server "$$SERVER"}
+
 serve: setup ## the server, supervised, until Ctrl-C
-	@$(PY) -m tests.tiny $(TOOLS)/tiny
 	@exec $(PY) -m runtime.supervisor
 
 test: setup ## all tests: units, then a real server, then whole journeys

@@ -11,15 +11,17 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
+from deploy.demo_model.paths import CHECKPOINT, LORAS, WEIGHTS
+from deploy.demo_model.scene import Scene, Thing, draw
 from deploy.local_server import LocalServer, ServerFailed
-from deploy.scene import draw_scene
+from deploy.sheet import Row, sheet
 from lorikeet import Client, LorikeetError, Result
 from lorikeet.cli import parse_lora
 from lorikeet.progress import ProgressBar
-from runtime.settings import demo_folder
-from tests.tiny import write_all
 
-TINY = demo_folder()
+SCENE = Scene("meadow", "", (Thing("house", "white", "large"),))
+PROMPT = "a large lorikeet on a meadow"
+STYLED = {"lorikeet": 1.0, "sepia": 0.4}  # the demo model's LoRAs and their scales
 console = Console(highlight=False)
 
 
@@ -37,7 +39,7 @@ def main() -> int:
     picture = result.images[0]
     written = [arguments.out / "demo.png", arguments.out / "demo_before_after.png"]
     picture.save(written[0])
-    _side_by_side(before, picture).save(written[1])
+    sheet([Row("", [("before", before), ("after", picture)])]).save(written[1])
     _report(result, time.monotonic() - begun)
     for path in written:
         console.print(f"wrote {path}", soft_wrap=True)
@@ -47,39 +49,35 @@ def main() -> int:
 def run(arguments: argparse.Namespace) -> tuple[Result, Image.Image]:
     """Start a server, send the request, stop the server: the result, and the picture that was sent."""
     arguments.out.mkdir(parents=True, exist_ok=True)
-    write_all(TINY)
-    before = Image.open(arguments.image).convert("RGB") if arguments.image else draw_scene()
-    model = arguments.model or str(TINY / "sd15")
-    loras = [parse_lora(text) for text in arguments.lora.split(",")] if arguments.lora else _tiny_loras()
-    allowed = [str(TINY)] + ([str(Path(model).resolve())] if Path(model).is_dir() else [])
-    server = LocalServer(arguments.out / "server.log", {"local_paths": ":".join(allowed)}, _tell)
+    before = Image.open(arguments.image).convert("RGB") if arguments.image else draw(SCENE)
+    model = Path(arguments.model).resolve() if Path(arguments.model).is_dir() else arguments.model
+    allowed = [WEIGHTS, *([model] if isinstance(model, Path) else [])]
+    server = LocalServer(arguments.out / "server.log", {"local_paths": ":".join(map(str, allowed))}, _tell)
     with server, Client(server.grpc) as client, ProgressBar(console) as bar:
         result = client.image_to_image(
-            model_name=str(Path(model).resolve()) if Path(model).is_dir() else model,
+            model_name=str(model),
             prompt=arguments.prompt,
             image=before,
-            loras=loras,
-            noise_strength=0.6,
+            loras=_loras(arguments),
+            noise_strength=0.8,
+            guidance_scale=4.0,
             seed=1,
             on_progress=bar.show,
         )
         return result, before
 
 
-def _tiny_loras() -> list[dict[str, object]]:
-    folder = TINY / "loras" / "sd15"
-    return [{"path": str(folder / f"{name}.safetensors"), "scale": 0.7} for name in ("peft", "kohya")]
+def _loras(arguments: argparse.Namespace) -> list[dict[str, object]]:
+    """Those asked for, else two of the demo model's own; another model gets none."""
+    if arguments.lora:
+        return [parse_lora(text) for text in arguments.lora.split(",")]
+    if Path(arguments.model) != CHECKPOINT:
+        return []
+    return [{"path": str(LORAS / f"{name}.safetensors"), "scale": scale} for name, scale in STYLED.items()]
 
 
 def _tell(line: str) -> None:
     console.print(f"server: {line}", style="dim")
-
-
-def _side_by_side(left: Image.Image, right: Image.Image) -> Image.Image:
-    both = Image.new("RGB", (left.width + right.width + 8, max(left.height, right.height)), "white")
-    both.paste(left, (0, 0))
-    both.paste(right, (left.width + 8, 0))
-    return both
 
 
 def _report(result: Result, total: float) -> None:
@@ -93,9 +91,9 @@ def _report(result: Result, total: float) -> None:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="make demo", description=__doc__)
     parser.add_argument("--image", help="picture to start from (a drawn scene)")
-    parser.add_argument("--prompt", default="a red fish under the sun", help="what the result should show")
-    parser.add_argument("--model", help="diffusers-format folder or Hub id (a tiny checkpoint with random weights)")
-    parser.add_argument("--lora", help="LoRA files, PATH or PATH:SCALE, comma-separated (two tiny ones)")
+    parser.add_argument("--prompt", default=PROMPT, help="what the result should show")
+    parser.add_argument("--model", default=str(CHECKPOINT), help="diffusers-format folder or Hub id (the demo model)")
+    parser.add_argument("--lora", help="LoRA files, PATH or PATH:SCALE, comma-separated (two of the demo model's)")
     parser.add_argument("--out", type=Path, default=Path("out"), help="folder for the pictures and the server's log")
     return parser.parse_args()
 

@@ -28,7 +28,7 @@ def _default(name: str, value: Any) -> str:
         return "the demo's"
     if isinstance(value, ByteSize):
         return f"`{value.human_readable(separator='')}`"
-    return "none" if value == () else f"`{value}`"
+    return "none" if value in ((), None) else f"`{value}`"
 
 
 def rendered(text: str) -> str:

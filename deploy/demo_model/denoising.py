@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from diffusers.models.attention_processor import AttnProcessor
 
+from deploy.demo_model.diffusion_loss import v_loss
 from deploy.demo_model.networks import make_scheduler, make_text_encoder, make_unet
 
 
@@ -20,7 +21,6 @@ class Denoiser(torch.nn.Module):
         self.unet = make_unet()
         self.text_encoder = make_text_encoder()
         scheduler = make_scheduler()
-        self.times: int = scheduler.config.num_train_timesteps
         self.register_buffer("scale", torch.zeros(()))
         self.register_buffer("kept", scheduler.alphas_cumprod, persistent=False)
         # Torch's fused attention is several times slower than two products where heads are this narrow.
@@ -35,11 +35,4 @@ class Denoiser(torch.nn.Module):
 
     def loss(self, latents: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
         """The mean square error of v at one random time for each of the unscaled `latents`."""
-        latents = latents * self.scale
-        times = torch.randint(0, self.times, (len(latents),), device=latents.device)
-        noise = torch.randn_like(latents)
-        kept = self.kept[times][:, None, None, None]
-        noisy = kept.sqrt() * latents + (1 - kept).sqrt() * noise
-        target = kept.sqrt() * noise - (1 - kept).sqrt() * latents
-        error: torch.Tensor = self(noisy, times, tokens).float() - target
-        return error.square().mean()
+        return v_loss(latents * self.scale, self.kept, lambda noisy, times: self(noisy, times, tokens))

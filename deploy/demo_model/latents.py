@@ -11,6 +11,7 @@ import torch
 from diffusers import AutoencoderKL
 from PIL import Image
 
+from deploy.demo_model import workers
 from deploy.demo_model.captions import caption
 from deploy.demo_model.paths import TRAINING
 from deploy.demo_model.pictures import to_pixels
@@ -55,9 +56,18 @@ def encode(vae: AutoencoderKL, pictures: Iterable[Image.Image]) -> torch.Tensor:
 
 
 def training_pool(vae: AutoencoderKL, count: int) -> Pool:
-    """The pool of the first `count` training scenes; made once, kept in `TRAINING`."""
+    """The pool of the first `count` training scenes; made once, by the first worker, and kept in `TRAINING`."""
     scenes = list(islice(training_scenes(0), count))
     path = TRAINING / f"latents-{count}.pt"
-    if not path.exists():
-        torch.save(encode(vae, map(draw, scenes)), path)
+    if not path.exists() and workers.rank() == 0:
+        part = path.with_suffix(".part")
+        torch.save(encode(vae, map(draw, scenes)), part)
+        part.replace(path)
+    workers.wait()
     return Pool(scenes, torch.load(path, weights_only=True))
+
+
+def forget_latents() -> None:
+    """Remove the latents that an older autoencoder made."""
+    for path in TRAINING.glob("latents-*.pt"):
+        path.unlink(missing_ok=True)

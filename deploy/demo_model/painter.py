@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,10 +51,10 @@ class Painter:
         }
         with torch.no_grad(), torch.autocast(self.unet.device.type, torch.bfloat16):
             if before is None:
-                painted = self._pipeline(StableDiffusionPipeline)(**options, num_inference_steps=steps)
+                painted = self.pipeline(StableDiffusionPipeline)(**options, num_inference_steps=steps)
             else:
                 scheduled = int(steps / strength)
-                painted = self._pipeline(StableDiffusionImg2ImgPipeline)(
+                painted = self.pipeline(StableDiffusionImg2ImgPipeline)(
                     **options,
                     image=list(before),
                     num_inference_steps=scheduled,
@@ -64,22 +65,24 @@ class Painter:
 
     def wear(self, loras: Mapping[Path, float]) -> None:
         """Paint with `loras` from now on, files with their scales, and with no others."""
-        pipeline = self._pipeline(StableDiffusionPipeline)
+        pipeline = self.pipeline(StableDiffusionPipeline)
         for path in loras:
             if path.stem not in getattr(self.unet, "peft_config", {}):
                 pipeline.load_lora_weights(path.parent, weight_name=path.name, adapter_name=path.stem)
         pipeline.set_adapters([path.stem for path in loras], list(loras.values()))
 
-    def _pipeline(self, kind: Any) -> Any:
+    def pipeline(self, kind: Any = StableDiffusionPipeline, **parts: Any) -> Any:
+        """A pipeline of `kind` with these networks, a tokenizer of its own, and `parts` of the caller's."""
         pipeline = kind(
             vae=self.vae,
             text_encoder=self.text_encoder,
-            tokenizer=make_tokenizer(),
+            tokenizer=copy.deepcopy(make_tokenizer()),  # an embedding adds its tokens
             unet=self.unet,
             scheduler=make_scheduler(),
             safety_checker=None,
             feature_extractor=None,
             requires_safety_checker=False,
+            **parts,
         )
         pipeline.set_progress_bar_config(disable=True)
         return pipeline

@@ -8,7 +8,7 @@ from transformers import CLIPTextModel
 
 from deploy.demo_model.denoising import Denoiser
 from deploy.demo_model.networks import make_vae
-from deploy.demo_model.paths import CHECKPOINT
+from deploy.demo_model.paths import CHECKPOINT, TRAINING
 from deploy.demo_model.training_state import load_average
 
 
@@ -17,7 +17,15 @@ def trained_vae() -> AutoencoderKL:
     vae = make_vae()
     if not load_average("vae", vae) and CHECKPOINT.exists():
         vae.load_state_dict(AutoencoderKL.from_pretrained(CHECKPOINT / "vae").state_dict())
+    load_average("decoder", vae)
     return vae
+
+
+def load_run(name: str, module: torch.nn.Module) -> None:
+    """Give `module` the averaged weights of the run `name`. FileNotFoundError where there is none: nothing untrained
+    is published."""
+    if not load_average(name, module):
+        raise FileNotFoundError(f"the run {name} has no state in {TRAINING}: train it first")
 
 
 def trained_denoiser() -> Denoiser:

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from deploy.demo_model import workers
 from deploy.demo_model.training_state import TrainingState
 
 WARM_UP_STEPS = 100
@@ -41,8 +42,10 @@ def train(
 ) -> None:
     """Train until `settings.minutes` are used up; `loss_of(n)` is the loss of `n` new samples.
 
-    The state is saved and `preview` called every `SAVE_EVERY_S` seconds and at the end."""
+    The state is saved and `preview` called every `SAVE_EVERY_S` seconds and at the end, by the first of the workers."""
+    workers.share(state.module)
     stepped = reported = saved = time.monotonic()
+    trained = [parameter for parameter in state.module.parameters() if parameter.requires_grad]
     losses, samples = [], 0
     while state.seconds < settings.minutes * 60:
         for group in state.optimizer.param_groups:
@@ -51,25 +54,27 @@ def train(
             loss = loss_of(settings.batch)
         state.optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
-        torch.nn.utils.clip_grad_norm_(state.module.parameters(), 1.0)
+        state.seconds = workers.average(trained, state.seconds)
+        torch.nn.utils.clip_grad_norm_(trained, 1.0)
         state.optimizer.step()
         state.steps += 1
-        state.samples += settings.batch
+        state.samples += settings.batch * workers.count()
         state.follow(settings.decay)
         losses.append(loss.item())
-        samples += settings.batch
+        samples += settings.batch * workers.count()
         now = time.monotonic()
         state.seconds += min(now - stepped, LONGEST_STEP_S)
         stepped = now
-        if now - reported > REPORT_EVERY_S:
+        if workers.rank() == 0 and now - reported > REPORT_EVERY_S:
             print(_progress(state, sum(losses) / len(losses), samples / (now - reported)), flush=True)
             reported, losses, samples = now, [], 0
-        if now - saved > SAVE_EVERY_S:
+        if workers.rank() == 0 and now - saved > SAVE_EVERY_S:
             state.save()
             preview()
             saved = now
-    state.save()
-    preview()
+    if workers.rank() == 0:
+        state.save()
+        preview()
 
 
 def _rate(state: TrainingState[Any], settings: Settings) -> float:

@@ -30,10 +30,10 @@ class TrainingState(Generic[M]):
     def follow(self, decay: float) -> None:
         """Move the average towards the weights, by 1 - `decay` once the run is old enough."""
         share = 1 - min(decay, (1 + self.steps) / (EMA_WARM_UP + self.steps))
+        pairs = zip(self.average.parameters(), self.module.parameters(), strict=True)
+        means, now = zip(*((mean, now) for mean, now in pairs if now.requires_grad), strict=True)
         with torch.no_grad():
-            for mean, now in zip(self.average.parameters(), self.module.parameters(), strict=True):
-                if now.requires_grad:
-                    mean.lerp_(now, share)
+            torch._foreach_lerp_(means, now, share)
 
     def save(self) -> None:
         """Write everything, so that a kill at any moment leaves the old or the new file whole."""
@@ -57,7 +57,7 @@ def resume(name: str, module: M, *, weight_decay: float = 0.01) -> TrainingState
     """The state of the run `name` on `module`: as last saved, or at its start."""
     TRAINING.mkdir(parents=True, exist_ok=True)
     trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(trained, lr=0.0, betas=(0.9, 0.99), weight_decay=weight_decay)
+    optimizer = torch.optim.AdamW(trained, lr=0.0, betas=(0.9, 0.99), weight_decay=weight_decay, fused=True)
     average = copy.deepcopy(module).requires_grad_(False)
     state = TrainingState(TRAINING / f"{name}.pt", module, average, optimizer)
     if state.path.exists():
@@ -79,3 +79,8 @@ def load_average(name: str, module: torch.nn.Module) -> bool:
     steps, seconds, samples = content["done"]
     print(f"{name}: trained for {seconds / 60:.0f} min, {steps} steps, {samples} samples")
     return True
+
+
+def forget(name: str) -> None:
+    """Remove the run `name`, if there is one."""
+    (TRAINING / f"{name}.pt").unlink(missing_ok=True)

@@ -5,10 +5,13 @@ from __future__ import annotations
 from random import Random
 
 import torch
+from diffusers import AutoencoderKL
 from PIL import Image
 from torch.nn.functional import avg_pool2d
 
+from deploy.demo_model import workers
 from deploy.demo_model.canvas import SIDE
+from deploy.demo_model.latents import forget_latents
 from deploy.demo_model.paths import TRAINING
 from deploy.demo_model.pictures import save_grid, to_pictures, to_pixels
 from deploy.demo_model.sampling import random_scene, training_scenes
@@ -17,11 +20,12 @@ from deploy.demo_model.styles import STYLES
 from deploy.demo_model.things import SUBJECT
 from deploy.demo_model.trained import trained_vae
 from deploy.demo_model.training_loop import Settings, device, train
-from deploy.demo_model.training_state import resume
+from deploy.demo_model.training_state import forget, resume
 
 KL_WEIGHT = 5e-4
 SQUARE_WEIGHT = 1.0
-COLOUR_WEIGHT = 0.5  # how much the first three latents are drawn to the mean colour of their cell: a short way to start
+COLOUR_WEIGHT = 0.5  # how much the first three latents are drawn to the mean colour of their cell: a short way to
+# start, that fades out
 CROPS_UNTIL = 0.6  # of the time: many quick steps on parts of pictures, then whole ones, as the norms see them in use
 CROP = 64
 STYLED_SHARE = 0.1  # of each style; the LoRAs change only the UNet, so the autoencoder knows what they will ask for
@@ -29,15 +33,30 @@ SUBJECT_SHARE = 0.04
 
 
 def train_vae(minutes: float, peak_rate: float) -> None:
-    """Train the run `vae` up to `minutes` in all."""
-    torch.manual_seed(0)
-    vae = trained_vae().to(device(), memory_format=torch.channels_last)
-    state = resume("vae", vae)
-    pictures = _Pictures(seed=state.steps)
+    """Train the run `vae` up to `minutes` in all. What was learned from its latents so far is to be learned anew."""
+    forget_latents()
+    forget("decoder")
+    _train("vae", trained_vae(), minutes, peak_rate)
+
+
+def train_decoder(minutes: float, peak_rate: float) -> None:
+    """Train the run `decoder` up to `minutes` in all: the decoder alone, so that the latents stay as they are."""
+    vae = trained_vae()
+    for part in (vae.encoder, vae.quant_conv):
+        part.requires_grad_(False)
+    _train("decoder", vae, minutes, peak_rate)
+
+
+def _train(run: str, vae: AutoencoderKL, minutes: float, peak_rate: float) -> None:
+    vae.to(device(), memory_format=torch.channels_last)
+    state = resume(run, vae)
+    torch.manual_seed(workers.seed_of(state.steps))
+    pictures = _Pictures(workers.seed_of(state.steps))
     shown = _Pictures(seed=-1).next(16, SIDE)
 
     def loss_of(count: int) -> torch.Tensor:
-        crop = CROP if state.seconds < CROPS_UNTIL * minutes * 60 else SIDE
+        done = state.seconds / (minutes * 60)
+        crop = CROP if done < CROPS_UNTIL else SIDE
         pixels = pictures.next(count, crop)
         posterior = vae.encode(pixels).latent_dist
         difference = (vae.decode(posterior.sample()).sample - pixels).float()
@@ -46,7 +65,7 @@ def train_vae(minutes: float, peak_rate: float) -> None:
         loss: torch.Tensor = (
             difference.abs().mean()
             + SQUARE_WEIGHT * difference.square().mean()
-            + COLOUR_WEIGHT * colour.square().mean()
+            + COLOUR_WEIGHT * (1 - done) * colour.square().mean()
             + KL_WEIGHT * kl
         )
         return loss
@@ -56,9 +75,9 @@ def train_vae(minutes: float, peak_rate: float) -> None:
             again = state.average.decode(state.average.encode(shown).latent_dist.mode()).sample
         error = (again.clamp(-1, 1) - shown).square().mean(dim=(1, 2, 3)) / 4
         print(f"PSNR {(-10 * error.log10()).mean():.1f} dB", flush=True)
-        save_grid(to_pictures(torch.cat([shown, again])), 8, TRAINING / "vae.png")
+        save_grid(to_pictures(torch.cat([shown, again])), 8, TRAINING / f"{run}.png")
 
-    train(state, Settings(minutes, batch=6, peak_rate=peak_rate, decay=0.99), loss_of, preview)
+    train(state, Settings(minutes, batch=3, peak_rate=peak_rate, decay=0.995), loss_of, preview)
 
 
 class _Pictures:

@@ -22,7 +22,7 @@ def test_the_demo_ends_with_a_picture_of_the_size_of_the_input(tmp_path: Path) -
     done = make_demo(tmp_path / "out", f"IMAGE={tmp_path / 'in.png'}", 'PROMPT=a "blue" house\'s door')
     assert done.returncode == 0, done.stdout + done.stderr
     assert Image.open(tmp_path / "out" / "demo.png").size == (150, 101)
-    assert Image.open(tmp_path / "out" / "demo_before_after.png").size == (308, 101)
+    assert Image.open(tmp_path / "out" / "demo_before_after.png").size == (324, 135)
     for stage in ("prepare", "text_encoder", "vae_encoder", "denoiser", "vae_decoder", "finish", "total"):
         assert re.search(rf"{stage}\s+│\s+\d+\.\d\d", done.stdout), stage
 

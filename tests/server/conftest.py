@@ -1,4 +1,5 @@
-"""One server for the whole tier, in float32, allowed to read the tiny checkpoints and to fetch from one web server."""
+"""One server for the whole tier, in float32, that may read the tiny checkpoints and the demo model and fetch from one
+web server."""
 
 from __future__ import annotations
 
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from deploy.demo_model.paths import WEIGHTS
 from deploy.local_server import LocalServer
 from lorikeet import Client
 from tests.server.web import Web
@@ -22,7 +24,7 @@ def web(tiny: Path) -> Iterator[Web]:
 @pytest.fixture(scope="session")
 def server(tiny: Path, web: Web, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServer]:
     folder = tmp_path_factory.mktemp("server")
-    settings = {"local_paths": str(tiny), "store": str(folder / "store"), "precision": "float32"}
+    settings = {"local_paths": f"{tiny}:{WEIGHTS}", "store": str(folder / "store"), "precision": "float32"}
     settings["fetch_allow"] = web.host
     with LocalServer(folder / "server.log", settings) as running:
         yield running

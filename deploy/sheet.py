@@ -1,0 +1,49 @@
+"""Pictures laid out with captions, as one picture to look at."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from PIL import Image, ImageDraw, ImageFont
+
+GAP = 8
+LINE = 18
+FONT_SIZE = 13
+INK = (40, 40, 46)
+
+
+@dataclass(frozen=True)
+class Row:
+    """A `title` over (caption, picture) pairs; the pictures of a sheet have one size."""
+
+    title: str
+    pictures: Sequence[tuple[str, Image.Image]]
+
+
+def sheet(rows: Sequence[Row]) -> Image.Image:
+    """The rows from top to bottom on white, RGB; what is too long of a title is cut off."""
+    columns = max(len(row.pictures) for row in rows)
+    width = GAP + columns * (rows[0].pictures[0][1].width + GAP)
+    whole = Image.new("RGB", (width, GAP + sum(map(_height, rows))), "white")
+    top = GAP
+    for row in rows:
+        _lay(row, whole, top)
+        top += _height(row)
+    return whole
+
+
+def _height(row: Row) -> int:
+    return (LINE if row.title else 0) + row.pictures[0][1].height + LINE + GAP
+
+
+def _lay(row: Row, whole: Image.Image, top: int) -> None:
+    draw, font = ImageDraw.Draw(whole), ImageFont.load_default(FONT_SIZE)
+    if row.title:
+        draw.text((GAP, top), row.title, INK, font)
+        top += LINE
+    left = GAP
+    for caption, picture in row.pictures:
+        whole.paste(picture, (left, top))
+        draw.text((left, top + picture.height + 1), caption, INK, font)
+        left += picture.width + GAP

@@ -1,0 +1,41 @@
+import pytest
+import torch
+from diffusers import DDIMScheduler
+
+from deploy.demo_model.diffusion_loss import v_loss
+from deploy.demo_model.networks import make_scheduler
+
+LATENTS = torch.randn(64, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+
+
+def _noise(noisy: torch.Tensor, times: torch.Tensor, scheduler: DDIMScheduler) -> torch.Tensor:
+    kept = scheduler.alphas_cumprod[times][:, None, None, None]
+    noise: torch.Tensor = (noisy - kept.sqrt() * LATENTS) / (1 - kept).sqrt()
+    return noise
+
+
+def test_the_velocity_of_diffusers_has_no_loss() -> None:
+    scheduler = make_scheduler()
+
+    def predict(noisy: torch.Tensor, times: torch.Tensor) -> torch.Tensor:
+        noise = _noise(noisy, times, scheduler)
+        assert torch.allclose(scheduler.add_noise(LATENTS, noise, times), noisy, atol=1e-5)
+        velocity: torch.Tensor = scheduler.get_velocity(LATENTS, noise, times)
+        return velocity
+
+    assert v_loss(LATENTS, scheduler.alphas_cumprod, predict) < 1e-6
+
+
+def test_noise_as_a_prediction_has_one() -> None:
+    scheduler = make_scheduler()
+
+    loss = v_loss(LATENTS, scheduler.alphas_cumprod, lambda noisy, times: _noise(noisy, times, scheduler))
+
+    assert loss > 0.1
+
+
+def test_nothing_as_a_prediction_costs_the_power_of_the_velocity() -> None:
+    """Of latents and noise of power 1 the velocity has power 1, too."""
+    loss = v_loss(LATENTS, make_scheduler().alphas_cumprod, lambda noisy, _: torch.zeros_like(noisy))
+
+    assert float(loss) == pytest.approx(1.0, abs=0.05)

@@ -1,0 +1,42 @@
+from itertools import islice
+
+import torch
+
+from deploy.demo_model.questions import CHOICES, GUESSES, answering_loss, answers, share_right
+from deploy.demo_model.sampling import training_scenes
+from deploy.demo_model.scene import Scene, Thing
+
+PAIR = Scene("striped", "white", (Thing("fish", "red", "", "left"), Thing("sun", "blue", "small", "right")))
+LANDSCAPE = Scene("sea", "", (Thing("boat", "red", "large", "top"),))
+
+
+def test_the_answers_name_what_is_in_the_scene() -> None:
+    named = [
+        [choices[index] for choices, index in zip(CHOICES, row, strict=True)] for row in answers([PAIR, LANDSCAPE])
+    ]
+
+    assert named == [
+        ["fish", "red", "", "left", "sun", "blue", "striped", "white"],
+        ["boat", "red", "large", "top", "", "", "sea", ""],
+    ]
+
+
+def test_right_guesses_cost_nothing_and_one_wrong_one_is_counted() -> None:
+    right = answers(list(islice(training_scenes(0), 4)))
+    guesses = _sure_of(right)
+
+    assert answering_loss(guesses, right) < 1e-3
+    assert share_right(guesses, right) == [1.0] * len(CHOICES)
+
+    wrong = right.clone()
+    wrong[0, 1] = (wrong[0, 1] + 1) % len(CHOICES[1])
+    assert answering_loss(guesses, wrong) > 1
+    assert share_right(guesses, wrong) == [1.0, 0.75, *[1.0] * (len(CHOICES) - 2)]
+
+
+def _sure_of(right: torch.Tensor) -> torch.Tensor:
+    guesses, start = torch.zeros(len(right), GUESSES), 0
+    for question, choices in enumerate(CHOICES):
+        guesses[torch.arange(len(right)), start + right[:, question]] = 20.0
+        start += len(choices)
+    return guesses
