@@ -51,8 +51,16 @@ class Plan(BaseModel):
 
     @property
     def guided(self) -> bool:
-        """Whether the UNet is asked twice (classifier-free guidance, arXiv 2207.12598), as in diffusers."""
-        return self.request.guidance_scale > 1.0
+        """Whether the UNet is asked twice (classifier-free guidance, arXiv 2207.12598), as in diffusers.
+
+        A UNet distilled with guidance takes its scale as an input (`timestep_cond`) instead.
+        """
+        return self.request.guidance_scale > 1.0 and self.guidance_width is None
+
+    @property
+    def guidance_width(self) -> int | None:
+        """Numbers in the embedding of the guidance scale that the UNet takes; None for one that takes none."""
+        return self.checkpoint.unet.config.get("time_cond_proj_dim")
 
     def to_tensor(self) -> npt.NDArray[np.object_]:
         """BYTES [1]."""

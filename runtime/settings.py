@@ -16,6 +16,8 @@ from typing import Annotated, Any, Literal
 from pydantic import ByteSize, Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from runtime.files.tokens import read_tokens
+
 PREFIX = "LORIKEET_"
 Port = Annotated[int, Field(ge=0, le=65535)]
 Positive = Annotated[int, Field(ge=1)]
@@ -26,13 +28,13 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def tools_folder() -> Path:
-    """Where set-up put Triton and the demo's checkpoints; the Makefile says, and a copied tree finds its own."""
+    """Where set-up put Triton; the Makefile says, and a copied tree finds its own."""
     return Path(os.environ.get(PREFIX + "TOOLS", ROOT / ".tools"))
 
 
 def demo_folder() -> Path:
-    """The demo's checkpoints and LoRAs: what a request may name when nothing else was allowed."""
-    return tools_folder() / "tiny"
+    """The demo model and its LoRAs: what a request may name when nothing else was allowed."""
+    return ROOT / "deploy" / "demo_model" / "weights"
 
 
 class SettingsError(ValueError):
@@ -72,11 +74,16 @@ class Settings(BaseSettings):
         ByteSize(50 * GIB), description="Its size, least recently used first out; files in use stay."
     )
     local_paths: Annotated[tuple[Path, ...], NoDecode] = Field(
-        default_factory=lambda: tuple(folder for folder in [demo_folder()] if folder.is_dir()),
+        default_factory=lambda: (demo_folder(),),
         description="Folders, colon-separated, from which a request may name checkpoints, LoRAs and images.",
     )
     fetch_allow: Annotated[tuple[str, ...], NoDecode] = Field(
         (), description="Hosts (or host:port), comma-separated, that may be fetched although private or plain http."
+    )
+    tokens: Path | None = Field(
+        None,
+        description='File, readable by you alone, of gated hosts\' tokens: `{"huggingface.co": "hf_…"}`; each is '
+        "sent to its host only, over https.",
     )
     fetch_seconds: Positive = Field(600, description="Longest time for one download.")
     fetch_workers: Positive = Field(16, description="Downloads and image decodings at once.")
@@ -108,6 +115,15 @@ class Settings(BaseSettings):
             if not folder.expanduser().is_dir():
                 raise ValueError(f"{folder} is not a folder")
         return tuple(folder.expanduser().resolve() for folder in value)
+
+    @field_validator("tokens")
+    @classmethod
+    def _readable_tokens(cls, value: Path | None) -> Path | None:
+        if value is None:
+            return None
+        path = value.expanduser().absolute()
+        read_tokens(path)
+        return path
 
     @field_validator("store")
     @classmethod

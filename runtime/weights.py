@@ -1,45 +1,48 @@
 """Weight sets: what one request's network is, as data.
 
-A weight set names a base (a component of a checkpoint) and says how it differs: tensors replaced in `full`, products
-of low rank added in `low_rank`. What an engine binds is always computed from the base, W + sum(scale * B @ A), never
-added to or subtracted from what was bound before: nothing of one set can be left in the next.
+A weight set names a base (a component of a checkpoint) and says how it differs: tensors that are replaced, changes that
+are added. What an engine binds is always computed from the base, W + sum(change(W)), never added to or subtracted from
+what was bound before: nothing of one set can be left in the next.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from safetensors import safe_open
 
+from runtime.changes import Change, LowRank
 from runtime.checkpoints.checkpoint import Component
-from runtime.checkpoints.names import canonical_name
-
-
-@dataclass(frozen=True)
-class LowRank:
-    """A change of a weight [out, in, ...] by `scale * up @ down`: down [rank, in, ...], up [out, rank, ...]."""
-
-    down: torch.Tensor
-    up: torch.Tensor
-    scale: float
-
-    def delta(self, shape: torch.Size, device: torch.device | None = None) -> torch.Tensor:
-        """The change, float32, in the weight's shape. (A convolution is the product of its flattened factors.)"""
-        up, down = (factor.flatten(1).to(device, torch.float32) for factor in (self.up, self.down))
-        return self.scale * (up @ down).reshape(shape)
 
 
 @dataclass(frozen=True)
 class WeightSet:
-    """A base component and its changes; `digest` names the result, equal for equal weights from equal files."""
+    """A base component and its changes; `digest` names the result, equal for equal weights from equal files.
+
+    `full` holds parameters that are replaced. What is added to one is in `low_rank` where it is of low rank, so that an
+    engine may take the factors as inputs, and in `deltas` where it is not.
+    """
 
     base: Component
     changes: str = ""
     full: Mapping[str, torch.Tensor] = field(default_factory=dict)
     low_rank: Mapping[str, Sequence[LowRank]] = field(default_factory=dict)
+    deltas: Mapping[str, Sequence[Change]] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, base: Component, changes: str, added: Iterable[tuple[str, Change]]) -> WeightSet:
+        """The set that adds these changes (parameter name, change) to the base; `changes` is their name."""
+        low_rank: dict[str, list[LowRank]] = {}
+        deltas: dict[str, list[Change]] = {}
+        for name, change in added:
+            if isinstance(change, LowRank):
+                low_rank.setdefault(name, []).append(change)
+            else:
+                deltas.setdefault(name, []).append(change)
+        return cls(base, changes, low_rank=low_rank, deltas=deltas)
 
     @property
     def digest(self) -> str:
@@ -48,13 +51,16 @@ class WeightSet:
     @property
     def changed(self) -> set[str]:
         """The names of the parameters that differ from the base."""
-        return {*self.full, *self.low_rank}
+        return {*self.full, *self.low_rank, *self.deltas}
 
     def merged(self, name: str, base: torch.Tensor) -> torch.Tensor:
-        """A changed parameter, float32: its full replacement or its base, plus its low-rank changes in their order."""
-        weight = self.full.get(name, base).to(base.device, torch.float32)
-        for change in self.low_rank.get(name, ()):
-            weight = weight + change.delta(weight.shape, weight.device)
+        """A changed parameter, float32: its full replacement or its base, and what is added to that.
+
+        Every change is a function of the same start, those of low rank first: none sees what another one added.
+        """
+        start = weight = self.full.get(name, base).to(base.device, torch.float32)
+        for change in (*self.low_rank.get(name, ()), *self.deltas.get(name, ())):
+            weight = change.delta(start).add_(weight)
         return weight
 
 
@@ -62,7 +68,9 @@ def base_tensors(component: Component) -> Iterator[tuple[str, torch.Tensor]]:
     """(canonical name, tensor) of a component's files; mapped from the file, not copied."""
     for weight_file in component.files:
         with safe_open(weight_file.path, framework="pt") as file:
-            for name in file.keys():  # noqa: SIM118 (not a dict)
-                canonical = canonical_name(component.name, name)
-                if canonical is not None:
-                    yield canonical, file.get_tensor(name)
+            names = list(file.keys())
+            find = component.views(names)
+            for name in names:
+                if views := find(name):
+                    stored = file.get_tensor(name)
+                    yield from ((view.name, view.of(stored)) for view in views)

@@ -9,6 +9,9 @@ from lorikeet.errors import make_error
 from lorikeet.files import FileTable
 from lorikeet.schema import ImageToImageInput, describe_errors, file_refs, map_file_refs
 
+# Checkpoints are gigabytes: text names one where the server is. (A Path, or bytes, is sent along all the same.)
+_NAMED = {"model_name", "unet_name"}
+
 
 def pack(
     request: ImageToImageInput | Mapping[str, Any] | None, fields: Mapping[str, Any]
@@ -26,7 +29,7 @@ def pack(
         valid = ImageToImageInput.model_validate(values)
     except ValidationError as error:
         raise make_error(describe_errors(error), "INVALID_ARG") from error
-    packed = map_file_refs(valid, lambda _, value: table.add_local(value))
+    packed = map_file_refs(valid, lambda field, value: value if field in _NAMED else table.add_local(value))
     used = {value for _, value in file_refs(packed)}
     if any(f"tensor:{i}" not in used for i in range(len(table.contents))):
         raise make_error("a file was given for a field that takes none", "INVALID_ARG")

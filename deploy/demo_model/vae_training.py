@@ -10,6 +10,7 @@ from PIL import Image
 from torch.nn.functional import avg_pool2d
 
 from deploy.demo_model import workers
+from deploy.demo_model.balance import channel_factors, scale_channels
 from deploy.demo_model.canvas import SIDE
 from deploy.demo_model.latents import forget_latents
 from deploy.demo_model.paths import TRAINING
@@ -20,7 +21,7 @@ from deploy.demo_model.styles import STYLES
 from deploy.demo_model.things import SUBJECT
 from deploy.demo_model.trained import trained_vae
 from deploy.demo_model.training_loop import Settings, device, train
-from deploy.demo_model.training_state import forget, resume
+from deploy.demo_model.training_state import TrainingState, forget, resume
 
 KL_WEIGHT = 5e-4
 SQUARE_WEIGHT = 1.0
@@ -36,7 +37,9 @@ def train_vae(minutes: float, peak_rate: float) -> None:
     """Train the run `vae` up to `minutes` in all. What was learned from its latents so far is to be learned anew."""
     forget_latents()
     forget("decoder")
-    _train("vae", trained_vae(), minutes, peak_rate)
+    state = _train("vae", trained_vae(), minutes, peak_rate)
+    if workers.rank() == 0:
+        balance(state)
 
 
 def train_decoder(minutes: float, peak_rate: float) -> None:
@@ -47,7 +50,19 @@ def train_decoder(minutes: float, peak_rate: float) -> None:
     _train("decoder", vae, minutes, peak_rate)
 
 
-def _train(run: str, vae: AutoencoderKL, minutes: float, peak_rate: float) -> None:
+def balance(state: TrainingState[AutoencoderKL]) -> torch.Tensor:
+    """Give the latents the same spread in each channel; returns the factors [c]."""
+    pictures = _Pictures(seed=-2)
+    with torch.no_grad():
+        latents = torch.cat([state.average.encode(pictures.next(16, SIDE)).latent_dist.mode() for _ in range(32)])
+    factors = channel_factors(latents)
+    for vae in (state.module, state.average):
+        scale_channels(vae, factors)
+    state.save()
+    return factors
+
+
+def _train(run: str, vae: AutoencoderKL, minutes: float, peak_rate: float) -> TrainingState[AutoencoderKL]:
     vae.to(device(), memory_format=torch.channels_last)
     state = resume(run, vae)
     torch.manual_seed(workers.seed_of(state.steps))
@@ -78,6 +93,7 @@ def _train(run: str, vae: AutoencoderKL, minutes: float, peak_rate: float) -> No
         save_grid(to_pictures(torch.cat([shown, again])), 8, TRAINING / f"{run}.png")
 
     train(state, Settings(minutes, batch=3, peak_rate=peak_rate, decay=0.995), loss_of, preview)
+    return state
 
 
 class _Pictures:

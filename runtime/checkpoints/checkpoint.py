@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Collection
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from runtime.checkpoints.names import canonical_name
+from runtime.checkpoints.layouts import Finder, LayoutName, views
 from runtime.files.tensors import FLOATS, WeightFileError, read_header
 
 Kind = Literal["sd", "sdxl"]
+_SHOWN = 200  # characters of a name that a message repeats
 
 
 class WeightFile(BaseModel):
@@ -25,17 +27,21 @@ class WeightFile(BaseModel):
 
 
 class Component(BaseModel):
-    """A network of a checkpoint: its diffusers or transformers configuration and its weight files."""
+    """A network of a checkpoint: its diffusers or transformers configuration, and the files and names of its weights.
+
+    Several components may lie in one file: `layout` says how it names the tensors of each.
+    """
 
     model_config = ConfigDict(frozen=True, ignored_types=(cached_property,))
     name: str
     config: dict[str, Any]
     files: tuple[WeightFile, ...]
+    layout: LayoutName = "component"
 
     @cached_property
     def digest(self) -> str:
         """SHA-256 of what determines the network: architecture and weights."""
-        text = json.dumps([self.config, [file.digest for file in self.files]], sort_keys=True)
+        text = json.dumps([self.name, self.layout, self.config, [file.digest for file in self.files]], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
     @cached_property
@@ -43,14 +49,30 @@ class Component(BaseModel):
         """Canonical parameter name -> shape, from the files' headers. Raises WeightFileError."""
         shapes: dict[str, tuple[int, ...]] = {}
         for file in self.files:
-            for name, info in read_header(file.path).tensors.items():
-                canonical = canonical_name(self.name, name)
-                if canonical is None:
-                    continue
-                if info.dtype not in FLOATS:
-                    raise WeightFileError(f"{name} has dtype {info.dtype}; weights are {', '.join(FLOATS)}")
-                shapes[canonical] = info.shape
+            tensors = read_header(file.path).tensors
+            find = self.views(tensors.keys())
+            for name, info in tensors.items():
+                for view in find(name):
+                    if info.dtype not in FLOATS:
+                        raise WeightFileError(
+                            f"{name[:_SHOWN]} has dtype {info.dtype}; weights are {', '.join(FLOATS)}"
+                        )
+                    if view.name in shapes:
+                        raise WeightFileError(f"{view.name[:_SHOWN]} is there twice, also as {name[:_SHOWN]}")
+                    shapes[view.name] = view.shape(info.shape)
         return shapes
+
+    def views(self, names: Collection[str]) -> Finder:
+        """What finds the parameters that a stored tensor holds, given the names of all that its file holds."""
+        return views(self.layout, self.name, self.config, names)
+
+
+class Tokenizer(BaseModel):
+    """A tokenizer's folder; None is CLIP's own vocabulary, padded with `pad_token`."""
+
+    model_config = ConfigDict(frozen=True)
+    folder: Path | None = None
+    pad_token: str | None = None
 
 
 class Checkpoint(BaseModel):
@@ -61,7 +83,7 @@ class Checkpoint(BaseModel):
     unet: Component
     vae: Component
     text_encoders: tuple[Component, ...]
-    tokenizers: tuple[Path, ...]
+    tokenizers: tuple[Tokenizer, ...]
     scheduler: dict[str, Any]
 
     @property

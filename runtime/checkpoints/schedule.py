@@ -1,29 +1,95 @@
-"""Checks a checkpoint's scheduler configuration, which is as hostile as the rest, before torch sees it."""
+"""Reads a checkpoint's scheduler configuration, which is as hostile as the rest, before torch sees it."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any, Literal
 
-# The schedulers that a checkpoint may bring as its own.
-OWN_SCHEDULERS = ("PNDMScheduler", "DDIMScheduler", "EulerDiscreteScheduler", "DPMSolverMultistepScheduler")
-_MAX_TRAIN_TIMESTEPS = 10_000
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from typing_extensions import Self
+
+from lorikeet.schema import describe_errors
+from runtime.schedulers.samplers import CLASSES
+
+MAX_TRAIN_TIMESTEPS = 10_000
+_SHOWN = 100
+
+_Flag = bool | None
+_Beta = Annotated[float, Field(gt=0, lt=1)]
+_Size = Annotated[float, Field(gt=0, le=1e6)]
 
 
 class ScheduleError(ValueError):
     """The configuration cannot be used; the message is fit for the client."""
 
 
-def check_schedule(config: dict[str, Any], *, own: bool) -> None:
-    """Raises ScheduleError. `own`: whether its own scheduler is used, not only its noise schedule."""
-    if own and config.get("_class_name") not in OWN_SCHEDULERS:
-        known = ", ".join(OWN_SCHEDULERS)
-        raise ScheduleError(f"its scheduler {config.get('_class_name')!r} is none of {known}: set the field scheduler")
-    steps = config.get("num_train_timesteps", 1000)
-    if isinstance(steps, bool) or not isinstance(steps, int) or not 1 <= steps <= _MAX_TRAIN_TIMESTEPS:
-        raise ScheduleError(f"num_train_timesteps must be an integer from 1 to {_MAX_TRAIN_TIMESTEPS}")
-    for name in ("beta_start", "beta_end"):
-        beta = config.get(name, 0.01)
-        if isinstance(beta, bool) or not isinstance(beta, int | float) or not 0 < beta < 1:
-            raise ScheduleError(f"its scheduler's {name} must lie between 0 and 1")
-    if config.get("prediction_type", "epsilon") not in ("epsilon", "v_prediction"):
-        raise ScheduleError(f"its prediction_type {config.get('prediction_type')!r} is not served")
+class _Config(BaseModel):
+    """What diffusers' schedulers of Stable Diffusion know of a configuration; other fields are of no consequence."""
+
+    model_config = ConfigDict(strict=True, extra="ignore", allow_inf_nan=False)
+
+    num_train_timesteps: int = Field(default=1000, ge=1, le=MAX_TRAIN_TIMESTEPS)
+    beta_start: _Beta = 0.0001
+    beta_end: _Beta = 0.02
+    beta_schedule: Literal["linear", "scaled_linear", "squaredcos_cap_v2"] = "linear"
+    trained_betas: Annotated[list[_Beta], Field(max_length=MAX_TRAIN_TIMESTEPS)] | None = None
+    rescale_betas_zero_snr: _Flag = None
+    prediction_type: Literal["epsilon", "v_prediction", "sample"] = "epsilon"
+
+    timestep_spacing: Literal["leading", "linspace", "trailing"] = "leading"
+    timestep_type: Literal["discrete", "continuous"] = "discrete"
+    steps_offset: int = Field(default=0, ge=0, le=MAX_TRAIN_TIMESTEPS)
+    skip_prk_steps: _Flag = None
+    original_inference_steps: int = Field(default=50, ge=1, le=MAX_TRAIN_TIMESTEPS)
+    timestep_scaling: _Size = 10.0
+
+    interpolation_type: Literal["linear", "log_linear"] = "linear"
+    use_karras_sigmas: _Flag = None
+    use_exponential_sigmas: _Flag = None
+    use_beta_sigmas: _Flag = None
+    use_lu_lambdas: _Flag = None
+    use_flow_sigmas: _Flag = None
+    flow_shift: _Size = 1.0
+    sigma_min: _Size | None = None
+    sigma_max: _Size | None = None
+    final_sigmas_type: Literal["zero", "sigma_min"] = "zero"
+    lambda_min_clipped: float = Field(default=-float("inf"), allow_inf_nan=True, le=0)
+
+    # The second names are those of DEIS and UniPC, which diffusers takes for its own.
+    algorithm_type: Literal["dpmsolver", "dpmsolver++", "sde-dpmsolver", "sde-dpmsolver++", "deis"] = "dpmsolver++"
+    solver_type: Literal["midpoint", "heun", "logrho", "bh1", "bh2"] = "midpoint"
+    solver_order: int = Field(default=2, ge=1, le=3)
+    lower_order_final: _Flag = None
+    euler_at_final: _Flag = None
+    variance_type: Literal["fixed_small", "fixed_small_log", "fixed_large", "fixed_large_log"] | None = None
+
+    set_alpha_to_one: _Flag = None
+    clip_sample: _Flag = None
+    clip_sample_range: _Size = 1.0
+    thresholding: _Flag = None
+    dynamic_thresholding_ratio: float = Field(default=0.995, ge=0, le=1)
+    sample_max_value: float = Field(default=1.0, ge=1, le=1e6)
+
+    @model_validator(mode="after")
+    def _betas_are_of_every_step(self) -> Self:
+        if self.trained_betas is not None and len(self.trained_betas) != self.num_train_timesteps:
+            raise ValueError(f"trained_betas must hold {self.num_train_timesteps} values, one for each training step")
+        return self
+
+
+def read_schedule(config: dict[str, Any], kind: Literal["sd", "sdxl"], *, own: bool) -> dict[str, Any]:
+    """What of the configuration diffusers' schedulers may be given. Raises ScheduleError.
+
+    `own`: whether its own scheduler is used, not only its noise schedule. As in diffusers' pipelines of SD 1.x and
+    2.x, there steps_offset is always 1 and samples are never clipped: configurations that differ are outdated.
+    """
+    name = config.get("_class_name")
+    if own and name not in CLASSES:
+        known = ", ".join(CLASSES)
+        raise ScheduleError(f"its scheduler {str(name)[:_SHOWN]!r} is none of {known}: set the field scheduler")
+    try:
+        checked = _Config.model_validate(config).model_dump(exclude_unset=True)
+    except ValidationError as error:
+        raise ScheduleError(f"its scheduler's configuration cannot be used: {describe_errors(error)}") from error
+    if kind == "sd":
+        checked |= {"steps_offset": 1, "clip_sample": False}
+    return checked | ({"_class_name": name} if own else {})

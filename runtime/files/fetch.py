@@ -10,7 +10,7 @@ import ipaddress
 import socket
 import ssl
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urljoin, urlsplit
@@ -28,6 +28,10 @@ class FetchError(Exception):
     """The URL was refused or could not be read; the message says why and is fit for the client."""
 
 
+class UnreachableError(FetchError):
+    """Its server does not answer, or says that it cannot: what was fetched earlier may still be right."""
+
+
 @dataclass(frozen=True)
 class Limits:
     """Bounds of one download: bytes, seconds in all, and `stop`, asked often, which may raise."""
@@ -38,10 +42,11 @@ class Limits:
 
 
 class Fetcher:
-    """Downloads over https. `allow` names hosts (`name` or `name:port`) that may be private or plain http."""
+    """Downloads over https. `allow` names hosts (`name` or `name:port`) that may be private or plain http; `tokens`
+    are sent to the hosts that they belong to."""
 
-    def __init__(self, allow: Iterable[str] = ()) -> None:
-        self._allow = frozenset(allow)
+    def __init__(self, allow: Iterable[str] = (), tokens: Mapping[str, str] | None = None) -> None:
+        self._allow, self._tokens = frozenset(allow), dict(tokens or {})
         self._ssl = ssl.create_default_context()
 
     def fetch(self, url: str, limits: Limits, etag: str | None = None) -> Response | None:
@@ -53,6 +58,7 @@ class Fetcher:
         pool = httpcore.ConnectionPool(
             ssl_context=self._ssl, network_backend=_GuardedBackend(self._allow, watch), max_keepalive_connections=0
         )
+        asked = url
         for _ in range(_MAX_REDIRECTS + 1):
             self._check(url)
             host = urlsplit(url).netloc.encode("ascii")
@@ -60,6 +66,8 @@ class Fetcher:
             headers += [(b"Accept", b"*/*"), (b"Accept-Encoding", b"identity")]
             if etag:
                 headers.append((b"If-None-Match", etag.encode("latin-1")))
+            if token := self._token(asked, url):
+                headers.append((b"Authorization", f"Bearer {token}".encode("ascii")))
             response = _open(pool, url, headers)
             names = {name.lower(): value.decode("latin-1") for name, value in response.headers}
             if response.status in (301, 302, 303, 307, 308) and b"location" in names:
@@ -71,9 +79,14 @@ class Fetcher:
                 return None
             if response.status != 200:
                 response.close()
-                raise FetchError(f"the server answered {response.status}")
+                trouble = UnreachableError if response.status >= 500 else FetchError
+                raise trouble(f"the server answered {response.status}")
             return Response(names.get(b"etag"), _chunks(response, names.get(b"content-length"), watch))
         raise FetchError(f"more than {_MAX_REDIRECTS} redirects")
+
+    def _token(self, asked: str, url: str) -> str | None:
+        """The token of the host that the request named; a redirect takes it nowhere else, and never into the open."""
+        return self._tokens.get(_origin(url)) if _origin(url) == _origin(asked) else None
 
     def _check(self, url: str) -> None:
         try:
@@ -94,7 +107,15 @@ def _open(pool: httpcore.ConnectionPool, url: str, headers: list[tuple[bytes, by
     try:
         return pool.handle_request(httpcore.Request("GET", url, headers=headers, extensions={"timeout": seconds}))
     except _TROUBLE as error:
-        raise FetchError(_say(error)) from error
+        raise UnreachableError(_say(error)) from error
+
+
+def _origin(url: str) -> str:
+    """`host`, or `host:port` for another port than 443; "" unless it is https."""
+    parts = urlsplit(url)
+    if parts.scheme != "https" or not parts.hostname:
+        return ""
+    return parts.hostname if parts.port in (None, 443) else f"{parts.hostname}:{parts.port}"
 
 
 def _target(url: str, location: str) -> str:

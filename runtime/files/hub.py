@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
 from fnmatch import fnmatch
 from pathlib import Path
+from types import MappingProxyType
+from urllib.parse import urlsplit
 
 _PARTS = ("unet", "vae", "text_encoder", "text_encoder_2")
-# What a diffusers-format checkpoint needs here: configurations, tokenizers, and safetensors without a variant.
-_FOLDER_PATTERNS = ["model_index.json", "scheduler/*.json", "tokenizer/*", "tokenizer_2/*"] + [
-    f"{part}/{name}" for part in _PARTS for name in ("config.json", "*.safetensors", "*.safetensors.index.json")
-]
-_VARIANTS = ["*.fp16.*", "*.bf16.*", "*.non_ema.*", "*.ema.*", "*/openvino_model*", "*.onnx"]
+# What a diffusers-format checkpoint needs here besides the weights of its parts.
+_FOLDER_PATTERNS = ["model_index.json", "scheduler/*.json", "tokenizer/*", "tokenizer_2/*"]
+_STEM = r"(diffusion_pytorch_model|model)"
+_SHARD = r"(-\d+-of-\d+)"
 _LORA_NAME = "pytorch_lora_weights.safetensors"
+Tokens = Mapping[str, str]
 
 
 class HubError(Exception):
@@ -26,25 +29,50 @@ def hub_cache() -> Path:
     return Path(HF_HUB_CACHE).resolve()
 
 
-def hub_folder(repo_id: str, limit: int) -> Path:
+def hub_folder(repo_id: str, limit: int, variant: str | None = None, tokens: Tokens = MappingProxyType({})) -> Path:
     """The snapshot folder of a checkpoint's repository; without the network, the cached one.
+
+    A part without files of the `variant` gives its plain ones. `tokens` by host.
 
     Raises HubError; also when what is needed of it has more than `limit` bytes.
     """
-    return _snapshot(repo_id, limit, _checkpoint_files)
+    return _snapshot(repo_id, limit, lambda names: _checkpoint_files(names, variant), tokens)
 
 
-def hub_lora(repo_id: str, limit: int) -> Path:
+def hub_unet(repo_id: str, limit: int, variant: str | None = None, tokens: Tokens = MappingProxyType({})) -> Path:
+    """The snapshot folder of a repository that holds a UNet, in its folder `unet` or by itself. Raises HubError."""
+    return _snapshot(repo_id, limit, lambda names: _unet_files(names, variant), tokens)
+
+
+def hub_lora(repo_id: str, limit: int, tokens: Tokens = MappingProxyType({})) -> Path:
     """The LoRA file of a repository: the one with the usual name, or the only `.safetensors`. Raises HubError."""
-    folder = _snapshot(repo_id, limit, lambda names: [_lora_file(names)])
+    folder = _snapshot(repo_id, limit, lambda names: [_lora_file(names)], tokens)
     return (folder / _lora_file([path.name for path in folder.glob("*.safetensors")])).resolve()
 
 
-def _checkpoint_files(names: list[str]) -> list[str]:
-    def matches(name: str, patterns: list[str]) -> bool:
-        return any(fnmatch(name, pattern) for pattern in patterns)
+def _checkpoint_files(names: list[str], variant: str | None) -> list[str]:
+    rest = [name for name in names if any(fnmatch(name, pattern) for pattern in _FOLDER_PATTERNS)]
+    return rest + [file for part in _PARTS for file in _part_files(names, f"{part}/", variant)]
 
-    return [name for name in names if matches(name, _FOLDER_PATTERNS) and not matches(name, _VARIANTS)]
+
+def _unet_files(names: list[str], variant: str | None) -> list[str]:
+    files = _part_files(names, "unet/" if "unet/config.json" in names else "", variant)
+    if not files:
+        raise HubError("the repository holds no UNet")
+    return files
+
+
+def _part_files(names: list[str], place: str, variant: str | None) -> list[str]:
+    """One part's configuration and weights: those of the variant where there are such, else the plain ones."""
+    plain = rf"{_STEM}({_SHARD}?\.safetensors|\.safetensors\.index\.json)"
+    wanted = [plain]
+    if variant:
+        of = re.escape(f".{variant}")
+        wanted = [rf"{_STEM}({of}{_SHARD}?|{_SHARD}{of})\.safetensors|{_STEM}\.safetensors\.index{of}\.json", plain]
+    inner = [name.removeprefix(place) for name in names if name.startswith(place)]
+    found = ([name for name in inner if re.fullmatch(pattern, name)] for pattern in wanted)
+    weights: list[str] = next((files for files in found if files), [])
+    return [place + name for name in inner if name == "config.json" or name in weights]
 
 
 def _lora_file(names: list[str]) -> str:
@@ -56,17 +84,26 @@ def _lora_file(names: list[str]) -> str:
     return found[0]
 
 
-def _snapshot(repo_id: str, limit: int, choose: Callable[[list[str]], list[str]]) -> Path:
+def _token(tokens: Tokens) -> str | None:
+    """The token of the Hub's own host; None leaves it to the Hub's library."""
+    from huggingface_hub import constants
+
+    endpoint = urlsplit(constants.ENDPOINT)
+    return tokens.get(endpoint.netloc) if endpoint.scheme == "https" else None
+
+
+def _snapshot(repo_id: str, limit: int, choose: Callable[[list[str]], list[str]], tokens: Tokens) -> Path:
     from huggingface_hub import snapshot_download
 
+    token = _token(tokens)
     try:
-        sizes = _listing(repo_id)
+        sizes = _listing(repo_id, token)
         if sizes is None:
             return _cached(repo_id)
         names = choose(list(sizes))
         if (total := sum(sizes[name] for name in names)) > limit:
             raise HubError(f"{total} bytes are needed of it, more than {limit}")
-        return Path(snapshot_download(repo_id, allow_patterns=names))
+        return Path(snapshot_download(repo_id, allow_patterns=names, token=token))
     except HubError:
         raise
     except Exception as error:  # its errors have no common base: HTTP, cache, validation, file system
@@ -87,13 +124,13 @@ def _cached(repo_id: str) -> Path:
         raise
 
 
-def _listing(repo_id: str) -> dict[str, int] | None:
+def _listing(repo_id: str, token: str | None) -> dict[str, int] | None:
     """file -> bytes of a repository; None when the Hub cannot be reached, so that only the cache can serve."""
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError
 
     try:
-        siblings = HfApi().model_info(repo_id, files_metadata=True).siblings or []
+        siblings = HfApi(token=token).model_info(repo_id, files_metadata=True).siblings or []
     except (HfHubHTTPError, ValueError):
         raise
     except Exception:  # what its HTTP library raises, which is another one from version to version

@@ -14,9 +14,12 @@ from pathlib import Path
 from urllib.parse import unquote_to_bytes
 
 from runtime.errors import InvalidArgument
-from runtime.files.fetch import Fetcher, FetchError, Limits
-from runtime.files.hub import HubError, hub_cache, hub_folder, hub_lora
+from runtime.files.fetch import Fetcher, FetchError, Limits, UnreachableError
+from runtime.files.hub import HubError, hub_cache, hub_folder, hub_lora, hub_unet
+from runtime.files.pickles import is_pickled, to_safetensors
 from runtime.files.store import Pins, Store, StoredFile
+from runtime.files.tensors import WeightFileError
+from runtime.files.tokens import read_tokens
 from runtime.settings import Settings
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
@@ -30,6 +33,14 @@ class Folder:
 
     path: Path
     inside: Path
+
+
+@dataclass(frozen=True)
+class SingleFile:
+    """A checkpoint in one file, and the folder that nothing beside it may lead out of; None: nothing lies beside it."""
+
+    stored: StoredFile
+    inside: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -47,7 +58,8 @@ class Sources:
 
     def __init__(self, settings: Settings, store: Store) -> None:
         self._settings, self._store = settings, store
-        self._fetcher = Fetcher(settings.fetch_allow)
+        self._tokens = read_tokens(settings.tokens) if settings.tokens else {}
+        self._fetcher = Fetcher(settings.fetch_allow, self._tokens)
         self._locks: dict[str, tuple[threading.Lock, int]] = {}
         self._guard = threading.Lock()
 
@@ -91,22 +103,51 @@ class Sources:
             return self._store.digest_local(path)
         if _HUB_ID.fullmatch(value):
             with self._alone(value, request), _naming(field, value):
-                return self._store.digest_local(hub_lora(value, limit))
+                return self._store.digest_local(hub_lora(value, limit, self._tokens))
         raise InvalidArgument(field, _no_source(value))
 
-    def checkpoint(self, field: str, value: str, request: Request) -> Folder:
-        """A diffusers-format folder: local, or on the Hub."""
+    def lora(self, field: str, value: str, request: Request) -> StoredFile:
+        """A LoRA, on disk as .safetensors. The digest is that of the file named, which may be one of torch.save."""
+        found = self.weights(field, value, request)
+        if not is_pickled(found.path):
+            return found
+        key = f"safetensors of {found.digest}"
+        with self._alone(key, request):
+            note = self._store.recall(key)
+            kept = self._store.blob(note["digest"], request.pins, ".safetensors") if note else None
+            if kept is None:
+                try:
+                    kept = self._store.put(to_safetensors(found.path), request.pins, ".safetensors")
+                except WeightFileError as error:
+                    raise InvalidArgument(field, f"{_short(value)}: {error}") from error
+                self._store.remember(key, {"digest": kept.digest})
+        return StoredFile(kept.path, found.digest)
+
+    def checkpoint(self, field: str, value: str, request: Request, variant: str | None = None) -> Folder | SingleFile:
+        """A checkpoint: one weight file from anywhere, or a diffusers-format folder, local or on the Hub."""
+        return self._model(field, value, request, lambda limit: hub_folder(value, limit, variant, self._tokens))
+
+    def unet(self, field: str, value: str, request: Request, variant: str | None = None) -> Folder | SingleFile:
+        """A UNet: one weight file, or a folder of it or of a checkpoint."""
+        return self._model(field, value, request, lambda limit: hub_unet(value, limit, variant, self._tokens))
+
+    def _model(self, field: str, value: str, request: Request, hub: Callable[[int], Path]) -> Folder | SingleFile:
         request.stop()
+        if "://" in value or value.startswith(("tensor:", "data:")):
+            return SingleFile(_no_pickle(field, value, self.weights(field, value, request)))
         path = self._local(field, value)
         if path is not None:
-            if not path.is_dir():
-                raise InvalidArgument(field, f"{_short(value)} is not a diffusers-format folder")
-            return Folder(path, next(root for root in self._settings.local_paths if path.is_relative_to(root)))
+            inside = next(root for root in self._settings.local_paths if path.is_relative_to(root))
+            if path.is_dir():
+                return Folder(path, inside)
+            if not path.is_file():
+                raise InvalidArgument(field, f"{_short(value)} is neither a file nor a folder")
+            with self._alone(f"file:{path}", request):
+                stored = self._store.digest_local(path, request.stop)
+            return SingleFile(_no_pickle(field, value, stored), inside)
         if _HUB_ID.fullmatch(value):
             with self._alone(value, request), _naming(field, value):
-                return Folder(hub_folder(value, int(self._settings.max_file_bytes)), hub_cache())
-        if "://" in value or value.startswith(("tensor:", "data:")):
-            raise InvalidArgument(field, "single-file checkpoints are not available yet: give a folder or a Hub id")
+                return Folder(hub(int(self._settings.max_file_bytes)), hub_cache())
         raise InvalidArgument(field, _no_source(value))
 
     def _local(self, field: str, value: str) -> Path | None:
@@ -128,13 +169,18 @@ class Sources:
         return None
 
     def _downloaded(self, url: str, limits: Limits, pins: Pins) -> StoredFile:
-        """The file behind a URL, from the store while the server says that it has not changed."""
+        """The file behind a URL, from the store while the server says that it has not changed, or cannot be reached."""
         note = self._store.recall(f"url:{url}")
         kept = self._store.blob(note["digest"], pins, ".safetensors") if note else None
         if note and kept and time.time() - float(note["checked"]) < _REVALIDATE_SECONDS:
             return kept
         etag = note["etag"] if note and kept else ""
-        response = self._fetcher.fetch(url, limits, etag)
+        try:
+            response = self._fetcher.fetch(url, limits, etag)
+        except UnreachableError:
+            if kept is None:
+                raise
+            return kept
         if response is not None:
             kept = self._store.put(response.chunks, pins, ".safetensors")
             etag = response.etag or ""
@@ -164,6 +210,14 @@ class Sources:
                 lock, users = self._locks.pop(name)
                 if users > 1:
                     self._locks[name] = (lock, users - 1)
+
+
+def _no_pickle(field: str, value: str, stored: StoredFile) -> StoredFile:
+    if is_pickled(stored.path):
+        raise InvalidArgument(
+            field, f"{_short(value)} is a pickle, as .ckpt, .pt and .bin are: give a .safetensors file"
+        )
+    return stored
 
 
 def _sent(field: str, value: str, request: Request) -> bytes | None:

@@ -12,15 +12,13 @@ import json
 import os
 import tempfile
 import threading
-import time
-from collections import Counter
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 _CHUNK = 1 << 20
-_LEFTOVER_SECONDS = 24 * 3600
 
 
 @dataclass(frozen=True)
@@ -32,21 +30,23 @@ class StoredFile:
 
 
 class Pins:
-    """Blobs that one job keeps from eviction, until it releases them all."""
+    """Blobs that one job keeps from eviction, until it releases them all.
 
-    def __init__(self, pinned: Counter[str], lock: threading.Lock) -> None:
-        self._pinned, self._lock = pinned, lock
-        self._mine: list[str] = []
+    A pin is a shared lock on the blob: every process that shares the folder sees it, and it ends with its process.
+    """
 
-    def add(self, digest: str) -> None:
-        with self._lock:
-            self._pinned[digest] += 1
-            self._mine.append(digest)
+    def __init__(self) -> None:
+        self._held: list[BinaryIO] = []
+
+    def add(self, path: Path) -> None:
+        """Raises FileNotFoundError. Called where nobody evicts."""
+        blob = path.open("rb")
+        fcntl.flock(blob, fcntl.LOCK_SH)
+        self._held.append(blob)
 
     def release(self) -> None:
-        with self._lock:
-            self._pinned.subtract(self._mine)
-            self._mine.clear()
+        while self._held:
+            self._held.pop().close()
 
 
 class Store:
@@ -57,27 +57,28 @@ class Store:
         self._blobs.mkdir(parents=True, exist_ok=True)
         self._index.mkdir(parents=True, exist_ok=True)
         self._budget = budget
-        self._pinned: Counter[str] = Counter()
-        self._pinning, self._writing = threading.Lock(), threading.Lock()
+        self._writing = threading.Lock()
         self._lock_file = (folder / "lock").open("a")
-        self._remove_leftovers()
+        with self._exclusive():
+            self._remove_leftovers()
 
     def put(self, chunks: Iterable[bytes], pins: Pins, suffix: str = "") -> StoredFile:
         """Keep the content of `chunks`, pinned. The suffix (`.safetensors`) is part of the name only."""
         digest = hashlib.sha256()
-        descriptor, name = tempfile.mkstemp(prefix=".part-", dir=self._blobs)
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                for chunk in chunks:
-                    digest.update(chunk)
-                    file.write(chunk)
+        with self._part(self._blobs) as (file, part):
+            for chunk in chunks:
+                digest.update(chunk)
+                file.write(chunk)
+            _flush(file)
             path = self._blobs / (digest.hexdigest() + suffix)
             with self._exclusive():
-                pins.add(digest.hexdigest())
-                Path(name).replace(path)
+                if path.exists():  # others may have pinned it: it must stay the very same file
+                    os.utime(path)
+                else:
+                    part.replace(path)
+                    fcntl.flock(file, fcntl.LOCK_UN)
+                pins.add(path)
                 self._evict()
-        finally:
-            Path(name).unlink(missing_ok=True)
         return StoredFile(path, digest.hexdigest())
 
     def blob(self, digest: str, pins: Pins, suffix: str = "") -> StoredFile | None:
@@ -85,23 +86,22 @@ class Store:
         stored = StoredFile(self._blobs / (digest + suffix), digest)
         with self._exclusive():
             try:
-                os.utime(stored.path)
+                pins.add(stored.path)
             except FileNotFoundError:
                 return None
-            pins.add(digest)
+            os.utime(stored.path)
         return stored
 
     def pins(self) -> Pins:
         """A new, empty set of pins."""
-        return Pins(self._pinned, self._pinning)
+        return Pins()
 
     def remember(self, key: str, value: dict[str, str]) -> None:
         """Note facts about a name (a URL's digest and ETag, a local file's digest), for `recall`."""
-        path = self._note(key)
-        descriptor, name = tempfile.mkstemp(prefix=".part-", dir=self._index)
-        with os.fdopen(descriptor, "w") as file:
-            json.dump(value, file)
-        Path(name).replace(path)
+        with self._part(self._index) as (file, part):
+            file.write(json.dumps(value).encode())
+            _flush(file)
+            part.replace(self._note(key))
 
     def recall(self, key: str) -> dict[str, str] | None:
         """What was noted under the key, or None."""
@@ -111,8 +111,11 @@ class Store:
             return None
         return note
 
-    def digest_local(self, path: Path) -> StoredFile:
-        """A file outside the store, hashed once for as long as its identity, size and time of change stay."""
+    def digest_local(self, path: Path, stop: Callable[[], None] = lambda: None) -> StoredFile:
+        """A file outside the store, hashed once for as long as its identity, size and time of change stay.
+
+        `stop` is asked often meanwhile, and may raise: a checkpoint of gigabytes takes seconds.
+        """
         stat = path.stat()
         key = f"file:{path}:{stat.st_dev}:{stat.st_ino}:{stat.st_size}:{stat.st_mtime_ns}"
         note = self.recall(key)
@@ -120,6 +123,7 @@ class Store:
             digest = hashlib.sha256()
             with path.open("rb") as file:
                 while chunk := file.read(_CHUNK):
+                    stop()
                     digest.update(chunk)
             note = {"digest": digest.hexdigest()}
             self.remember(key, note)
@@ -134,17 +138,26 @@ class Store:
         for stat, entry in sorted(entries, key=lambda item: item[0].st_mtime_ns):
             if total <= self._budget:
                 return
-            if self._pinned[entry.name[:64]] <= 0:
-                entry.unlink(missing_ok=True)
+            if _remove_unlocked(entry):
                 total -= stat.st_size
 
     def _remove_leftovers(self) -> None:
-        """Remove what a killed process left half written; another server's own are younger."""
+        """Remove what a killed process left half written: nobody holds its lock any more."""
         for folder in (self._blobs, self._index):
             for part in folder.glob(".part-*"):
-                with suppress(FileNotFoundError):
-                    if time.time() - part.stat().st_mtime > _LEFTOVER_SECONDS:
-                        part.unlink()
+                _remove_unlocked(part)
+
+    @contextmanager
+    def _part(self, folder: Path) -> Iterator[tuple[BinaryIO, Path]]:
+        """A new file to write, locked meanwhile, and where it lies; unless it is renamed, it is removed at the end."""
+        with self._exclusive():
+            descriptor, name = tempfile.mkstemp(prefix=".part-", dir=folder)
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                yield file, Path(name)
+        finally:
+            Path(name).unlink(missing_ok=True)
 
     @contextmanager
     def _exclusive(self) -> Iterator[None]:
@@ -155,3 +168,22 @@ class Store:
                 yield
             finally:
                 fcntl.flock(self._lock_file, fcntl.LOCK_UN)
+
+
+def _flush(file: BinaryIO) -> None:
+    """To the disk, before the file gets its name: after a loss of power it is whole or absent too."""
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def _remove_unlocked(path: Path) -> bool:
+    """Remove a file that nobody holds a lock on; whether it is gone."""
+    try:
+        with path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            path.unlink(missing_ok=True)
+    except FileNotFoundError:
+        return True
+    except BlockingIOError:
+        return False
+    return True

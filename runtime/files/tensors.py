@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
 
 FLOATS = ("F64", "F32", "F16", "BF16")
+# The largest genuine headers, of LoRAs that tell all of their training, have a few megabytes.
+_MAX_HEADER = 32 << 20
+_MAX_TENSORS = 1 << 16
+_NUMPY = {"F64": "<f8", "F32": "<f4", "F16": "<f2"}
+_LENGTH = 8  # bytes of the header's length, with which the file begins
 
 
 class WeightFileError(ValueError):
@@ -32,7 +40,7 @@ class Header:
 
 
 def read_header(path: Path) -> Header:
-    """The header of a file. The library checks it against the file's size.
+    """The header of a file. The library checks it against the file's size: no claimed gigabyte is believed.
 
     Raises WeightFileError: damaged, truncated, or of another format.
     """
@@ -43,9 +51,30 @@ def read_header(path: Path) -> Header:
         raise WeightFileError(f"not a readable .safetensors file ({error})") from error
 
 
+def read_floats(path: Path, name: str) -> npt.NDArray[np.float32]:
+    """A small tensor's values, flat. `name` is in the file's header, which was read and found good.
+
+    numpy has no bfloat16, which the library therefore does not give: it is the upper half of a float32.
+    """
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(_LENGTH), "little")
+        entry = json.loads(file.read(length))[name]
+        begin, end = entry["data_offsets"]
+        file.seek(_LENGTH + length + begin)
+        data = file.read(end - begin)
+    if entry["dtype"] == "BF16":
+        return (np.frombuffer(data, "<u2").astype("<u4") << 16).view(np.float32)
+    return np.frombuffer(data, _NUMPY[entry["dtype"]]).astype(np.float32)
+
+
 @lru_cache(maxsize=256)
 def _read_header(path: Path, _mtime_ns: int, _size: int) -> Header:
+    with path.open("rb") as begun:
+        if int.from_bytes(begun.read(_LENGTH), "little") > _MAX_HEADER:
+            raise ValueError(f"its header claims more than {_MAX_HEADER} bytes")
     with safe_open(path, framework="numpy") as file:
+        if len(file.keys()) > _MAX_TENSORS:
+            raise ValueError(f"it holds more than {_MAX_TENSORS} tensors")
         slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
         tensors = {name: TensorInfo(tuple(part.get_shape()), part.get_dtype()) for name, part in slices.items()}
         return Header(tensors, file.metadata() or {})

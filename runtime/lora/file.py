@@ -2,46 +2,60 @@
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from runtime.checkpoints.checkpoint import Component
 from runtime.files.tensors import FLOATS, Header, TensorInfo, read_header
-from runtime.lora.keys import Role, Target, split_key, targets
+from runtime.lora.config import LoraConfig
+from runtime.lora.errors import LoraError
+from runtime.lora.keys import ALPHA, Target, modules, split_key
+from runtime.lora.kinds import dora
+from runtime.lora.kinds.kind import Kind, PartsError, Shape
+from runtime.lora.origin import origin
 
 _LISTED = 8
-_MAX_ALPHA = 1e30
-_METADATA_KEY = "lora_adapter_metadata"  # diffusers' own record of PEFT's LoraConfig, one prefix a component
-
-
-class LoraError(ValueError):
-    """The file does not fit the checkpoint; the message lists what differs and is fit for the client."""
+_SHOWN = 300  # characters of a key, which may be megabytes
+_INTEGERS = ("I8", "I16", "I32", "I64", "U8", "U16", "U32", "U64")
 
 
 @dataclass(frozen=True)
 class LoraLayer:
-    """One layer's factors in the file: the names of `down` [rank, in, ...] and `up` [out, rank, ...].
+    """What a file says of one parameter: `keys` by role, the kind of change that they are, and its `factor`.
 
-    The layer's weight changes by scale * (alpha / rank) * up @ down. `alpha` is a tensor's name, or a number from
-    the metadata, or None: alpha = rank.
+    The factor is alpha / rank. `alpha` is a tensor's name, or a number from the metadata, or None: alpha = rank.
+    `magnitude` is DoRA's: the role and the tensor's name.
     """
 
     target: Target
-    down: str
-    up: str
-    rank: int
+    kind: Kind
+    keys: Mapping[str, str]
+    rank: int | None
     alpha: str | float | None
-    rank_stabilized: bool = False
+    rank_stabilized: bool
+    magnitude: tuple[str, str] | None
 
-    def multiplier(self, alpha: float | None) -> float:
+    def factor(self, alpha: float | None) -> float:
         """alpha / rank, or alpha / sqrt(rank) for rank-stabilized LoRA (arXiv 2312.03732)."""
-        if alpha is None:
+        if alpha is None or self.rank is None:
             return 1.0
         return alpha / (math.sqrt(self.rank) if self.rank_stabilized else self.rank)
+
+
+@dataclass
+class _Group:
+    """The keys of one file that share a stem and speak of one parameter of the layer."""
+
+    stem: str
+    attribute: str
+    kinds: set[Kind] = field(default_factory=set)
+    keys: dict[str, str] = field(default_factory=dict)  # by role, those of its kind
+    shared: dict[str, str] = field(default_factory=dict)  # by role, alpha and magnitude
+
+    def __iter__(self) -> Iterator[str]:
+        return iter((*self.keys.values(), *self.shared.values()))
 
 
 def read_lora(path: Path, components: Sequence[Component]) -> list[LoraLayer]:
@@ -51,110 +65,114 @@ def read_lora(path: Path, components: Sequence[Component]) -> list[LoraLayer]:
     shapes that differ.
     """
     header = read_header(path)
-    parts, unmatched = _match(header, targets(components))
-    if unmatched:
-        raise LoraError(f"{len(unmatched)} of its {len(header.tensors)} keys match nothing: {_list(unmatched)}")
-    if not parts:
+    if not header.tensors:
         raise LoraError("it holds no tensors")
-    config = _Config(header.metadata)
+    groups, strangers = _group(header)
     shapes = {component.name: component.shapes for component in components}
-    layers = [_layer(target, roles, header, config) for target, roles in parts.items()]
-    problems = [
-        problem
-        for layer in layers
-        if (problem := _misfit(layer, header, shapes[layer.target.component][layer.target.parameter]))
-    ]
-    if problems:
-        raise LoraError(f"{len(problems)} of its layers do not fit this checkpoint: {_list(problems)}")
-    return layers
+    table, config = modules(components), LoraConfig(header.metadata)
+    layers: dict[Target, LoraLayer] = {}
+    problems = []
+    for group in groups:
+        target = table.get(group.stem)
+        target = target._replace(attribute=group.attribute) if target else None
+        if target is None or target in layers or target.parameter not in shapes[target.component]:
+            strangers += group
+            continue
+        try:
+            layers[target] = _layer(target, group, header, config, shapes[target.component][target.parameter])
+        except PartsError as error:
+            problems.append(f"{target.component}.{target.parameter}: {error}")
+    if strangers or problems:
+        raise LoraError(origin(_shapes(groups, header), components) + _refusal(strangers, problems, header))
+    return list(layers.values())
 
 
-def _match(header: Header, table: dict[str, Target]) -> tuple[dict[Target, dict[Role, str]], list[str]]:
-    parts: dict[Target, dict[Role, str]] = {}
-    unmatched = []
-    for key in header.tensors:
-        split = split_key(key)
-        target = table.get(split[0]) if split else None
-        if split is None or target is None or split[1] in parts.get(target, {}):
-            unmatched.append(key)
-        else:
-            parts.setdefault(target, {})[split[1]] = key
-    return parts, unmatched
+def _group(header: Header) -> tuple[list[_Group], list[str]]:
+    """The keys by layer and parameter, and those that end like no LoRA key or say again what another one says."""
+    groups: dict[tuple[str, str], _Group] = {}
+    strangers = []
+    for name in header.tensors:
+        key = split_key(name)
+        if key is None:
+            strangers.append(name)
+            continue
+        group = groups.setdefault((key.stem, key.attribute), _Group(key.stem, key.attribute))
+        roles = group.keys if key.kind else group.shared
+        if roles.setdefault(key.role, name) != name:
+            strangers.append(name)
+        elif key.kind:
+            group.kinds.add(key.kind)
+    return list(groups.values()), strangers
 
 
-def _layer(target: Target, roles: dict[Role, str], header: Header, config: _Config) -> LoraLayer:
-    if "down" not in roles or "up" not in roles:
-        raise LoraError(f"{next(iter(roles.values()))} has no counterpart")
-    down = header.tensors[roles["down"]]
-    rank = down.shape[0] if down.shape else 0
-    alpha = roles.get("alpha") or config.alpha(target)
-    return LoraLayer(target, roles["down"], roles["up"], rank, alpha, config.rank_stabilized(target))
-
-
-def _misfit(layer: LoraLayer, header: Header, weight: tuple[int, ...]) -> str | None:
-    """What is wrong with a layer's tensors, given its weight's shape [out, in, ...]; None when they fit."""
-    down, up = header.tensors[layer.down], header.tensors[layer.up]
-    wrong = [f"{name} is {info.dtype}" for name, info in _tensors(layer, header) if info.dtype not in FLOATS]
-    if wrong:
-        return wrong[0]
-    if isinstance(layer.alpha, str) and math.prod(header.tensors[layer.alpha].shape) != 1:
-        return f"{layer.alpha} is no single number"
-    fits = (
-        layer.rank > 0
-        and len(up.shape) >= 2
-        and up.shape[:2] == (weight[0], layer.rank)
-        and math.prod(up.shape[2:]) == 1
-        and _bare(down.shape[1:]) == _bare(weight[1:])
+def _layer(target: Target, group: _Group, header: Header, config: LoraConfig, weight: Shape) -> LoraLayer:
+    """Raises PartsError: tensors missing, of the wrong dtype, or of shapes that do not fit each other or the weight."""
+    kind, infos = _kind(group), header.tensors
+    _check_dtypes(group, infos)
+    parts = {role: infos[name].shape for role, name in group.keys.items()}
+    shape = kind.shape(parts)
+    if _bare(shape) != _bare(weight) and shape != (*weight[:1], math.prod(weight[1:])):
+        raise PartsError(f"expects {list(weight)}, the file has {list(shape)}")
+    magnitudes = [(role, name) for role, name in group.shared.items() if role != ALPHA]
+    if len(magnitudes) > 1:
+        raise PartsError("it has two magnitudes")
+    for role, name in magnitudes:
+        dora.axis(role, infos[name].shape, weight)
+    return LoraLayer(
+        target=target,
+        kind=kind,
+        keys=group.keys,
+        rank=kind.rank(parts),
+        alpha=group.shared.get(ALPHA) or config.alpha(target),
+        rank_stabilized=config.rank_stabilized(target),
+        magnitude=magnitudes[0] if magnitudes else None,
     )
-    if fits:
-        return None
-    return f"{layer.target.component}.{layer.target.parameter} {list(weight)} by {list(up.shape)} @ {list(down.shape)}"
 
 
-def _bare(shape: tuple[int, ...]) -> tuple[int, ...]:
+def _kind(group: _Group) -> Kind:
+    if not group.kinds:
+        raise PartsError(f"{next(iter(group))} has no counterpart")
+    if len(group.kinds) > 1:
+        raise PartsError(f"it is {' and '.join(sorted(kind.name for kind in group.kinds))} at once")
+    return next(iter(group.kinds))
+
+
+def _check_dtypes(group: _Group, infos: Mapping[str, TensorInfo]) -> None:
+    for name in group:
+        info, is_alpha = infos[name], name == group.shared.get(ALPHA)
+        if info.dtype not in (FLOATS + _INTEGERS if is_alpha else FLOATS):
+            raise PartsError(f"{name} is {info.dtype}; LoRA tensors are {', '.join(FLOATS)}")
+        if is_alpha and math.prod(info.shape) != 1:
+            raise PartsError(f"{name} is no single number")
+
+
+def _shapes(groups: Sequence[_Group], header: Header) -> Iterator[tuple[str, Shape]]:
+    """(stem, shape of the change) of what can be read of a file that does not fit."""
+    for group in groups:
+        try:
+            yield (
+                group.stem,
+                _kind(group).shape({role: header.tensors[name].shape for role, name in group.keys.items()}),
+            )
+        except PartsError:
+            continue
+
+
+def _refusal(strangers: list[str], problems: list[str], header: Header) -> str:
+    texts = []
+    most = _LISTED // 2 if strangers and problems else _LISTED
+    if problems:
+        texts.append(f"{len(problems)} of its layers do not fit this checkpoint: {_list(problems, most)}")
+    if strangers:
+        texts.append(f"{len(strangers)} of its {len(header.tensors)} keys match nothing: {_list(strangers, most)}")
+    return "; ".join(texts)
+
+
+def _bare(shape: Shape) -> Shape:
     """A shape without its last ones: a 1x1 convolution and a linear layer are the same."""
     return _bare(shape[:-1]) if shape[-1:] == (1,) else shape
 
 
-def _tensors(layer: LoraLayer, header: Header) -> list[tuple[str, TensorInfo]]:
-    names = [layer.down, layer.up] + ([layer.alpha] if isinstance(layer.alpha, str) else [])
-    return [(name, header.tensors[name]) for name in names]
-
-
-def _list(items: list[str]) -> str:
-    more = len(items) - _LISTED
-    return ", ".join(items[:_LISTED]) + (f" and {more} more" if more > 0 else "")
-
-
-@dataclass
-class _Config:
-    """The LoraConfig values that diffusers writes into a file's metadata, `unet.lora_alpha` and the like."""
-
-    metadata: dict[str, str]
-    values: dict[str, Any] = field(init=False)
-
-    def __post_init__(self) -> None:
-        text = self.metadata.get(_METADATA_KEY)
-        try:
-            self.values = json.loads(text) if text else {}
-        except (ValueError, RecursionError) as error:
-            raise LoraError(f"its metadata {_METADATA_KEY} is not JSON") from error
-        if not isinstance(self.values, dict):
-            raise LoraError(f"its metadata {_METADATA_KEY} is not a JSON object")
-
-    def alpha(self, target: Target) -> float | None:
-        """The layer's lora_alpha; a pattern names a layer by its module name or the end of it, as in PEFT."""
-        patterns = self.values.get(f"{target.component}.alpha_pattern")
-        for pattern, alpha in patterns.items() if isinstance(patterns, dict) else ():
-            if target.module == pattern or target.module.endswith(f".{pattern}"):
-                return self._number(alpha)
-        alpha = self.values.get(f"{target.component}.lora_alpha")
-        return None if alpha is None else self._number(alpha)
-
-    def rank_stabilized(self, target: Target) -> bool:
-        return self.values.get(f"{target.component}.use_rslora") is True
-
-    def _number(self, value: object) -> float:
-        if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < _MAX_ALPHA:
-            raise LoraError(f"its metadata {_METADATA_KEY} has a lora_alpha that is no number")
-        return float(value)
+def _list(items: list[str], most: int) -> str:
+    more = len(items) - most
+    return ", ".join(item[:_SHOWN] for item in items[:most]) + (f" and {more} more" if more > 0 else "")

@@ -1,4 +1,4 @@
-"""Loads a LoRA's factors for one component of a checkpoint."""
+"""Loads a LoRA's changes for one component of a checkpoint."""
 
 from __future__ import annotations
 
@@ -6,24 +6,43 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
 from safetensors import safe_open
 
-from runtime.lora.file import LoraError, LoraLayer
-from runtime.weights import LowRank
+from runtime.changes import Change
+from runtime.lora.errors import LoraError
+from runtime.lora.file import LoraLayer
+from runtime.lora.kinds import dora
+
+_MAX = torch.finfo(torch.float32).max
 
 
-def load_factors(path: Path, layers: Sequence[LoraLayer], scale: float) -> dict[str, LowRank]:
-    """Parameter name -> its low-rank change: `scale * alpha / rank * up @ down`.
+def load_changes(path: Path, layers: Sequence[LoraLayer], scale: float) -> dict[str, Change]:
+    """Parameter name -> its change: `scale * alpha / rank` times what the file's tensors make.
 
-    The tensors keep the file's dtype. Raises LoraError when a factor is not finite.
+    The tensors are mapped from the file and keep its dtype. Raises LoraError when one is not finite.
     """
-    factors = {}
+    changes: dict[str, Change] = {}
     with safe_open(path, framework="pt") as file:
         for layer in layers:
+            parts = {role: _finite(name, file.get_tensor(name)) for role, name in layer.keys.items()}
             alpha = float(file.get_tensor(layer.alpha)) if isinstance(layer.alpha, str) else layer.alpha
-            down, up = file.get_tensor(layer.down), file.get_tensor(layer.up)
-            multiplier = scale * layer.multiplier(alpha)
-            if not (math.isfinite(multiplier) and bool(down.isfinite().all()) and bool(up.isfinite().all())):
-                raise LoraError(f"{layer.down}, {layer.up} or its alpha is not finite")
-            factors[layer.target.parameter] = LowRank(down, up, multiplier)
-    return factors
+            factor = layer.factor(alpha)
+            if not abs(factor * scale) <= _MAX:
+                name = f"{layer.target.component}.{layer.target.parameter}"
+                raise LoraError(f"{name}: its scale, {scale:g} times alpha / rank, is not finite in float32")
+            if layer.magnitude is None:
+                change = layer.kind.change(parts, factor * scale)
+            else:
+                role, name = layer.magnitude
+                magnitude = _finite(name, file.get_tensor(name))
+                change = dora.decomposed(layer.kind, parts, magnitude, role, factor, scale)
+            changes[layer.target.parameter] = change
+    return changes
+
+
+def _finite(name: str, tensor: torch.Tensor) -> torch.Tensor:
+    # The extremes tell it in one pass: they are not finite when one number is not.
+    if tensor.numel() and not all(math.isfinite(extreme) for extreme in tensor.aminmax()):
+        raise LoraError(f"{name} is not finite")
+    return tensor

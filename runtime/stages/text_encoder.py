@@ -11,8 +11,10 @@ import torch
 from transformers.models.clip.tokenization_clip import CLIPTokenizer
 
 from runtime.board import Board
+from runtime.checkpoints.checkpoint import Kind, Tokenizer
+from runtime.checkpoints.clip_vocabulary import clip_vocabulary
 from runtime.engines.choice import Engines
-from runtime.engines.engine import Graph
+from runtime.engines.engine import Outputs
 from runtime.errors import InvalidArgument
 from runtime.plan import Plan
 from runtime.settings import Settings
@@ -24,7 +26,8 @@ class TextEncoderStage(WorkerStage):
     """PLAN -> PROMPT_EMBEDS FP32 [rows, 77, D] and POOLED_EMBEDS FP32 [rows, P] (P = 0 for SD 1.x).
 
     rows: the negative prompt and the prompt, or the prompt alone without guidance. SD takes the text encoder's last
-    hidden state; SDXL both encoders' last but one, side by side, and the second's projected pooled embedding.
+    hidden state; SDXL both encoders' last but one, side by side, and the second's projected pooled embedding. For the
+    prompt, `clip_skip` counts as many layers further back.
     """
 
     name = "text_encoder"
@@ -52,27 +55,33 @@ class TextEncoderStage(WorkerStage):
         """Each prompt's hidden states [1, 77, D] and pooled embedding [1, P], by one of the text encoders."""
         component = plan.checkpoint.text_encoders[index]
         begun = time.monotonic()
-        engine = self._engines.of(Graph.of("text_encoder", component))
-        binding = bind(engine, plan, component)
+        engine, binding = bind(self._engines, "text_encoder", plan, component)
         call.timings["text_encoder_load"] = call.timings.get("text_encoder_load", 0.0) + time.monotonic() - begun
         try:
             found = []
-            for prompt in prompts:
+            for row, prompt in enumerate(prompts, 1):
                 outputs = engine.run(binding, {"ids": _ids(plan.checkpoint.tokenizers[index], prompt)})
-                states = (
-                    outputs["hidden_states"][-2] if plan.checkpoint.kind == "sdxl" else outputs["last_hidden_state"]
-                )
+                # As in diffusers, the negative prompt skips none.
+                clip_skip = plan.request.clip_skip if row == len(prompts) else 0
+                states = _states(outputs, plan.checkpoint.kind, clip_skip)
                 pooled = outputs["pooled"]
-                assert isinstance(states, torch.Tensor) and isinstance(pooled, torch.Tensor)
+                assert isinstance(pooled, torch.Tensor)
                 found.append((states, pooled))
             return found
         finally:
             binding.release()
 
 
-def _ids(folder: Path, prompt: str) -> torch.Tensor:
+def _states(outputs: Outputs, kind: Kind, clip_skip: int) -> torch.Tensor:
+    """The hidden states [1, 77, D] that condition the UNet; SD's pass the final norm whichever layer they are of."""
+    layers = outputs["hidden_states"] if kind == "sdxl" else outputs["normed_states"]
+    first = 2 if kind == "sdxl" else 1
+    return layers[-first - clip_skip]
+
+
+def _ids(files: Tokenizer, prompt: str) -> torch.Tensor:
     """Token ids [1, 77] int64, padded or cut to the tokenizer's length."""
-    tokenizer = _tokenizer(folder)
+    tokenizer = _tokenizer(files)
     ids = tokenizer(
         prompt, padding="max_length", max_length=tokenizer.model_max_length, truncation=True, return_tensors="pt"
     ).input_ids
@@ -81,11 +90,19 @@ def _ids(folder: Path, prompt: str) -> torch.Tensor:
 
 
 @lru_cache(maxsize=16)
-def _tokenizer(folder: Path) -> CLIPTokenizer:
-    try:
-        tokenizer: CLIPTokenizer = CLIPTokenizer.from_pretrained(folder, local_files_only=True)
-    except Exception as error:  # whatever a damaged vocabulary makes the library raise
-        raise InvalidArgument("model_name", f"its {folder.name} cannot be read ({type(error).__name__})") from error
+def _tokenizer(files: Tokenizer) -> CLIPTokenizer:
+    if files.folder is None:
+        vocabulary, merges = clip_vocabulary()
+        tokenizer = CLIPTokenizer(vocabulary, merges, pad_token=files.pad_token)
+    else:
+        tokenizer = _read_tokenizer(files.folder)
     # A tokenizer without a length says 1e30; CLIP's text encoders have 77 positions.
     tokenizer.model_max_length = min(tokenizer.model_max_length, 77)
     return tokenizer
+
+
+def _read_tokenizer(folder: Path) -> CLIPTokenizer:
+    try:
+        return CLIPTokenizer.from_pretrained(folder, local_files_only=True)
+    except Exception as error:  # whatever a damaged vocabulary makes the library raise
+        raise InvalidArgument("model_name", f"its {folder.name} cannot be read ({type(error).__name__})") from error

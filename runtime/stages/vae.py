@@ -10,7 +10,7 @@ import torch
 
 from runtime.board import Board
 from runtime.engines.choice import Engines
-from runtime.engines.engine import Binding, Engine, Graph, GraphKind
+from runtime.engines.engine import Binding, Engine, GraphKind
 from runtime.plan import Plan
 from runtime.settings import Settings
 from runtime.stages.stage import Array, Call, WorkerStage
@@ -28,8 +28,7 @@ class _VaeStage(WorkerStage):
 
     def _bind(self, plan: Plan, call: Call) -> tuple[Engine, Binding]:
         begun = time.monotonic()
-        engine = self._engines.of(Graph.of(self.kind, plan.checkpoint.vae))
-        binding = bind(engine, plan, plan.checkpoint.vae)
+        engine, binding = bind(self._engines, self.kind, plan, plan.checkpoint.vae)
         call.timings[f"{self.kind}_load"] = time.monotonic() - begun
         return engine, binding
 

@@ -2,43 +2,48 @@
 
 from __future__ import annotations
 
+from runtime.changes import Change
 from runtime.checkpoints.checkpoint import Component
-from runtime.engines.engine import Binding, Engine, WeightsError
+from runtime.engines.choice import Engines
+from runtime.engines.engine import Binding, Engine, Graph, GraphKind, WeightsError
 from runtime.errors import InvalidArgument
 from runtime.files.tensors import WeightFileError
-from runtime.lora.file import LoraError, read_lora
-from runtime.lora.load import load_factors
+from runtime.lora.errors import LoraError
+from runtime.lora.file import read_lora
+from runtime.lora.load import load_changes
 from runtime.plan import LoraPlan, Plan
-from runtime.weights import LowRank, WeightSet
+from runtime.weights import WeightSet
 
 
 def weight_set(plan: Plan, component: Component) -> WeightSet:
     """The component's weights as the request wants them. Raises InvalidArgument that names the LoRA's field."""
-    low_rank: dict[str, list[LowRank]] = {}
-    changes = []
+    changes: list[tuple[str, Change]] = []
+    names = []
     for lora in plan.loras:
-        factors = _factors(plan, lora, component)
-        if factors:
-            changes.append(f"{lora.digest}*{lora.scale!r}")
-        for name, factor in factors.items():
-            low_rank.setdefault(name, []).append(factor)
-    return WeightSet(component, "+".join(changes), low_rank=low_rank)
+        found = _changes(plan, lora, component)
+        if found:
+            names.append(f"{lora.digest}*{lora.scale!r}")
+        changes += found.items()
+    return WeightSet.of(component, "+".join(names), changes)
 
 
-def bind(engine: Engine, plan: Plan, component: Component) -> Binding:
-    """The component's weights bound to its engine; what does not fit is the request's fault."""
+def bind(engines: Engines, kind: GraphKind, plan: Plan, component: Component) -> tuple[Engine, Binding]:
+    """The component's engine and its weights bound to it; what cannot be built, or does not fit, is the request's
+    fault."""
     try:
-        return engine.bind(weight_set(plan, component))
+        engine = engines.of(Graph.of(kind, component))
+        return engine, engine.bind(weight_set(plan, component))
     except (WeightsError, WeightFileError) as error:
-        raise InvalidArgument("model_name", str(error)) from error
+        field = "unet_name" if component.name == "unet" and plan.request.unet_name else "model_name"
+        raise InvalidArgument(field, str(error)) from error
 
 
-def _factors(plan: Plan, lora: LoraPlan, component: Component) -> dict[str, LowRank]:
+def _changes(plan: Plan, lora: LoraPlan, component: Component) -> dict[str, Change]:
     if lora.scale == 0.0:
         return {}
     try:
         layers = read_lora(lora.path, plan.checkpoint.adaptable)
         mine = [layer for layer in layers if layer.target.component == component.name]
-        return load_factors(lora.path, mine, lora.scale)
+        return load_changes(lora.path, mine, lora.scale)
     except (LoraError, WeightFileError) as error:
         raise InvalidArgument(lora.field, str(error)) from error

@@ -27,14 +27,17 @@ NETWORKS = ("unet", "vae", "text_encoder", "text_encoder_2")
 
 
 @contextmanager
-def pipeline(model: Path, loras: tuple[ReferenceLora, ...], *, image_to_image: bool) -> Iterator[Any]:
-    """The checkpoint's pipeline with `loras` in place.
+def pipeline(
+    model: Path, loras: tuple[ReferenceLora, ...], *, image_to_image: bool, unet: torch.nn.Module | None = None
+) -> Iterator[Any]:
+    """The checkpoint's pipeline with `loras` in place, and with `unet` in place of its own.
 
     On the way out they are removed, and the weights are compared with those that were loaded.
     """
     loaded = _load(model.resolve())
-    pipe = loaded.pipeline(image_to_image)
+    pipe = loaded.pipeline(image_to_image, {"unet": unet} if unet is not None else {})
     names = [f"lora_{index}" for index in range(len(loras))]
+    digest = loaded.digest if unet is None else _digest(pipe)
     try:
         for name, lora in zip(names, loras, strict=True):
             pipe.load_lora_weights(lora.path.parent, weight_name=lora.path.name, adapter_name=name)
@@ -45,7 +48,7 @@ def pipeline(model: Path, loras: tuple[ReferenceLora, ...], *, image_to_image: b
     finally:
         if loras:
             pipe.unload_lora_weights()
-            if _digest(pipe) != loaded.digest:
+            if _digest(pipe) != digest:
                 raise AssertionError(f"a LoRA was left in the weights of {model}")
 
 
@@ -56,10 +59,11 @@ class _Loaded:
     base: Any
     digest: str
 
-    def pipeline(self, image_to_image: bool) -> Any:
-        """A new pipeline around the same networks, so that a caller may replace its scheduler."""
+    def pipeline(self, image_to_image: bool, others: dict[str, Any]) -> Any:
+        """A new pipeline around the same networks, or `others`, so that a caller may replace its scheduler."""
         kind = type(self.base)
-        pipe = (IMAGE_TO_IMAGE[kind] if image_to_image else kind)(**self.base.components, **_flags(self.base))
+        components = self.base.components | others
+        pipe = (IMAGE_TO_IMAGE[kind] if image_to_image else kind)(**components, **_flags(self.base))
         pipe.set_progress_bar_config(disable=True)
         return pipe
 

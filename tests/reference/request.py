@@ -20,7 +20,8 @@ class ReferenceRequest:
 
     With `image` (sides multiples of 8) it is image-to-image and `noise_strength` counts; without, it is
     text-to-image at `width` x `height`, or at the checkpoint's own size. `scheduler` is one of the API's
-    names, or None for the checkpoint's own.
+    names, or None for the checkpoint's own; so is `prediction_type`. `timesteps` or `sigmas`, when there are any,
+    replace `num_inference_steps`, and `noise_strength` is then the part of them that is run.
     """
 
     model: Path
@@ -36,6 +37,10 @@ class ReferenceRequest:
     num_images: int = 1
     clip_skip: int = 0
     eta: float = 0.0
+    timesteps: tuple[int, ...] = ()
+    sigmas: tuple[float, ...] = ()
+    prediction_type: str | None = None
+    rescale_betas_snr_zero: bool = False
     width: int | None = None
     height: int | None = None
 

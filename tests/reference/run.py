@@ -5,14 +5,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusers import PNDMScheduler
+from diffusers import PNDMScheduler, SchedulerMixin
 from numpy.typing import NDArray
 from PIL import Image
 
 from tests.reference.clip_skip import flattened_text_model
 from tests.reference.pipelines import pipeline
 from tests.reference.request import ReferenceRequest
-from tests.reference.schedulers import make_scheduler
+from tests.reference.schedulers import longest_schedule, make_room, make_scheduler
 
 
 @dataclass(frozen=True)
@@ -29,22 +29,22 @@ class ReferenceResult:
     images: tuple[Image.Image, ...]
 
 
-def reference(request: ReferenceRequest) -> ReferenceResult:
+def reference(request: ReferenceRequest, unet: torch.nn.Module | None = None) -> ReferenceResult:
     """Run `request`, so that `num_inference_steps` steps are really run.
 
-    PNDM calls the UNet once more than that; of any other scheduler it is asserted that it does not.
+    PNDM calls the UNet once more than that; of any other scheduler it is asserted that it does not. `unet` is taken
+    in place of the checkpoint's.
     """
     with (
         torch.no_grad(),
-        pipeline(request.model, request.loras, image_to_image=request.image is not None) as pipe,
+        pipeline(request.model, request.loras, image_to_image=request.image is not None, unet=unet) as pipe,
     ):
-        schedule_steps, strength = _schedule(request, pipe.scheduler.config.num_train_timesteps)
-        pipe.scheduler = make_scheduler(pipe.scheduler, request.scheduler, schedule_steps)
+        pipe.scheduler = make_scheduler(pipe.scheduler, request)
+        arguments = _arguments(request, pipe.scheduler)
         trace = _Trace()
-        arguments = _arguments(request, schedule_steps, strength)
         with flattened_text_model(pipe):
             latents = pipe(**arguments, callback_on_step_end=trace, output_type="latent").images
-        calls = request.num_inference_steps + isinstance(pipe.scheduler, PNDMScheduler)
+        calls = _steps(request) + isinstance(pipe.scheduler, PNDMScheduler)
         if len(trace.latents) != calls:
             raise AssertionError(f"diffusers ran {len(trace.latents)} steps, not {calls}")
         return ReferenceResult(
@@ -53,6 +53,14 @@ def reference(request: ReferenceRequest) -> ReferenceResult:
             timesteps=np.array(trace.timesteps),
             images=_decode(pipe, latents),
         )
+
+
+def _steps(request: ReferenceRequest) -> int:
+    """How many steps are to be run."""
+    custom = len(request.timesteps) or max(len(request.sigmas) - 1, 0)
+    if not custom:
+        return request.num_inference_steps
+    return custom if request.image is None else int(custom * request.noise_strength)
 
 
 def _schedule(request: ReferenceRequest, longest: int) -> tuple[int, float]:
@@ -64,7 +72,12 @@ def _schedule(request: ReferenceRequest, longest: int) -> tuple[int, float]:
     return length, min((steps + 0.5) / length, 1.0)
 
 
-def _arguments(request: ReferenceRequest, schedule_steps: int, strength: float) -> dict[str, Any]:
+def _arguments(request: ReferenceRequest, scheduler: SchedulerMixin) -> dict[str, Any]:
+    schedule_steps, strength = _schedule(request, longest_schedule(scheduler))
+    make_room(scheduler, schedule_steps)
+    custom = {"timesteps": list(request.timesteps) or None, "sigmas": list(request.sigmas) or None}
+    if any(custom.values()):
+        strength = request.noise_strength
     size = {"width": request.width, "height": request.height}
     return {
         "prompt": request.prompt,
@@ -75,6 +88,7 @@ def _arguments(request: ReferenceRequest, schedule_steps: int, strength: float) 
         "num_images_per_prompt": request.num_images,
         "eta": request.eta,
         "clip_skip": request.clip_skip or None,
+        **custom,
         **(size if request.image is None else {"image": request.image, "strength": strength}),
     }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import tritonclient.grpc
 from safetensors.numpy import save
 
@@ -37,11 +39,19 @@ BAD: dict[str, tuple[Fields, str]] = {
     "huge": ({"image_size": {"width": 9000, "height": 9000}}, "image_size: 9000x9000"),
     "tiny": ({"image_size": {"width": 8, "height": 8}}, "image_size: 8x8"),
     "tile": ({"image_size": "square", "tile_width": 128, "tile_stride_width": 64}, "tile_width: "),
-    "another prediction type": ({"prediction_type": "v_prediction"}, "prediction_type: "),
+    "no timesteps of its own": (
+        {"scheduler": "DDIM", "timesteps": {"method": "array", "array": [900, 500, 1]}},
+        "timesteps: ",
+    ),
+    "no sigmas of its own": ({"scheduler": "LCM", "sigmas": {"method": "array", "array": [9.0, 1.0]}}, "sigmas: "),
+    "rising timesteps": ({"scheduler": "LCM", "timesteps": {"method": "array", "array": [1, 500]}}, "timesteps: "),
+    "no zero SNR": ({"rescale_betas_snr_zero": True}, "rescale_betas_snr_zero: "),
+    "clip_skip": ({"clip_skip": 99}, "clip_skip: "),
+    "unet_name": ({"unet_name": "no/such/unet"}, "unet_name: "),
+    "unet of another architecture": ({"unet_name": "sdxl/unet"}, "unet_name: "),
+    "variant": ({"variant": "../../etc"}, "variant: "),
 }
 TO_COME: Fields = {
-    "unet_name": "a/b",
-    "variant": "fp16",
     "prompt_weighting": True,
     "embeddings": [{"path": "a/b"}],
     "controlnets": [{"path": "a/b", "image_url": "tensor:0"}],
@@ -52,13 +62,7 @@ TO_COME: Fields = {
     "ic_light_model_url": "a/b",
     "ic_light_model_background_image_url": "a/b",
     "ic_light_image_url": "a/b",
-    "clip_skip": 1,
-    "scheduler": "LCM",
-    "timesteps": {"method": "array", "array": [900, 500, 1]},
-    "sigmas": {"method": "array", "array": [14.0, 3.0, 0.1]},
-    "rescale_betas_snr_zero": True,
     "enable_safety_checker": True,
-    "eta": 0.5,
 }
 
 Send = Callable[..., tuple[str, str]]
@@ -115,7 +119,57 @@ def test_a_lora_of_another_architecture_lists_what_differs(send: Send, tiny: Pat
     status, message = send({"loras": [{"path": str(tiny / "loras" / "sdxl" / "peft.safetensors")}]})
     assert status == "StatusCode.INVALID_ARGUMENT"
     assert message.startswith("loras[0].path: ")
-    assert "text_encoder_2." in message
+    assert "made for" in message and "text_encoder_2." in message
+
+
+class Trap:
+    """Unpickled, it would write a file."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return Path.write_text, (self._path, "executed")
+
+
+def _pickle(*things: object) -> bytes:
+    file = io.BytesIO()
+    torch.save({"unet.conv_in.lora_A.weight": list(things)}, file)
+    return file.getvalue()
+
+
+def _safetensors(header: bytes, content: bytes = b"") -> bytes:
+    return len(header).to_bytes(8, "little") + header + content
+
+
+HOSTILE = {
+    "empty": b"",
+    "random": bytes(range(256)) * 8,
+    "truncated": save({"a": np.zeros((64, 64), np.float32)})[:-100],
+    "absurd header": (1 << 62).to_bytes(8, "little") + b"{}",
+    "10 GB claimed": _safetensors(b'{"a":{"dtype":"F32","shape":[2500000000],"data_offsets":[0,10000000000]}}'),
+    "wrong dtype": save({"unet.conv_in.lora_A.weight": np.zeros((2, 2), np.int64)}),
+    "not JSON": _safetensors(b"{" * 512),
+}
+
+
+@pytest.mark.parametrize("field", ["model_name", "unet_name", "loras"])
+@pytest.mark.parametrize("name", [*HOSTILE, "pickle with code"])
+def test_a_hostile_weight_file_is_refused_by_its_field(send: Send, tmp_path: Path, field: str, name: str) -> None:
+    trap = tmp_path / "executed"
+    data = HOSTILE.get(name) or (b"" if name == "empty" else _pickle(Trap(trap)))
+    uri = "data:application/octet-stream;base64," + base64.b64encode(data).decode()
+    status, message = send({field: [{"path": uri}] if field == "loras" else uri})
+    assert status == "StatusCode.INVALID_ARGUMENT", message
+    assert message.startswith("loras[0].path: " if field == "loras" else f"{field}: "), message
+    assert "Traceback" not in message and len(message) < 2000
+    assert not trap.exists()
+    assert send({})[0] == "OK"
+
+
+def test_the_trap_would_have_sprung(tmp_path: Path) -> None:
+    torch.load(io.BytesIO(_pickle(Trap(tmp_path / "executed"))), weights_only=False)
+    assert (tmp_path / "executed").exists()
 
 
 def test_a_lora_key_that_matches_nothing_is_listed(send: Send) -> None:

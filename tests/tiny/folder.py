@@ -30,7 +30,7 @@ def write_all(folder: Path) -> None:
 
 def tiny_folder() -> Path:
     """The folder of `write_all` that the tests of this machine share, written by whoever asks first."""
-    folder = Path(tempfile.gettempdir()) / f"lorikeet-tiny-{writer_version()[:16]}"
+    folder = Path(tempfile.gettempdir()) / f"lorikeet-tiny-{VERSION[:16]}"
     write_all(folder)
     return folder
 
@@ -45,23 +45,40 @@ def writer_version() -> str:
     return digest.hexdigest()
 
 
+# Of the source that this process runs, which may be edited meanwhile.
+VERSION = writer_version()
+
+
 def _is_current(folder: Path) -> bool:
     stamp = folder / STAMP
-    return stamp.is_file() and stamp.read_text(encoding="utf-8") == writer_version()
+    return stamp.is_file() and stamp.read_text(encoding="utf-8") == VERSION
 
 
 def _write(folder: Path) -> None:
     # Here, because they import torch and diffusers: seconds, for nothing when the folder is there already.
-    from tests.tiny.checkpoints import write_everything, write_sd15, write_sd15_oldnames, write_sdxl
+    from tests.tiny.checkpoints import (
+        write_everything,
+        write_lcm,
+        write_sd2,
+        write_sd15,
+        write_sd15_oldnames,
+        write_sdxl,
+        write_single_files,
+    )
     from tests.tiny.loras import SD15_PARTS, SDXL_PARTS, write_kohya, write_peft
 
-    sd15, sdxl, loras = folder / "sd15", folder / "sdxl", folder / "loras"
+    sd15, sd2, sdxl, loras = (folder / name for name in ("sd15", "sd2", "sdxl", "loras"))
     write_sd15(sd15)
     write_sd15_oldnames(folder / "sd15-oldnames", sd15)
+    write_sd2(sd2)
     write_sdxl(sdxl)
+    write_lcm(folder / "lcm")
+    write_single_files(folder / "single", sd15, sd2, sdxl)
     write_everything(folder / "everything")
     write_peft(loras / "sd15" / "peft.safetensors", sd15, SD15_PARTS, 41, alpha=6)
     write_kohya(loras / "sd15" / "kohya.safetensors", sd15, SD15_PARTS, 42)
+    write_peft(loras / "sd2" / "peft.safetensors", sd2, SD15_PARTS, 45, alpha=2)
+    write_kohya(loras / "sd2" / "kohya.safetensors", sd2, SD15_PARTS, 46)
     write_peft(loras / "sdxl" / "peft.safetensors", sdxl, SDXL_PARTS, 43, alpha=None)
     write_kohya(loras / "sdxl" / "kohya.safetensors", sdxl, SDXL_PARTS, 44)
-    (folder / STAMP).write_text(writer_version(), encoding="utf-8")
+    (folder / STAMP).write_text(VERSION, encoding="utf-8")

@@ -1,4 +1,4 @@
-"""The scheduler configurations of the published SD 1.5 and SDXL.
+"""The scheduler configurations of the published SD 1.5, SD 2.1 and SDXL.
 
 Written as text, since they hold what the class itself does not know: PNDM's `clip_sample` is there for the
 schedulers that are made from this configuration later.
@@ -20,6 +20,12 @@ COMMON: dict[str, Any] = {
     "trained_betas": None,
 }
 SD15: dict[str, Any] = {"_class_name": "PNDMScheduler", "_diffusers_version": "0.6.0", **COMMON}
+SD2: dict[str, Any] = {
+    "_class_name": "DDIMScheduler",
+    "_diffusers_version": "0.8.0",
+    **COMMON,
+    "prediction_type": "v_prediction",
+}
 SDXL: dict[str, Any] = {
     "_class_name": "EulerDiscreteScheduler",
     "_diffusers_version": "0.19.0.dev0",
@@ -33,6 +39,6 @@ SDXL: dict[str, Any] = {
 
 
 def write_scheduler(folder: Path, config: dict[str, Any]) -> None:
-    """Write `config` (`SD15` or `SDXL`) into `folder`."""
+    """Write `config` (`SD15`, `SD2` or `SDXL`) into `folder`."""
     folder.mkdir(parents=True)
     (folder / "scheduler_config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")

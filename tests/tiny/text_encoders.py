@@ -11,6 +11,7 @@ from tests.tiny.weights import fill
 
 WIDTH = 32
 WIDTH_2 = 48
+WIDTH_H = 40
 POOLED_2 = 40  # not WIDTH_2, so that taking the one for the other shows
 # Untrained attention is nearly uniform: sharper queries and keys let words, not only the padding, be heard.
 GAINS = {"token_embedding": 4.0, "q_proj.weight": 2.0, "k_proj.weight": 2.0}
@@ -29,6 +30,13 @@ def write_text_encoder_2(folder: Path, seed: int) -> None:
     model = CLIPTextModelWithProjection(_config(WIDTH_2, heads=6, hidden_act="gelu", projection_dim=POOLED_2))
     fill(model, seed, GAINS)
     _save(folder, model, prefix="")
+
+
+def write_text_encoder_h(folder: Path, seed: int) -> None:
+    """OpenCLIP-H's part in SD 2.x: the published folders hold all its layers but the last."""
+    model = CLIPTextModel(_config(WIDTH_H, heads=5, hidden_act="gelu", projection_dim=WIDTH_H))
+    fill(model, seed, GAINS)
+    _save(folder, model, prefix="text_model.")
 
 
 def _config(width: int, heads: int, **own: Any) -> CLIPTextConfig:

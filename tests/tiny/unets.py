@@ -1,4 +1,4 @@
-"""The UNets: the topology of SD 1.5 and SDXL, a few channels wide."""
+"""The UNets: the topology of SD 1.5, SD 2.1 and SDXL, a few channels wide."""
 
 from pathlib import Path
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 from diffusers import UNet2DConditionModel
 
 from tests.tiny.denoising import lean_towards_noise
-from tests.tiny.text_encoders import POOLED_2, WIDTH, WIDTH_2
+from tests.tiny.text_encoders import POOLED_2, WIDTH, WIDTH_2, WIDTH_H
 from tests.tiny.weights import fill
 
 TIME_IDS = 6
@@ -19,6 +19,15 @@ SD15: dict[str, Any] = {
     "attention_head_dim": 8,
     "cross_attention_dim": WIDTH,
 }
+SD2: dict[str, Any] = {
+    **SD15,
+    "sample_size": 24,
+    "attention_head_dim": [2, 4, 4, 4],
+    "cross_attention_dim": WIDTH_H,
+    "use_linear_projection": True,
+    "upcast_attention": True,
+}
+LCM: dict[str, Any] = {**SD15, "time_cond_proj_dim": 12}  # distilled with guidance, as LCM_Dreamshaper_v7
 SDXL: dict[str, Any] = {
     "sample_size": 24,
     "block_out_channels": (16, 32, 32),
@@ -35,11 +44,12 @@ SDXL: dict[str, Any] = {
 EVERYTHING: dict[str, Any] = {**SDXL, "in_channels": 8, "time_cond_proj_dim": 12}
 GAINS = {"conv_out.weight": 0.4}  # a quiet output, so that guidance does not run away with the prompt
 TRUST = 1.0
+TRUST_IN_V = 0.0  # of white latents nothing of v can be seen
 
 
-def write_unet(folder: Path, seed: int, config: dict[str, Any]) -> None:
-    """Write a UNet2DConditionModel of `config` (`SD15`, `SDXL` or `EVERYTHING`) into `folder`."""
+def write_unet(folder: Path, seed: int, config: dict[str, Any], trust: float = TRUST) -> None:
+    """Write a UNet2DConditionModel of `config` (`SD15`, `SD2`, `SDXL`, ...) into `folder`."""
     unet = UNet2DConditionModel(layers_per_block=2, norm_num_groups=4, **config)
     fill(unet, seed, GAINS)
-    lean_towards_noise(unet, TRUST)
+    lean_towards_noise(unet, trust)
     unet.save_pretrained(folder)

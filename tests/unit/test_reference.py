@@ -70,6 +70,21 @@ def test_every_field_moves_the_latents(model: str, field: str) -> None:
     assert _moved(model, **{field: CHANGES[field]}) > CLEARLY
 
 
+@pytest.mark.parametrize(
+    ("scheduler", "change"),
+    [
+        ("Euler", {"timesteps": (900, 600, 300, 100)}),
+        ("Euler", {"sigmas": (14.0, 5.0, 1.0, 0.3, 0.0)}),
+        ("Euler", {"prediction_type": "v_prediction"}),
+        ("Euler", {"rescale_betas_snr_zero": True}),
+        ("DDIM", {"eta": 0.5}),
+    ],
+)
+def test_every_field_of_the_schedule_moves_the_latents(scheduler: str, change: dict[str, Any]) -> None:
+    before = replace(_request("sd15"), scheduler=scheduler)
+    assert relative_error(reference(replace(before, **change)).latents, reference(before).latents) > CLEARLY
+
+
 @pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize("naming", NAMINGS)
 def test_a_lora_moves_the_latents_by_its_scale_and_is_gone_afterwards(model: str, naming: str) -> None:

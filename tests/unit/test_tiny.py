@@ -14,8 +14,9 @@ from tests.tiny import tiny_folder, write_all
 
 SD15_NETWORKS = ("sd15/unet", "sd15/vae", "sd15/text_encoder")
 SDXL_NETWORKS = ("sdxl/unet", "sdxl/vae", "sdxl/text_encoder", "sdxl/text_encoder_2")
-NETWORKS = (*SD15_NETWORKS, *SDXL_NETWORKS, "everything/unet")
-PADS = (("sd15/tokenizer", -1), ("sdxl/tokenizer", -1), ("sdxl/tokenizer_2", 0))
+SD2_NETWORKS = ("sd2/unet", "sd2/vae", "sd2/text_encoder")
+NETWORKS = (*SD15_NETWORKS, *SD2_NETWORKS, *SDXL_NETWORKS, "lcm/unet", "everything/unet")
+PADS = (("sd15/tokenizer", -1), ("sd2/tokenizer", 0), ("sdxl/tokenizer", -1), ("sdxl/tokenizer_2", 0))
 PROMPT = "A photo of an astronaut riding a zebra, highly detailed!"
 
 

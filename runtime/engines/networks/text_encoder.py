@@ -13,8 +13,9 @@ from runtime.engines.networks.network import Network
 
 
 class TextEncoder(Network):
-    """Token ids [1, T] int64 -> `last_hidden_state` [1, T, D], `hidden_states` (embeddings, then one a layer, without
-    the final norm), and `pooled` [1, P]: projected where the model has a projection."""
+    """Token ids [1, T] int64 -> `hidden_states` [1, T, D] (embeddings, then one a layer, all but the last without the
+    final norm), `normed_states` (the same, all with it), and `pooled` [1, P]: projected where the model has a
+    projection."""
 
     def __init__(self, config: dict[str, Any]) -> None:
         super().__init__()
@@ -32,8 +33,9 @@ class TextEncoder(Network):
         pooled = found.pooler_output
         if hasattr(self, "text_projection"):
             pooled = self.text_projection(pooled)
+        inner = (self.text_model.final_layer_norm(states) for states in found.hidden_states[:-1])
         return {
-            "last_hidden_state": found.last_hidden_state,
             "hidden_states": tuple(found.hidden_states),
+            "normed_states": (*inner, found.last_hidden_state),
             "pooled": pooled,
         }

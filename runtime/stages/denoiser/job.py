@@ -9,7 +9,8 @@ import torch
 from diffusers.utils.torch_utils import randn_tensor
 
 from runtime.plan import Plan
-from runtime.schedulers import Schedule, make_schedule
+from runtime.schedulers.schedule import Schedule, make_schedule
+from runtime.stages.denoiser.guidance import guidance_embedding
 from runtime.stages.denoiser.rows import Row
 
 
@@ -35,6 +36,8 @@ class Job:
         self._text = conditions.text
         self._pooled = conditions.pooled if conditions.pooled.shape[-1] else None
         self._time_ids = _time_ids(plan) if self._pooled is not None else None
+        width = plan.guidance_width
+        self._timestep_cond = None if width is None else guidance_embedding(request.guidance_scale - 1.0, width)
         self._generator = torch.Generator("cpu").manual_seed(plan.seed)
         self._schedule: Schedule | None = None
         self._index = 0
@@ -45,15 +48,15 @@ class Job:
     def _start(self, plan: Plan, conditions: Conditions) -> None:
         request, scaling = plan.request, plan.checkpoint.scaling_factor
         shape = (request.num_images, *conditions.mean.shape[1:])
-        config, steps = plan.checkpoint.scheduler, request.num_inference_steps
+        config = plan.checkpoint.scheduler
         if not plan.has_image:
-            self._schedule = make_schedule(request.scheduler, config, steps, None)
+            self._schedule = make_schedule(request, config, has_image=False)
             self.latents = self._schedule.pure_noise(randn_tensor(shape, self._generator))
         elif request.noise_strength == 0.0:
             # No noise, no step: the VAE's round trip, by the posterior's mean as in AutoencoderKL.forward.
             self.latents = (conditions.mean * scaling).expand(shape).clone()
         else:
-            self._schedule = make_schedule(request.scheduler, config, steps, request.noise_strength)
+            self._schedule = make_schedule(request, config, has_image=True)
             sample = conditions.mean + conditions.std * randn_tensor(conditions.mean.shape, self._generator)
             noise = randn_tensor(shape, self._generator)
             self.latents = self._schedule.add_noise((sample * scaling).expand(shape), noise)
@@ -95,6 +98,7 @@ class Job:
                 text=text,
                 pooled=None if self._pooled is None else self._pooled[index],
                 time_ids=self._time_ids,
+                timestep_cond=self._timestep_cond,
             )
             for latent in scaled
             for index, text in enumerate(self._text)

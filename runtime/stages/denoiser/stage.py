@@ -9,10 +9,7 @@ import numpy as np
 import torch
 
 from runtime.board import Board, State
-from runtime.checkpoints.schedule import ScheduleError
 from runtime.engines.choice import Engines
-from runtime.engines.engine import Graph
-from runtime.errors import InvalidArgument
 from runtime.plan import Plan
 from runtime.settings import Settings
 from runtime.stages.denoiser.job import Conditions, Job
@@ -53,9 +50,8 @@ class DenoiserStage:
         try:
             self._desk.check(plan.job)
             begun = time.monotonic()
-            job = _job(plan, call)
-            engine = self._engines.of(Graph.of("unet", plan.checkpoint.unet))
-            binding = bind(engine, plan, plan.checkpoint.unet)
+            job = Job(plan, _conditions(call))
+            engine, binding = bind(self._engines, "unet", plan, plan.checkpoint.unet)
             call.timings["denoiser_load"] = time.monotonic() - begun
             member = Member(
                 job=job,
@@ -91,13 +87,6 @@ class DenoiserStage:
             )
         except BaseException as failure:
             self._desk.fail(plan.job, call, failure)
-
-
-def _job(plan: Plan, call: Call) -> Job:
-    try:
-        return Job(plan, _conditions(call))
-    except ScheduleError as error:
-        raise InvalidArgument("model_name", str(error)) from error
 
 
 def _conditions(call: Call) -> Conditions:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 from dataclasses import dataclass
 
@@ -11,18 +12,22 @@ from lorikeet.schema import ImageToImageInput, map_file_refs, size_in_pixels
 from lorikeet.schema.walk import walk_models
 from runtime.board import JobRef
 from runtime.checkpoints.checkpoint import Checkpoint
-from runtime.checkpoints.folder import CheckpointError, read_folder
-from runtime.checkpoints.schedule import ScheduleError, check_schedule
+from runtime.checkpoints.checks import CheckpointError, VariantError
+from runtime.checkpoints.read import read_checkpoint, with_unet
+from runtime.checkpoints.schedule import ScheduleError, read_schedule
 from runtime.errors import InvalidArgument
 from runtime.files.images import MIN_SIDE, ImageError, Pixels, decode_image
-from runtime.files.sources import Request, Sources
+from runtime.files.sources import Request, SingleFile, Sources
 from runtime.files.store import Store
 from runtime.files.tensors import WeightFileError
-from runtime.lora.file import LoraError, read_lora
+from runtime.lora.errors import LoraError
+from runtime.lora.file import read_lora
 from runtime.plan import LoraPlan, Plan
 from runtime.settings import Settings
 from runtime.stages.prepare.features import check_available, check_fits
+from runtime.stages.prepare.limits import check_limits_of_checkpoint, check_limits_of_sampler, without_effect
 
+_VARIANT = re.compile(r"[A-Za-z0-9_-]{1,32}")
 _NO_IMAGE = np.zeros((0, 0, 3), np.uint8)
 _SEED_BITS = 32  # what JavaScript's numbers hold with room to spare
 _KEPT_REF = 256  # a plan names files by digest: of a data URI only its beginning travels on, for messages
@@ -44,12 +49,13 @@ class Planner:
 
     def plan(self, request: ImageToImageInput, files: Request, job: JobRef, started: float) -> Prepared:
         check_available(request)
+        check_limits_of_sampler(request)
         image = self._image(request, files)
         checkpoint = self._checkpoint(request, files)
         width, height = self._size(request, image, checkpoint)
-        check_fits(request, checkpoint, width, height)
+        check_fits(request, width, height)
+        check_limits_of_checkpoint(request, checkpoint)
         loras = [self._lora(request, index, checkpoint, files) for index in range(len(request.loras))]
-        digests = {f"{c.name}[{i}]": f.digest for c in checkpoint.components for i, f in enumerate(c.files)}
         scale = checkpoint.vae_scale_factor
         unknown = request.unknown_fields()
         plan = Plan(
@@ -65,9 +71,12 @@ class Planner:
             height=height,
             padded_width=-(-width // scale) * scale,
             padded_height=-(-height // scale) * scale,
-            files={f"model_name.{name}": digest for name, digest in digests.items()}
-            | {lora.field: lora.digest for lora in loras},
-            warnings=tuple(f"{name}: unknown field, ignored" for name in unknown),
+            files=_digests(request, checkpoint) | {lora.field: lora.digest for lora in loras},
+            warnings=(
+                *(f"{name}: unknown field, ignored" for name in unknown),
+                *_ignored(request, checkpoint),
+                *without_effect(request, checkpoint),
+            ),
         )
         return Prepared(plan, image)
 
@@ -80,13 +89,27 @@ class Planner:
             raise InvalidArgument("image_url", str(error)) from error
 
     def _checkpoint(self, request: ImageToImageInput, files: Request) -> Checkpoint:
+        if request.variant is not None and not _VARIANT.fullmatch(request.variant):
+            raise InvalidArgument("variant", "letters, digits, _ and - are a variant")
         try:
-            folder = self._sources.checkpoint("model_name", request.model_name, files)
-            checkpoint = read_folder(folder, self._store.digest_local)
-            check_schedule(checkpoint.scheduler, own=request.scheduler is None)
-            return checkpoint
+            source = self._sources.checkpoint("model_name", request.model_name, files, request.variant)
+            variant = None if isinstance(source, SingleFile) else request.variant
+            checkpoint = read_checkpoint(source, self._store.digest_local, variant)
+            schedule = read_schedule(checkpoint.scheduler, checkpoint.kind, own=request.scheduler is None)
+            checkpoint = checkpoint.model_copy(update={"scheduler": schedule})
+        except VariantError as error:
+            raise InvalidArgument("variant", str(error)) from error
         except (CheckpointError, ScheduleError) as error:
             raise InvalidArgument("model_name", str(error)) from error
+        return checkpoint if request.unet_name is None else self._with_unet(checkpoint, request, files)
+
+    def _with_unet(self, checkpoint: Checkpoint, request: ImageToImageInput, files: Request) -> Checkpoint:
+        assert request.unet_name is not None
+        source = self._sources.unet("unet_name", request.unet_name, files, request.variant)
+        try:
+            return with_unet(checkpoint, source, self._store.digest_local, request.variant)
+        except CheckpointError as error:
+            raise InvalidArgument("unet_name", str(error)) from error
 
     def _size(self, request: ImageToImageInput, image: Pixels, checkpoint: Checkpoint) -> tuple[int, int]:
         """(width, height) of the result: the picture's own, else image_size, else what the checkpoint was made for."""
@@ -101,12 +124,26 @@ class Planner:
 
     def _lora(self, request: ImageToImageInput, index: int, checkpoint: Checkpoint, files: Request) -> LoraPlan:
         field, lora = f"loras[{index}].path", request.loras[index]
-        stored = self._sources.weights(field, lora.path, files)
+        stored = self._sources.lora(field, lora.path, files)
         try:
             read_lora(stored.path, checkpoint.adaptable)
         except (LoraError, WeightFileError) as error:
             raise InvalidArgument(field, str(error)) from error
         return LoraPlan(field=field, path=stored.path, digest=stored.digest, scale=lora.scale)
+
+
+def _digests(request: ImageToImageInput, checkpoint: Checkpoint) -> dict[str, str]:
+    """What each weight file of the checkpoint is to the request -> its digest."""
+    digests: dict[str, str] = {}
+    for component in checkpoint.components:
+        field = "unet_name" if component.name == "unet" and request.unet_name else "model_name"
+        digests |= {f"{field}.{component.name}[{index}]": file.digest for index, file in enumerate(component.files)}
+    return digests
+
+
+def _ignored(request: ImageToImageInput, checkpoint: Checkpoint) -> list[str]:
+    in_one_file = checkpoint.vae.layout != "component"
+    return ["variant: a single file has none, ignored"] if request.variant and in_one_file else []
 
 
 def _lean(request: ImageToImageInput) -> ImageToImageInput:

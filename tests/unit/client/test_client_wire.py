@@ -107,6 +107,16 @@ def test_what_is_not_a_local_file_stays(tmp_path: Path) -> None:
     assert pack(BASE, {"image_encoder_path": tmp_path})[0].image_encoder_path == str(tmp_path)
 
 
+def test_a_checkpoint_is_named_by_text_and_sent_only_as_a_path_or_bytes(tmp_path: Path) -> None:
+    """It lies where the server is: gigabytes do not fit a message."""
+    model = tmp_path / "model.safetensors"
+    model.write_bytes(b"model")
+    named, contents = pack(BASE, {"model_name": str(model), "unet_name": str(model)})
+    assert (named.model_name, named.unet_name, contents) == (str(model), str(model), [])
+    sent, contents = pack(BASE, {"model_name": model, "unet_name": b"unet"})
+    assert (sent.model_name, sent.unet_name, contents) == ("tensor:0", "tensor:1", [b"model", b"unet"])
+
+
 def test_fields_are_laid_over_the_request() -> None:
     request, _ = pack(ImageToImageInput(**BASE, seed=1, eta=0.5), {"seed": 2})
     assert json.loads(request.to_json()) == {**BASE, "seed": 2, "eta": 0.5}

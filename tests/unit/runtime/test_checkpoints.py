@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from diffusers import AutoencoderKL, DPMSolverMultistepScheduler
+from diffusers import AutoencoderKL
 from safetensors.numpy import load_file, save_file
 
 from runtime.checkpoints.checkpoint import Checkpoint
-from runtime.checkpoints.folder import CheckpointError, read_folder
-from runtime.checkpoints.schedule import ScheduleError, check_schedule
+from runtime.checkpoints.checks import CheckpointError, VariantError
+from runtime.checkpoints.folder import read_folder
 from runtime.files.sources import Folder
 from tests.unit.runtime.tiny_checkpoints import digest, read_checkpoint
 
@@ -153,10 +153,39 @@ def test_an_inpainting_unet_is_refused(folder: Path) -> None:
     _refused(folder, "the UNet takes 9 channels")
 
 
-def test_an_lcm_unet_is_refused(folder: Path) -> None:
-    extra = {"time_embedding.cond_proj.weight": np.zeros((16, 8), np.float32)}
-    _change_weights(folder / UNET, lambda all_: all_ | extra)
-    _refused(folder, "LCM")
+def test_an_lcm_unet_that_lies_about_its_guidance_is_refused(folder: Path) -> None:
+    _change_json(folder / "unet/config.json", time_cond_proj_dim=2)
+    _refused(folder, "time_cond_proj_dim")
+
+
+def test_sd2_is_told_from_its_weights(tiny: Path) -> None:
+    sd2 = read_checkpoint(tiny / "sd2")
+    assert (sd2.kind, sd2.native_size, sd2.scheduler["prediction_type"]) == ("sd", 192, "v_prediction")
+
+
+def _as_variant(path: Path) -> None:
+    path.rename(path.with_name(path.name.replace(".safetensors", ".fp16.safetensors")))
+
+
+def test_a_variant_is_preferred_where_there_is_one(folder: Path) -> None:
+    _as_variant(folder / UNET)
+    found = read_folder(Folder(folder, folder), digest, "fp16")
+    assert found.unet.files[0].path.name == "diffusion_pytorch_model.fp16.safetensors"
+    assert found.vae.files[0].path.name == "diffusion_pytorch_model.safetensors"
+    _refused(folder, f"it has no {UNET}")
+
+
+def test_a_variant_may_have_shards(folder: Path) -> None:
+    _as_variant(folder / UNET)
+    (folder / "unet/diffusion_pytorch_model.fp16.safetensors").rename(folder / "unet/part.fp16-00001.safetensors")
+    index = {"weight_map": {"conv_in.weight": "part.fp16-00001.safetensors"}}
+    _write(folder / "unet/diffusion_pytorch_model.safetensors.index.fp16.json", index)
+    assert read_folder(Folder(folder, folder), digest, "fp16").unet.files[0].path.name == "part.fp16-00001.safetensors"
+
+
+def test_a_variant_that_no_component_has_is_refused(folder: Path) -> None:
+    with pytest.raises(VariantError, match="'fp16'"):
+        read_folder(Folder(folder, folder), digest, "fp16")
 
 
 def test_text_encoders_of_another_width_are_refused(tiny: Path, folder: Path) -> None:
@@ -314,54 +343,3 @@ def test_links_within_the_hubs_cache_are_followed(tiny: Path, tmp_path: Path) ->
         link.parent.mkdir(parents=True, exist_ok=True)
         link.symlink_to(path)
     assert read_folder(Folder(snapshot, tmp_path / "hub"), digest).kind == "sd"
-
-
-OWN = {"_class_name": "PNDMScheduler", "beta_start": 0.00085, "beta_end": 0.012, "num_train_timesteps": 1000}
-
-
-@pytest.mark.parametrize(
-    "values",
-    [
-        {},
-        {"_class_name": "DDIMScheduler"},
-        {"_class_name": "EulerDiscreteScheduler", "prediction_type": "v_prediction"},
-        dict(DPMSolverMultistepScheduler().config) | {"_class_name": "DPMSolverMultistepScheduler"},
-    ],
-)
-def test_schedules_that_are_served(values: dict[str, Any]) -> None:
-    check_schedule(OWN | values, own=True)
-
-
-def test_only_the_own_scheduler_must_be_known() -> None:
-    config = OWN | {"_class_name": "UniPCMultistepScheduler"}
-    check_schedule(config, own=False)
-    with pytest.raises(ScheduleError, match=r"'UniPCMultistepScheduler' is none of .*set the field scheduler"):
-        check_schedule(config, own=True)
-
-
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("_class_name", None),
-        ("_class_name", "../../evil"),
-        ("_class_name", ["PNDMScheduler"]),
-        ("num_train_timesteps", 0),
-        ("num_train_timesteps", 10**9),
-        ("num_train_timesteps", "1000"),
-        ("num_train_timesteps", True),
-        ("num_train_timesteps", None),
-        ("beta_start", 0),
-        ("beta_start", -0.1),
-        ("beta_end", 1),
-        ("beta_end", math.nan),
-        ("beta_end", math.inf),
-        ("beta_end", 10**400),
-        ("beta_end", "0.012"),
-        ("beta_end", None),
-        ("prediction_type", "sample"),
-        ("prediction_type", 1),
-    ],
-)
-def test_hostile_schedules_are_refused(name: str, value: Any) -> None:
-    with pytest.raises(ScheduleError, match="its scheduler" if name == "_class_name" else name):
-        check_schedule(OWN | {name: value}, own=True)

@@ -63,12 +63,23 @@ def test_the_denoiser_makes_the_latents_of_diffusers(
     assert (report["engine"], report["precision"]) == ("torch", "float32")
 
 
+def test_a_schedule_that_fails_on_the_way_is_refused_before_the_first_step(
+    settings: Settings, board: Board, sd15: Checkpoint, job: JobRef
+) -> None:
+    plan = make_plan(sd15, job, scheduler="LCM", rescale_betas_snr_zero=True)
+    error = _denoised(settings, board, plan).error
+    assert isinstance(error, InvalidArgument)
+    assert "rescale_betas_snr_zero: LCM cannot run this schedule" in str(error)
+    assert board.progress(job).step == 0
+
+
 @pytest.mark.parametrize("block_rows", [0, 3])
+@pytest.mark.parametrize("scheduler", [None, "DPM++ 2M SDE"])  # which draws noise at each step
 def test_the_same_seed_gives_the_same_bytes_beside_others(
-    settings: Settings, board: Board, sd15: Checkpoint, job: JobRef, block_rows: int
+    settings: Settings, board: Board, sd15: Checkpoint, job: JobRef, block_rows: int, scheduler: str | None
 ) -> None:
     settings = settings.model_copy(update={"block_rows": block_rows})
-    plan = make_plan(sd15, job, num_inference_steps=4, image_url="tensor:0")
+    plan = make_plan(sd15, job, num_inference_steps=4, image_url="tensor:0", scheduler=scheduler)
     alone = _denoised(settings, board, plan).tensors["LATENTS"]
     stage = DenoiserStage(settings, board)
     others = [make_plan(sd15, job, num_inference_steps=n, num_images=n, prompt=str(n)) for n in (2, 3)]

@@ -16,12 +16,14 @@ from runtime.plan import Plan
 from runtime.settings import Settings
 from runtime.stages.text_encoder import TextEncoderStage
 from runtime.stages.vae import VaeDecoderStage, VaeEncoderStage
+from tests.reference.clip_skip import flattened_text_model
 from tests.unit.runtime.engines import assert_near, noise
 from tests.unit.runtime.plans import make_plan, run_stage
 
 
 @pytest.mark.parametrize(("name", "kind"), [("sd15", StableDiffusionPipeline), ("sdxl", StableDiffusionXLPipeline)])
 @pytest.mark.parametrize("guidance_scale", [7.5, 1.0])
+@pytest.mark.parametrize("clip_skip", [0, 1, 2])
 def test_prompts_are_embedded_as_by_diffusers(
     request: pytest.FixtureRequest,
     tiny: Path,
@@ -31,21 +33,27 @@ def test_prompts_are_embedded_as_by_diffusers(
     name: str,
     kind: Any,
     guidance_scale: float,
+    clip_skip: int,
 ) -> None:
     prompt, negative = "a photo of a cat, " * 40, "blurry dog"
     pipe, guided = kind.from_pretrained(tiny / name), guidance_scale > 1
-    plan = make_plan(
-        request.getfixturevalue(name), job, prompt=prompt, negative_prompt=negative, guidance_scale=guidance_scale
-    )
+    fields: dict[str, Any] = {"prompt": prompt, "negative_prompt": negative, "guidance_scale": guidance_scale}
+    plan = make_plan(request.getfixturevalue(name), job, clip_skip=clip_skip, **fields)
     found = run_stage(TextEncoderStage(settings, board), plan).tensors
-    with torch.no_grad():
-        expected = pipe.encode_prompt(
-            prompt=prompt,
-            negative_prompt=negative,
-            device="cpu",
-            num_images_per_prompt=1,
-            do_classifier_free_guidance=guided,
-        )
+
+    def encode(clip_skip: int) -> Any:
+        with torch.no_grad(), flattened_text_model(pipe):
+            return pipe.encode_prompt(
+                prompt=prompt,
+                negative_prompt=negative,
+                device="cpu",
+                num_images_per_prompt=1,
+                do_classifier_free_guidance=guided,
+                clip_skip=clip_skip or None,
+            )
+
+    expected = encode(clip_skip)
+    assert torch.allclose(expected[0], encode(0)[0], atol=0.01) == (clip_skip == 0)
     rows = torch.cat([expected[1], expected[0]]) if guided else expected[0]
     assert_near(torch.from_numpy(found["PROMPT_EMBEDS"]), rows, 1e-4)
     if name == "sdxl":

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from huggingface_hub import constants
 
-from runtime.files.hub import HubError, hub_cache, hub_folder, hub_lora
+from runtime.files.hub import HubError, hub_cache, hub_folder, hub_lora, hub_unet
 from tests.unit.runtime.hub import COMMIT, downloaded, publish
 from tests.unit.runtime.web import Web
 
@@ -66,6 +66,45 @@ def test_a_checkpoint_lies_in_the_cache(web: Web, cache: Path) -> None:
     publish(web, REPO, NEEDED)
     assert hub_cache() == cache.resolve()
     assert (hub_folder(REPO, PLENTY) / "unet/config.json").resolve().is_relative_to(hub_cache())
+
+
+def _fp16(name: str) -> str:
+    """A file's name in the variant, as diffusers and transformers write it."""
+    if name.endswith(".index.json"):
+        return name.replace(".index.json", ".index.fp16.json")
+    return (
+        name.replace("-0000", ".fp16-0000", 1) if "-of-" in name else name.replace(".safetensors", ".fp16.safetensors")
+    )
+
+
+def test_of_a_variant_only_its_files_are_downloaded(web: Web) -> None:
+    weights = [name for name in NEEDED if ".safetensors" in name]
+    rest = {name: content for name, content in NEEDED.items() if name not in weights}
+    fp16 = {_fp16(name): b"half" for name in weights}
+    others = {name: content for name, content in NOT_NEEDED.items() if ".fp16." not in name}
+    publish(web, REPO, fp16 | NEEDED | others | {"unet/diffusion_pytorch_model.fp16.bin": b""})
+    assert _files(hub_folder(REPO, PLENTY, "fp16")) == set(rest | fp16)
+
+
+def test_a_part_without_the_variant_is_downloaded_plain(web: Web) -> None:
+    text = "text_encoder/model.safetensors"
+    publish(web, REPO, NEEDED | {_fp16(text): b"half"})
+    assert _files(hub_folder(REPO, PLENTY, "fp16")) == set(NEEDED) - {text} | {_fp16(text)}
+
+
+@pytest.mark.parametrize("place", ["", "unet/"])
+def test_a_unet_is_downloaded_alone(web: Web, place: str) -> None:
+    wanted = {f"{place}config.json", f"{place}diffusion_pytorch_model.safetensors"}
+    others = {"README.md", "vae/config.json", "vae/diffusion_pytorch_model.safetensors", "other.safetensors"}
+    publish(web, REPO, dict.fromkeys(wanted | others, b"{}"))
+    assert _files(hub_unet(REPO, PLENTY)) == wanted
+    assert downloaded(web, REPO) == wanted
+
+
+def test_a_repository_without_a_unet_is_an_error(web: Web) -> None:
+    publish(web, REPO, {"README.md": b"", "lora.safetensors": b""})
+    with pytest.raises(HubError, match="holds no UNet"):
+        hub_unet(REPO, PLENTY)
 
 
 def test_only_what_is_needed_counts_against_the_limit(web: Web) -> None:

@@ -8,6 +8,7 @@ import pytest
 import torch
 from diffusers import EulerDiscreteScheduler
 
+from lorikeet.schema import SchedulerName
 from runtime.checkpoints.checkpoint import Checkpoint
 from runtime.plan import Plan
 from runtime.stages.denoiser.job import Conditions, Job
@@ -71,7 +72,7 @@ def test_no_noise_is_the_vaes_round_trip(checkpoint: Checkpoint) -> None:
     assert job.passes.shape == (0, 2, 4, SIDE, SIDE)
 
 
-@pytest.mark.parametrize("scheduler", ["Euler", "DPM++ 2M Karras", "DDIM"])
+@pytest.mark.parametrize("scheduler", [name.value for name in SchedulerName])
 @pytest.mark.parametrize(("steps", "strength"), [(1, 0.01), (3, 0.5), (5, 0.8), (4, 1.0)])
 def test_as_many_steps_as_were_asked_for_are_run(sd15: Checkpoint, scheduler: str, steps: int, strength: float) -> None:
     job, _ = _job(sd15, scheduler=scheduler, num_inference_steps=steps, noise_strength=strength, **PICTURE)

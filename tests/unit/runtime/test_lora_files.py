@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,17 +10,21 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from safetensors.torch import save_file
 
-from runtime.checkpoints.checkpoint import Checkpoint
+from runtime.checkpoints.checkpoint import Checkpoint, Component, WeightFile
 from runtime.files.tensors import WeightFileError
-from runtime.lora.file import LoraError, read_lora
-from runtime.lora.load import load_factors
+from runtime.lora.errors import LoraError
+from runtime.lora.file import read_lora
+from runtime.lora.kinds import KINDS, dora
+from runtime.lora.load import load_changes
 from runtime.weights import WeightSet
 from tests.unit.runtime import lora_files
 from tests.unit.runtime.lora_files import Tensors, pair
 
 LAYER = "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q"  # [16, 16]
 CONV = "unet.down_blocks.0.resnets.0.conv1"  # [16, 16, 3, 3]
+CROSS = "down_blocks.1.attentions.0.transformer_blocks.0.attn2"
 DOWN, UP = f"{LAYER}.lora_A.weight", f"{LAYER}.lora_B.weight"
 
 
@@ -39,7 +44,7 @@ def _linear() -> Tensors:
 
 def test_the_layer_a_pair_belongs_to(path: Path, sd15: Checkpoint) -> None:
     (layer,) = read_lora(lora_files.write(path, _linear()), sd15.adaptable)
-    assert (layer.target.component, layer.rank, layer.alpha) == ("unet", 2, None)
+    assert (layer.target.component, layer.kind.name, layer.rank, layer.alpha) == ("unet", "LoRA", 2, None)
     assert f"unet.{layer.target.parameter}" == f"{LAYER}.weight"
 
 
@@ -49,6 +54,49 @@ def test_a_lora_of_another_architecture_is_refused(
     tiny: Path, request: pytest.FixtureRequest, style: str, lora: str, model: str
 ) -> None:
     _refused(tiny / f"loras/{lora}/{style}.safetensors", request.getfixturevalue(model), r"match nothing|do not fit")
+
+
+def _genuine(path: Path, width: int) -> Component:
+    """A UNet's cross-attention of a genuine width, alone."""
+    save_file({f"{CROSS}.to_k.weight": torch.zeros(4, width), f"{CROSS}.to_v.weight": torch.zeros(4, width)}, path)
+    return Component(name="unet", config={}, files=(WeightFile(path=path, digest=""),))
+
+
+@pytest.mark.parametrize(
+    ("lora", "model", "reason"),
+    [
+        (2048, 768, r"made for SDXL \(text of width 2048\); this checkpoint is for SD 1\.x \(text of width 768\): "),
+        (1024, 768, r"made for SD 2\.x \(text of width 1024\); this checkpoint is for SD 1\.x \(text of width 768\): "),
+        (768, 2048, r"made for SD 1\.x \(text of width 768\); this checkpoint is for SDXL \(text of width 2048\): "),
+    ],
+)
+@pytest.mark.parametrize("style", ["unet", "lora_unet"])
+def test_the_model_that_a_lora_was_made_for_is_named(
+    path: Path, tmp_path: Path, lora: int, model: int, reason: str, style: str
+) -> None:
+    stem = f"unet.{CROSS}.to_k" if style == "unet" else f"lora_unet_{CROSS.replace('.', '_')}_to_k"
+    lora_files.write(path, pair(stem, 4, lora))
+    shapes = rf"1 of its layers .*: unet\.{CROSS}\.to_k\.weight: expects \[4, {model}\], the file has \[4, {lora}\]$"
+    with pytest.raises(LoraError, match=f"^{reason}{shapes}"):
+        read_lora(path, [_genuine(tmp_path / "unet.safetensors", model)])
+
+
+def test_a_lora_of_two_text_encoders_is_told_by_the_second(path: Path, sd15: Checkpoint) -> None:
+    tensors = pair("lora_te2_text_model_encoder_layers_0_mlp_fc1", 64, 32)
+    _refused(
+        lora_files.write(path, tensors), sd15, "^made for two text encoders, as SDXL has; this checkpoint has one: 2 of"
+    )
+
+
+def test_only_what_is_of_low_rank_is_kept_in_factors(path: Path, sd15: Checkpoint) -> None:
+    mid = {"lora_down": (2, 16, 1, 1), "lora_mid": (2, 2, 3, 3), "lora_up": (16, 2, 1, 1)}
+    tensors = _linear() | {f"{CONV}.{name}.weight": torch.ones(shape) for name, shape in mid.items()}
+    tensors |= {f"unet.{CROSS}.to_k.lokr_w1": torch.ones(4, 4), f"unet.{CROSS}.to_k.lokr_w2": torch.ones(8, 8)}
+    tensors |= {f"{CONV}.diff_b": torch.ones(16)}
+    layers = read_lora(lora_files.write(path, tensors), sd15.adaptable)
+    weights = WeightSet.of(sd15.unet, "", load_changes(path, layers, 1.0).items())
+    assert weights.low_rank.keys() == {f"{name.removeprefix('unet.')}.weight" for name in (LAYER, CONV)}
+    assert weights.deltas.keys() == {f"{CROSS}.to_k.weight", f"{CONV.removeprefix('unet.')}.bias"}
 
 
 def test_keys_that_match_nothing_are_listed(path: Path, sd15: Checkpoint) -> None:
@@ -65,13 +113,10 @@ def test_keys_that_match_nothing_are_listed(path: Path, sd15: Checkpoint) -> Non
     [
         f"{LAYER}.lora_A.bias",
         f"{LAYER}.weight",
-        f"{LAYER}.dora_scale",
-        f"{LAYER}.hada_w1_a",
-        f"{LAYER}.lora_mid.weight",
-        f"{LAYER}.diff",
+        f"{LAYER}.diff_b",
+        f"{LAYER}.oft_blocks",
+        f"{LAYER}.lokr_t1",
         "unet.time_embedding.linear_1.bias.lora_A.weight",
-        "unet.conv_norm_out.lora_A.weight",
-        "lora_te_text_model_final_layer_norm.lora_down.weight",
         "lora_A.weight",
         ".lora_A.weight",
         "",
@@ -82,13 +127,13 @@ def test_no_key_is_ignored(path: Path, sd15: Checkpoint, key: str) -> None:
 
 
 def test_one_layer_under_two_names_is_refused(path: Path, sd15: Checkpoint) -> None:
-    kohya = {"lora_" + LAYER.replace(".", "_") + ".lora_down.weight": torch.zeros(2, 16)}
+    kohya = pair("lora_" + LAYER.replace(".", "_"), 16, 16)
     _refused(lora_files.write(path, _linear() | kohya), sd15, "match nothing")
 
 
-@pytest.mark.parametrize("missing", [DOWN, UP])
-def test_half_a_pair_is_refused(path: Path, sd15: Checkpoint, missing: str) -> None:
-    _refused(lora_files.write(path, {n: t for n, t in _linear().items() if n != missing}), sd15, "has no counterpart")
+@pytest.mark.parametrize(("missing", "role"), [(DOWN, "down"), (UP, "up")])
+def test_half_a_pair_is_refused(path: Path, sd15: Checkpoint, missing: str, role: str) -> None:
+    _refused(lora_files.write(path, {n: t for n, t in _linear().items() if n != missing}), sd15, f"{role} is missing")
 
 
 def test_an_alpha_alone_is_refused(path: Path, sd15: Checkpoint) -> None:
@@ -116,18 +161,18 @@ def test_an_empty_file_is_refused(path: Path, sd15: Checkpoint) -> None:
 )
 def test_wrong_shapes_are_listed(path: Path, sd15: Checkpoint, down: tuple[int, ...], up: tuple[int, ...]) -> None:
     tensors = {DOWN: torch.zeros(down), UP: torch.zeros(up)}
-    reason = rf"1 of its layers do not fit this checkpoint: {LAYER}\.weight \[16, 16\]"
-    _refused(lora_files.write(path, tensors), sd15, reason)
+    reason = rf"{LAYER}\.weight: (expects \[16, 16\], the file has \[|.* is no product)"
+    _refused(lora_files.write(path, tensors), sd15, f"^1 of its layers do not fit this checkpoint: {reason}")
 
 
-@pytest.mark.parametrize("down", [(2, 16), (2, 144), (2, 16, 1, 1), (2, 3, 16, 3)])
+@pytest.mark.parametrize("down", [(2, 16), (2, 143), (2, 16, 1, 1), (2, 3, 16, 3)])
 def test_wrong_kernels_are_refused(path: Path, sd15: Checkpoint, down: tuple[int, ...]) -> None:
     tensors = {f"{CONV}.lora_A.weight": torch.zeros(down), f"{CONV}.lora_B.weight": torch.zeros(16, 2, 1, 1)}
     _refused(lora_files.write(path, tensors), sd15, "do not fit this checkpoint")
 
 
 @pytest.mark.parametrize("dtype", [torch.int8, torch.int64, torch.bool])
-@pytest.mark.parametrize("name", [DOWN, UP, f"{LAYER}.alpha"])
+@pytest.mark.parametrize("name", [DOWN, UP])
 def test_integers_are_no_factors(path: Path, sd15: Checkpoint, name: str, dtype: torch.dtype) -> None:
     tensors = _linear() | {f"{LAYER}.alpha": torch.tensor(2.0)}
     _refused(lora_files.write(path, tensors | {name: tensors[name].to(dtype)}), sd15, f"{name} is (I8|I64|BOOL)")
@@ -138,6 +183,86 @@ def test_an_alpha_that_is_no_single_number_is_refused(path: Path, sd15: Checkpoi
     _refused(lora_files.write(path, _linear() | {f"{LAYER}.alpha": alpha}), sd15, "is no single number")
 
 
+@pytest.mark.parametrize("dtype", [torch.int8, torch.int32, torch.int64, torch.uint8, torch.float16, torch.float64])
+@pytest.mark.parametrize("shape", [(), (1,), (1, 1)])
+def test_an_alpha_of_any_dtype_is_a_number(
+    path: Path, sd15: Checkpoint, dtype: torch.dtype, shape: tuple[int, ...]
+) -> None:
+    alpha = torch.tensor(6.0).to(dtype).reshape(shape)
+    layers = read_lora(lora_files.write(path, _linear() | {f"{LAYER}.alpha": alpha}), sd15.adaptable)
+    (change,) = load_changes(path, layers, 0.5).values()
+    expected = 0.5 * 6 / 2 * _linear()[UP] @ _linear()[DOWN]
+    torch.testing.assert_close(change.delta(torch.zeros(16, 16)), expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.bool, torch.float8_e4m3fn])
+@pytest.mark.parametrize("name", [DOWN, UP, f"{LAYER}.alpha"])
+def test_dtypes_that_no_lora_has_are_refused(path: Path, sd15: Checkpoint, name: str, dtype: torch.dtype) -> None:
+    tensors = _linear() | {f"{LAYER}.alpha": torch.tensor(2.0)}
+    _refused(lora_files.write(path, tensors | {name: tensors[name].to(dtype)}), sd15, f"{name} is (F8_E4M3|BOOL); LoRA")
+
+
+@pytest.mark.parametrize(
+    ("tensors", "reason"),
+    [
+        ({"dora_scale": (17, 1)}, r"dora_scale is \[17, 1\] for a weight of \[16, 16\]"),
+        ({"dora_scale": (1, 17)}, "dora_scale is"),
+        ({"dora_scale": (4, 4)}, "dora_scale is"),
+        ({"dora_scale": ()}, "dora_scale is"),
+        ({"lora_magnitude_vector": (17,)}, "lora_magnitude_vector is"),
+        ({"lora_magnitude_vector": (16,), "dora_scale": (16, 1)}, "it has two magnitudes"),
+        ({"lora_mid.weight": (2, 2)}, "are no product"),
+        ({"lora_mid.weight": (3, 3, 1, 1)}, "no product"),
+        ({"hada_w1_a": (16, 2)}, "it is LoHa and LoRA at once"),
+        ({"diff": (16, 16)}, "it is LoRA and full difference at once"),
+    ],
+)
+def test_what_does_not_go_with_a_pair_is_refused(
+    path: Path, sd15: Checkpoint, tensors: dict[str, tuple[int, ...]], reason: str
+) -> None:
+    more = {f"{LAYER}.{name}": torch.zeros(shape) for name, shape in tensors.items()}
+    _refused(lora_files.write(path, _linear() | more), sd15, reason)
+
+
+@pytest.mark.parametrize(
+    ("tensors", "reason"),
+    [
+        ({"lokr_w1": (4, 4), "lokr_w2": (4, 5)}, r"expects \[16, 16\], the file has \[16, 20\]"),
+        ({"lokr_w1": (4, 4), "lokr_w2": (4, 2, 2)}, "expects"),
+        ({"lokr_w1": (4,), "lokr_w2": (4, 16)}, "its factors are"),
+        ({"lokr_w1": (4, 4)}, "lokr_w2_a is missing"),
+        ({"lokr_w1": (4, 4), "lokr_w2": (4, 4), "lokr_w2_a": (4, 1)}, "both lokr_w2 and factors of it"),
+        ({"lokr_w1": (4, 4), "lokr_w2_a": (4, 2), "lokr_w2_b": (3, 4)}, "is no product"),
+        ({"lokr_w1": (4, 4), "lokr_w2_a": (4, 0), "lokr_w2_b": (0, 4)}, "is no product"),
+        ({"lokr_w1": (0, 1 << 60), "lokr_w2": (1, 1)}, "expects"),
+        ({"hada_w1_a": (16, 2), "hada_w1_b": (2, 16), "hada_w2_a": (16, 2)}, "hada_w2_b is missing"),
+        ({"hada_w1_a": (16, 2), "hada_w1_b": (2, 16), "hada_w2_a": (16, 2), "hada_w2_b": (2, 15)}, "its halves are"),
+        ({"hada_w1_a": (16, 2), "hada_w1_b": (2, 16), "hada_w2_a": (16, 1), "hada_w2_b": (1, 16)}, "its halves are"),
+        ({"diff": (16, 15)}, "expects"),
+        ({"diff": ()}, "expects"),
+        ({"dora_scale": (16, 1)}, "has no counterpart"),
+    ],
+)
+def test_other_kinds_that_do_not_fit_are_refused(
+    path: Path, sd15: Checkpoint, tensors: dict[str, tuple[int, ...]], reason: str
+) -> None:
+    made = {f"{LAYER}.{name}": torch.zeros(shape) for name, shape in tensors.items()}
+    _refused(lora_files.write(path, made), sd15, f"do not fit this checkpoint: .*{reason}")
+
+
+def test_a_norm_takes_no_lora(path: Path, sd15: Checkpoint) -> None:
+    _refused(
+        lora_files.write(path, pair("unet.conv_norm_out", 16, 16)), sd15, r"expects \[16\], the file has \[16, 16\]"
+    )
+
+
+@pytest.mark.parametrize("scale", [1e39, -1e300, float("inf")])
+def test_a_scale_that_float32_does_not_hold_is_refused(path: Path, sd15: Checkpoint, scale: float) -> None:
+    layers = read_lora(lora_files.write(path, _linear()), sd15.adaptable)
+    with pytest.raises(LoraError, match="is not finite in float32"):
+        load_changes(path, layers, scale)
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
 @pytest.mark.parametrize("name", [DOWN, UP, f"{LAYER}.alpha"])
 def test_factors_that_are_not_finite_are_refused(path: Path, sd15: Checkpoint, name: str, value: float) -> None:
@@ -145,7 +270,7 @@ def test_factors_that_are_not_finite_are_refused(path: Path, sd15: Checkpoint, n
     tensors[name].view(-1)[0] = value
     layers = read_lora(lora_files.write(path, tensors), sd15.adaptable)
     with pytest.raises(LoraError, match="not finite"):
-        load_factors(path, layers, 1.0)
+        load_changes(path, layers, 1.0)
 
 
 @pytest.mark.parametrize(
@@ -175,10 +300,54 @@ def test_what_is_no_safetensors_file_is_refused(path: Path, sd15: Checkpoint, co
         read_lora(path, sd15.adaptable)
 
 
-_STEMS = st.sampled_from([LAYER, CONV, "lora_" + LAYER.replace(".", "_"), "lora_te_x", "unet", "text_encoder", ""])
-_ENDS = st.sampled_from(
-    [".lora_A.weight", ".lora_B.weight", ".alpha", ".lora_down.weight", "_lora.up.weight", ".weight", ""]
+def _bytes(header: object, data: bytes = b"", length: int | None = None) -> bytes:
+    """A .safetensors file by hand; `length` is what it claims of its header."""
+    text = json.dumps(header).encode()
+    return (len(text) if length is None else length).to_bytes(8, "little") + text + data
+
+
+def _entry(shape: list[int], end: int, dtype: str = "F32", begin: int = 0) -> dict[str, object]:
+    return {DOWN: {"dtype": dtype, "shape": shape, "data_offsets": [begin, end]}}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        _bytes(_entry([2, 16], 128), bytes(127)),
+        _bytes(_entry([2, 16], 128), bytes(129)),
+        _bytes(_entry([2, 1_250_000_000], 10_000_000_000), bytes(128)),
+        _bytes(_entry([2, 16], 10_000_000_000), bytes(128)),
+        _bytes(_entry([1 << 63, 1 << 63], 128), bytes(128)),
+        _bytes(_entry([1 << 70], 128), bytes(128)),
+        _bytes(_entry([-2, -16], 128), bytes(128)),
+        _bytes(_entry([2, 16], 128, "F33"), bytes(128)),
+        _bytes(_entry([2, 16], 128, begin=-1), bytes(128)),
+        _bytes(_entry([2, 16], 0, begin=128), bytes(128)),
+        _bytes(_entry([2, 16], 128), bytes(128), length=1 << 62),
+        _bytes(_entry([2, 16], 128), bytes(128), length=10_000_000_000),
+        _bytes(_entry([2, 16], 128), bytes(128), length=3),
+        _bytes([1, 2], bytes(8)),
+        _bytes({DOWN: 5}, bytes(8)),
+        _bytes({"__metadata__": {"a": [1]}}),
+    ],
 )
+def test_what_a_header_claims_must_be_there(path: Path, sd15: Checkpoint, content: bytes) -> None:
+    path.write_bytes(content)
+    with pytest.raises(WeightFileError, match=r"not a readable \.safetensors file"):
+        read_lora(path, sd15.adaptable)
+
+
+def test_a_truncated_file_is_refused_wherever_it_ends(path: Path, sd15: Checkpoint) -> None:
+    whole = lora_files.write(path, _linear()).read_bytes()
+    for end in range(0, len(whole), 7):
+        path.write_bytes(whole[:end])
+        with pytest.raises(WeightFileError, match=r"not a readable \.safetensors file"):
+            read_lora(path, sd15.adaptable)
+
+
+_KEY_ENDS = [end for kind in KINDS for end in kind.roles] + [*dora.ROLES, ".alpha"]
+_STEMS = st.sampled_from([LAYER, CONV, "lora_" + LAYER.replace(".", "_"), "lora_te_x", "unet", "text_encoder", ""])
+_ENDS = st.sampled_from([*_KEY_ENDS, ".weight", ""])
 _KEYS = st.builds("{}{}{}".format, _STEMS, st.text(max_size=3), _ENDS) | st.builds("{}{}".format, _STEMS, _ENDS)
 _SHAPES = st.lists(st.sampled_from([0, 1, 2, 16]), max_size=4)
 
@@ -189,13 +358,13 @@ def test_any_keys_and_shapes_are_read_or_refused(path: Path, sd15: Checkpoint, s
     lora_files.write(path, {key: torch.zeros(shape) for key, shape in shapes.items()})
     try:
         layers = read_lora(path, sd15.adaptable)
-        factors = load_factors(path, layers, 1.0)
+        changes = load_changes(path, layers, 1.0)
     except (LoraError, WeightFileError):
         return
     for layer in layers:
         name = layer.target.parameter
-        weight = torch.zeros(sd15.unet.shapes[name])
-        merged = WeightSet(sd15.unet, low_rank={name: [factors[name]]}).merged(name, weight)
+        weight = torch.ones(sd15.unet.shapes[name])
+        merged = WeightSet.of(sd15.unet, "", [(name, changes[name])]).merged(name, weight)
         assert merged.shape == weight.shape
 
 

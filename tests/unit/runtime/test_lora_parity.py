@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -10,17 +11,23 @@ from typing import Any
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
+from lycoris.utils import convert_diffusers_name_to_compvis
+from peft import LoraConfig, get_peft_model_state_dict
 
 from runtime.checkpoints.checkpoint import Checkpoint, Component
 from runtime.checkpoints.names import canonical_name
+from runtime.checkpoints.original_unet import unet_name
 from runtime.lora.file import read_lora
-from runtime.lora.load import load_factors
+from runtime.lora.load import load_changes
+from runtime.lora.sgm import sgm_names
 from runtime.weights import WeightSet, base_tensors
+from tests.tiny.loras import SD15_PARTS, write_kohya, write_peft
 from tests.unit.runtime import lora_files
+from tests.unit.runtime.engines import make_engine, predict, unet_inputs
 from tests.unit.runtime.lora_files import Tensors
 from tests.unit.runtime.tiny_checkpoints import read_checkpoint
 
-PIPELINES = {"sd15": StableDiffusionPipeline, "sdxl": StableDiffusionXLPipeline}
+PIPELINES = {"sd15": StableDiffusionPipeline, "sd2": StableDiffusionPipeline, "sdxl": StableDiffusionXLPipeline}
 TO_Q = "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q"
 
 
@@ -41,8 +48,8 @@ def _canonical(component: str, tensors: Tensors) -> Tensors:
 
 def _merged(component: Component, lora: Path, scale: float, parts: tuple[Component, ...]) -> Tensors:
     layers = [layer for layer in read_lora(lora, parts) if layer.target.component == component.name]
-    changes = {name: [factor] for name, factor in load_factors(lora, layers, scale).items()}
-    weights, base = WeightSet(component, low_rank=changes), dict(base_tensors(component))
+    weights = WeightSet.of(component, lora.name, load_changes(lora, layers, scale).items())
+    base = dict(base_tensors(component))
     return base | {name: weights.merged(name, base[name]) for name in weights.changed}
 
 
@@ -52,8 +59,13 @@ def _base(folder: Path) -> Checkpoint:
 
 
 def _assert_the_same(checkpoint: Path, lora: Path, scale: float) -> None:
-    expected = _fused(checkpoint, lora, scale)
+    _assert_equals(checkpoint, lora, scale, _fused(checkpoint, lora, scale))
+
+
+def _assert_equals(checkpoint: Path, lora: Path, scale: float, expected: dict[str, Tensors]) -> None:
     parts = _base(checkpoint).adaptable
+    base = {part.name: dict(base_tensors(part)) for part in parts}
+    assert any(not torch.equal(base[part][name], tensor) for part in base for name, tensor in expected[part].items())
     assert {part.name for part in parts} == expected.keys()
     for part in parts:
         found = _merged(part, lora, scale, parts)
@@ -76,6 +88,118 @@ def _assert_the_same(checkpoint: Path, lora: Path, scale: float) -> None:
 )
 def test_merged_weights_are_those_of_diffusers(tiny: Path, model: str, style: str, scale: float) -> None:
     _assert_the_same(tiny / model, tiny / "loras" / model / f"{style}.safetensors", scale)
+
+
+@pytest.mark.parametrize(("style", "scale"), [("peft", 0.7), ("kohya", -1.0)])
+def test_loras_of_sd2_are_read_as_diffusers_reads_them(tiny: Path, tmp_path: Path, style: str, scale: float) -> None:
+    path = tmp_path / "lora.safetensors"
+    if style == "peft":
+        write_peft(path, tiny / "sd2", SD15_PARTS, 51, alpha=6)
+    else:
+        write_kohya(path, tiny / "sd2", SD15_PARTS, 52)
+    _assert_the_same(tiny / "sd2", path, scale)
+
+
+@pytest.mark.parametrize("part", ["lora_unet_", "lora_te1_", "lora_te2_"])
+def test_a_file_of_one_network_alone_is_read_as_diffusers_reads_it(tiny: Path, tmp_path: Path, part: str) -> None:
+    tensors, _ = lora_files.read(tiny / "loras/sdxl/kohya.safetensors")
+    alone = {name: tensor for name, tensor in tensors.items() if name.startswith(part)}
+    _assert_the_same(tiny / "sdxl", lora_files.write(tmp_path / "lora.safetensors", alone), 0.7)
+
+
+def test_the_other_naming_of_sdxl_is_read_as_diffusers_reads_it(tiny: Path, tmp_path: Path) -> None:
+    """Kohya's SDXL LoRAs name the blocks as Stability's code does. LyCORIS has the table of its own."""
+    tensors, _ = lora_files.read(tiny / "loras/sdxl/kohya.safetensors")
+    renamed = {}
+    for name, tensor in tensors.items():
+        stem, _, role = name.partition(".")
+        renamed[f"{convert_diffusers_name_to_compvis(stem)}.{role}"] = tensor
+    assert sum(name not in tensors for name in renamed) > 400
+    _assert_the_same(tiny / "sdxl", lora_files.write(tmp_path / "lora.safetensors", renamed), 0.7)
+
+
+@pytest.mark.parametrize("model", ["sd15", "sd2", "sdxl"])
+def test_every_layer_has_the_name_that_checkpoints_have(tiny: Path, model: str) -> None:
+    modules = {name.rpartition(".")[0] for name in _base(tiny / model).unet.shapes}
+    names = sgm_names(modules)
+    assert names.keys() == modules
+    assert all(unet_name(f"{name}.weight", 2) == f"{module}.weight" for module, name in names.items())
+
+
+DORA = ["to_q", "to_k", "ff.net.0.proj", "conv1", "proj_in"]
+
+
+def _write_dora(folder: Path, checkpoint: Path, seed: int, use_dora: bool = True) -> Path:
+    """A LoRA that PEFT made and diffusers saved."""
+    pipe, generator = PIPELINES[checkpoint.name].from_pretrained(checkpoint), torch.Generator().manual_seed(seed)
+    config = LoraConfig(r=4, lora_alpha=6, use_dora=use_dora, target_modules=DORA, init_lora_weights=False)
+    pipe.unet.add_adapter(config)
+    for name, parameter in pipe.unet.named_parameters():
+        if "lora_" in name:
+            drawn = torch.randn(parameter.shape, generator=generator)
+            parameter.data = parameter * (1 + 0.3 * drawn) if "magnitude" in name else 0.2 * drawn
+    layers = get_peft_model_state_dict(pipe.unet)
+    pipe.save_lora_weights(folder, unet_lora_layers=layers, unet_lora_adapter_metadata=config.to_dict())
+    return folder / "pytorch_lora_weights.safetensors"
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.7, -1.0])
+def test_dora_by_peft_is_read_as_diffusers_reads_it(tiny: Path, tmp_path: Path, scale: float) -> None:
+    path = _write_dora(tmp_path, tiny / "sd15", 1)
+    assert any("lora_magnitude_vector" in name for name in lora_files.read(path)[0])
+    _assert_the_same(tiny / "sd15", path, scale)
+
+
+def test_dora_by_lycoris_is_dora_by_peft_at_scale_1(tiny: Path, tmp_path: Path) -> None:
+    """diffusers leaves LyCORIS' magnitudes out. At another scale the two packages differ, and so do we."""
+    tensors, metadata = lora_files.read(_write_dora(tmp_path, tiny / "sd15", 1))
+    renamed = {}
+    for name, tensor in tensors.items():
+        stem, is_magnitude, _ = name.partition(".lora_magnitude_vector")
+        shape = (-1, *(1 for _ in tensors[f"{stem}.lora_A.weight"].shape[1:])) if is_magnitude else tensor.shape
+        renamed[f"{stem}.dora_scale" if is_magnitude else name] = tensor.reshape(shape).contiguous()
+    path = lora_files.write(tmp_path / "lycoris.safetensors", renamed, metadata[lora_files.METADATA])
+    _assert_equals(tiny / "sd15", path, 1.0, _fused(tiny / "sd15", tmp_path / "pytorch_lora_weights.safetensors", 1.0))
+    with pytest.raises(AssertionError, match="differs by"):
+        _assert_equals(
+            tiny / "sd15", path, 0.5, _fused(tiny / "sd15", tmp_path / "pytorch_lora_weights.safetensors", 0.5)
+        )
+
+
+def test_two_files_at_once_predict_what_diffusers_does(tiny: Path, tmp_path: Path, sd15: Checkpoint) -> None:
+    """One with DoRA, one without, on the same layers: each changes the base, not what the other made of it."""
+    inputs, scales = unet_inputs("sd"), [0.7, -1.0]
+    paths = [_write_dora(tmp_path / name, tiny / "sd15", seed, name == "a") for seed, name in enumerate("ab")]
+    pipe = StableDiffusionPipeline.from_pretrained(tiny / "sd15")
+    for name, path in zip("ab", paths, strict=True):
+        pipe.load_lora_weights(path.parent, weight_name=path.name, adapter_name=name)
+    pipe.set_adapters(["a", "b"], scales)
+    with torch.no_grad():
+        expected = pipe.unet(inputs["latent"], inputs["t"], inputs["text"]).sample
+    changes = [
+        change
+        for path, scale in zip(paths, scales, strict=True)
+        for change in load_changes(path, read_lora(path, sd15.adaptable), scale).items()
+    ]
+    found = predict(make_engine("unet", sd15.unet)[0], WeightSet.of(sd15.unet, "ab", changes), inputs)
+    assert (found - expected).norm() / expected.norm() < 1e-5
+
+
+@pytest.mark.parametrize("rename", [lambda name: name, lambda name: name.removeprefix("unet.")])
+def test_diffusers_first_loras_of_a_text_encoder_and_of_a_unet(
+    tiny: Path, tmp_path: Path, rename: Callable[[str], str]
+) -> None:
+    """The first UNet files did not name the network. diffusers reads them no more; with the name it does."""
+    text = "text_encoder.text_model.encoder.layers.0.self_attn"
+    attention, tensors = "unet." + TO_Q.removesuffix(".to_q"), {}
+    for seed, layer in enumerate(("to_q", "to_k", "to_v", "to_out")):
+        for stem, width in ((text, 32), (f"{attention}.processor", 16)):
+            made = lora_files.pair("x", width, width, seed=seed)
+            tensors[f"{stem}.{layer}_lora.down.weight"] = made["x.lora_A.weight"]
+            tensors[f"{stem}.{layer}_lora.up.weight"] = made["x.lora_B.weight"]
+    expected = _fused(tiny / "sd15", lora_files.write(tmp_path / "a.safetensors", tensors), 1.0)
+    path = lora_files.write(tmp_path / "b.safetensors", {rename(name): tensor for name, tensor in tensors.items()})
+    _assert_equals(tiny / "sd15", path, 1.0, expected)
 
 
 def test_a_lora_of_scale_0_changes_nothing(tiny: Path, sd15: Checkpoint) -> None:

@@ -87,11 +87,11 @@ def test_the_text_encoders(tiny: Path, name: str, model: Any) -> None:
     found = _answers("text_encoder", component, {"ids": ids})
     pooled = expected.text_embeds if model is CLIPTextModelWithProjection else expected.pooler_output
     assert_near(found["pooled"], pooled)
-    assert_near(found["last_hidden_state"], expected.last_hidden_state)
-    assert len(found["hidden_states"]) == len(expected.hidden_states) == 4
+    assert len(found["hidden_states"]) == len(found["normed_states"]) == len(expected.hidden_states) == 4
     # The last one of transformers' has the final norm already; every other one is as it left its layer.
-    for mine, theirs in zip(found["hidden_states"][:-1], expected.hidden_states[:-1], strict=True):
+    for mine, theirs in zip(found["hidden_states"], expected.hidden_states, strict=True):
         assert_near(mine, theirs)
+    assert_near(found["normed_states"][-1], expected.last_hidden_state)
 
 
 def test_bfloat16_is_near_float32(folder: Path, checkpoint: Checkpoint) -> None:

@@ -23,6 +23,7 @@ from runtime.errors import Cancelled, InvalidArgument, Unavailable
 from runtime.plan import Plan
 from runtime.settings import Settings
 from runtime.stages.prepare.features import check_available, check_fits
+from runtime.stages.prepare.limits import check_limits_of_checkpoint, check_limits_of_sampler
 from runtime.stages.prepare.stage import PrepareStage
 from tests.unit.runtime.plans import Answer, make_call, text_tensor
 from tests.unit.runtime.web import Web, reply, silent
@@ -145,7 +146,10 @@ def test_what_was_sent_inside_the_request_does_not_travel(stage: PrepareStage) -
         ({"image_url": "data:,nothing"}, "image_url: not a picture"),
         ({"image_size": {"width": 63, "height": 64}}, "image_size: 63x64"),
         ({"image_size": {"width": 14142, "height": 14142}}, "image_size: 14142x14142"),
-        ({"prediction_type": "v_prediction"}, "prediction_type: another one"),
+        ({"scheduler": "DDIM", "sigmas": {"method": "array", "array": [9.0, 1.0]}}, "sigmas: DDIM cannot"),
+        ({"timesteps": {"method": "array", "array": [900]}}, "timesteps: the checkpoint's own PNDMScheduler cannot"),
+        ({"scheduler": "LCM", "timesteps": {"method": "array", "array": [1000]}}, "timesteps: array[0] must be below"),
+        ({"rescale_betas_snr_zero": True}, "rescale_betas_snr_zero: the checkpoint's own PNDMScheduler cannot"),
         ({"tile_width": 128, "tile_stride_width": 64, "image_size": "square"}, "tile_width: tiles smaller"),
     ],
 )
@@ -174,8 +178,6 @@ def test_one_request_is_one_element(stage: PrepareStage, count: int) -> None:
 
 
 TO_COME = {
-    "unet_name": "owner/name",
-    "variant": "fp16",
     "prompt_weighting": True,
     "embeddings": [{"path": "owner/name"}],
     "controlnets": [{"path": "owner/name", "image_url": "https://example.com/a.png"}],
@@ -186,13 +188,7 @@ TO_COME = {
     "ic_light_model_url": "https://example.com/a.safetensors",
     "ic_light_model_background_image_url": "https://example.com/a.png",
     "ic_light_image_url": "https://example.com/a.png",
-    "clip_skip": 1,
-    "rescale_betas_snr_zero": True,
     "enable_safety_checker": True,
-    "eta": 0.5,
-    "timesteps": {"method": "array", "array": [900, 500]},
-    "sigmas": {"method": "array", "array": [10.0, 1.0]},
-    "scheduler": "LCM",
 }
 
 
@@ -201,13 +197,6 @@ def test_what_is_still_to_come_says_so(stage: PrepareStage, name: str, value: An
     answer = _ask(stage, **{name: value})
     _refused(answer, "not available yet")
     assert str(answer.error).startswith(f"{name}: ")
-
-
-@pytest.mark.parametrize("name", ["Euler A", "DPM++ 2M", "DPM++ 2M SDE", "Euler (trailing timesteps)", "TCD"])
-def test_a_scheduler_to_come_says_which_are_there(name: str) -> None:
-    request = ImageToImageInput.model_validate({"model_name": "m", "prompt": "p", "scheduler": name})
-    with pytest.raises(InvalidArgument, match=r"not available yet; Euler, DPM\+\+ 2M Karras, DDIM are"):
-        check_available(request)
 
 
 DOCUMENTED_DEFAULTS = {
@@ -243,12 +232,55 @@ def test_every_documented_default_is_available(sd15: Checkpoint) -> None:
     """A client that sends all fields as the documentation shows them asks for nothing that is to come."""
     request = ImageToImageInput.model_validate({"model_name": "m", "prompt": "p"} | DOCUMENTED_DEFAULTS)
     check_available(request)
-    check_fits(request, sd15, 2048, 2048)
+    check_limits_of_sampler(request)
+    check_fits(request, 2048, 2048)
+    check_limits_of_checkpoint(request, sd15)
 
 
-def test_the_checkpoints_own_prediction_type_may_be_named(sd15: Checkpoint) -> None:
-    request = ImageToImageInput.model_validate({"model_name": "m", "prompt": "p", "prediction_type": "epsilon"})
-    check_fits(request, sd15, 512, 512)
+@pytest.mark.parametrize(("model", "layers", "most"), [("sd15", 1, 1), ("sd15", 2, 2), ("sdxl", 2, 1), ("sdxl", 3, 2)])
+def test_no_more_layers_are_skipped_than_there_are(
+    request: pytest.FixtureRequest, model: str, layers: int, most: int
+) -> None:
+    """SDXL begins with the last but one, and has to end before the embeddings."""
+    whole: Checkpoint = request.getfixturevalue(model)
+    encoders = tuple(encoder.model_copy() for encoder in whole.text_encoders)
+    encoders[-1].__dict__["shapes"] = {f"text_model.encoder.layers.{i}.mlp.fc1.bias": (1,) for i in range(layers)}
+    checkpoint = whole.model_copy(update={"text_encoders": encoders})
+    for clip_skip in (0, 1, 2):
+        fields = {"model_name": "m", "prompt": "p", "scheduler": "Euler", "clip_skip": clip_skip}
+        asked = ImageToImageInput.model_validate(fields)
+        if clip_skip <= most:
+            check_limits_of_checkpoint(asked, checkpoint)
+            continue
+        with pytest.raises(InvalidArgument, match=f"^clip_skip: at most {most}: a text encoder has {layers} layers"):
+            check_limits_of_checkpoint(asked, checkpoint)
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "eta", "warnings"),
+    [
+        ("Euler A", 0.5, ("eta: Euler A takes none, ignored",)),
+        (None, 0.5, ("eta: the checkpoint's own PNDMScheduler takes none, ignored",)),
+        ("Euler A", 0.0, ()),
+        ("TCD", 0.5, ()),
+    ],
+)
+def test_an_eta_that_has_no_effect_is_told(
+    stage: PrepareStage, scheduler: str | None, eta: float, warnings: tuple[str, ...]
+) -> None:
+    assert _plan(_ask(stage, scheduler=scheduler, eta=eta)).warnings == warnings
+
+
+def test_the_schedule_that_travels_is_one_that_was_checked(settings: Settings, board: Board) -> None:
+    path = settings.local_paths[0] / "sd15/scheduler/scheduler_config.json"
+    config = json.loads(path.read_text()) | {"strange": "x" * 10_000, "steps_offset": 0}
+    path.unlink()
+    path.write_text(json.dumps(config))
+    stage = PrepareStage(settings, board)
+    plan = _plan(_ask(stage))
+    unknown = {"strange", "_diffusers_version"}
+    assert plan.checkpoint.scheduler == {k: v for k, v in config.items() if k not in unknown} | {"steps_offset": 1}
+    stage.close()
 
 
 def _addressed(stage: PrepareStage, request_id: str, image_url: str) -> Answer:
@@ -320,5 +352,13 @@ def test_the_files_of_a_job_stay_while_it_lives(settings: Settings, board: Board
 
 
 def test_nothing_is_fetched_for_a_request_that_is_not_available(stage: PrepareStage, web: Web) -> None:
-    _refused(_ask(stage, image_url=web.url("/a"), clip_skip=2), "clip_skip")
+    _refused(_ask(stage, image_url=web.url("/a"), prompt_weighting=True), "prompt_weighting")
+    assert web.seen == []
+
+
+def test_nothing_is_fetched_for_a_sampler_that_cannot(stage: PrepareStage, web: Web) -> None:
+    timesteps = {"method": "array", "array": [900]}
+    _refused(
+        _ask(stage, image_url=web.url("/a"), scheduler="Euler A", timesteps=timesteps), "timesteps: Euler A cannot"
+    )
     assert web.seen == []

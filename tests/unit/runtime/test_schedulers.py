@@ -1,111 +1,189 @@
-"""Schedules: as many steps as were asked for are run, and they are the last ones of diffusers' own schedule."""
+"""Schedules: as many steps as were asked for are run, the last ones of diffusers' own, or the request is refused."""
 
 from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, EulerDiscreteScheduler, PNDMScheduler
+from diffusers import (
+    DDIMScheduler,
+    DPMSolverMultistepScheduler,
+    EulerAncestralDiscreteScheduler,
+    EulerDiscreteScheduler,
+    LCMScheduler,
+    PNDMScheduler,
+    TCDScheduler,
+)
+from hypothesis import given
+from hypothesis import strategies as st
 
-from lorikeet.schema import SchedulerName
-from runtime.checkpoints.schedule import ScheduleError
-from runtime.schedulers import make_schedule
+from lorikeet.schema import ImageToImageInput, SchedulerName
+from runtime.checkpoints.schedule import ScheduleError, read_schedule
+from runtime.errors import InvalidArgument
+from runtime.schedulers.fields import check_schedule_fields
+from runtime.schedulers.schedule import Schedule, make_schedule
 from tests.tiny.schedulers import SD15, SDXL
 from tests.unit.runtime.engines import noise
+from tests.unit.runtime.stand_in import answer
 
-# What the API's name means in diffusers' terms, and how many calls of the UNet it adds: PNDM takes one step twice.
-SAMPLERS: list[tuple[SchedulerName | None, type[Any], dict[str, Any], int]] = [
-    (None, PNDMScheduler, {}, 1),
-    (SchedulerName.EULER, EulerDiscreteScheduler, {}, 0),
-    (SchedulerName.DPMPP_2M_KARRAS, DPMSolverMultistepScheduler, {"use_karras_sigmas": True}, 0),
-    (SchedulerName.DDIM, DDIMScheduler, {}, 0),
-]
-every_sampler = pytest.mark.parametrize(("name", "kind", "options", "extra"), SAMPLERS)
 STEPS = (1, 2, 7, 30, 150)
 STRENGTHS = (0.01, 0.1, 0.3, 0.5, 0.8, 0.99, 1.0)
+OWN = (
+    PNDMScheduler,
+    DDIMScheduler,
+    EulerDiscreteScheduler,
+    EulerAncestralDiscreteScheduler,
+    DPMSolverMultistepScheduler,
+    LCMScheduler,
+    TCDScheduler,
+)
 
 
-def _diffusers(kind: type[Any], options: dict[str, Any], length: int) -> Any:
-    scheduler = kind.from_config(SD15, **options)
-    scheduler.set_timesteps(length)
-    return scheduler
+def _request(steps: int = 30, strength: float = 0.5, **fields: Any) -> ImageToImageInput:
+    given = {"model_name": "m", "prompt": "p", "num_inference_steps": steps, "noise_strength": strength}
+    return ImageToImageInput.model_validate(given | fields)
 
 
-@every_sampler
+def _run(schedule: Schedule) -> torch.Tensor:
+    latents, generator = noise(1, 4, 2, 2), torch.Generator()
+    for timestep in schedule.timesteps:
+        shown = schedule.scale(latents, timestep)
+        latents = schedule.step(answer(shown, timestep), timestep, latents, generator)
+    return latents
+
+
+@pytest.mark.parametrize("kind", OWN)
 @pytest.mark.parametrize("steps", STEPS)
 @pytest.mark.parametrize("strength", STRENGTHS)
-def test_the_last_steps_of_a_longer_schedule_are_run(
-    name: SchedulerName | None, kind: type[Any], options: dict[str, Any], extra: int, steps: int, strength: float
-) -> None:
-    found = make_schedule(name, SD15, steps, strength).timesteps
-    length = min(int(steps / strength), 1000)
-    assert torch.equal(found, _diffusers(kind, options, length).timesteps[length - steps :])
-    assert len(found) == steps + (extra if length > 1 else 0)
+def test_the_last_steps_of_the_checkpoints_own_are_run(kind: type[Any], steps: int, strength: float) -> None:
+    config = SD15 | {"_class_name": kind.__name__}
+    found = make_schedule(_request(steps, strength), config, has_image=True)
+    assert type(found.scheduler) is kind
+    length, own = min(int(steps / strength), 1000), kind.from_config(config)
+    if kind in (LCMScheduler, TCDScheduler):
+        own.register_to_config(original_inference_steps=max(50, length))
+    own.set_timesteps(length)
+    assert torch.equal(found.timesteps, own.timesteps[length - steps :])
+    assert len(found.timesteps) == steps + (kind is PNDMScheduler and length > 1)
 
 
-@every_sampler
-@pytest.mark.parametrize("steps", STEPS)
-def test_without_a_picture_the_whole_schedule_is_run(
-    name: SchedulerName | None, kind: type[Any], options: dict[str, Any], extra: int, steps: int
-) -> None:
-    schedule = make_schedule(name, SD15, steps, None)
-    assert torch.equal(schedule.timesteps, _diffusers(kind, options, steps).timesteps)
-    start = noise(1, 4, 2, 2)
-    assert torch.equal(schedule.pure_noise(start), start * _diffusers(kind, options, steps).init_noise_sigma)
-
-
-@every_sampler
-@pytest.mark.parametrize("strength", [0.4, 1.0])
-def test_a_course_of_steps_is_that_of_diffusers(
-    name: SchedulerName | None, kind: type[Any], options: dict[str, Any], extra: int, strength: float
-) -> None:
-    """As diffusers' image-to-image pipeline takes it, for a network that answers half of what it is shown."""
-    steps, length = 6, int(6 / strength)
-    clean, added = noise(2, 4, 3, 3), noise(2, 4, 3, 3, seed=1)
-    schedule, own = make_schedule(name, SD15, steps, strength), _diffusers(kind, options, length)
-    begin = length - steps
-    if hasattr(own, "set_begin_index"):
-        own.set_begin_index(begin)
-    timesteps = own.timesteps[begin:]
-    mine, theirs = schedule.add_noise(clean, added), own.add_noise(clean, added, timesteps[:1])
-    generator = torch.Generator()
-    for timestep in timesteps:
-        mine = schedule.step(schedule.scale(mine, timestep) / 2, timestep, mine, generator)
-        theirs = own.step(own.scale_model_input(theirs, timestep) / 2, timestep, theirs).prev_sample
-        assert torch.equal(mine, theirs)
-
-
-@pytest.mark.parametrize(
-    ("config", "kind"),
-    [
-        (SD15, PNDMScheduler),
-        (SDXL, EulerDiscreteScheduler),
-        (SD15 | {"_class_name": "DDIMScheduler"}, DDIMScheduler),
-        (SD15 | {"_class_name": "DPMSolverMultistepScheduler"}, DPMSolverMultistepScheduler),
-    ],
-)
-def test_no_name_takes_the_checkpoints_own(config: dict[str, Any], kind: type[Any]) -> None:
-    assert type(make_schedule(None, config, 5, 0.5).scheduler) is kind
+@pytest.mark.parametrize("config", [SD15, SDXL])
+def test_no_name_takes_the_checkpoints_own(config: dict[str, Any]) -> None:
+    assert type(make_schedule(_request(), config, has_image=False).scheduler).__name__ == config["_class_name"]
 
 
 def test_a_named_scheduler_keeps_the_checkpoints_noise() -> None:
     config = SD15 | {"beta_start": 0.001, "prediction_type": "v_prediction"}
-    found = make_schedule(SchedulerName.DDIM, config, 5, 0.5).scheduler.config
+    found = make_schedule(_request(scheduler="DDIM"), config, has_image=True).scheduler.config
     assert (found.beta_start, found.prediction_type, found.beta_schedule) == (0.001, "v_prediction", "scaled_linear")
 
 
-@pytest.mark.parametrize(
-    "values",
-    [
-        {"beta_schedule": "evil"},
-        {"trained_betas": "evil"},
-        {"timestep_spacing": "evil"},
-    ],
+@pytest.mark.parametrize("kind", [EulerDiscreteScheduler, EulerAncestralDiscreteScheduler, DDIMScheduler])
+@pytest.mark.parametrize("strength", [None, 0.7])
+def test_a_trailing_schedule_is_not_one_step_too_long(kind: type[Any], strength: float | None) -> None:
+    """By rounding, np.arange(1000, 0, -1000 / 61) has 62 elements; diffusers then asks the UNet at timestep -1."""
+    steps = 61 if strength is None else 85  # of 121 at 0.7
+    config = SD15 | {"_class_name": kind.__name__, "timestep_spacing": "trailing"}
+    found = make_schedule(_request(steps, strength or 0.5), config, has_image=strength is not None)
+    own = kind.from_config(config)
+    length = 61 if strength is None else 121
+    own.set_timesteps(length)
+    assert (len(own.timesteps), int(own.timesteps[-1])) == (length + 1, -1)
+    assert torch.equal(found.timesteps, own.timesteps[length - steps : -1])
+    assert len(found.timesteps) == steps
+    if kind is not DDIMScheduler:
+        assert torch.equal(found.scheduler.sigmas[:-1], own.sigmas[:-2])
+        assert found.scheduler.sigmas[-1] == 0
+    assert _run(found).isfinite().all()
+
+
+@pytest.mark.parametrize("scheduler", ["DPM++ 2M", "DPM++ 2M Karras", "DPM++ 2M SDE", "DPM++ 2M SDE Karras"])
+def test_the_longest_leading_schedule_of_dpm_solver_stays_finite(scheduler: str) -> None:
+    """Of 1000 steps diffusers' would all be at timestep 1, and the latents NaN."""
+    found = make_schedule(_request(150, 0.05, scheduler=scheduler), SDXL, has_image=True)
+    assert len(found.timesteps) == 150
+    assert _run(found).isfinite().all()
+
+
+def test_a_zero_signal_to_noise_ratio_that_is_divided_by_is_refused() -> None:
+    fields: dict[str, Any] = {"scheduler": "LCM", "rescale_betas_snr_zero": True}
+    with pytest.raises(InvalidArgument, match=r"^rescale_betas_snr_zero: LCM cannot run this schedule .*finite"):
+        make_schedule(_request(4, **fields), SD15, has_image=False)
+    by_velocity = make_schedule(_request(4, prediction_type="v_prediction", **fields), SD15, has_image=False)
+    assert _run(by_velocity).isfinite().all()
+
+
+def test_a_rehearsal_leaves_no_trace() -> None:
+    """The steps are those of a scheduler that has done none."""
+    schedule = make_schedule(_request(5, 0.5, scheduler="DPM++ 2M"), SD15, has_image=True)
+    own = DPMSolverMultistepScheduler.from_config(SD15)
+    own.set_timesteps(10)
+    own.set_begin_index(5)
+    latents = noise(1, 4, 2, 2)
+    for timestep in own.timesteps[5:]:
+        latents = own.step(answer(latents, timestep), timestep, latents).prev_sample
+    assert torch.equal(_run(schedule), latents)
+
+
+def test_every_object_of_one_request_draws_the_same() -> None:
+    request = _request(5, 0.5, scheduler="DPM++ 2M SDE", num_images=2)
+    assert torch.equal(*(_run(make_schedule(request, SD15, has_image=True)) for _ in range(2)))
+
+
+@pytest.mark.parametrize("name", [None, *SchedulerName])
+@given(
+    training=st.integers(1, 60) | st.sampled_from([333, 999, 1001, 1100]),
+    steps=st.integers(1, 150),
+    strength=st.floats(0.01, 1) | st.sampled_from([5e-324]),
+    has_image=st.booleans(),
+    spacing=st.sampled_from(["leading", "linspace", "trailing"]),
 )
-@pytest.mark.parametrize("name", [sampler[0] for sampler in SAMPLERS])
-def test_a_configuration_of_which_no_schedule_can_be_made_is_an_error(
-    name: SchedulerName | None, values: dict[str, Any]
+def test_an_odd_training_is_run_in_full_or_refused(
+    name: SchedulerName | None, training: int, steps: int, strength: float, has_image: bool, spacing: str
 ) -> None:
-    with pytest.raises(ScheduleError, match="its scheduler cannot run 7 steps"):
-        make_schedule(name, SD15 | values, 7, 0.5)
+    config = SD15 | {"num_train_timesteps": training, "timestep_spacing": spacing}
+    request = _request(steps, strength, scheduler=name)
+    try:
+        check_schedule_fields(request, config, has_image=has_image)
+        schedule = make_schedule(request, config, has_image=has_image)
+    except InvalidArgument as error:
+        assert "cannot run this schedule" in str(error) or steps > training - 1
+        return
+    assert steps <= len(schedule.timesteps) <= steps + (name is None)
+    assert _run(schedule).isfinite().all()
+
+
+HOSTILE = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-2, 5),
+    st.integers(),
+    st.floats(),
+    st.sampled_from([10**400, -(10**400), np.nan, np.inf, -np.inf, "1000", "", [], {}, [0.1] * 1000, [np.nan] * 1000]),
+    st.sampled_from(["leading", "trailing", "linspace", "linear", "log_linear", "squaredcos_cap_v2", "sample", "zero"]),
+    st.sampled_from(["sigma_min", "continuous", "dpmsolver", "sde-dpmsolver", "heun", "learned", "bh2", "deis"]),
+)
+KNOWN = sorted({key for kind in OWN for key in kind().config if not key.startswith("_")})
+
+
+@given(
+    kind=st.sampled_from(OWN),
+    values=st.dictionaries(st.sampled_from([*KNOWN, "_use_default_values", "_class_name"]), HOSTILE, max_size=3),
+    name=st.none() | st.sampled_from(list(SchedulerName)),
+    has_image=st.booleans(),
+)
+def test_a_hostile_configuration_is_run_in_full_or_refused(
+    kind: type[Any], values: dict[str, Any], name: SchedulerName | None, has_image: bool
+) -> None:
+    """Whatever it says, nothing but a clear refusal is raised, and what is run stays finite."""
+    request = _request(3, 0.6, scheduler=name)
+    try:
+        config = read_schedule(SD15 | {"_class_name": kind.__name__} | values, "sd", own=name is None)
+        check_schedule_fields(request, config, has_image=has_image)
+        schedule = make_schedule(request, config, has_image=has_image)
+    except (ScheduleError, InvalidArgument) as error:
+        assert len(str(error)) < 600
+        return
+    assert _run(schedule).isfinite().all()

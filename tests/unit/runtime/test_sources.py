@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from runtime.errors import Cancelled, InvalidArgument
 from runtime.files import sources as sources_module
-from runtime.files.sources import Folder, Request, Sources
+from runtime.files.sources import Folder, Request, SingleFile, Sources
 from runtime.files.store import Store
 from runtime.settings import Settings
 from tests.unit.runtime.hub import downloaded, publish
@@ -268,6 +268,28 @@ def test_weights_that_have_not_changed_come_from_the_store(sources: Sources, req
 
 
 @pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("status", [500, 503])
+def test_weights_whose_server_fails_come_from_the_store(
+    sources: Sources, request_: Request, web: Web, status: int
+) -> None:
+    web.answers["/a"] = reply(CONTENT, headers={"ETag": '"1"'})
+    first = sources.weights("field", web.url("/a"), request_)
+    web.answers["/a"] = reply(status=status)
+    assert sources.weights("field", web.url("/a"), request_) == first
+    web.stop()
+    assert sources.weights("field", web.url("/a"), request_) == first
+
+
+@pytest.mark.usefixtures("impatient")
+def test_weights_that_are_gone_are_not_served(sources: Sources, request_: Request, web: Web) -> None:
+    web.answers["/a"] = reply(CONTENT, headers={"ETag": '"1"'})
+    sources.weights("field", web.url("/a"), request_)
+    web.answers["/a"] = reply(status=404)
+    with pytest.raises(InvalidArgument, match="404"):
+        sources.weights("field", web.url("/a"), request_)
+
+
+@pytest.mark.usefixtures("impatient")
 def test_weights_that_have_changed_are_fetched_again(sources: Sources, request_: Request, web: Web) -> None:
     web.answers["/a"] = reply(b"old", headers={"ETag": '"1"'})
     assert _read(sources, "weights", web.url("/a"), request_) == b"old"
@@ -320,7 +342,30 @@ def test_a_checkpoint_is_a_local_folder(sources: Sources, request_: Request, sec
     assert sources.checkpoint("field", str(allowed / "dir"), request_) == Folder(allowed / "dir", allowed)
 
 
-@pytest.mark.parametrize("value", ["dir/file", "out", "link", "../", "https://8.8.8.8/a.safetensors", "tensor:0"])
+def test_a_checkpoint_is_a_local_file(sources: Sources, request_: Request, secret: Path, allowed: Path) -> None:
+    """What lies beside it may be read, and nothing outside of the allowed folder."""
+    found = sources.checkpoint("field", "inner/file", request_)
+    assert isinstance(found, SingleFile)
+    assert (found.stored.path, found.inside) == (allowed / "dir/file", allowed)
+    assert found.stored.digest == hashlib.sha256(CONTENT).hexdigest()
+
+
+@pytest.mark.parametrize("value", ["tensor:2", f"data:;base64,{BASE64}", "URL"])
+@pytest.mark.parametrize("kind", ["checkpoint", "unet"])
+def test_a_checkpoint_is_a_file_from_elsewhere(
+    sources: Sources, request_: Request, web: Web, kind: str, value: str
+) -> None:
+    """It lies in the store, where nothing is beside it."""
+    web.answers["/a"] = reply(CONTENT)
+    found = getattr(sources, kind)("field", web.url("/a") if value == "URL" else value, request_)
+    assert isinstance(found, SingleFile)
+    assert found.inside is None
+    assert found.stored.path.read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize(
+    "value", ["dir/missing", "out", "link", "../", "https://127.0.0.1:1/a.safetensors", "tensor:3"]
+)
 def test_nothing_else_is_a_checkpoint(sources: Sources, request_: Request, secret: Path, value: str) -> None:
     with pytest.raises(InvalidArgument, match=r"^field: "):
         sources.checkpoint("field", value, request_)
@@ -344,6 +389,7 @@ def test_a_hub_id_is_a_lora(sources: Sources, request_: Request, hub: Web) -> No
 def test_a_hub_id_is_a_checkpoint(sources: Sources, request_: Request, hub: Web, tmp_path: Path) -> None:
     publish(hub, "owner/name", {"unet/config.json": b"{}"})
     folder = sources.checkpoint("field", "owner/name", request_)
+    assert isinstance(folder, Folder)
     assert (folder.path / "unet/config.json").resolve().is_relative_to(folder.inside)
     assert folder.inside == tmp_path / "hub"
 

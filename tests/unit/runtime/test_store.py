@@ -122,15 +122,56 @@ def test_a_file_larger_than_the_budget_serves_the_job_that_needs_it(tmp_path: Pa
     assert stored.path.read_bytes() == b"a" * 10
 
 
-def test_leftovers_go_when_nobody_can_still_be_writing_them(tmp_path: Path) -> None:
-    Store(tmp_path, 100)
+def test_what_a_killed_process_left_goes_and_what_is_being_written_stays(tmp_path: Path) -> None:
+    store = Store(tmp_path, 100)
     for folder in ("blobs", "index"):
-        for name, age in ((".part-old", 48 * 3600), (".part-new", 60)):
-            path = tmp_path / folder / name
-            path.write_bytes(b"half")
-            os.utime(path, (time.time() - age,) * 2)
-    Store(tmp_path, 100)
-    assert sorted(path.name for path in tmp_path.rglob(".part-*")) == [".part-new", ".part-new"]
+        (tmp_path / folder / ".part-dead").write_bytes(b"half")
+
+    def chunks() -> Iterator[bytes]:
+        yield b"a"
+        Store(tmp_path, 100)
+        yield b"b"
+
+    assert store.put(chunks(), store.pins()).path.read_bytes() == b"ab"
+    assert list(tmp_path.rglob(".part-*")) == []
+
+
+_PIN = """
+import sys
+from pathlib import Path
+from runtime.files.store import Store
+store = Store(Path(sys.argv[1]), 0)
+pins = store.pins()
+print(store.put([b"abc"], pins).digest, flush=True)
+sys.stdin.read()
+"""
+
+
+def test_what_another_process_pins_stays_while_it_lives(tmp_path: Path) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", _PIN, tmp_path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout is not None
+        digest = other.stdout.readline().strip()
+        store = Store(tmp_path, 0)
+        _put(store, b"x")
+        assert digest in _files(tmp_path)
+        other.kill()
+    _put(store, b"y")
+    assert digest not in _files(tmp_path)
+
+
+def test_what_is_put_again_is_the_very_same_file(store: Store) -> None:
+    """Its pins are locks on it."""
+    first = store.put([b"abc"], store.pins()).path.stat().st_ino
+    assert store.put([b"abc"], store.pins()).path.stat().st_ino == first
+
+
+def test_pins_that_nobody_holds_any_more_are_none(tmp_path: Path) -> None:
+    store = Store(tmp_path, budget=0)
+    digest = store.put([b"abc"], store.pins()).digest
+    _put(store, b"x")
+    assert digest not in _files(tmp_path)
 
 
 def test_notes_are_recalled_by_any_store_of_the_folder(store: Store, tmp_path: Path) -> None:
@@ -173,6 +214,17 @@ def test_a_local_file_is_read_once(store: Store, tmp_path: Path, monkeypatch: py
     first = store.digest_local(path)
     monkeypatch.setattr(hashlib, "sha256", _refuse_content(b"one"))
     assert store.digest_local(path) == first
+
+
+def test_hashing_a_local_file_stops_when_told_to(store: Store, tmp_path: Path) -> None:
+    def stop() -> None:
+        raise InterruptedError
+
+    path = tmp_path / "file"
+    path.write_bytes(b"one")
+    with pytest.raises(InterruptedError):
+        store.digest_local(path, stop)
+    assert store.digest_local(path).digest == hashlib.sha256(b"one").hexdigest()
 
 
 def _refuse_content(content: bytes) -> type:

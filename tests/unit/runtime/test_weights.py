@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from itertools import combinations
 from pathlib import Path
 
 import pytest
 import torch
 from diffusers import UNet2DConditionModel
 
+from runtime.changes import LowRank
 from runtime.checkpoints.checkpoint import Checkpoint, Component
 from runtime.engines.engine import WeightsError
 from runtime.engines.torch_engine import TorchEngine
 from runtime.lora.file import read_lora
-from runtime.lora.load import load_factors
-from runtime.weights import LowRank, WeightSet, base_tensors
+from runtime.lora.load import load_changes
+from runtime.weights import WeightSet, base_tensors
+from tests.unit.runtime import lora_files
 from tests.unit.runtime.engines import make_engine, noise, predict, unet_inputs
 
 INPUTS = unet_inputs("sd")
@@ -22,8 +25,7 @@ NAME = "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q.weight"  # [1
 
 def _lora(checkpoint: Checkpoint, path: Path, scale: float) -> WeightSet:
     layers = [layer for layer in read_lora(path, checkpoint.adaptable) if layer.target.component == "unet"]
-    factors = load_factors(path, layers, scale)
-    return WeightSet(checkpoint.unet, f"{path.name}*{scale}", low_rank={name: [f] for name, f in factors.items()})
+    return WeightSet.of(checkpoint.unet, f"{path.name}*{scale}", load_changes(path, layers, scale).items())
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +43,20 @@ def b(sd15: Checkpoint, tiny: Path) -> WeightSet:
     return _lora(sd15, tiny / "loras/sd15/kohya.safetensors", -0.5)
 
 
+@pytest.fixture(scope="module")
+def c(sd15: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> WeightSet:
+    """Changes that are of no low rank, one of them a function of the base."""
+    layer, path = NAME.removesuffix(".weight"), tmp_path_factory.mktemp("c") / "c.safetensors"
+    tensors = lora_files.pair(f"unet.{layer}", 16, 16) | {
+        f"unet.{layer}.dora_scale": noise(16, 1).abs(),
+        f"unet.{layer.replace('to_q', 'to_k')}.lokr_w1": noise(2, 4),
+        f"unet.{layer.replace('to_q', 'to_k')}.lokr_w2": noise(8, 4, seed=1),
+        "unet.conv_norm_out.w_norm": noise(16),
+        "unet.conv_out.diff_b": noise(4),
+    }
+    return _lora(sd15, lora_files.write(path, tensors), 0.5)
+
+
 @pytest.fixture
 def engine(sd15: Checkpoint) -> TorchEngine:
     return make_engine("unet", sd15.unet)[0]
@@ -49,13 +65,14 @@ def engine(sd15: Checkpoint) -> TorchEngine:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("budget", [0, 1 << 30])
 def test_nothing_of_one_set_is_left_in_another(
-    sd15: Checkpoint, base: WeightSet, a: WeightSet, b: WeightSet, dtype: torch.dtype, budget: int
+    sd15: Checkpoint, base: WeightSet, a: WeightSet, b: WeightSet, c: WeightSet, dtype: torch.dtype, budget: int
 ) -> None:
-    fresh = [predict(make_engine("unet", sd15.unet, dtype)[0], weights, INPUTS) for weights in (base, a, b)]
-    assert not any(torch.equal(fresh[i], fresh[j]) for i, j in ((0, 1), (0, 2), (1, 2)))
+    sets = (base, a, b, c)
+    fresh = [predict(make_engine("unet", sd15.unet, dtype)[0], weights, INPUTS) for weights in sets]
+    assert not any(torch.equal(one, other) for one, other in combinations(fresh, 2))
     used, _ = make_engine("unet", sd15.unet, dtype, budget)
-    for index in (0, 1, 2, 0, 2, 1, 1, 0):
-        assert torch.equal(predict(used, (base, a, b)[index], INPUTS), fresh[index])
+    for index in (0, 1, 2, 0, 3, 2, 1, 1, 3, 0):
+        assert torch.equal(predict(used, sets[index], INPUTS), fresh[index])
 
 
 def test_two_sets_can_be_bound_at_once(engine: TorchEngine, base: WeightSet, a: WeightSet) -> None:
@@ -89,7 +106,7 @@ def test_several_changes_are_summed_in_their_order(sd15: Checkpoint) -> None:
     start = noise(16, 16)
     expected = start
     for change in changes:
-        expected = expected + change.scale * (change.up @ change.down)
+        expected = expected + (change.scale * change.up) @ change.down
     assert torch.equal(WeightSet(sd15.unet, "x", low_rank={NAME: changes}).merged(NAME, start), expected)
 
 

@@ -1,0 +1,38 @@
+"""CLIP's vocabulary, which single-file checkpoints do not hold: every published one has the same.
+
+The package `openai-clip` ships the merges that it was made with; its code is not imported.
+"""
+
+from __future__ import annotations
+
+import gzip
+from functools import lru_cache
+from importlib.metadata import distribution
+
+_PACKAGE, _FILE = "openai-clip", "clip/bpe_simple_vocab_16e6.txt.gz"
+# The file holds more merges than CLIP has. Its 49408 tokens: two for each byte, one for each merge, and two special.
+_MERGES = 49408 - 2 * 256 - 2
+_WORD_END = "</w>"
+_SPECIAL = ("<|startoftext|>", "<|endoftext|>")
+
+
+@lru_cache(maxsize=1)
+def clip_vocabulary() -> tuple[dict[str, int], list[tuple[str, str]]]:
+    """Token -> id (49408 of them), and the merges in their order."""
+    packed = distribution(_PACKAGE).locate_file(_FILE)
+    with gzip.open(str(packed), "rt", encoding="utf-8") as file:
+        next(file)  # its version
+        lines = [next(file).split() for _ in range(_MERGES)]
+    merges = [(left, right) for left, right in lines]
+    symbols = _byte_symbols()
+    words = [left + right for left, right in merges]
+    tokens = [*symbols, *(symbol + _WORD_END for symbol in symbols), *words, *_SPECIAL]
+    return {token: number for number, token in enumerate(tokens)}, merges
+
+
+def _byte_symbols() -> list[str]:
+    """A printable character for each byte: printable bytes stand for themselves and come first, the others follow
+    from U+0100 on."""
+    ranges = (("!", "~"), ("¡", "¬"), ("®", "ÿ"))
+    printable = [code for first, last in ranges for code in range(ord(first), ord(last) + 1)]
+    return [chr(code) for code in (*printable, *range(256, 512 - len(printable)))]

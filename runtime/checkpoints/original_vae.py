@@ -1,0 +1,51 @@
+"""Names of the VAE in Stable Diffusion's original layout -> canonical names."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+_TOP = {
+    "quant_conv": "quant_conv",
+    "post_quant_conv": "post_quant_conv",
+    **{f"{half}.conv_in": f"{half}.conv_in" for half in ("encoder", "decoder")},
+    **{f"{half}.norm_out": f"{half}.conv_norm_out" for half in ("encoder", "decoder")},
+    **{f"{half}.conv_out": f"{half}.conv_out" for half in ("encoder", "decoder")},
+}
+_ATTENTION = {"norm": "group_norm", "q": "to_q", "k": "to_k", "v": "to_v", "proj_out": "to_out.0"}
+_RESNET = {
+    **{part: part for part in ("norm1", "conv1", "norm2", "conv2", "conv_shortcut")},
+    "nin_shortcut": "conv_shortcut",
+}
+_MIDDLE = re.compile(r"(encoder|decoder)\.mid\.(block|attn)_([12])\.(\w+)")
+_BLOCK = re.compile(r"(encoder\.down|decoder\.up)\.(\d{1,3})\.block\.(\d{1,3})\.(\w+)")
+_SAMPLER = re.compile(r"(encoder\.down|decoder\.up)\.(\d{1,3})\.(?:downsample|upsample)\.conv")
+_LEVEL = re.compile(r"first_stage_model\.decoder\.up\.(\d{1,3})\.block\.0\.conv1\.weight")
+
+
+def vae_levels(names: Iterable[str]) -> int:
+    """Levels of the decoder, which the original layout numbers from the pictures' side."""
+    return max((int(match[1]) + 1 for name in names if (match := _LEVEL.fullmatch(name))), default=0)
+
+
+def vae_name(name: str, levels: int) -> str | None:
+    """The canonical name of a name without its root; None for an unknown one."""
+    stem, _, kind = name.rpartition(".")
+    if stem in _TOP:
+        return f"{_TOP[stem]}.{kind}"
+    if match := _MIDDLE.fullmatch(stem):
+        half, what, number, part = match.groups()
+        if what == "block" and part in _RESNET:
+            return f"{half}.mid_block.resnets.{int(number) - 1}.{_RESNET[part]}.{kind}"
+        known = what == "attn" and number == "1" and part in _ATTENTION
+        return f"{half}.mid_block.attentions.0.{_ATTENTION[part]}.{kind}" if known else None
+    if (match := _BLOCK.fullmatch(stem)) and match[4] in _RESNET:
+        return f"{_level(match[1], int(match[2]), levels)}.resnets.{match[3]}.{_RESNET[match[4]]}.{kind}"
+    if match := _SAMPLER.fullmatch(stem):
+        sampler = "downsamplers" if match[1] == "encoder.down" else "upsamplers"
+        return f"{_level(match[1], int(match[2]), levels)}.{sampler}.0.conv.{kind}"
+    return None
+
+
+def _level(way: str, number: int, levels: int) -> str:
+    return f"encoder.down_blocks.{number}" if way == "encoder.down" else f"decoder.up_blocks.{levels - 1 - number}"

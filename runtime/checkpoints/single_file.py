@@ -1,0 +1,150 @@
+"""Reads a checkpoint that is one `.safetensors` file. Its tensors stay there; see `layouts`.
+
+Which network it is, its tensors tell. What shapes cannot tell comes from the published checkpoint of its family
+(`families`), or from a sidecar.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+from runtime.checkpoints.checkpoint import Checkpoint, Component, Tokenizer, WeightFile
+from runtime.checkpoints.checks import CheckpointError, check_sizes, check_unet, check_vae
+from runtime.checkpoints.derived import Shapes, text_config, unet_config, vae_config
+from runtime.checkpoints.families import SD_1, SD_2_BASE, SD_2_V, SDXL, Family
+from runtime.checkpoints.layouts import UNET_ROOT, LayoutName
+from runtime.checkpoints.prediction import ZERO_SNR_MARK, predicts_v
+from runtime.checkpoints.sidecar import Sidecar, read_sidecar
+from runtime.files.sources import SingleFile
+from runtime.files.tensors import WeightFileError, read_header
+
+_CLIP_VOCABULARY = 49408
+# EDM's way of noising (arXiv 2206.00364), which Playground v2.5 and a few others have, is no scheduler of the API.
+_EDM_MARKS = {"edm_mean", "edm_vpred.sigma_max"}
+
+
+def read_single_file(file: SingleFile) -> Checkpoint:
+    """The checkpoint in a file. Raises CheckpointError: damaged, or of a kind that is not served."""
+    try:
+        return _read(file, read_sidecar(file))
+    except WeightFileError as error:
+        raise CheckpointError(str(error)) from error
+
+
+def read_unet_file(file: SingleFile, base: Component) -> Component:
+    """The UNet in a file, which may hold more than it. What shapes cannot tell is as in the UNet that it replaces.
+
+    Raises CheckpointError.
+    """
+    try:
+        names = read_header(file.stored.path).tensors.keys()
+        unet = _component("unet", file, _unet_layout(names))
+        config = {**base.config, **unet_config(Shapes(unet)), **read_sidecar(file).config("unet")}
+        if "time_embedding.cond_proj.weight" not in unet.shapes:
+            config.pop("time_cond_proj_dim", None)
+        return _configured(unet, config)
+    except WeightFileError as error:
+        raise CheckpointError(str(error)) from error
+
+
+def _read(file: SingleFile, sidecar: Sidecar) -> Checkpoint:
+    names = read_header(file.stored.path).tensors.keys()
+    if marks := _EDM_MARKS & names:
+        raise CheckpointError(f"it is made for EDM's noise ({min(marks)}), which is not served")
+    layout = _layout(names)
+    bare = _component("unet", file, layout)
+    shapes = Shapes(bare)
+    derived = unet_config(shapes)
+    family = _family(bare, derived, names)
+    encoders = _text_encoders(file, layout, family, sidecar)
+    unet = _configured(bare, _unet_config(derived, family, encoders) | sidecar.config("unet"))
+    vae = _component("vae", file, layout)
+    vae = _configured(vae, family.vae | vae_config(Shapes(vae)) | sidecar.config("vae"))
+    check_unet(unet, encoders)
+    check_vae(vae)
+    zero_snr = {"rescale_betas_zero_snr": True} if ZERO_SNR_MARK in names else {}
+    prediction = {"prediction_type": "v_prediction"} if predicts_v(bare, is_sd_2=family in (SD_2_BASE, SD_2_V)) else {}
+    return Checkpoint(
+        kind=family.kind,
+        unet=unet,
+        vae=vae,
+        text_encoders=tuple(encoders),
+        tokenizers=_tokenizers(family, encoders, sidecar),
+        scheduler=family.scheduler | prediction | zero_snr | sidecar.config("scheduler"),
+    )
+
+
+def _layout(names: Collection[str]) -> LayoutName:
+    if f"{UNET_ROOT}input_blocks.0.0.weight" in names:
+        return "original"
+    if "unet.conv_in.weight" in names:
+        return "prefixed"
+    if "input_blocks.0.0.weight" in names or "conv_in.weight" in names:
+        raise CheckpointError("it holds a UNet alone: give it as unet_name")
+    raise CheckpointError("it holds no Stable Diffusion UNet (model.diffusion_model.… or unet.…)")
+
+
+def _unet_layout(names: Collection[str]) -> LayoutName:
+    """As `_layout`, or that of a UNet alone."""
+    if "input_blocks.0.0.weight" in names:
+        return "original"
+    return "component" if "conv_in.weight" in names else _layout(names)
+
+
+def _family(unet: Component, config: dict[str, Any], names: Collection[str]) -> Family:
+    if "add_embedding.linear_1.weight" in unet.shapes:
+        return SDXL
+    if not config["use_linear_projection"]:
+        return SD_1
+    return SD_2_V if predicts_v(unet, is_sd_2=True) else SD_2_BASE
+
+
+def _component(name: str, file: SingleFile, layout: LayoutName) -> Component:
+    """A component that is not configured yet."""
+    weights = WeightFile(path=file.stored.path, digest=file.stored.digest)
+    return Component(name=name, config={}, files=(weights,), layout=layout)
+
+
+def _configured(component: Component, config: dict[str, Any]) -> Component:
+    check_sizes(component.name, config)
+    return Component(name=component.name, config=config, files=component.files, layout=component.layout)
+
+
+def _unet_config(derived: dict[str, Any], family: Family, encoders: list[Component]) -> dict[str, Any]:
+    widths = derived["block_out_channels"]
+    heads = 8 if family.head_width is None else [max(width // family.head_width, 1) for width in widths]
+    config = family.unet | derived | {"attention_head_dim": heads}  # which is what diffusers calls their number
+    if family is SDXL:  # what the pooled text leaves of the added embedding belongs to the six sizes
+        pooled = Shapes(encoders[-1]).size("text_projection.weight", 0)
+        config["addition_time_embed_dim"] = max((derived["projection_class_embeddings_input_dim"] - pooled) // 6, 1)
+    return config
+
+
+def _text_encoders(file: SingleFile, layout: LayoutName, family: Family, sidecar: Sidecar) -> list[Component]:
+    encoders = []
+    for name, published in zip(("text_encoder", "text_encoder_2"), family.text_encoders, strict=False):
+        bare = _component(name, file, layout)
+        if not bare.shapes:
+            refiner = " (an SDXL refiner is not a base model)" if family is SDXL else ""
+            raise CheckpointError(f"it has no {name}{refiner}")
+        config = published | text_config(Shapes(bare))
+        if family.text_layers is not None:
+            config["num_hidden_layers"] = min(config["num_hidden_layers"], family.text_layers)
+        if "projection_dim" not in config:
+            config["projection_dim"] = config["hidden_size"]
+        encoders.append(_configured(bare, config | sidecar.config(name)))
+    return encoders
+
+
+def _tokenizers(family: Family, encoders: list[Component], sidecar: Sidecar) -> tuple[Tokenizer, ...]:
+    found = []
+    for name, pad, encoder in zip(("tokenizer", "tokenizer_2"), family.pads, encoders, strict=False):
+        if name not in sidecar.tokenizers and encoder.config["vocab_size"] != _CLIP_VOCABULARY:
+            size = encoder.config["vocab_size"]
+            raise CheckpointError(
+                f"{encoder.name} has {size} tokens, which are not CLIP's {_CLIP_VOCABULARY}: beside a local file, "
+                f"NAME.config.json may name a {name}"
+            )
+        found.append(sidecar.tokenizers.get(name, Tokenizer(pad_token=pad)))
+    return tuple(found)

@@ -1,0 +1,98 @@
+"""All eleven schedulers, at every length, and the fields that change a schedule. `parity` says what is compared."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from lorikeet import Client
+from lorikeet.schema import SchedulerName
+from tests.server.parity import KINDS, TEXT_TO_IMAGE, Change, Report, base, check, fields, loras
+
+SCHEDULERS = [name.value for name in SchedulerName]
+# How a step adds noise: by itself, or as eta says.
+NOISY: dict[str, float] = {
+    "DPM++ 2M SDE": 0.0,
+    "DPM++ 2M SDE Karras": 0.0,
+    "Euler A": 0.0,
+    "LCM": 0.0,
+    "LCM (trailing timesteps)": 0.0,
+    "DDIM": 0.7,
+    "TCD": 0.7,
+}
+LENGTHS: dict[str, tuple[Change, ...]] = {
+    "30_at_0.5": (fields(num_inference_steps=30, noise_strength=0.5),),
+    "30_at_0.8": (fields(num_inference_steps=30, noise_strength=0.8),),
+    "6_at_0.37": (fields(num_inference_steps=6, noise_strength=0.37),),
+    "150_at_0.05": (fields(num_inference_steps=150, noise_strength=0.05),),
+    "8_at_1": (fields(num_inference_steps=8, noise_strength=1.0),),
+    "text_to_image": (TEXT_TO_IMAGE,),
+}
+TIMESTEPS = (951, 700, 512, 333, 201, 60, 3)
+SIGMAS = (14.615, 6.475, 3.861, 1.886, 0.652, 0.152, 0.0)
+SCHEDULES: dict[str, tuple[Change, ...]] = {
+    "timesteps": (fields(timesteps=TIMESTEPS),),
+    "timesteps_dpmpp_2m": (fields(scheduler="DPM++ 2M"), fields(timesteps=TIMESTEPS)),
+    "timesteps_dpmpp_2m_sde": (fields(scheduler="DPM++ 2M SDE"), fields(timesteps=TIMESTEPS)),
+    "timesteps_lcm": (fields(scheduler="LCM"), fields(timesteps=TIMESTEPS)),
+    "timesteps_tcd": (fields(scheduler="TCD"), fields(timesteps=TIMESTEPS)),
+    "timesteps_text_to_image": (TEXT_TO_IMAGE, fields(timesteps=TIMESTEPS)),
+    "sigmas": (fields(sigmas=SIGMAS),),
+    "sigmas_trailing": (fields(scheduler="Euler (trailing timesteps)"), fields(sigmas=SIGMAS)),
+    "sigmas_text_to_image": (TEXT_TO_IMAGE, fields(sigmas=SIGMAS)),
+    "eta_ddim": (fields(scheduler="DDIM"), fields(eta=0.6)),
+    "eta_tcd": (fields(scheduler="TCD"), fields(eta=0.6)),
+    "epsilon": (fields(prediction_type="v_prediction"), fields(prediction_type="epsilon")),
+    "v_prediction": (fields(prediction_type="epsilon"), fields(prediction_type="v_prediction")),
+    "zero_snr": (fields(prediction_type="v_prediction"), fields(rescale_betas_snr_zero=True)),
+    "zero_snr_ddim": (
+        fields(prediction_type="v_prediction", scheduler="DDIM"),
+        fields(rescale_betas_snr_zero=True),
+    ),
+}
+
+
+def switched_to(scheduler: str) -> tuple[Change, ...]:
+    """From another scheduler, that is not the same by another name (as LCM and LCM trailing are)."""
+    return fields(scheduler="DDIM" if scheduler == "Euler" else "Euler"), fields(scheduler=scheduler)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("scheduler", SCHEDULERS)
+def test_every_scheduler(client: Client, tiny: Path, kind: str, scheduler: str, record_property: Report) -> None:
+    check(client, base(tiny, kind), switched_to(scheduler), record_property)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("scheduler", SCHEDULERS)
+def test_every_scheduler_with_two_loras(
+    client: Client, tiny: Path, kind: str, scheduler: str, record_property: Report
+) -> None:
+    check(client, base(tiny, kind), (fields(scheduler=scheduler), loras("peft", "kohya")), record_property)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("scheduler", NOISY)
+def test_noise_is_drawn_for_all_pictures_at_once(
+    client: Client, tiny: Path, kind: str, scheduler: str, record_property: Report
+) -> None:
+    noisy = fields(scheduler=scheduler, eta=NOISY[scheduler])
+    check(client, base(tiny, kind), (noisy, fields(num_images=2)), record_property)
+
+
+@pytest.mark.parametrize("kind", ["sd15", "sd2"])
+@pytest.mark.parametrize("length", LENGTHS)
+@pytest.mark.parametrize("scheduler", SCHEDULERS)
+def test_every_scheduler_at_every_length(
+    client: Client, tiny: Path, kind: str, scheduler: str, length: str, record_property: Report
+) -> None:
+    check(client, base(tiny, kind), (fields(scheduler=scheduler), *LENGTHS[length]), record_property)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_fields_that_change_the_schedule(
+    client: Client, tiny: Path, kind: str, name: str, record_property: Report
+) -> None:
+    check(client, base(tiny, kind), SCHEDULES[name], record_property)

@@ -1,0 +1,150 @@
+"""`prepare` with every form of a checkpoint and of a UNet: what the plan holds, and which field is to blame."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save
+
+from runtime.board import Board
+from runtime.checkpoints.checkpoint import Checkpoint
+from runtime.errors import InvalidArgument
+from runtime.plan import Plan
+from runtime.settings import Settings
+from runtime.stages.prepare.stage import PrepareStage
+from tests.unit.runtime.plans import Answer, make_call, text_tensor
+from tests.unit.runtime.web import Web, reply
+
+UNET = "unet/diffusion_pytorch_model.safetensors"
+TOKENS = "cond_stage_model.transformer.text_model.embeddings.token_embedding.weight"
+
+
+@pytest.fixture
+def allowed(settings: Settings, tiny: Path) -> Path:
+    """The allowed folder; it holds the tiny checkpoints."""
+    return Path(shutil.copytree(tiny, settings.local_paths[0], copy_function=os.link, dirs_exist_ok=True))
+
+
+@pytest.fixture
+def stage(settings: Settings, allowed: Path, board: Board) -> Iterator[PrepareStage]:
+    found = PrepareStage(settings, board)
+    yield found
+    found.close()
+
+
+@pytest.fixture(scope="module")
+def whole(tiny: Path) -> bytes:
+    """A single file with a vocabulary of CLIP's size, so that it needs no sidecar."""
+    return save(load_file(tiny / "single/sd15.safetensors") | {TOKENS: torch.zeros(49408, 32)})
+
+
+def _ask(stage: PrepareStage, files: list[bytes] | None = None, **fields: Any) -> Answer:
+    body = json.dumps({"model_name": "sd15", "prompt": "a bird"} | fields)
+    call, answer = make_call({"REQUEST": text_tensor(body), "FILES": np.array(files or [], np.object_)})
+    stage.submit(call)
+    return answer
+
+
+def _plan(answer: Answer) -> Plan:
+    return Plan.from_tensor(answer.tensors["PLAN"])
+
+
+def _refused(answer: Answer, message: str) -> None:
+    assert isinstance(answer.error, InvalidArgument)
+    assert message in str(answer.error)
+
+
+def test_a_local_single_file_is_a_checkpoint(stage: PrepareStage, allowed: Path, sd15: Checkpoint) -> None:
+    plan = _plan(_ask(stage, model_name="single/sd15.safetensors"))
+    assert plan.checkpoint.unet.shapes == sd15.unet.shapes
+    assert plan.checkpoint.tokenizers[0].folder == allowed / "sd15/tokenizer"
+    assert set(plan.files) == {"model_name.unet[0]", "model_name.vae[0]", "model_name.text_encoder[0]"}
+    assert len(set(plan.files.values())) == 1
+
+
+@pytest.mark.parametrize("model_name", ["tensor:0", "URL"])
+def test_a_single_file_from_elsewhere_is_a_checkpoint(
+    stage: PrepareStage, web: Web, whole: bytes, sd15: Checkpoint, model_name: str
+) -> None:
+    web.answers["/a"] = reply(whole)
+    model_name = web.url("/a") if model_name == "URL" else model_name
+    checkpoint = _plan(_ask(stage, [whole], model_name=model_name)).checkpoint
+    assert checkpoint.unet.shapes == sd15.unet.shapes
+    assert (checkpoint.tokenizers[0].folder, checkpoint.tokenizers[0].pad_token) == (None, "<|endoftext|>")
+
+
+def test_a_checkpoint_is_downloaded_once(stage: PrepareStage, web: Web, whole: bytes) -> None:
+    web.answers["/a"] = reply(whole)
+    plans = [_plan(_ask(stage, model_name=web.url("/a"))) for _ in range(2)]
+    assert plans[0].checkpoint == plans[1].checkpoint
+    assert len(web.seen) == 1
+
+
+def test_a_file_that_serves_as_both_is_pinned_for_each_job(
+    settings: Settings, board: Board, web: Web, whole: bytes
+) -> None:
+    stage = PrepareStage(settings.model_copy(update={"store_bytes": 0}), board)
+    web.answers["/a"] = reply(whole)
+    plan = _plan(_ask(stage, [b"another" * 99], model_name=web.url("/a"), unet_name=web.url("/a")))
+    assert plan.checkpoint.unet.files[0].path.exists()
+    stage.close()
+
+
+@pytest.mark.parametrize("unet_name", ["lcm", "lcm/unet", f"lcm/{UNET}", "tensor:0", "URL"])
+def test_another_unet_is_taken(stage: PrepareStage, web: Web, allowed: Path, tiny: Path, unet_name: str) -> None:
+    content = (tiny / "lcm" / UNET).read_bytes()
+    web.answers["/a"] = reply(content)
+    plan = _plan(_ask(stage, [content], unet_name=web.url("/a") if unet_name == "URL" else unet_name))
+    assert plan.checkpoint.unet.config["time_cond_proj_dim"] == plan.guidance_width == 12
+    assert not plan.guided
+    assert set(plan.files) == {"unet_name.unet[0]", "model_name.vae[0]", "model_name.text_encoder[0]"}
+
+
+def test_a_variant_is_taken(stage: PrepareStage, allowed: Path) -> None:
+    plain = allowed / "sd15" / UNET
+    shutil.copyfile(plain, plain.with_name("diffusion_pytorch_model.fp16.safetensors"))
+    assert _plan(_ask(stage, variant="fp16")).checkpoint.unet.files[0].path.name.endswith(".fp16.safetensors")
+
+
+def test_a_single_file_has_no_variant(stage: PrepareStage) -> None:
+    plan = _plan(_ask(stage, model_name="single/sd15.safetensors", variant="fp16"))
+    assert plan.warnings == ("variant: a single file has none, ignored",)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"variant": "fp16"}, "variant: the checkpoint has no weights of the variant 'fp16'"),
+        ({"variant": "../fp16"}, "variant: letters, digits, _ and - are a variant"),
+        ({"variant": ""}, "variant: letters, digits"),
+        ({"model_name": "lcm/unet/diffusion_pytorch_model.safetensors"}, "model_name: it holds a UNet alone"),
+        ({"model_name": "sd15/unet/config.json"}, "model_name: not a readable .safetensors file"),
+        ({"model_name": "tensor:0"}, "model_name: tensor:0 is a pickle"),
+        ({"model_name": "tensor:1"}, "model_name: tensor:1: 1 files were sent"),
+        ({"unet_name": "tensor:0"}, "unet_name: tensor:0 is a pickle"),
+        ({"unet_name": "missing"}, "unet_name: missing is no"),
+        ({"unet_name": "../x"}, "unet_name: ../x is not in a folder"),
+        ({"unet_name": "sdxl"}, "unet_name: a UNet of SDXL does not fit"),
+        ({"unet_name": "everything"}, "unet_name: a UNet of SDXL does not fit"),
+        ({"unet_name": "sd2"}, "unet_name: the UNet expects text of width [40]"),
+        ({"unet_name": "loras/sd15/peft.safetensors"}, "unet_name: it holds no Stable Diffusion UNet"),
+    ],
+)
+def test_a_bad_checkpoint_names_its_field(stage: PrepareStage, fields: dict[str, Any], message: str) -> None:
+    _refused(_ask(stage, [b"PK\x03\x04" + bytes(200)], **fields), message)
+
+
+def test_of_a_download_that_breaks_off_nothing_stays(
+    stage: PrepareStage, settings: Settings, web: Web, whole: bytes
+) -> None:
+    web.answers["/a"] = reply(whole[:1000], headers={"Content-Length": str(len(whole))})
+    _refused(_ask(stage, model_name=web.url("/a")), f"model_name: {web.url('/a')}: ")
+    assert list((settings.store / "blobs").iterdir()) == []
