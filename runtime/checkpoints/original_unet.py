@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-_TOP = {
+TOP = {
     "time_embed.0": "time_embedding.linear_1",
     "time_embed.2": "time_embedding.linear_2",
     "time_embed.cond_proj": "time_embedding.cond_proj",
@@ -15,7 +15,7 @@ _TOP = {
     "out.0": "conv_norm_out",
     "out.2": "conv_out",
 }
-_RESNET = {
+RESNET = {
     "in_layers.0": "norm1",
     "in_layers.2": "conv1",
     "emb_layers.1": "time_emb_proj",
@@ -44,8 +44,8 @@ def unet_name(name: str, layers: int) -> str | None:
     up has one layer more, the last of which holds the upsampler.
     """
     stem, _, kind = name.rpartition(".")
-    if stem in _TOP:
-        return f"{_TOP[stem]}.{kind}"
+    if stem in TOP:
+        return f"{TOP[stem]}.{kind}"
     if match := _MIDDLE_BLOCK.fullmatch(stem):
         return _layer(f"mid_block.{_MIDDLE[match[1]]}", match[2], kind)
     if not (match := _BLOCK.fullmatch(stem)):
@@ -63,5 +63,5 @@ def unet_name(name: str, layers: int) -> str | None:
 
 def _layer(place: str, rest: str, kind: str) -> str | None:
     if ".resnets." in place:
-        return f"{place}.{_RESNET[rest]}.{kind}" if rest in _RESNET else None
+        return f"{place}.{RESNET[rest]}.{kind}" if rest in RESNET else None
     return f"{place}.{rest}.{kind}" if _ATTENTION.fullmatch(rest) else None

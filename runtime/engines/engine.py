@@ -14,28 +14,21 @@ from typing import Any, Literal, Protocol
 
 import torch
 
-from runtime.checkpoints.checkpoint import Component
 from runtime.weights import WeightSet
 
 GraphKind = Literal["unet", "vae_encoder", "vae_decoder", "text_encoder"]
 Inputs = Mapping[str, torch.Tensor | tuple[torch.Tensor, ...] | None]
 Outputs = Mapping[str, torch.Tensor | tuple[torch.Tensor, ...]]
 
-# What a configuration says of its origin, not of its architecture.
-_ORIGIN = {"_name_or_path", "_diffusers_version", "transformers_version", "torch_dtype", "dtype"}
-
 
 @dataclass(frozen=True)
 class Graph:
-    """An architecture: what is computed (`kind`) and the configuration (canonical JSON) that fixes its shapes."""
+    """An architecture: what is computed (`kind`) and the configuration (canonical JSON) that fixes it.
+
+    `networks.build.graph_of` makes it, so that equal architectures are equal graphs."""
 
     kind: GraphKind
     config: str
-
-    @classmethod
-    def of(cls, kind: GraphKind, component: Component) -> Graph:
-        config = {name: value for name, value in component.config.items() if name not in _ORIGIN}
-        return cls(kind, json.dumps(config, sort_keys=True))
 
     @property
     def options(self) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from runtime.engines.placement import Placement
 from runtime.engines.residency import Residency
 from runtime.weights import WeightSet, base_tensors
 
-_LISTED = 6
+_LISTED, _LONGEST_NAME = 6, 120
 # Numbers that count: their embeddings are computed in float32, where bfloat16 would merge neighbouring timesteps.
 _EXACT = {"t", "time_ids", "ids"}
 
@@ -98,13 +98,15 @@ class TorchEngine:
                 shape = self._parameters[name][2]
                 # A 1x1 convolution and a linear layer are the same weight: old VAEs store one for the other.
                 if _core(tensor.shape) != _core(shape):
-                    raise WeightsError(f"{weights.base.name}: {name} is {list(tensor.shape)}, not {list(shape)}")
+                    raise WeightsError(
+                        f"{weights.base.name}: {name[:_LONGEST_NAME]} is {list(tensor.shape)}, not {list(shape)}"
+                    )
                 tensors[name] = self._place(tensor.reshape(shape))
         if strangers:
-            listed = ", ".join(strangers[:_LISTED])
+            listed = _listed(strangers)
             raise WeightsError(f"{weights.base.name}: its configuration has no place for {len(strangers)}: {listed}")
         if missing := sorted(self._parameters.keys() - tensors.keys()):
-            listed = ", ".join(missing[:_LISTED])
+            listed = _listed(missing)
             raise WeightsError(f"{weights.base.name} lacks {len(missing)} of its tensors: {listed}")
         return Weights(tensors, frozenset(tensors), lambda: None)
 
@@ -112,7 +114,7 @@ class TorchEngine:
         base = self._residency.acquire(base_key, lambda: self._load(weights))
         try:
             if strangers := sorted(weights.changed - base.tensors.keys()):
-                raise WeightsError(f"{weights.base.name} has no {', '.join(strangers[:_LISTED])}")
+                raise WeightsError(f"{weights.base.name} has no {_listed(strangers)}")
             merged = {name: self._place(weights.merged(name, base.tensors[name])) for name in sorted(weights.changed)}
         except BaseException:
             self._residency.release(base_key)
@@ -137,6 +139,11 @@ class TorchEngine:
             return tuple(self._take(name, item) for item in value)
         tensor = value.to(self._device, value.dtype if name in _EXACT else self._dtype)
         return tensor.contiguous(memory_format=self._format) if tensor.dim() == 4 else tensor
+
+
+def _listed(names: list[str]) -> str:
+    """The first few names, cut to a length: a hostile file's may be megabytes long."""
+    return ", ".join(name[:_LONGEST_NAME] for name in names[:_LISTED])
 
 
 def _safe_dtype(graph: Graph, dtype: torch.dtype) -> torch.dtype:

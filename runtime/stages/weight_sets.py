@@ -5,7 +5,8 @@ from __future__ import annotations
 from runtime.changes import Change
 from runtime.checkpoints.checkpoint import Component
 from runtime.engines.choice import Engines
-from runtime.engines.engine import Binding, Engine, Graph, GraphKind, WeightsError
+from runtime.engines.engine import Binding, Engine, GraphKind, WeightsError
+from runtime.engines.networks.build import graph_of
 from runtime.errors import InvalidArgument
 from runtime.files.tensors import WeightFileError
 from runtime.lora.errors import LoraError
@@ -31,7 +32,7 @@ def bind(engines: Engines, kind: GraphKind, plan: Plan, component: Component) ->
     """The component's engine and its weights bound to it; what cannot be built, or does not fit, is the request's
     fault."""
     try:
-        engine = engines.of(Graph.of(kind, component))
+        engine = engines.of(graph_of(kind, component))
         return engine, engine.bind(weight_set(plan, component))
     except (WeightsError, WeightFileError) as error:
         field = "unet_name" if component.name == "unet" and plan.request.unet_name else "model_name"

@@ -78,7 +78,7 @@ def write_prefixed(path: Path, folder: Path, components: tuple[str, ...]) -> Non
 def write_sidecar(path: Path, folder: Path, tokenizers: tuple[str, ...]) -> None:
     """Write what the shapes in the file at `path` do not tell of the tiny checkpoint in `folder`."""
     config: dict[str, Any] = {
-        "unet": _of(folder, "unet", "attention_head_dim", "norm_num_groups", "sample_size"),
+        "unet": _of(folder, "unet", "attention_head_dim", "norm_num_groups", "sample_size", "upcast_attention"),
         "vae": _of(folder, "vae", "norm_num_groups", "sample_size"),
         "scheduler": json.loads((folder / "scheduler" / "scheduler_config.json").read_text()),
     }

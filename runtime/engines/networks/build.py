@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from importlib import import_module
 
 import torch
 from torch import nn
 
+from runtime.checkpoints.checkpoint import Component
 from runtime.engines.engine import Graph, GraphKind, WeightsError
 from runtime.engines.networks.network import Network
 
@@ -23,6 +25,18 @@ def network_class(kind: GraphKind) -> type[Network]:
     module, name = _NETWORKS[kind]
     found: type[Network] = getattr(import_module(f"runtime.engines.networks.{module}"), name)
     return found
+
+
+def graph_of(kind: GraphKind, component: Component) -> Graph:
+    """The graph of a component: the same for the same architecture, however much of it the configuration spells out.
+
+    Raises WeightsError when the configuration is none of that kind.
+    """
+    try:
+        architecture = network_class(kind).architecture(component.config)
+        return Graph(kind, json.dumps(architecture, sort_keys=True))
+    except Exception as error:  # a hostile configuration makes it raise anything
+        raise WeightsError(f"its configuration is none of a {kind} ({error})") from error
 
 
 def build(graph: Graph) -> Network:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -9,7 +10,7 @@ from torch import nn
 from transformers.models.clip.configuration_clip import CLIPTextConfig
 from transformers.models.clip.modeling_clip import CLIPTextModel
 
-from runtime.engines.networks.network import Network
+from runtime.engines.networks.network import Network, complete
 
 
 class TextEncoder(Network):
@@ -19,14 +20,18 @@ class TextEncoder(Network):
 
     def __init__(self, config: dict[str, Any]) -> None:
         super().__init__()
-        # A configuration may name its attention, even a repository to take the code from: not here.
-        text = CLIPTextConfig(**{name: value for name, value in config.items() if "attn_implementation" not in name})
+        text = CLIPTextConfig(**config)
         self.text_model = CLIPTextModel._from_config(text, attn_implementation="sdpa")
         # A buffer that no file holds; everything else that a meta module lacks is a weight.
         embeddings = self.text_model.embeddings
         embeddings.position_ids = torch.arange(text.max_position_embeddings, device="cpu")[None]
         if "CLIPTextModelWithProjection" in (config.get("architectures") or []):
             self.text_projection = nn.Linear(text.hidden_size, text.projection_dim, bias=False)
+
+    @classmethod
+    def architecture(cls, config: Mapping[str, Any]) -> dict[str, Any]:
+        # What is no parameter stays out: a configuration may name its attention, even a repository to take code from.
+        return complete(CLIPTextConfig, config)
 
     def forward(self, ids: torch.Tensor) -> dict[str, torch.Tensor | tuple[torch.Tensor, ...]]:
         found = self.text_model(input_ids=ids, output_hidden_states=True)

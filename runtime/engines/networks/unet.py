@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -9,7 +10,16 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import nn
 
 from runtime.engines.networks.attention import ImagePrompt, install_attention
-from runtime.engines.networks.network import Network
+from runtime.engines.networks.network import Network, complete
+
+# One number says the same as one for each level.
+_BY_LEVEL = (
+    "attention_head_dim",
+    "cross_attention_dim",
+    "layers_per_block",
+    "num_attention_heads",
+    "transformer_layers_per_block",
+)
 
 
 class UNet(Network):
@@ -24,6 +34,13 @@ class UNet(Network):
     def weights(self) -> nn.Module:
         unet: nn.Module = self.unet
         return unet
+
+    @classmethod
+    def architecture(cls, config: Mapping[str, Any]) -> dict[str, Any]:
+        found = complete(UNet2DConditionModel, config)
+        levels = len(found["down_block_types"])
+        spread = {name: [found[name]] * levels for name in _BY_LEVEL if isinstance(found[name], int)}
+        return {**found, **spread}
 
     def forward(
         self,

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 
-from runtime.engines.networks.network import Network
+from runtime.engines.networks.network import Network, complete
 
 
 class VaeEncoder(Network):
@@ -18,6 +19,10 @@ class VaeEncoder(Network):
         super().__init__()
         vae = AutoencoderKL.from_config(config)
         self.encoder, self.quant_conv = vae.encoder, vae.quant_conv
+
+    @classmethod
+    def architecture(cls, config: Mapping[str, Any]) -> dict[str, Any]:
+        return complete(AutoencoderKL, config)
 
     def forward(self, pixels: torch.Tensor) -> dict[str, torch.Tensor]:
         hidden = self.encoder(pixels)
@@ -32,6 +37,10 @@ class VaeDecoder(Network):
         super().__init__()
         vae = AutoencoderKL.from_config(config)
         self.decoder, self.post_quant_conv = vae.decoder, vae.post_quant_conv
+
+    @classmethod
+    def architecture(cls, config: Mapping[str, Any]) -> dict[str, Any]:
+        return complete(AutoencoderKL, config)
 
     def forward(self, latents: torch.Tensor) -> dict[str, torch.Tensor]:
         return {"pixels": self.decoder(self.post_quant_conv(latents) if self.post_quant_conv else latents)}

@@ -7,7 +7,8 @@ from typing import Any
 import torch
 
 from runtime.checkpoints.checkpoint import Component
-from runtime.engines.engine import Graph, GraphKind, Inputs, Outputs
+from runtime.engines.engine import GraphKind, Inputs, Outputs
+from runtime.engines.networks.build import graph_of
 from runtime.engines.placement import Placement
 from runtime.engines.residency import Residency
 from runtime.engines.torch_engine import TorchEngine, Weights
@@ -20,7 +21,7 @@ def make_engine(
     kind: GraphKind, component: Component, dtype: torch.dtype = torch.float32, budget: int = PLENTY
 ) -> tuple[TorchEngine, Residency[Weights]]:
     residency: Residency[Weights] = Residency(budget)
-    return TorchEngine(Graph.of(kind, component), Placement(torch.device("cpu"), dtype), residency), residency
+    return TorchEngine(graph_of(kind, component), Placement(torch.device("cpu"), dtype), residency), residency
 
 
 def run(engine: TorchEngine, weights: WeightSet, inputs: Inputs) -> Outputs:

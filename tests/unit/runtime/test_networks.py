@@ -12,6 +12,7 @@ from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
 from runtime.checkpoints.checkpoint import Checkpoint, Component
 from runtime.engines.engine import GraphKind, WeightsError
+from runtime.engines.networks.build import graph_of
 from runtime.weights import WeightSet
 from tests.unit.runtime.engines import assert_near, make_engine, noise, predict, run, unet_inputs
 from tests.unit.runtime.tiny_checkpoints import read_checkpoint
@@ -165,12 +166,11 @@ def test_weights_that_do_not_fit_their_configuration_are_an_error(
     assert residency.nbytes == 0
 
 
-def test_what_says_where_a_configuration_comes_from_makes_no_other_graph(sd15: Checkpoint) -> None:
-    from runtime.engines.engine import Graph
-
+def test_what_makes_no_difference_makes_no_other_graph(sd15: Checkpoint) -> None:
     origin = {"_name_or_path": "elsewhere", "_diffusers_version": "0.1.0"}
-    other = sd15.unet.model_copy(update={"config": sd15.unet.config | origin})
-    wider = sd15.unet.model_copy(update={"config": sd15.unet.config | {"sample_size": 32}})
-    graph = Graph.of("unet", sd15.unet)
-    assert Graph.of("unet", other) == graph
-    assert Graph.of("unet", wider) != graph
+    default = {"sample_size": 8, "center_input_sample": False}
+    other = sd15.unet.model_copy(update={"config": sd15.unet.config | origin | default})
+    softer = sd15.unet.model_copy(update={"config": sd15.unet.config | {"norm_eps": 1e-3}})
+    graph = graph_of("unet", sd15.unet)
+    assert graph_of("unet", other) == graph
+    assert graph_of("unet", softer) != graph

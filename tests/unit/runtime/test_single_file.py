@@ -18,6 +18,8 @@ from runtime.checkpoints.checkpoint import Checkpoint, Component
 from runtime.checkpoints.checks import CheckpointError
 from runtime.checkpoints.read import read_checkpoint, with_unet
 from runtime.checkpoints.single_file import read_single_file
+from runtime.engines.engine import GraphKind
+from runtime.engines.networks.build import graph_of
 from runtime.files.sources import Folder, SingleFile
 from runtime.weights import WeightSet, base_tensors
 from tests.tiny.original import load, original_unet, write_prefixed, write_sidecar
@@ -57,6 +59,16 @@ def _sidecar(path: Path, **values: Any) -> None:
 
 def _weights(component: Component) -> Tensors:
     return dict(base_tensors(component))
+
+
+@pytest.mark.parametrize(("name", "source"), FILES.items())
+def test_every_graph_is_that_of_the_folder(tiny: Path, name: str, source: str) -> None:
+    """The configurations spell out different parts of it; one engine serves both."""
+    one, other = _read(tiny / "single" / f"{name}.safetensors", tiny), read_tiny(tiny / source)
+    kinds: dict[str, tuple[GraphKind, ...]] = {"unet": ("unet",), "vae": ("vae_encoder", "vae_decoder")}
+    for mine, theirs in zip(one.components, other.components, strict=True):
+        for kind in kinds.get(mine.name, ("text_encoder",)):
+            assert graph_of(kind, mine) == graph_of(kind, theirs)
 
 
 @pytest.mark.parametrize(("name", "source"), FILES.items())
