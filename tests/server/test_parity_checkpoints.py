@@ -21,10 +21,11 @@ from tests.server.parity import (
     check,
     expect,
     fields,
-    generate,
+    latents,
     loras,
     moves,
     picture,
+    submit,
 )
 
 FORMS = {
@@ -50,7 +51,7 @@ def test_a_single_file_is_its_folder(
     client: Client, tiny: Path, kind: str, name: str, worn: tuple[str, ...], record_property: Report
 ) -> None:
     case = served_as(name)(loras(*worn)(base(tiny, kind)))
-    error = relative_error(generate(client, case), expect(case))
+    error = relative_error(latents(submit(client, case)), expect(case))
     record_property("relative_error", error)
     assert error < TOLERANCE
     for other in KINDS:
@@ -84,4 +85,4 @@ def test_strength_0_is_the_round_trip_of_the_vae(client: Client, tiny: Path, kin
     vae = AutoencoderKL.from_pretrained(case.request.model / "vae")
     mean = vae.encode(VaeImageProcessor().preprocess(picture())).latent_dist.mode() * vae.config.scaling_factor
     asked = Case(case.request, served={"noise_strength": 0.0})
-    assert relative_error(generate(client, asked), mean.detach().numpy()) < TOLERANCE
+    assert relative_error(latents(submit(client, asked)), mean.detach().numpy()) < TOLERANCE
