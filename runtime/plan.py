@@ -21,6 +21,7 @@ class LoraPlan(BaseModel):
     field: str
     path: Path
     digest: str
+    stamp: str = ""
     scale: float
 
 

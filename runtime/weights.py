@@ -10,12 +10,15 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
 
 import torch
 from safetensors import safe_open
 
 from runtime.changes import Change, LowRank
 from runtime.checkpoints.checkpoint import Component
+from runtime.files.store import check_unchanged
 
 
 @dataclass(frozen=True)
@@ -23,7 +26,8 @@ class WeightSet:
     """A base component and its changes; `digest` names the result, equal for equal weights from equal files.
 
     `full` holds parameters that are replaced. What is added to one is in `low_rank` where it is of low rank, so that an
-    engine may take the factors as inputs, and in `deltas` where it is not.
+    engine may take the factors as inputs, and in `deltas` where it is not. `mapped`: the files that these tensors are
+    mapped from, and the stamp of each.
     """
 
     base: Component
@@ -31,9 +35,16 @@ class WeightSet:
     full: Mapping[str, torch.Tensor] = field(default_factory=dict)
     low_rank: Mapping[str, Sequence[LowRank]] = field(default_factory=dict)
     deltas: Mapping[str, Sequence[Change]] = field(default_factory=dict)
+    mapped: Mapping[Path, str] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, base: Component, changes: str, added: Iterable[tuple[str, Change]]) -> WeightSet:
+    def of(
+        cls,
+        base: Component,
+        changes: str,
+        added: Iterable[tuple[str, Change]],
+        mapped: Mapping[Path, str] = MappingProxyType({}),
+    ) -> WeightSet:
         """The set that adds these changes (parameter name, change) to the base; `changes` is their name."""
         low_rank: dict[str, list[LowRank]] = {}
         deltas: dict[str, list[Change]] = {}
@@ -42,7 +53,7 @@ class WeightSet:
                 low_rank.setdefault(name, []).append(change)
             else:
                 deltas.setdefault(name, []).append(change)
-        return cls(base, changes, low_rank=low_rank, deltas=deltas)
+        return cls(base, changes, low_rank=low_rank, deltas=deltas, mapped=mapped)
 
     @property
     def digest(self) -> str:
@@ -57,15 +68,22 @@ class WeightSet:
         """A changed parameter, float32: its full replacement or its base, and what is added to that.
 
         Every change is a function of the same start, those of low rank first: none sees what another one added.
+
+        Raises FileChangedError where a change's file is no longer the one that `digest` speaks of.
         """
         start = weight = self.full.get(name, base).to(base.device, torch.float32)
         for change in (*self.low_rank.get(name, ()), *self.deltas.get(name, ())):
             weight = change.delta(start).add_(weight)
+        for path, stamp in self.mapped.items():
+            check_unchanged(path, stamp)
         return weight
 
 
 def base_tensors(component: Component) -> Iterator[tuple[str, torch.Tensor]]:
-    """(canonical name, tensor) of a component's files; mapped from the file, not copied."""
+    """(canonical name, tensor) of a component's files; mapped from the file, not copied.
+
+    Raises FileChangedError at the end of a file that is no longer the one that its digest speaks of.
+    """
     for weight_file in component.files:
         with safe_open(weight_file.path, framework="pt") as file:
             names = list(file.keys())
@@ -74,3 +92,4 @@ def base_tensors(component: Component) -> Iterator[tuple[str, torch.Tensor]]:
                 if views := find(name):
                     stored = file.get_tensor(name)
                     yield from ((view.name, view.of(stored)) for view in views)
+        check_unchanged(weight_file.path, weight_file.stamp)

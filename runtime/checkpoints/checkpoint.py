@@ -19,11 +19,12 @@ _SHOWN = 200  # characters of a name that a message repeats
 
 
 class WeightFile(BaseModel):
-    """A file of weights and the SHA-256 of its content."""
+    """A file of weights, the SHA-256 of its content, and the stamp by which a change of it is seen (see `store`)."""
 
     model_config = ConfigDict(frozen=True)
     path: Path
     digest: str
+    stamp: str = ""
 
 
 class Component(BaseModel):
@@ -68,10 +69,11 @@ class Component(BaseModel):
 
 
 class Tokenizer(BaseModel):
-    """A tokenizer's folder; None is CLIP's own vocabulary, padded with `pad_token`."""
+    """A tokenizer's folder, and the stamps of its files; None is CLIP's own vocabulary, padded with `pad_token`."""
 
     model_config = ConfigDict(frozen=True)
     folder: Path | None = None
+    stamps: tuple[str, ...] = ()
     pad_token: str | None = None
 
 

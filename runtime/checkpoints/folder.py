@@ -6,7 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from runtime.checkpoints.checkpoint import Checkpoint, Component, WeightFile
-from runtime.checkpoints.checks import CheckpointError, VariantError, check_sizes, check_unet, check_vae
+from runtime.checkpoints.checks import CheckpointError, VariantError, check_unet, check_vae
+from runtime.checkpoints.configs import check_config
 from runtime.checkpoints.reader import Reader
 from runtime.files.sources import Folder
 from runtime.files.store import StoredFile
@@ -80,9 +81,9 @@ class _Components(Reader):
         classes = [config.get("_class_name"), *(architectures if isinstance(architectures, list) else [])]
         if not any(known in classes for known in _CLASSES[name]):
             raise CheckpointError(f"{place}config.json is of no {' or '.join(_CLASSES[name])}")
-        check_sizes(name, config)
+        check_config(name, config)
         stored = [self._digest(self.file(f"{place}{file}")) for file in self._weight_files(name, place)]
-        files = tuple(WeightFile(path=file.path, digest=file.digest) for file in stored)
+        files = tuple(WeightFile(path=file.path, digest=file.digest, stamp=file.stamp) for file in stored)
         return Component(name=name, config=config, files=files)
 
     def _weight_files(self, name: str, place: str) -> list[str]:

@@ -32,6 +32,8 @@ OPEN_CLIP_ROOTS = ("cond_stage_model.model.", "conditioner.embedders.0.model.")
 OPEN_CLIP_2_ROOT = "conditioner.embedders.1.model."
 # The rest of CLIP, which some merges have kept.
 _CLIP_OTHERS = ("logit_scale", "text_projection", "vision_model.", "visual_projection")
+# What the VAE's training left.
+_VAE_OTHERS = ("loss.", "model_ema.")
 _QKV = ("q_proj", "k_proj", "v_proj")
 
 
@@ -90,7 +92,7 @@ def _original(component: str, config: dict[str, Any], names: Collection[str]) ->
         return lambda name: _under(root, name, lambda inner: _known(name, unet_name(inner, layers)))
     if component == "vae":
         levels = vae_levels(names)
-        return lambda name: _under(VAE_ROOT, name, lambda inner: _vae(name, vae_name(inner, levels)))
+        return lambda name: _under(VAE_ROOT, name, lambda inner: _vae(name, inner, levels))
     if component == "text_encoder_2":
         return lambda name: _under(OPEN_CLIP_2_ROOT, name, lambda inner: _open_clip(name, inner, None, projected=True))
     root = text_root(names)
@@ -130,8 +132,10 @@ def _known(name: str, canonical: str | None) -> tuple[View, ...]:
     return (View(canonical),)
 
 
-def _vae(name: str, canonical: str | None) -> tuple[View, ...]:
-    (view,) = _known(name, canonical)
+def _vae(name: str, inner: str, levels: int) -> tuple[View, ...]:
+    if inner.startswith(_VAE_OTHERS):
+        return ()
+    (view,) = _known(name, vae_name(inner, levels))
     is_linear = ".attentions." in view.name and ".group_norm." not in view.name and view.name.endswith(".weight")
     return (View(view.name, is_linear=is_linear),)
 
@@ -146,7 +150,7 @@ def _clip(name: str, inner: str) -> tuple[View, ...]:
 
 
 def _open_clip(name: str, inner: str, used_layers: int | None, *, projected: bool) -> tuple[View, ...]:
-    if inner in ("logit_scale", "attn_mask"):
+    if inner in ("logit_scale", "attn_mask") or inner.endswith("position_ids"):
         return ()
     if inner in ("text_projection", "text_projection.weight"):  # x @ P in OpenCLIP, x @ W.T in a linear layer
         return (View("text_projection.weight", transposed=inner == "text_projection"),) if projected else ()

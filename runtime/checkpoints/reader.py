@@ -9,8 +9,10 @@ from typing import Any
 from runtime.checkpoints.checkpoint import Tokenizer
 from runtime.checkpoints.checks import CheckpointError
 from runtime.files.sources import Folder
+from runtime.files.store import file_stamp
 
 _MAX_JSON = 8 << 20
+_MAX_TOKENIZER = 32 << 20  # bytes of all its files; CLIP's have 4 MB
 _MAX_DEPTH = 32
 _SHOWN = 100
 
@@ -33,7 +35,10 @@ class Reader:
 
     def has(self, name: str) -> bool:
         """Whether the folder has a file, or anything else, of that name."""
-        return (self._folder.path / name).exists()
+        try:
+            return (self._folder.path / name).exists()
+        except OSError:  # too long a name, a folder that may not be read
+            return False
 
     def file(self, name: str) -> Path:
         path = self.inside(name)
@@ -62,9 +67,11 @@ class Reader:
     def tokenizer(self, name: str) -> Tokenizer:
         self.file(f"{name}/vocab.json"), self.file(f"{name}/merges.txt")
         folder = self.inside(name)
-        for file in folder.iterdir():
-            self.inside(f"{name}/{file.name}")
-        return Tokenizer(folder=folder)
+        places = [self.inside(f"{name}/{file.name}") for file in folder.iterdir()]
+        files = sorted(place for place in places if place.is_file())
+        if sum(file.stat().st_size for file in files) > _MAX_TOKENIZER:
+            raise CheckpointError(f"{name[:_SHOWN]} is too large for a tokenizer")
+        return Tokenizer(folder=folder, stamps=tuple(map(file_stamp, files)))
 
 
 def _is_deep(value: object) -> bool:

@@ -10,10 +10,12 @@ from collections.abc import Collection
 from typing import Any
 
 from runtime.checkpoints.checkpoint import Checkpoint, Component, Tokenizer, WeightFile
-from runtime.checkpoints.checks import CheckpointError, check_sizes, check_unet, check_vae
+from runtime.checkpoints.checks import CheckpointError, check_unet, check_vae
+from runtime.checkpoints.configs import check_config
 from runtime.checkpoints.derived import Shapes, text_config, unet_config, vae_config
 from runtime.checkpoints.families import SD_1, SD_2_BASE, SD_2_V, SDXL, Family
 from runtime.checkpoints.layouts import UNET_ROOT, LayoutName
+from runtime.checkpoints.others import other_file
 from runtime.checkpoints.prediction import ZERO_SNR_MARK, predicts_v
 from runtime.checkpoints.sidecar import Sidecar, read_sidecar
 from runtime.files.sources import SingleFile
@@ -82,7 +84,9 @@ def _layout(names: Collection[str]) -> LayoutName:
         return "prefixed"
     if "input_blocks.0.0.weight" in names or "conv_in.weight" in names:
         raise CheckpointError("it holds a UNet alone: give it as unet_name")
-    raise CheckpointError("it holds no Stable Diffusion UNet (model.diffusion_model.… or unet.…)")
+    what = other_file(names)
+    hint = f", but {what}" if what else " (model.diffusion_model.… or unet.…)"
+    raise CheckpointError(f"it holds no Stable Diffusion UNet{hint}")
 
 
 def _unet_layout(names: Collection[str]) -> LayoutName:
@@ -102,12 +106,13 @@ def _family(unet: Component, config: dict[str, Any], names: Collection[str]) -> 
 
 def _component(name: str, file: SingleFile, layout: LayoutName) -> Component:
     """A component that is not configured yet."""
-    weights = WeightFile(path=file.stored.path, digest=file.stored.digest)
+    stored = file.stored
+    weights = WeightFile(path=stored.path, digest=stored.digest, stamp=stored.stamp)
     return Component(name=name, config={}, files=(weights,), layout=layout)
 
 
 def _configured(component: Component, config: dict[str, Any]) -> Component:
-    check_sizes(component.name, config)
+    check_config(component.name, config)
     return Component(name=component.name, config=config, files=component.files, layout=component.layout)
 
 
@@ -122,12 +127,12 @@ def _unet_config(derived: dict[str, Any], family: Family, encoders: list[Compone
 
 
 def _text_encoders(file: SingleFile, layout: LayoutName, family: Family, sidecar: Sidecar) -> list[Component]:
-    encoders = []
+    encoders: list[Component] = []
     for name, published in zip(("text_encoder", "text_encoder_2"), family.text_encoders, strict=False):
         bare = _component(name, file, layout)
         if not bare.shapes:
-            refiner = " (an SDXL refiner is not a base model)" if family is SDXL else ""
-            raise CheckpointError(f"it has no {name}{refiner}")
+            hint = "a UNet alone is a unet_name" if not encoders else "an SDXL refiner is not a base model"
+            raise CheckpointError(f"it has no {name} ({hint})")
         config = published | text_config(Shapes(bare))
         if family.text_layers is not None:
             config["num_hidden_layers"] = min(config["num_hidden_layers"], family.text_layers)

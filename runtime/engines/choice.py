@@ -9,9 +9,12 @@ from runtime.engines.residency import Residency
 from runtime.engines.torch_engine import TorchEngine, Weights
 from runtime.settings import Settings
 
+# More architectures than anybody serves; without an end to it, requests could fill the memory with networks.
+_KEPT = 16
+
 
 class Engines:
-    """The engines of a stage, one a graph, made when first asked for.
+    """The engines of a stage, one a graph, made when first asked for; the weights have a budget of their own.
 
     `kind`: what the stage runs; its libraries are imported here and now, so that a ready stage is ready.
     """
@@ -21,10 +24,12 @@ class Engines:
         pin_threads(settings)
         self.placement: Placement = place(settings)
         self._residency: Residency[Weights] = Residency(int(settings.weights_bytes))
-        self._engines: dict[Graph, Engine] = {}
+        self._engines: dict[Graph, Engine] = {}  # least recently asked for first
 
     def of(self, graph: Graph) -> Engine:
         """The engine of a graph: the best that has an artifact for it, which today is torch, as it needs none."""
-        if graph not in self._engines:
-            self._engines[graph] = TorchEngine(graph, self.placement, self._residency)
-        return self._engines[graph]
+        engine = self._engines.pop(graph, None) or TorchEngine(graph, self.placement, self._residency)
+        self._engines[graph] = engine
+        if len(self._engines) > _KEPT:
+            del self._engines[next(iter(self._engines))]
+        return engine

@@ -132,7 +132,9 @@ def _data(mapped: mmap.mmap, tensor: Tensor, place: int) -> Iterator[bytes]:
         items: npt.NDArray[Any] = np.ndarray(
             tensor.shape, f"u{size}", mapped, place, tuple(stride * size for stride in tensor.strides)
         )
-        yield items.tobytes()
+        count = _CHUNK // size
+        pieces: Any = np.nditer(items, ["external_loop", "buffered"], [["readonly"]], order="C", buffersize=count)
+        yield from (piece.tobytes() for piece in pieces)
 
 
 def _is_contiguous(tensor: Tensor) -> bool:

@@ -17,7 +17,7 @@ from runtime.errors import InvalidArgument
 from runtime.files.fetch import Fetcher, FetchError, Limits, UnreachableError
 from runtime.files.hub import HubError, hub_cache, hub_folder, hub_lora, hub_unet
 from runtime.files.pickles import is_pickled, to_safetensors
-from runtime.files.store import Pins, Store, StoredFile
+from runtime.files.store import Pins, Store, StoredFile, check_unchanged
 from runtime.files.tensors import WeightFileError
 from runtime.files.tokens import read_tokens
 from runtime.settings import Settings
@@ -54,12 +54,15 @@ class Request:
 
 
 class Sources:
-    """Resolves the values of file fields. Every refusal is an InvalidArgument that names the field."""
+    """Resolves the values of file fields. Every refusal is an InvalidArgument that names the field, but for the
+    FileChangedError of a file that is written to meanwhile."""
 
     def __init__(self, settings: Settings, store: Store) -> None:
         self._settings, self._store = settings, store
         self._tokens = read_tokens(settings.tokens) if settings.tokens else {}
         self._fetcher = Fetcher(settings.fetch_allow, self._tokens)
+        # Tokens open weights to whoever may send requests; pictures, which are sent back, they do not.
+        self._open_fetcher = Fetcher(settings.fetch_allow)
         self._locks: dict[str, tuple[threading.Lock, int]] = {}
         self._guard = threading.Lock()
 
@@ -72,7 +75,7 @@ class Sources:
             data = _data_uri(field, value)
         elif "://" in value:
             with _naming(field, value):
-                response = self._fetcher.fetch(value, self._limits(limit, request))
+                response = self._open_fetcher.fetch(value, self._limits(limit, request))
                 data = b"".join(response.chunks) if response else b""
         else:
             path = self._local(field, value)
@@ -100,10 +103,10 @@ class Sources:
         if path is not None:
             if not path.is_file():
                 raise InvalidArgument(field, f"{_short(value)} is not a file")
-            return self._store.digest_local(path)
+            return self._store.digest_local(path, request.stop)
         if _HUB_ID.fullmatch(value):
             with self._alone(value, request), _naming(field, value):
-                return self._store.digest_local(hub_lora(value, limit, self._tokens))
+                return self._store.digest_local(hub_lora(value, limit, self._tokens), request.stop)
         raise InvalidArgument(field, _no_source(value))
 
     def lora(self, field: str, value: str, request: Request) -> StoredFile:
@@ -120,6 +123,7 @@ class Sources:
                     kept = self._store.put(to_safetensors(found.path), request.pins, ".safetensors")
                 except WeightFileError as error:
                     raise InvalidArgument(field, f"{_short(value)}: {error}") from error
+                check_unchanged(found.path, found.stamp)
                 self._store.remember(key, {"digest": kept.digest})
         return StoredFile(kept.path, found.digest)
 

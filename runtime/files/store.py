@@ -19,14 +19,43 @@ from pathlib import Path
 from typing import BinaryIO
 
 _CHUNK = 1 << 20
+_SHOWN = 100
 
 
 @dataclass(frozen=True)
 class StoredFile:
-    """A file on local disk and the SHA-256 of its content (64 hexadecimal digits)."""
+    """A file on local disk and the SHA-256 of its content (64 hexadecimal digits).
+
+    `stamp` is that of a file outside the store, which others may write; "" in the store, where nothing changes.
+    """
 
     path: Path
     digest: str
+    stamp: str = ""
+
+
+class FileChangedError(Exception):
+    """A file is no longer the one that was hashed; the message is fit for the client."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(f"{path.name[:_SHOWN]} was changed while it was in use")
+        self.path = path
+
+
+def file_stamp(path: Path) -> str:
+    """What differs after every change of a file: its identity, size and times. Only the time of the change of state
+    cannot be set by its owner. Raises OSError."""
+    stat = path.stat()
+    return f"{stat.st_dev}:{stat.st_ino}:{stat.st_size}:{stat.st_mtime_ns}:{stat.st_ctime_ns}"
+
+
+def check_unchanged(path: Path, stamp: str) -> None:
+    """Raises FileChangedError where a file that has a stamp is no longer the one that got it."""
+    try:
+        if stamp and stamp != file_stamp(path):
+            raise FileChangedError(path)
+    except OSError as error:
+        raise FileChangedError(path) from error
 
 
 class Pins:
@@ -112,12 +141,14 @@ class Store:
         return note
 
     def digest_local(self, path: Path, stop: Callable[[], None] = lambda: None) -> StoredFile:
-        """A file outside the store, hashed once for as long as its identity, size and time of change stay.
+        """A file outside the store, hashed once for as long as its stamp stays.
 
         `stop` is asked often meanwhile, and may raise: a checkpoint of gigabytes takes seconds.
+
+        Raises FileChangedError.
         """
-        stat = path.stat()
-        key = f"file:{path}:{stat.st_dev}:{stat.st_ino}:{stat.st_size}:{stat.st_mtime_ns}"
+        stamp = file_stamp(path)
+        key = f"file:{path}:{stamp}"
         note = self.recall(key)
         if note is None:
             digest = hashlib.sha256()
@@ -125,9 +156,10 @@ class Store:
                 while chunk := file.read(_CHUNK):
                     stop()
                     digest.update(chunk)
+            check_unchanged(path, stamp)
             note = {"digest": digest.hexdigest()}
             self.remember(key, note)
-        return StoredFile(path, note["digest"])
+        return StoredFile(path, note["digest"], stamp)
 
     def _note(self, key: str) -> Path:
         return self._index / (hashlib.sha256(key.encode()).hexdigest() + ".json")

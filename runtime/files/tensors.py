@@ -11,10 +11,14 @@ import numpy as np
 import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
 
+from runtime.files.store import file_stamp
+
 FLOATS = ("F64", "F32", "F16", "BF16")
 # The largest genuine headers, of LoRAs that tell all of their training, have a few megabytes.
 _MAX_HEADER = 32 << 20
 _MAX_TENSORS = 1 << 16
+_MAX_REMEMBERED = 1 << 20  # bytes of a header: 64 of the largest would fill the memory
+_SHOWN = 200  # characters of what the library says, which repeats a file's own names
 _NUMPY = {"F64": "<f8", "F32": "<f4", "F16": "<f2"}
 _LENGTH = 8  # bytes of the header's length, with which the file begins
 
@@ -45,10 +49,13 @@ def read_header(path: Path) -> Header:
     Raises WeightFileError: damaged, truncated, or of another format.
     """
     try:
-        stat = path.stat()
-        return _read_header(path, stat.st_mtime_ns, stat.st_size)
+        with path.open("rb") as file:
+            size = int.from_bytes(file.read(_LENGTH), "little")
+        if size > _MAX_HEADER:
+            raise ValueError(f"its header claims more than {_MAX_HEADER} bytes")
+        return _remembered(path, file_stamp(path)) if size <= _MAX_REMEMBERED else _read_header(path)
     except (SafetensorError, OSError, ValueError) as error:
-        raise WeightFileError(f"not a readable .safetensors file ({error})") from error
+        raise WeightFileError(f"not a readable .safetensors file ({str(error)[:_SHOWN]})") from error
 
 
 def read_floats(path: Path, name: str) -> npt.NDArray[np.float32]:
@@ -67,11 +74,12 @@ def read_floats(path: Path, name: str) -> npt.NDArray[np.float32]:
     return np.frombuffer(data, _NUMPY[entry["dtype"]]).astype(np.float32)
 
 
-@lru_cache(maxsize=256)
-def _read_header(path: Path, _mtime_ns: int, _size: int) -> Header:
-    with path.open("rb") as begun:
-        if int.from_bytes(begun.read(_LENGTH), "little") > _MAX_HEADER:
-            raise ValueError(f"its header claims more than {_MAX_HEADER} bytes")
+@lru_cache(maxsize=64)
+def _remembered(path: Path, _stamp: str) -> Header:
+    return _read_header(path)
+
+
+def _read_header(path: Path) -> Header:
     with safe_open(path, framework="numpy") as file:
         if len(file.keys()) > _MAX_TENSORS:
             raise ValueError(f"it holds more than {_MAX_TENSORS} tensors")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from operator import itemgetter
 from typing import Any
 
 from runtime.lora.errors import LoraError
 from runtime.lora.keys import Target
 
 _MAX_ALPHA = 1e30
+_MAX_NAMES = 32  # modules within modules
 _METADATA_KEY = "lora_adapter_metadata"
 
 
@@ -23,18 +25,25 @@ class LoraConfig:
             raise LoraError(f"its metadata {_METADATA_KEY} is not JSON") from error
         if not isinstance(self._values, dict):
             raise LoraError(f"its metadata {_METADATA_KEY} is not a JSON object")
+        self._patterns = {name: _places(value) for name, value in self._values.items() if isinstance(value, dict)}
 
     def alpha(self, target: Target) -> float | None:
         """The layer's lora_alpha; a pattern names a layer by its module name or the end of it, as in PEFT."""
-        patterns = self._values.get(f"{target.component}.alpha_pattern")
-        for pattern, alpha in patterns.items() if isinstance(patterns, dict) else ():
-            if target.module == pattern or target.module.endswith(f".{pattern}"):
-                return _number(alpha)
+        patterns = self._patterns.get(f"{target.component}.alpha_pattern", {})
+        names = target.module.split(".")
+        ends = (".".join(names[-count:]) for count in range(1, min(len(names), _MAX_NAMES) + 1))
+        if found := [patterns[end] for end in ends if end in patterns]:
+            return _number(min(found, key=itemgetter(0))[1])
         alpha = self._values.get(f"{target.component}.lora_alpha")
         return None if alpha is None else _number(alpha)
 
     def rank_stabilized(self, target: Target) -> bool:
         return self._values.get(f"{target.component}.use_rslora") is True
+
+
+def _places(patterns: dict[str, Any]) -> dict[str, tuple[int, Any]]:
+    """Pattern -> its place among all, of which the first that fits counts, and its alpha."""
+    return {pattern: (place, alpha) for place, (pattern, alpha) in enumerate(patterns.items())}
 
 
 def _number(value: object) -> float:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from runtime.checkpoints.checkpoint import Component
+from runtime.checkpoints.others import other_model
 from runtime.files.tensors import FLOATS, Header, TensorInfo, read_header
 from runtime.lora.config import LoraConfig
 from runtime.lora.errors import LoraError
@@ -83,7 +84,9 @@ def read_lora(path: Path, components: Sequence[Component]) -> list[LoraLayer]:
         except PartsError as error:
             problems.append(f"{target.component}.{target.parameter}: {error}")
     if strangers or problems:
-        raise LoraError(origin(_shapes(groups, header), components) + _refusal(strangers, problems, header))
+        other = other_model(header.tensors)
+        made_for = f"made for {other}: " if other else origin(_shapes(groups, header), components)
+        raise LoraError(made_for + _refusal(strangers, problems, header))
     return list(layers.values())
 
 

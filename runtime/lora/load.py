@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from runtime.lora.file import LoraLayer
 from runtime.lora.kinds import dora
 
 _MAX = torch.finfo(torch.float32).max
+_SHOWN = 300
 
 
 def load_changes(path: Path, layers: Sequence[LoraLayer], scale: float) -> dict[str, Change]:
@@ -42,7 +42,7 @@ def load_changes(path: Path, layers: Sequence[LoraLayer], scale: float) -> dict[
 
 
 def _finite(name: str, tensor: torch.Tensor) -> torch.Tensor:
-    # The extremes tell it in one pass: they are not finite when one number is not.
-    if tensor.numel() and not all(math.isfinite(extreme) for extreme in tensor.aminmax()):
-        raise LoraError(f"{name} is not finite")
+    # The extremes tell it in one pass: they are not finite when one number is not. Arithmetic is in float32.
+    if tensor.numel() and not all(abs(extreme) <= _MAX for extreme in tensor.aminmax()):
+        raise LoraError(f"{name[:_SHOWN]} is not finite in float32")
     return tensor

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from functools import lru_cache
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -20,6 +19,8 @@ from runtime.plan import Plan
 from runtime.settings import Settings
 from runtime.stages.stage import Array, Call, WorkerStage
 from runtime.stages.weight_sets import bind
+
+_CLIP_VOCABULARY = 49408
 
 
 class TextEncoderStage(WorkerStage):
@@ -60,7 +61,10 @@ class TextEncoderStage(WorkerStage):
         try:
             found = []
             for row, prompt in enumerate(prompts, 1):
-                outputs = engine.run(binding, {"ids": _ids(plan.checkpoint.tokenizers[index], prompt)})
+                ids = _ids(plan.checkpoint.tokenizers[index], prompt)
+                if ids.max() >= component.config.get("vocab_size", _CLIP_VOCABULARY):
+                    raise InvalidArgument("model_name", f"its {component.name} lacks tokens that its tokenizer has")
+                outputs = engine.run(binding, {"ids": ids})
                 # As in diffusers, the negative prompt skips none.
                 clip_skip = plan.request.clip_skip if row == len(prompts) else 0
                 states = _states(outputs, plan.checkpoint.kind, clip_skip)
@@ -81,10 +85,13 @@ def _states(outputs: Outputs, kind: Kind, clip_skip: int) -> torch.Tensor:
 
 def _ids(files: Tokenizer, prompt: str) -> torch.Tensor:
     """Token ids [1, 77] int64, padded or cut to the tokenizer's length."""
-    tokenizer = _tokenizer(files)
-    ids = tokenizer(
-        prompt, padding="max_length", max_length=tokenizer.model_max_length, truncation=True, return_tensors="pt"
-    ).input_ids
+    try:
+        tokenizer = _tokenizer(files)
+        ids = tokenizer(
+            prompt, padding="max_length", max_length=tokenizer.model_max_length, truncation=True, return_tensors="pt"
+        ).input_ids
+    except Exception as error:  # whatever a damaged vocabulary makes the library raise
+        raise InvalidArgument("model_name", f"its tokenizer cannot be used ({type(error).__name__})") from error
     assert isinstance(ids, torch.Tensor)
     return ids
 
@@ -95,14 +102,9 @@ def _tokenizer(files: Tokenizer) -> CLIPTokenizer:
         vocabulary, merges = clip_vocabulary()
         tokenizer = CLIPTokenizer(vocabulary, merges, pad_token=files.pad_token)
     else:
-        tokenizer = _read_tokenizer(files.folder)
+        tokenizer = CLIPTokenizer.from_pretrained(files.folder, local_files_only=True)
     # A tokenizer without a length says 1e30; CLIP's text encoders have 77 positions.
     tokenizer.model_max_length = min(tokenizer.model_max_length, 77)
+    if tokenizer.model_max_length < 1:
+        raise ValueError("no prompt is so short")
     return tokenizer
-
-
-def _read_tokenizer(folder: Path) -> CLIPTokenizer:
-    try:
-        return CLIPTokenizer.from_pretrained(folder, local_files_only=True)
-    except Exception as error:  # whatever a damaged vocabulary makes the library raise
-        raise InvalidArgument("model_name", f"its {folder.name} cannot be read ({type(error).__name__})") from error

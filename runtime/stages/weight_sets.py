@@ -8,6 +8,7 @@ from runtime.engines.choice import Engines
 from runtime.engines.engine import Binding, Engine, GraphKind, WeightsError
 from runtime.engines.networks.build import graph_of
 from runtime.errors import InvalidArgument
+from runtime.files.store import FileChangedError
 from runtime.files.tensors import WeightFileError
 from runtime.lora.errors import LoraError
 from runtime.lora.file import read_lora
@@ -25,7 +26,8 @@ def weight_set(plan: Plan, component: Component) -> WeightSet:
         if found:
             names.append(f"{lora.digest}*{lora.scale!r}")
         changes += found.items()
-    return WeightSet.of(component, "+".join(names), changes)
+    mapped = {lora.path: lora.stamp for lora in plan.loras if lora.stamp}
+    return WeightSet.of(component, "+".join(names), changes, mapped)
 
 
 def bind(engines: Engines, kind: GraphKind, plan: Plan, component: Component) -> tuple[Engine, Binding]:
@@ -35,8 +37,15 @@ def bind(engines: Engines, kind: GraphKind, plan: Plan, component: Component) ->
         engine = engines.of(graph_of(kind, component))
         return engine, engine.bind(weight_set(plan, component))
     except (WeightsError, WeightFileError) as error:
-        field = "unet_name" if component.name == "unet" and plan.request.unet_name else "model_name"
-        raise InvalidArgument(field, str(error)) from error
+        raise InvalidArgument(_field(plan, component), str(error)) from error
+    except FileChangedError as error:
+        loras = (lora.field for lora in plan.loras if lora.path == error.path)
+        raise InvalidArgument(next(loras, _field(plan, component)), str(error)) from error
+
+
+def _field(plan: Plan, component: Component) -> str:
+    """Which field named a component's files."""
+    return "unet_name" if component.name == "unet" and plan.request.unet_name else "model_name"
 
 
 def _changes(plan: Plan, lora: LoraPlan, component: Component) -> dict[str, Change]:

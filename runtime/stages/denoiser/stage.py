@@ -10,12 +10,17 @@ import torch
 
 from runtime.board import Board, State
 from runtime.engines.choice import Engines
+from runtime.errors import InvalidArgument
 from runtime.plan import Plan
 from runtime.settings import Settings
 from runtime.stages.denoiser.job import Conditions, Job
 from runtime.stages.denoiser.loop import Loop, Member
 from runtime.stages.stage import Call, Desk, json_tensor
 from runtime.stages.weight_sets import bind
+
+_NOT_FINITE = (
+    "the latents are not finite in {}: a LoRA's scale or guidance_scale is too large, or the weights are bad"
+)
 
 
 class DenoiserStage:
@@ -75,6 +80,8 @@ class DenoiserStage:
         try:
             if error is not None:
                 raise error
+            if not torch.isfinite(member.job.latents).all():
+                raise InvalidArgument("", _NOT_FINITE.format(member.engine.precision))
             call.timings[self.name] = member.seconds
             report = {"timings": call.timings, "engine": member.engine.name, "precision": member.engine.precision}
             self._desk.report(plan.job, State.DONE, member.job.step, member.job.steps)

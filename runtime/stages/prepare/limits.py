@@ -9,6 +9,7 @@ from runtime.checkpoints.checkpoint import Checkpoint, Component
 from runtime.errors import InvalidArgument
 from runtime.schedulers.fields import check_sampler, check_schedule_fields, requested_sampler
 
+_MAX_LORAS = 100
 _LAYER = re.compile(r"text_model\.encoder\.layers\.(\d+)\.")
 
 
@@ -16,6 +17,12 @@ def check_limits_of_sampler(request: ImageToImageInput) -> None:
     """Raises InvalidArgument for what the sampler that is named can do on no checkpoint. Nothing is fetched yet."""
     if request.scheduler is not None:
         check_sampler(request, {})
+
+
+def check_number_of_loras(request: ImageToImageInput) -> None:
+    """Raises InvalidArgument for more LoRAs than anybody mixes: all other requests wait while one's are merged."""
+    if len(request.loras) > _MAX_LORAS:
+        raise InvalidArgument("loras", f"at most {_MAX_LORAS} for one request, not {len(request.loras)}")
 
 
 def check_limits_of_checkpoint(request: ImageToImageInput, checkpoint: Checkpoint) -> None:

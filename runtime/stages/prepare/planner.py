@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import secrets
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -13,19 +14,25 @@ from lorikeet.schema.walk import walk_models
 from runtime.board import JobRef
 from runtime.checkpoints.checkpoint import Checkpoint
 from runtime.checkpoints.checks import CheckpointError, VariantError
+from runtime.checkpoints.folder import Digest
 from runtime.checkpoints.read import read_checkpoint, with_unet
 from runtime.checkpoints.schedule import ScheduleError, read_schedule
 from runtime.errors import InvalidArgument
 from runtime.files.images import MIN_SIDE, ImageError, Pixels, decode_image
 from runtime.files.sources import Request, SingleFile, Sources
-from runtime.files.store import Store
+from runtime.files.store import FileChangedError, Store
 from runtime.files.tensors import WeightFileError
 from runtime.lora.errors import LoraError
 from runtime.lora.file import read_lora
 from runtime.plan import LoraPlan, Plan
 from runtime.settings import Settings
 from runtime.stages.prepare.features import check_available, check_fits
-from runtime.stages.prepare.limits import check_limits_of_checkpoint, check_limits_of_sampler, without_effect
+from runtime.stages.prepare.limits import (
+    check_limits_of_checkpoint,
+    check_limits_of_sampler,
+    check_number_of_loras,
+    without_effect,
+)
 
 _VARIANT = re.compile(r"[A-Za-z0-9_-]{1,32}")
 _NO_IMAGE = np.zeros((0, 0, 3), np.uint8)
@@ -49,6 +56,7 @@ class Planner:
 
     def plan(self, request: ImageToImageInput, files: Request, job: JobRef, started: float) -> Prepared:
         check_available(request)
+        check_number_of_loras(request)
         check_limits_of_sampler(request)
         image = self._image(request, files)
         checkpoint = self._checkpoint(request, files)
@@ -94,22 +102,26 @@ class Planner:
         try:
             source = self._sources.checkpoint("model_name", request.model_name, files, request.variant)
             variant = None if isinstance(source, SingleFile) else request.variant
-            checkpoint = read_checkpoint(source, self._store.digest_local, variant)
+            checkpoint = read_checkpoint(source, self._digest(files), variant)
             schedule = read_schedule(checkpoint.scheduler, checkpoint.kind, own=request.scheduler is None)
             checkpoint = checkpoint.model_copy(update={"scheduler": schedule})
         except VariantError as error:
             raise InvalidArgument("variant", str(error)) from error
-        except (CheckpointError, ScheduleError) as error:
+        except (CheckpointError, ScheduleError, FileChangedError) as error:
             raise InvalidArgument("model_name", str(error)) from error
         return checkpoint if request.unet_name is None else self._with_unet(checkpoint, request, files)
 
     def _with_unet(self, checkpoint: Checkpoint, request: ImageToImageInput, files: Request) -> Checkpoint:
         assert request.unet_name is not None
-        source = self._sources.unet("unet_name", request.unet_name, files, request.variant)
         try:
-            return with_unet(checkpoint, source, self._store.digest_local, request.variant)
-        except CheckpointError as error:
+            source = self._sources.unet("unet_name", request.unet_name, files, request.variant)
+            return with_unet(checkpoint, source, self._digest(files), request.variant)
+        except (CheckpointError, FileChangedError) as error:
             raise InvalidArgument("unet_name", str(error)) from error
+
+    def _digest(self, files: Request) -> Digest:
+        """What hashes a folder's files, as long as nobody cancels."""
+        return partial(self._store.digest_local, stop=files.stop)
 
     def _size(self, request: ImageToImageInput, image: Pixels, checkpoint: Checkpoint) -> tuple[int, int]:
         """(width, height) of the result: the picture's own, else image_size, else what the checkpoint was made for."""
@@ -124,12 +136,13 @@ class Planner:
 
     def _lora(self, request: ImageToImageInput, index: int, checkpoint: Checkpoint, files: Request) -> LoraPlan:
         field, lora = f"loras[{index}].path", request.loras[index]
-        stored = self._sources.lora(field, lora.path, files)
+        files.stop()
         try:
+            stored = self._sources.lora(field, lora.path, files)
             read_lora(stored.path, checkpoint.adaptable)
-        except (LoraError, WeightFileError) as error:
+        except (LoraError, WeightFileError, FileChangedError) as error:
             raise InvalidArgument(field, str(error)) from error
-        return LoraPlan(field=field, path=stored.path, digest=stored.digest, scale=lora.scale)
+        return LoraPlan(field=field, path=stored.path, digest=stored.digest, stamp=stored.stamp, scale=lora.scale)
 
 
 def _digests(request: ImageToImageInput, checkpoint: Checkpoint) -> dict[str, str]:

@@ -269,7 +269,6 @@ def test_hostile_json_is_refused(folder: Path, name: str, content: str | bytes, 
 @pytest.mark.parametrize(
     ("name", "values"),
     [
-        ("unet", {"architectures": 5, "_class_name": {}}),
         ("unet", {"sample_size": "large"}),
         ("unet", {"sample_size": 10**9}),
         ("unet", {"sample_size": [64]}),
@@ -285,11 +284,40 @@ def test_hostile_json_is_refused(folder: Path, name: str, content: str | bytes, 
         ("vae", {"scaling_factor": 10**400}),
         ("text_encoder", {"num_hidden_layers": 10**8}),
         ("text_encoder", {"max_position_embeddings": 10**10}),
+        # What would take ages to lay out although each number is small, or fill the memory when it runs.
+        ("unet", {"layers_per_block": 20}),
+        ("unet", {"transformer_layers_per_block": 100}),
+        ("unet", {"transformer_layers_per_block": [[1000, 1], [1, 1], [1, 1], 1]}),
+        ("unet", {"downsample_padding": 2000}),
+        # What would fail in the midst of the work.
+        ("unet", {"mid_block_scale_factor": "x"}),
+        ("unet", {"freq_shift": None}),
+        ("unet", {"norm_eps": []}),
+        ("unet", {"norm_num_groups": -1}),
+        ("unet", {"num_class_embeds": 5}),
+        ("vae", {"in_channels": 1}),
+        ("vae", {"out_channels": 1}),
+        ("vae", {"shift_factor": 0.1}),
+        ("text_encoder", {"num_hidden_layers": 0}),
+        ("text_encoder", {"max_position_embeddings": 10}),
+        ("text_encoder", {"layer_norm_eps": "x"}),
     ],
 )
 def test_a_hostile_configuration_is_refused(folder: Path, name: str, values: dict[str, Any]) -> None:
     _change_json(folder / name / "config.json", **values)
-    _refused(folder, f"{name}/config.json ")
+    _refused(folder, f"the configuration of its {name} cannot be used: {next(iter(values))}")
+
+
+def test_a_class_that_is_no_text_is_refused(folder: Path) -> None:
+    _change_json(folder / "unet/config.json", architectures=5, _class_name={})
+    _refused(folder, "unet/config.json is of no ")
+
+
+@pytest.mark.parametrize("values", [{"addition_time_embed_dim": 9}, {"addition_time_embed_dim": None}])
+def test_sizes_that_the_unet_cannot_take_are_refused(tiny: Path, tmp_path: Path, values: dict[str, Any]) -> None:
+    folder = _copy(tiny / "sdxl", tmp_path / "checkpoint")
+    _change_json(folder / "unet/config.json", **values)
+    _refused(folder, "the UNet's added embedding is of ")
 
 
 @pytest.mark.parametrize(
@@ -343,3 +371,9 @@ def test_links_within_the_hubs_cache_are_followed(tiny: Path, tmp_path: Path) ->
         link.parent.mkdir(parents=True, exist_ok=True)
         link.symlink_to(path)
     assert read_folder(Folder(snapshot, tmp_path / "hub"), digest).kind == "sd"
+
+
+def test_a_tokenizer_that_would_fill_the_memory_is_refused(folder: Path) -> None:
+    with (folder / "tokenizer/added_tokens.json").open("wb") as file:
+        file.truncate(33 << 20)
+    _refused(folder, "tokenizer is too large")

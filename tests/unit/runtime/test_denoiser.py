@@ -102,6 +102,16 @@ def test_a_lora_of_scale_0_is_as_good_as_none(
     assert not np.array_equal(latents[0], latents[2])
 
 
+def test_latents_that_are_not_finite_are_no_picture(
+    tiny: Path, settings: Settings, board: Board, sd15: Checkpoint, job: JobRef
+) -> None:
+    """Decoded, they would be black, and paid for."""
+    plan = make_plan(sd15, job, num_inference_steps=2, loras={tiny / "loras/sd15/kohya.safetensors": 1e30})
+    error = _denoised(settings, board, plan).error
+    assert isinstance(error, InvalidArgument)
+    assert str(error).startswith("the latents are not finite in float32")
+
+
 def test_the_order_of_loras_hardly_matters(
     tiny: Path, settings: Settings, board: Board, sd15: Checkpoint, job: JobRef
 ) -> None:

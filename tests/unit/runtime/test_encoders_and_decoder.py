@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from diffusers import AutoencoderKL, StableDiffusionPipeline, StableDiffusionXLP
 
 from runtime.board import Board, JobRef
 from runtime.checkpoints.checkpoint import Checkpoint
+from runtime.errors import InvalidArgument, StageError
 from runtime.plan import Plan
 from runtime.settings import Settings
 from runtime.stages.text_encoder import TextEncoderStage
@@ -19,6 +22,7 @@ from runtime.stages.vae import VaeDecoderStage, VaeEncoderStage
 from tests.reference.clip_skip import flattened_text_model
 from tests.unit.runtime.engines import assert_near, noise
 from tests.unit.runtime.plans import make_plan, run_stage
+from tests.unit.runtime.tiny_checkpoints import read_checkpoint
 
 
 @pytest.mark.parametrize(("name", "kind"), [("sd15", StableDiffusionPipeline), ("sdxl", StableDiffusionXLPipeline)])
@@ -94,3 +98,46 @@ def test_the_vae_decoder_cuts_what_was_padded(
     assert found.shape == (2, 66, 66, 3)
     # Two pictures at once are not computed as one and one are: a rounding may fall the other way.
     assert np.abs(found.astype(int) - np.stack(expected)).max() <= 1
+
+
+def _prompted(folder: Path, settings: Settings, board: Board, job: JobRef) -> StageError:
+    return run_stage(TextEncoderStage(settings, board), make_plan(read_checkpoint(folder), job)).error
+
+
+@pytest.mark.parametrize("length", ["long", 0, -3, 20.5])
+def test_a_tokenizer_of_no_length_is_the_requests_fault(
+    tiny: Path, tmp_path: Path, settings: Settings, board: Board, job: JobRef, length: object
+) -> None:
+    folder = Path(shutil.copytree(tiny / "sd15", tmp_path / "checkpoint"))
+    path = folder / "tokenizer/tokenizer_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"model_max_length": length}))
+    error = _prompted(folder, settings, board, job)
+    assert isinstance(error, InvalidArgument)
+    assert "model_name: its tokenizer cannot be used" in str(error)
+
+
+def test_tokens_that_the_text_encoder_lacks_are_the_requests_fault(
+    tiny: Path, tmp_path: Path, settings: Settings, board: Board, job: JobRef
+) -> None:
+    folder = Path(shutil.copytree(tiny / "sd15", tmp_path / "checkpoint"))
+    (folder / "tokenizer/added_tokens.json").write_text('{"bird": 123456}')
+    error = _prompted(folder, settings, board, job)
+    assert isinstance(error, InvalidArgument)
+    assert "its text_encoder lacks tokens" in str(error)
+
+
+def test_a_tokenizer_that_changed_is_read_again(
+    tiny: Path, tmp_path: Path, settings: Settings, board: Board, job: JobRef
+) -> None:
+    folder = Path(shutil.copytree(tiny / "sd15", tmp_path / "checkpoint"))
+
+    def embeddings() -> Any:
+        plan = make_plan(read_checkpoint(folder), job)
+        return run_stage(TextEncoderStage(settings, board), plan).tensors["PROMPT_EMBEDS"]
+
+    before = embeddings()
+    path = folder / "tokenizer/vocab.json"
+    vocabulary = json.loads(path.read_text())
+    vocabulary["bird</w>"], vocabulary["a</w>"] = vocabulary["a</w>"], vocabulary["bird</w>"]
+    path.write_text(json.dumps(vocabulary))
+    assert not np.array_equal(embeddings(), before)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,11 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from runtime.checkpoints.checkpoint import Checkpoint, Component, WeightFile
-from runtime.files.tensors import WeightFileError
+from runtime.files.tensors import WeightFileError, read_header
+from runtime.lora.config import LoraConfig
 from runtime.lora.errors import LoraError
 from runtime.lora.file import read_lora
+from runtime.lora.keys import Target
 from runtime.lora.kinds import KINDS, dora
 from runtime.lora.load import load_changes
 from runtime.weights import WeightSet
@@ -293,6 +296,23 @@ def test_hostile_metadata_is_refused(path: Path, sd15: Checkpoint, config: dict[
     _refused(lora_files.write(path, _linear(), config), sd15, "its metadata lora_adapter_metadata")
 
 
+@pytest.mark.parametrize("first", ["attn1.to_q", "to_q"])
+def test_the_first_pattern_that_ends_a_layers_name_is_its_alpha(path: Path, sd15: Checkpoint, first: str) -> None:
+    patterns = {"o_q": 1.0, "to_k": 2.0, first: 3.0} | {name: 4.0 for name in ("to_q", "attn1.to_q") if name != first}
+    config = {"unet.lora_alpha": 5.0, "unet.alpha_pattern": patterns}
+    (layer,) = read_lora(lora_files.write(path, _linear(), config), sd15.adaptable)
+    assert layer.alpha == 3.0
+
+
+def test_a_million_patterns_are_not_compared_with_every_layer() -> None:
+    targets = [Target("unet", f"{number}.{LAYER}") for number in range(1000)]
+    patterns = dict.fromkeys(map(str, range(10**6)))
+    config = LoraConfig({lora_files.METADATA: json.dumps({"unet.alpha_pattern": patterns})})
+    begun = time.monotonic()
+    assert [config.alpha(target) for target in targets] == [None] * 1000
+    assert time.monotonic() - begun < 5, "a comparison with each takes minutes"
+
+
 @pytest.mark.parametrize("content", [b"", b"\0" * 64, b"\xff" * 64, b"<html>not found</html>", b"PK\x03\x04" * 20])
 def test_what_is_no_safetensors_file_is_refused(path: Path, sd15: Checkpoint, content: bytes) -> None:
     path.write_bytes(content)
@@ -374,3 +394,38 @@ def test_any_bytes_are_refused(path: Path, sd15: Checkpoint, head: bytes, rest: 
     path.write_bytes(len(head).to_bytes(8, "little") + head + rest)
     with pytest.raises((LoraError, WeightFileError)):
         read_lora(path, sd15.adaptable)
+
+
+@pytest.mark.parametrize(
+    ("stem", "made_for"),
+    [
+        ("lora_unet_double_blocks_0_img_attn_proj", "Flux"),
+        ("transformer.single_transformer_blocks.0.attn.to_q", "Flux"),
+        ("lora_unet_joint_blocks_0_x_block_attn_proj", "Stable Diffusion 3"),
+        ("transformer.transformer_blocks.0.attn.add_k_proj", "Stable Diffusion 3"),
+    ],
+)
+def test_a_lora_of_a_transformer_is_refused_by_its_name(path: Path, sd15: Checkpoint, stem: str, made_for: str) -> None:
+    _refused(lora_files.write(path, pair(stem, 8, 8)), sd15, f"^made for {made_for}: 2 of its 2 keys match nothing")
+
+
+def test_a_factor_that_float32_does_not_hold_is_refused(path: Path, sd15: Checkpoint) -> None:
+    tensors = {name: tensor.double() for name, tensor in _linear().items()}
+    tensors[UP][0, 0] = 1e300
+    layers = read_lora(lora_files.write(path, tensors), sd15.adaptable)
+    with pytest.raises(LoraError, match="not finite in float32"):
+        load_changes(path, layers, 1.0)
+
+
+def test_what_the_library_says_of_a_hostile_header_is_told_in_short(path: Path, sd15: Checkpoint) -> None:
+    header = {"a": {"dtype": "Q" * 1_000_000, "shape": [4], "data_offsets": [0, 16]}}
+    path.write_bytes(_bytes(header, bytes(16)))
+    with pytest.raises(WeightFileError) as error:
+        read_lora(path, sd15.adaptable)
+    assert len(str(error.value)) < 300
+
+
+@pytest.mark.parametrize(("megabytes", "remembered"), [(0, True), (2, False)])
+def test_large_headers_are_not_kept_in_memory(path: Path, megabytes: int, remembered: bool) -> None:
+    save_file(_linear(), path, {"note": " " * (megabytes << 20)})
+    assert (read_header(path) is read_header(path)) == remembered

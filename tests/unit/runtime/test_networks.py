@@ -11,8 +11,10 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
 from runtime.checkpoints.checkpoint import Checkpoint, Component
+from runtime.engines.choice import Engines
 from runtime.engines.engine import GraphKind, WeightsError
 from runtime.engines.networks.build import graph_of
+from runtime.settings import Settings
 from runtime.weights import WeightSet
 from tests.unit.runtime.engines import assert_near, make_engine, noise, predict, run, unet_inputs
 from tests.unit.runtime.tiny_checkpoints import read_checkpoint
@@ -164,6 +166,22 @@ def test_weights_that_do_not_fit_their_configuration_are_an_error(
     with pytest.raises(WeightsError, match=reason):
         engine.bind(WeightSet(other))
     assert residency.nbytes == 0
+
+
+def test_a_stage_keeps_the_networks_that_were_asked_for_last(settings: Settings, sd15: Checkpoint) -> None:
+    engines = Engines(settings, "unet")
+    first, *others = [
+        graph_of("unet", sd15.unet.model_copy(update={"config": sd15.unet.config | {"norm_eps": 1e-5 + index * 1e-6}}))
+        for index in range(17)
+    ]
+    kept = engines.of(first)
+    for graph in others[:-1]:
+        engines.of(graph)
+    assert engines.of(first) is kept
+    second = engines.of(others[0])
+    assert engines.of(others[0]) is second
+    engines.of(others[-1])
+    assert engines.of(others[0]) is second and engines.of(first) is kept
 
 
 def test_what_makes_no_difference_makes_no_other_graph(sd15: Checkpoint) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import pickle
+import time
 import zipfile
 from collections import OrderedDict
 from pathlib import Path
@@ -19,7 +20,7 @@ from safetensors.torch import load, load_file
 from runtime.errors import InvalidArgument
 from runtime.files.pickles import is_pickled, to_safetensors
 from runtime.files.sources import Request, Sources
-from runtime.files.store import Store
+from runtime.files.store import FileChangedError, Store
 from runtime.files.tensors import WeightFileError, read_header
 from runtime.settings import Settings
 
@@ -286,6 +287,31 @@ def test_a_pickled_file_is_kept_as_safetensors_under_its_own_digest(settings: Se
     assert first.digest == store.digest_local(path).digest
     assert first.path.is_relative_to(settings.store)
     _assert_equal(load_file(first.path), tensors)
+
+
+def test_a_file_that_changes_before_it_is_converted_is_not_remembered(
+    settings: Settings, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = settings.local_paths[0] / "lora.pt"
+    path.write_bytes(_saved({"a": torch.ones(5)}))
+    hashed = store.digest_local(path)
+    time.sleep(0.05)  # a clock tick is milliseconds long
+    path.write_bytes(_saved({"a": torch.zeros(5)}))
+    sources, request = Sources(settings, store), Request([_saved({"a": torch.ones(5)})], store.pins(), lambda: None)
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "digest_local", lambda *_: hashed)
+        with pytest.raises(FileChangedError):
+            sources.lora("f", "lora.pt", request)
+    _assert_equal(load_file(sources.lora("f", "tensor:0", request).path), {"a": torch.ones(5)})
+
+
+def test_a_large_tensor_that_is_no_block_is_read_piece_by_piece(tmp_path: Path) -> None:
+    tensor = torch.arange(3_000_000, dtype=torch.float32).reshape(1500, 2000)
+    path = tmp_path / "a"
+    path.write_bytes(_saved({"a": tensor.T}))
+    chunks = list(to_safetensors(path))
+    assert max(map(len, chunks)) <= 1 << 20
+    _assert_equal(load(b"".join(chunks)), {"a": tensor.T.contiguous()})
 
 
 def test_of_a_refused_pickle_nothing_is_kept(settings: Settings, store: Store, tmp_path: Path) -> None:

@@ -142,6 +142,7 @@ def test_what_was_sent_inside_the_request_does_not_travel(stage: PrepareStage) -
         ({"loras": [{"path": "sd15/unet/config.json"}]}, "loras[0].path: not a readable .safetensors file"),
         ({"loras": [{"path": "loras/sdxl/peft.safetensors"}]}, "loras[0].path: "),
         ({"loras": [{"path": "loras/sd15/peft.safetensors"}, {"path": "../x"}]}, "loras[1].path: "),
+        ({"loras": [{"path": "loras/sd15/peft.safetensors"}] * 101}, "loras: at most 100"),
         ({"image_url": "tensor:0"}, "image_url: tensor:0: 0 files were sent"),
         ({"image_url": "data:,nothing"}, "image_url: not a picture"),
         ({"image_size": {"width": 63, "height": 64}}, "image_size: 63x64"),

@@ -8,17 +8,22 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save
 
-from runtime.board import Board
+from lorikeet.schema import ImageToImageInput
+from runtime.board import Board, JobRef
 from runtime.checkpoints.checkpoint import Checkpoint
 from runtime.errors import InvalidArgument
+from runtime.files.sources import Request, Sources
+from runtime.files.store import Store
 from runtime.plan import Plan
 from runtime.settings import Settings
+from runtime.stages.prepare.planner import Planner
 from runtime.stages.prepare.stage import PrepareStage
 from tests.unit.runtime.plans import Answer, make_call, text_tensor
 from tests.unit.runtime.web import Web, reply
@@ -148,3 +153,24 @@ def test_of_a_download_that_breaks_off_nothing_stays(
     web.answers["/a"] = reply(whole[:1000], headers={"Content-Length": str(len(whole))})
     _refused(_ask(stage, model_name=web.url("/a")), f"model_name: {web.url('/a')}: ")
     assert list((settings.store / "blobs").iterdir()) == []
+
+
+def test_one_that_hashes_a_folder_asks_whether_to_stop(
+    settings: Settings, allowed: Path, store: Store, job: JobRef
+) -> None:
+    planner = Planner(settings, store, Sources(settings, store))
+
+    def asked(**fields: str) -> int:
+        stop = Mock()
+        request = ImageToImageInput.model_validate({"model_name": "sd15", "prompt": "a bird"} | fields)
+        planner.plan(request, Request([], store.pins(), stop), job, 0.0)
+        return stop.call_count
+
+    assert asked() > asked()
+    assert asked(unet_name="lcm") > asked(unet_name="lcm")
+
+
+def test_a_name_that_leaves_no_room_for_a_sidecars_is_a_name(stage: PrepareStage, allowed: Path) -> None:
+    name = "a" * 250
+    shutil.copyfile(allowed / "single/sd15.safetensors", allowed / name)
+    _refused(_ask(stage, model_name=name), "model_name: text_encoder has 823 tokens")

@@ -309,7 +309,7 @@ def test_a_sidecar_beside_a_downloaded_file_is_not_read(folder: Path) -> None:
         ({"tokenizer": 5}, "tokenizer that means nothing"),
         ({"unet": 5}, "unet that means nothing"),
         ({"safety_checker": {}}, "safety_checker that means nothing"),
-        ({"unet": {"norm_num_groups": 10**9}}, "too large"),
+        ({"unet": {"norm_num_groups": 10**9}}, "norm_num_groups"),
         ({"vae": {"scaling_factor": -1}}, "scaling_factor"),
         ({"unet": {"sample_size": "large"}}, "sample_size"),
     ],
@@ -427,3 +427,56 @@ def test_a_unet_alone_is_no_checkpoint(tiny: Path, tmp_path: Path) -> None:
         file = SingleFile(digest(_unet_file(tiny, tmp_path / f"{form}.safetensors", form)))
         with pytest.raises(CheckpointError, match="give it as unet_name"):
             read_checkpoint(file, digest)
+
+
+@pytest.mark.parametrize(
+    ("name", "what"),
+    [
+        ("model.diffusion_model.double_blocks.0.img_attn.qkv.weight", "Flux"),
+        ("double_blocks.0.img_attn.qkv.weight", "Flux"),
+        ("model.diffusion_model.joint_blocks.0.x_block.attn.qkv.weight", "Stable Diffusion 3"),
+        ("control_model.input_blocks.0.0.weight", "a ControlNet"),
+        ("lora_unet_mid_block_attentions_0_proj_in.lora_up.weight", "a LoRA: give it in loras"),
+        ("unet.mid_block.attentions.0.proj_in.lora_A.weight", "a LoRA: give it in loras"),
+        ("first_stage_model.decoder.conv_in.weight", "a VAE alone"),
+        ("text_model.embeddings.token_embedding.weight", "a text encoder alone"),
+    ],
+)
+def test_a_file_of_something_else_is_refused_by_its_name(tmp_path: Path, name: str, what: str) -> None:
+    path = tmp_path / "a.safetensors"
+    save_file({name: torch.zeros(4, 4)}, path)
+    with pytest.raises(CheckpointError, match=f"^it holds no Stable Diffusion UNet, but {what}$"):
+        _read(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "root", "reason"),
+    [
+        ("sd15", "model.diffusion_model.", r"no text_encoder \(a UNet alone is a unet_name\)"),
+        ("sdxl", "model.diffusion_model.", r"no text_encoder \(a UNet alone is a unet_name\)"),
+        ("sdxl", ("model.diffusion_model.", "conditioner.embedders.0."), r"no text_encoder_2 \(an SDXL refiner is not"),
+    ],
+)
+def test_a_checkpoint_of_some_parts_is_refused(folder: Path, name: str, root: Any, reason: str) -> None:
+    path = _change(
+        folder / f"single/{name}.safetensors",
+        lambda all_: {key: tensor for key, tensor in all_.items() if key.startswith(root)},
+    )
+    with pytest.raises(CheckpointError, match=reason):
+        _read(path, folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "key"),
+    [
+        ("sd15", "first_stage_model.loss.logvar"),
+        ("sd15", "first_stage_model.model_ema.decay"),
+        ("sd2", "cond_stage_model.model.transformer.text_model.embeddings.position_ids"),
+        ("sdxl", "conditioner.embedders.1.model.transformer.text_model.embeddings.position_ids"),
+    ],
+)
+def test_what_training_and_merging_left_is_ignored(folder: Path, name: str, key: str) -> None:
+    before = _read(folder / f"single/{name}.safetensors", folder)
+    path = _change(folder / f"single/{name}.safetensors", lambda all_: all_ | {key: torch.zeros(1, dtype=torch.int64)})
+    found = _read(path, folder)
+    assert [part.shapes for part in found.components] == [part.shapes for part in before.components]

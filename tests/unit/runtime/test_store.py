@@ -15,7 +15,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from runtime.files.store import Store
+from runtime.files.store import FileChangedError, Store, check_unchanged
+
+_TICK_SECONDS = 0.05  # file systems' clocks tick every few milliseconds
 
 
 def _files(folder: Path) -> set[str]:
@@ -287,3 +289,37 @@ def _check_whole(folder: Path) -> None:
     found = {path.name: path.read_bytes() for path in (folder / "blobs").iterdir()}
     assert found.items() <= _DIGESTS.items()
     assert found
+
+
+def test_a_file_whose_time_was_set_back_is_hashed_anew(store: Store, tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"one")
+    written = path.stat().st_mtime_ns
+    store.digest_local(path)
+    time.sleep(_TICK_SECONDS)
+    path.write_bytes(b"two")
+    os.utime(path, ns=(written, written))
+    assert store.digest_local(path).digest == hashlib.sha256(b"two").hexdigest()
+
+
+def test_a_file_that_changes_while_it_is_hashed_has_no_digest(store: Store, tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"one")
+    time.sleep(_TICK_SECONDS)
+    with pytest.raises(FileChangedError, match="file was changed while it was in use"):
+        store.digest_local(path, lambda: (path.write_bytes(b"two"), None)[1])
+    assert store.digest_local(path).digest == hashlib.sha256(b"two").hexdigest()
+
+
+def test_only_what_lies_outside_the_store_can_change(store: Store, tmp_path: Path) -> None:
+    kept = store.put([b"one"], store.pins())
+    check_unchanged(kept.path, kept.stamp)
+    store.blob(kept.digest, store.pins())  # which marks it as just used
+    check_unchanged(kept.path, kept.stamp)
+    path = tmp_path / "file"
+    path.write_bytes(b"one")
+    stored = store.digest_local(path)
+    check_unchanged(path, stored.stamp)
+    path.unlink()
+    with pytest.raises(FileChangedError):
+        check_unchanged(path, stored.stamp)

@@ -14,8 +14,10 @@ from huggingface_hub import constants
 from runtime.files import fetch as fetch_module
 from runtime.files.fetch import Fetcher, FetchError, Limits
 from runtime.files.hub import HubError, hub_folder
+from runtime.files.sources import Request, Sources
+from runtime.files.store import Store
 from runtime.files.tokens import read_tokens
-from runtime.settings import SettingsError, load_settings
+from runtime.settings import Settings, SettingsError, load_settings
 
 SECRET = "hf_very-secret"
 TOKENS = {"a.example": SECRET, "b.example": "other", "a.example:8443": "port"}
@@ -45,6 +47,23 @@ def _sent(monkeypatch: pytest.MonkeyPatch, *urls: str) -> list[str | None]:
     response = Fetcher(["a.example", "a.example:80"], TOKENS).fetch(urls[0], LIMITS)
     assert response is not None and b"".join(response.chunks) == b"content"
     return [net.sent[url] for url in urls]
+
+
+def test_weights_are_fetched_with_a_token_and_pictures_without(
+    monkeypatch: pytest.MonkeyPatch, settings: Settings, tmp_path: Path
+) -> None:
+    """A picture is sent back: anyone could read what the token's owner may."""
+    tokens = tmp_path / "tokens.json"
+    tokens.write_text(json.dumps(TOKENS))
+    tokens.chmod(0o600)
+    net = _Net({})
+    monkeypatch.setattr(fetch_module, "_open", net.open)
+    store = Store(settings.store, 1 << 30)
+    sources = Sources(settings.model_copy(update={"tokens": tokens, "fetch_allow": ("a.example",)}), store)
+    request = Request([], store.pins(), lambda: None)
+    sources.image("image_url", "https://a.example/picture", request)
+    sources.weights("unet_name", "https://a.example/weights", request)
+    assert net.sent == {"https://a.example/picture": None, "https://a.example/weights": f"Bearer {SECRET}"}
 
 
 @pytest.mark.parametrize("url", ["https://a.example/x", "https://A.Example/x?y=1", "https://a.example:443/x"])

@@ -1,0 +1,140 @@
+"""Checks a network's configuration, which is as hostile as the weights, before a library builds anything of it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from lorikeet.schema import describe_errors
+from runtime.checkpoints.checks import CheckpointError
+
+MIN_POSITIONS = 77  # tokens of a prompt
+
+_Flag = bool | None
+_Width = Annotated[int, Field(ge=1, le=1 << 20)]
+# Together they bound what is laid out: half a second's worth in SDXL, seconds at most.
+_Layers = Annotated[int, Field(ge=1, le=6)]
+_Depth = Annotated[int, Field(ge=0, le=16)]
+_Levels = Field(min_length=1, max_length=6)
+_Factor = Annotated[float, Field(gt=0, le=1000)]
+_Epsilon = Annotated[float, Field(gt=0, lt=1)]
+_Down = Literal["CrossAttnDownBlock2D", "DownBlock2D"]
+_Up = Literal["CrossAttnUpBlock2D", "UpBlock2D"]
+_Mid = Literal["UNetMidBlock2DCrossAttn", "UNetMidBlock2D"]
+
+
+class _Config(BaseModel):
+    """Fields that a library does not know are of no consequence."""
+
+    model_config = ConfigDict(strict=True, extra="ignore", allow_inf_nan=False)
+
+
+class _UNet(_Config):
+    """A UNet2DConditionModel of Stable Diffusion; what other models use of it is at its default."""
+
+    sample_size: _Width | Annotated[list[_Width], Field(min_length=2, max_length=2)] | None = None
+    in_channels: _Width = 4
+    out_channels: Literal[4] = 4
+    block_out_channels: Annotated[list[_Width], _Levels] = [320]
+    down_block_types: Annotated[list[_Down], _Levels] = ["DownBlock2D"]
+    mid_block_type: _Mid | None = None
+    up_block_types: Annotated[list[_Up], _Levels] = ["UpBlock2D"]
+    layers_per_block: _Layers | Annotated[list[_Layers], _Levels] = 2
+    transformer_layers_per_block: _Depth | Annotated[list[_Depth | Annotated[list[_Depth], _Levels]], _Levels] = 1
+    reverse_transformer_layers_per_block: Annotated[list[_Depth | Annotated[list[_Depth], _Levels]], _Levels] | None = (
+        None
+    )
+    attention_head_dim: _Width | Annotated[list[_Width], _Levels] = 8
+    num_attention_heads: _Width | Annotated[list[_Width], _Levels] | None = None
+    cross_attention_dim: _Width | Annotated[list[_Width], _Levels] = 1280
+    use_linear_projection: _Flag = None
+    upcast_attention: _Flag = None
+    only_cross_attention: _Flag | Annotated[list[bool], _Levels] = None
+    mid_block_only_cross_attention: _Flag = None
+    norm_num_groups: _Width = 32
+    norm_eps: _Epsilon = 1e-5
+    act_fn: Literal["silu", "swish"] = "silu"
+    dropout: float = Field(default=0.0, ge=0, le=1)
+    downsample_padding: int = Field(default=1, ge=0, le=1)
+    mid_block_scale_factor: _Factor = 1.0
+    resnet_out_scale_factor: _Factor = 1.0
+    resnet_time_scale_shift: Literal["default"] = "default"
+    resnet_skip_time_act: _Flag = None
+    conv_in_kernel: Literal[3] = 3
+    conv_out_kernel: Literal[3] = 3
+    center_input_sample: _Flag = None
+    flip_sin_to_cos: _Flag = None
+    freq_shift: int = Field(default=0, ge=0, le=1)
+    time_embedding_type: Literal["positional"] = "positional"
+    time_embedding_dim: _Width | None = None
+    time_cond_proj_dim: Annotated[int, Field(ge=4, le=1 << 20)] | None = None
+    time_embedding_act_fn: None = None
+    timestep_post_act: None = None
+    addition_embed_type: Literal["text_time"] | None = None
+    addition_time_embed_dim: _Width | None = None
+    projection_class_embeddings_input_dim: _Width | None = None
+    class_embed_type: None = None
+    num_class_embeds: None = None
+    encoder_hid_dim: None = None
+    encoder_hid_dim_type: None = None
+    attention_type: Literal["default"] = "default"
+    cross_attention_norm: None = None
+    dual_cross_attention: Literal[False] | None = None
+
+
+class _Vae(_Config):
+    """An AutoencoderKL of Stable Diffusion."""
+
+    in_channels: Literal[3] = 3
+    out_channels: Literal[3] = 3
+    latent_channels: _Width = 4
+    block_out_channels: Annotated[list[_Width], _Levels]
+    down_block_types: Annotated[list[Literal["DownEncoderBlock2D"]], _Levels] = ["DownEncoderBlock2D"]
+    up_block_types: Annotated[list[Literal["UpDecoderBlock2D"]], _Levels] = ["UpDecoderBlock2D"]
+    layers_per_block: _Layers = 1
+    norm_num_groups: _Width = 32
+    act_fn: Literal["silu", "swish"] = "silu"
+    scaling_factor: _Factor = 0.18215
+    shift_factor: None = None
+    latents_mean: None = None
+    latents_std: None = None
+    force_upcast: _Flag = None
+    use_quant_conv: _Flag = None
+    use_post_quant_conv: _Flag = None
+    mid_block_add_attention: _Flag = None
+
+
+class _TextEncoder(_Config):
+    """A CLIPTextModel, with a projection or without."""
+
+    vocab_size: _Width = 49408
+    hidden_size: _Width = 512
+    intermediate_size: _Width = 2048
+    projection_dim: _Width = 512
+    num_hidden_layers: int = Field(default=12, ge=1, le=100)
+    num_attention_heads: _Width = 8
+    max_position_embeddings: int = Field(default=MIN_POSITIONS, ge=MIN_POSITIONS, le=1 << 16)
+    hidden_act: Literal["quick_gelu", "gelu"] = "quick_gelu"
+    layer_norm_eps: _Epsilon = 1e-5
+    attention_dropout: float = Field(default=0.0, ge=0, le=1)
+    eos_token_id: int = 49407
+
+
+_CONFIGS: dict[str, type[_Config]] = {
+    "unet": _UNet,
+    "vae": _Vae,
+    "text_encoder": _TextEncoder,
+    "text_encoder_2": _TextEncoder,
+}
+
+
+def check_config(name: str, config: dict[str, Any]) -> None:
+    """Refuse a configuration that is none of Stable Diffusion, or whose network would take ages or all memory.
+
+    Raises CheckpointError naming the fields.
+    """
+    try:
+        _CONFIGS[name].model_validate(config)
+    except ValidationError as error:
+        raise CheckpointError(f"the configuration of its {name} cannot be used: {describe_errors(error)}") from error

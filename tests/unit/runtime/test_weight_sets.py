@@ -1,0 +1,106 @@
+"""What is bound is what was planned: a file that changes between `prepare` and a stage binds nothing."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from runtime.board import JobRef
+from runtime.checkpoints.checkpoint import Checkpoint
+from runtime.checkpoints.folder import read_folder
+from runtime.engines.choice import Engines
+from runtime.errors import InvalidArgument
+from runtime.files.sources import Folder
+from runtime.files.store import Store
+from runtime.plan import LoraPlan, Plan
+from runtime.settings import Settings
+from runtime.stages.weight_sets import bind
+from tests.unit.runtime.engines import unet_inputs
+from tests.unit.runtime.plans import make_plan
+
+UNET = "unet/diffusion_pytorch_model.safetensors"
+TICK_SECONDS = 0.05  # file systems' clocks tick every few milliseconds
+
+
+@pytest.fixture
+def folder(tiny: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(tiny / "sd15", tmp_path / "checkpoint"))
+
+
+@pytest.fixture
+def engines(settings: Settings) -> Engines:
+    return Engines(settings, "unet")
+
+
+@pytest.fixture
+def lora(tiny: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copyfile(tiny / "loras/sd15/peft.safetensors", tmp_path / "lora.safetensors"))
+
+
+@pytest.fixture
+def planned(folder: Path, store: Store, job: JobRef) -> Iterator[Plan]:
+    plan = make_plan(read_folder(Folder(folder, folder), store.digest_local), job)
+    time.sleep(TICK_SECONDS)
+    yield plan
+
+
+def _with_lora(plan: Plan, store: Store, path: Path) -> Plan:
+    stored = store.digest_local(path)
+    time.sleep(TICK_SECONDS)
+    lora = LoraPlan(field="loras[0].path", path=path, digest=stored.digest, stamp=stored.stamp, scale=1.0)
+    return plan.model_copy(update={"loras": (lora,)})
+
+
+def _spoil(path: Path) -> None:
+    """Other weights in place, of the same size and time."""
+    content, written = bytearray(path.read_bytes()), path.stat().st_mtime_ns
+    content[-2000:] = bytes(2000)
+    path.write_bytes(content)
+    os.utime(path, ns=(written, written))
+
+
+def _prediction(engines: Engines, plan: Plan) -> Any:
+    engine, binding = bind(engines, "unet", plan, plan.checkpoint.unet)
+    found = engine.run(binding, unet_inputs("sd"))["prediction"]
+    binding.release()
+    return found
+
+
+@pytest.mark.parametrize(("fields", "field"), [({}, "model_name"), ({"unet_name": "u"}, "unet_name")])
+def test_a_checkpoint_that_changed_is_not_bound(
+    engines: Engines, planned: Plan, folder: Path, fields: dict[str, str], field: str
+) -> None:
+    plan = planned.model_copy(update={"request": planned.request.model_copy(update=fields)})
+    _spoil(folder / UNET)
+    with pytest.raises(InvalidArgument, match=f"^{field}: diffusion_pytorch_model.safetensors was changed"):
+        bind(engines, "unet", plan, plan.checkpoint.unet)
+
+
+def test_a_checkpoint_that_changed_is_not_kept_under_the_others_digest(
+    engines: Engines, planned: Plan, folder: Path, tiny: Path, sd15: Checkpoint
+) -> None:
+    _spoil(folder / UNET)
+    with pytest.raises(InvalidArgument):
+        bind(engines, "unet", planned, planned.checkpoint.unet)
+    genuine = make_plan(sd15)
+    assert genuine.checkpoint.unet.digest == planned.checkpoint.unet.digest
+    expected = _prediction(Engines(Settings(device="cpu", precision="float32", threads=1), "unet"), genuine)
+    assert (_prediction(engines, genuine) == expected).all()
+
+
+def test_a_lora_that_changed_is_not_bound(engines: Engines, planned: Plan, store: Store, lora: Path) -> None:
+    plan = _with_lora(planned, store, lora)
+    _spoil(lora)
+    with pytest.raises(InvalidArgument, match=r"^loras\[0\]\.path: lora\.safetensors was changed"):
+        bind(engines, "unet", plan, plan.checkpoint.unet)
+
+
+def test_files_that_stay_are_bound(engines: Engines, planned: Plan, store: Store, lora: Path) -> None:
+    plan = _with_lora(planned, store, lora)
+    assert not (_prediction(engines, plan) == _prediction(engines, planned)).all()
