@@ -44,6 +44,22 @@ def test_a_url_a_path_and_a_sent_file_are_the_same(client: Client, tiny: Path, w
     assert by_url == run(client, tiny, png(), "loras/sd15/kohya.safetensors")
 
 
+def test_a_unet_is_the_same_in_every_form_and_place(client: Client, tiny: Path, web: Web) -> None:
+    file = "lcm/unet/diffusion_pytorch_model.safetensors"
+
+    def painted(**fields: Any) -> bytes:
+        base = {"model_name": "sd15", "prompt": "a boat", "seed": 2, "num_inference_steps": 2, "scheduler": "LCM"}
+        return client.image_to_image(**{**base, **fields}, image=PICTURE).files[0]
+
+    by_name = painted(unet_name="lcm/unet")
+    assert by_name != painted()
+    assert by_name == painted(unet_name="lcm")
+    assert by_name == painted(unet_name=file)
+    assert by_name == painted(unet_name=tiny / file)
+    assert by_name == painted(unet_name=web.url(file)) == painted(unet_name=web.url(file))
+    assert web.requests[file] == 1
+
+
 def test_weights_are_fetched_once_and_pictures_each_time(client: Client, tiny: Path, web: Web) -> None:
     web.pictures["again.png"] = png()
     lora = "loras/sd15/peft.safetensors"

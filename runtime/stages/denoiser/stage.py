@@ -18,9 +18,7 @@ from runtime.stages.denoiser.loop import Loop, Member
 from runtime.stages.stage import Call, Desk, json_tensor
 from runtime.stages.weight_sets import bind
 
-_NOT_FINITE = (
-    "the latents are not finite in {}: a LoRA's scale or guidance_scale is too large, or the weights are bad"
-)
+_NOT_FINITE = "the latents are not finite in {}: a LoRA's scale or guidance_scale is too large, or the weights are bad"
 
 
 class DenoiserStage:
