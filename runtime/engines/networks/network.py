@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -12,7 +13,7 @@ from torch import nn
 _NO_PART = {"transformers_version", "dtype", "sample_size", "return_dict", "output_hidden_states"}
 
 
-class Network(nn.Module):
+class Network(nn.Module, ABC):
     """A graph's module. `weights` is the part of it whose parameter names are the canonical ones."""
 
     @property
@@ -20,9 +21,9 @@ class Network(nn.Module):
         return self
 
     @classmethod
+    @abstractmethod
     def architecture(cls, config: Mapping[str, Any]) -> dict[str, Any]:
         """The configuration with every default filled in and nothing that makes no difference to the network."""
-        raise NotImplementedError
 
 
 def complete(make: Callable[..., object], config: Mapping[str, Any]) -> dict[str, Any]:
