@@ -23,7 +23,7 @@ from deploy.demo_model.scene import draw
 from deploy.demo_model.tokenizer import MAX_TOKENS, make_tokenizer
 from deploy.demo_model.trained import load_run, trained_denoiser, trained_vae
 from deploy.demo_model.training_loop import Settings, device, train
-from deploy.demo_model.training_state import resume
+from deploy.demo_model.training_state import adamw, resume
 
 SCENES = 400
 PREVIEWS = ("a {} on a yellow background", "a large {} on a meadow", "a small {}, left, white background")
@@ -52,7 +52,7 @@ def train_embedding(name: str, minutes: float, peak_rate: float) -> None:
     denoiser, tokenizer = with_new_tokens(inversion), tokenizer_of(inversion)
     text_encoder = trained_denoiser().text_encoder
     vae.register_to_config(scaling_factor=float(denoiser.scale))
-    state = resume(f"embedding-{name}", denoiser, weight_decay=0.0)
+    state = resume(f"embedding-{name}", denoiser, adamw(denoiser, weight_decay=0.0))
     torch.manual_seed(workers.seed_of(state.steps))
     random = Random(workers.seed_of(state.steps))
 

@@ -33,7 +33,8 @@ def make_unet() -> UNet2DConditionModel:
     """An untrained UNet: latents [n, 4, 16, 16] and text [n, 77, TEXT_WIDTH] to noise."""
     return UNet2DConditionModel(
         sample_size=LATENT_SIDE,
-        block_out_channels=(64, 128, 160),
+        # As wide at the finest level as below it: outlines are made there, and 64 channels blurred them.
+        block_out_channels=(128, 128, 128),
         # No attention at the finest level: it would take half of the time.
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
         up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),

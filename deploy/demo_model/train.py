@@ -37,7 +37,7 @@ def decoder(minutes: float = 60.0, peak_rate: float = 1e-3) -> None:
 
 
 @app.command()
-def unet(minutes: float = 120.0, peak_rate: float = 1e-3, pool: int = 20000, afresh: bool = False) -> None:
+def unet(minutes: float = 100.0, peak_rate: float = 1.5e-3, pool: int = 20000, afresh: bool = False) -> None:
     """Train the UNet and the text encoder on `pool` scenes; the autoencoder must be trained, and then stay as it is."""
     train_unet(minutes, peak_rate, pool, afresh)
 

@@ -53,11 +53,16 @@ class TrainingState(Generic[M]):
         return {name: tensor for name, tensor in module.state_dict().items() if name not in frozen}
 
 
-def resume(name: str, module: M, *, weight_decay: float = 0.01) -> TrainingState[M]:
-    """The state of the run `name` on `module`: as last saved, or at its start."""
-    TRAINING.mkdir(parents=True, exist_ok=True)
+def adamw(module: torch.nn.Module, weight_decay: float = 0.01) -> torch.optim.Optimizer:
+    """The optimizer of most runs, for the parameters that are to be trained."""
     trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(trained, lr=0.0, betas=(0.9, 0.99), weight_decay=weight_decay, fused=True)
+    return torch.optim.AdamW(trained, lr=0.0, betas=(0.9, 0.99), weight_decay=weight_decay, fused=True)
+
+
+def resume(name: str, module: M, optimizer: torch.optim.Optimizer | None = None) -> TrainingState[M]:
+    """The state of the run `name` on `module`: as last saved, or at its start. The default `optimizer` is `adamw`."""
+    TRAINING.mkdir(parents=True, exist_ok=True)
+    optimizer = optimizer or adamw(module)
     average = copy.deepcopy(module).requires_grad_(False)
     state = TrainingState(TRAINING / f"{name}.pt", module, average, optimizer)
     if state.path.exists():

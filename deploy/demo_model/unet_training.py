@@ -10,6 +10,7 @@ from deploy.demo_model import workers
 from deploy.demo_model.captions import caption
 from deploy.demo_model.denoising import Denoiser
 from deploy.demo_model.latents import training_pool
+from deploy.demo_model.muon import Muon
 from deploy.demo_model.painter import Painter
 from deploy.demo_model.paths import TRAINING
 from deploy.demo_model.pictures import save_grid
@@ -21,6 +22,7 @@ from deploy.demo_model.training_loop import Settings, device, train
 from deploy.demo_model.training_state import forget, resume
 
 SHOWN = 12
+_ENDS = ("unet.conv_in", "unet.conv_out", "unet.time_embedding")
 
 
 def train_unet(minutes: float, peak_rate: float, pool_size: int, afresh: bool) -> None:
@@ -31,7 +33,7 @@ def train_unet(minutes: float, peak_rate: float, pool_size: int, afresh: bool) -
     denoiser.unet.to(memory_format=torch.channels_last)
     if not denoiser.scale:
         denoiser.scale.fill_(1 / pool.latents.float().std())
-    state = resume("unet", denoiser)
+    state = resume("unet", denoiser, _optimizer(denoiser))
     vae.register_to_config(scaling_factor=float(denoiser.scale))
     torch.manual_seed(workers.seed_of(state.steps))
     random = Random(workers.seed_of(state.steps))
@@ -48,7 +50,18 @@ def train_unet(minutes: float, peak_rate: float, pool_size: int, afresh: bool) -
         save_grid([*before, *painter.paint(texts, before), *painter.paint(texts)], SHOWN, TRAINING / "unet.png")
         (TRAINING / "unet.txt").write_text("\n".join(texts) + "\n", encoding="utf-8")
 
-    train(state, Settings(minutes, batch=16, peak_rate=peak_rate), loss_of, preview)
+    train(state, Settings(minutes, batch=24, peak_rate=peak_rate), loss_of, preview)
+
+
+def _optimizer(denoiser: Denoiser) -> Muon:
+    """Muon moves the UNet's inner layers; its ends, the norms and the text encoder are AdamW's."""
+    inner = {
+        name
+        for name, parameter in denoiser.named_parameters()
+        if parameter.ndim > 1 and name.startswith("unet.") and not name.startswith(_ENDS)
+    }
+    named = list(denoiser.named_parameters())
+    return Muon((p for name, p in named if name in inner), (p for name, p in named if name not in inner))
 
 
 def _new_denoiser() -> Denoiser:
