@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 
@@ -51,7 +53,7 @@ def test_training_goes_on_where_it_was_saved() -> None:
     whole = torch.nn.Parameter(torch.eye(16))
     first = Muon([whole], [torch.nn.Parameter(torch.zeros(1))])
     run(whole, first, range(3))
-    saved, half = first.state_dict(), torch.nn.Parameter(whole.detach().clone())
+    saved, half = copy.deepcopy(first.state_dict()), torch.nn.Parameter(whole.detach().clone())
     run(whole, first, range(3, 6))
     second = Muon([half], [torch.nn.Parameter(torch.zeros(1))])
     second.load_state_dict(saved)
