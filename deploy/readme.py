@@ -14,6 +14,9 @@ README = Path(__file__).resolve().parents[1] / "README.md"
 _PART = re.compile(r"(<!-- (?P<name>\w+): [^\n]*-->\n).*?(<!-- /(?P=name) -->)", re.DOTALL)
 
 
+_COMPUTED = {"local_paths": "the demo's", "memory_bytes": "3/4 of the machine's"}
+
+
 def settings_table() -> str:
     """A row a setting: variable, default, description."""
     rows = [
@@ -24,8 +27,8 @@ def settings_table() -> str:
 
 
 def _default(name: str, value: Any) -> str:
-    if name == "local_paths":
-        return "the demo's"
+    if name in _COMPUTED:
+        return _COMPUTED[name]
     if isinstance(value, ByteSize):
         return f"`{value.human_readable(separator='')}`"
     return "none" if value in ((), None) else f"`{value}`"

@@ -9,6 +9,7 @@ the job it speaks of, so what an earlier owner of the slot left behind is never 
 from __future__ import annotations
 
 import hashlib
+import math
 import mmap
 import os
 import secrets
@@ -38,7 +39,7 @@ class State(IntEnum):
 
 _HEADER = np.dtype([("draining", "u1")], align=True)
 _BEAT = np.dtype([("pid", "i8"), ("at", "f8"), ("ready", "u1")], align=True)
-_JOB = np.dtype([("id", "u8"), ("at", "f8"), ("request", "S32"), ("token", "S32")], align=True)
+_JOB = np.dtype([("id", "u8"), ("at", "f8"), ("deadline", "f8"), ("request", "S32"), ("token", "S32")], align=True)
 _PROGRESS = np.dtype([("id", "u8"), ("at", "f8"), ("step", "u4"), ("of", "u4"), ("state", "u1")], align=True)
 _CANCEL = np.dtype("u8")
 _LAYOUT = (
@@ -119,8 +120,10 @@ class Board:
 
     # Jobs: `prepare` opens, each stage reports, `jobs` cancels
 
-    def open(self, request_id: str, token: str, limit: int) -> JobRef | None:
+    def open(self, request_id: str, token: str, limit: int, deadline: float = math.inf) -> JobRef | None:
         """Give a new job a slot; None when `limit` jobs are live. Called by one thread of one process.
+
+        `deadline`: CLOCK_MONOTONIC seconds after which every stage lets go of it.
 
         Raises ValueError when a live job has the same request id. A job without id or token cannot be addressed.
         """
@@ -136,7 +139,7 @@ class Board:
         # The slot that was left longest ago, so that a finished job can still be asked about for a while.
         slot = int(np.argmin(np.where(taken, np.inf, self._jobs["at"])))
         job = JobRef(secrets.randbits(63) | 1, slot)
-        self._jobs[slot] = (job.id, time.monotonic(), request, _digest(token) if addressable else b"")
+        self._jobs[slot] = (job.id, time.monotonic(), deadline, request, _digest(token) if addressable else b"")
         return job
 
     def live(self) -> list[JobRef]:
@@ -189,3 +192,8 @@ class Board:
 
     def cancelled(self, job: JobRef) -> bool:
         return int(self._cancels[job.slot]) == job.id
+
+    def expired(self, job: JobRef) -> bool:
+        """Whether the job's deadline has passed."""
+        record = self._jobs[job.slot]
+        return int(record["id"]) == job.id and time.monotonic() > float(record["deadline"])

@@ -41,5 +41,15 @@ class Cancelled(StageError):
         super().__init__(message)
 
 
+class DeadlineExceeded(StageError):
+    """The time that the client gave the request has passed. Triton has no code of its own for it, and UNAVAILABLE
+    would have clients try again: the message says which."""
+
+    code = "CANCELLED"
+
+    def __init__(self) -> None:
+        super().__init__("DEADLINE_EXCEEDED: the request's time is over")
+
+
 class Internal(StageError):
     """Something failed that the request is not to blame for; the log holds the trace."""

@@ -27,13 +27,15 @@ class LoraPlan(BaseModel):
 
 class Plan(BaseModel):
     """A validated request, its files by digest. `width`, `height`: pixels of the result; the networks work on
-    `padded_width`, `padded_height`, the next multiples of the VAE's scale factor. `started`: CLOCK_MONOTONIC."""
+    `padded_width`, `padded_height`, the next multiples of the VAE's scale factor. `started`: CLOCK_MONOTONIC. Where
+    jobs wait, a lower `priority` goes first."""
 
     # Infinity is a value that schedulers' configurations have; it must not arrive as null.
     model_config = ConfigDict(frozen=True, ser_json_inf_nan="constants")
     job_id: int
     slot: int
     started: float
+    priority: int
     request: ImageToImageInput
     checkpoint: Checkpoint
     loras: tuple[LoraPlan, ...]

@@ -37,6 +37,10 @@ def demo_folder() -> Path:
     return ROOT / "deploy" / "demo_model" / "weights"
 
 
+def _machine_bytes() -> int:
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
 class SettingsError(ValueError):
     """One or more settings are wrong; the message is one line for each."""
 
@@ -86,12 +90,20 @@ class Settings(BaseSettings):
         "sent to its host only, over https.",
     )
     fetch_seconds: Positive = Field(600, description="Longest time for one download.")
-    fetch_workers: Positive = Field(16, description="Downloads and image decodings at once.")
     max_file_bytes: ByteSize = Field(ByteSize(20 * GIB), description="Largest weight file that is fetched or sent.")
     max_image_bytes: ByteSize = Field(ByteSize(50 << 20), description="Largest encoded image.")
     max_pixels: Positive = Field(2048 * 2048, description="Largest picture, width times height.")
     max_in_flight: Annotated[int, Field(ge=1, le=512)] = Field(
         64, description="Requests in the server at once; one more is UNAVAILABLE."
+    )
+
+    max_running: Annotated[int, Field(ge=1, le=512)] = Field(
+        16,
+        description="Requests in the step loop at once; others wait, by priority, then as they came.",
+    )
+    memory_bytes: ByteSize = Field(
+        default_factory=lambda: ByteSize(_machine_bytes() * 3 // 4),
+        description="Memory for the pictures and latents of all requests in flight (weights have their own).",
     )
 
     start_seconds: Positive = Field(300, description="Longest time for a start, all stages ready.")

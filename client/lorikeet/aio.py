@@ -15,7 +15,7 @@ from lorikeet.pack import pack
 from lorikeet.result import Result
 from lorikeet.schema import ImageToImageInput, JobRequest, JobStatus
 from lorikeet.transport import Transport, connect
-from lorikeet.wire import IMAGE_MODEL, InferCall, image_call, job_call, read_result, read_status
+from lorikeet.wire import IMAGE_MODEL, InferCall, Terms, image_call, job_call, read_result, read_status
 
 JOBS_TIMEOUT = 5.0
 READY_POLL_SECONDS = 0.25
@@ -42,6 +42,7 @@ class AsyncClient:
         image: object = None,
         on_progress: Callable[[JobStatus], None] | None = None,
         request_id: str | None = None,
+        priority: int | None = None,
         timeout: float | None = None,
         **fields: object,
     ) -> Result:
@@ -50,9 +51,12 @@ class AsyncClient:
         `fields` are laid over `request`; `image` is short for image_url. Fields that take a URL also take a
         local path, bytes or a PIL image, which are sent along. `on_progress` is called in the event loop on
         each change of the status. When this is cancelled, runs out of `timeout` (seconds) or `on_progress`
-        raises, the request is cancelled on the server.
+        raises, the request is cancelled on the server; the server knows the `timeout` too. `priority`: as for
+        `submit`.
         """
-        job = await self.submit(request, image=image, request_id=request_id, **fields)
+        job = await self.submit(
+            request, image=image, request_id=request_id, priority=priority, deadline=timeout, **fields
+        )
         try:
             return await job.result(timeout, on_progress)
         except BaseException:
@@ -65,14 +69,20 @@ class AsyncClient:
         *,
         image: object = None,
         request_id: str | None = None,
+        priority: int | None = None,
+        deadline: float | None = None,
         **fields: object,
     ) -> AsyncJob:
-        """Send a request as `image_to_image` does and return at once, with the job in flight."""
+        """Send a request as `image_to_image` does and return at once, with the job in flight.
+
+        Where requests wait, `priority` 1 goes before 2, which is normal, and 3 behind it. `deadline` seconds after
+        its admission the server lets go of it, and its result is DeadlineExceeded.
+        """
         if image is not None:
             fields["image_url"] = image
         valid, files = await asyncio.to_thread(pack, request, fields)
         request_id, job_token = request_id or uuid.uuid4().hex, secrets.token_hex(16)
-        call = image_call(valid, files, request_id, job_token)
+        call = image_call(valid, files, Terms(request_id, job_token, priority, deadline))
         return AsyncJob(self, request_id, job_token, asyncio.create_task(self._generate(call)))
 
     async def status(self, request_id: str, job_token: str) -> JobStatus:

@@ -38,6 +38,8 @@ def generate(
     scheduler: Annotated[SchedulerName | None, typer.Option(help="Sampler.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed; random if absent.")] = None,
     num_images: Annotated[int | None, typer.Option(help="Images to generate.")] = None,
+    priority: Annotated[int | None, typer.Option(help="1 goes before 2, the default, and 3 behind it.")] = None,
+    timeout: Annotated[float | None, typer.Option(help="Give up after so many seconds.")] = None,
     image_format: Annotated[str | None, typer.Option("--format", help="png or jpeg.")] = None,
     json_file: Annotated[
         Path | None,
@@ -62,7 +64,7 @@ def generate(
     }
     fields = {name: value for name, value in options.items() if value is not None}
     try:
-        result = _run(url, {**_load(json_file), **fields})
+        result = _run(url, {**_load(json_file), **fields}, priority, timeout)
         _report(result, result.save(out))
     except (LorikeetError, OSError, ValueError) as error:
         _fail(str(error), code=1)
@@ -97,9 +99,9 @@ def _load(json_file: Path | None) -> dict[str, Any]:
     return content
 
 
-def _run(url: str, request: dict[str, Any]) -> Result:
+def _run(url: str, request: dict[str, Any], priority: int | None, timeout: float | None) -> Result:
     with Client(url) as client, ProgressBar(errors) as progress:
-        return client.image_to_image(request, on_progress=progress.show)
+        return client.image_to_image(request, on_progress=progress.show, priority=priority, timeout=timeout)
 
 
 def _report(result: Result, paths: list[Path]) -> None:

@@ -1,6 +1,7 @@
 """What the client raises, and how a Triton status becomes it."""
 
 GRPC_STATUS_PREFIX = "StatusCode."
+_DEADLINE = "DEADLINE_EXCEEDED: "
 
 # gRPC status names and HTTP codes to Triton's own error names.
 _STATUS_NAMES = {
@@ -59,4 +60,6 @@ def make_error(message: str, status: str) -> LorikeetError:
     """The error for a Triton error name, a gRPC status (`StatusCode.X` or `X`) or an HTTP code ("404")."""
     name = status.removeprefix(GRPC_STATUS_PREFIX)
     name = _STATUS_NAMES.get(name, name)
+    if message.startswith(_DEADLINE):  # Triton has no code of its own for it
+        name, message = "DEADLINE_EXCEEDED", message.removeprefix(_DEADLINE)
     return _ERRORS.get(name, LorikeetError)(message, name)

@@ -49,6 +49,7 @@ class Client:
         image: object = None,
         on_progress: Callable[[JobStatus], None] | None = None,
         request_id: str | None = None,
+        priority: int | None = None,
         timeout: float | None = None,
         **fields: object,
     ) -> Result:
@@ -59,6 +60,7 @@ class Client:
                 image=image,
                 on_progress=on_progress,
                 request_id=request_id,
+                priority=priority,
                 timeout=timeout,
                 **fields,
             )
@@ -70,10 +72,15 @@ class Client:
         *,
         image: object = None,
         request_id: str | None = None,
+        priority: int | None = None,
+        deadline: float | None = None,
         **fields: object,
     ) -> Job:
         """Send a request and return at once, with the job in flight."""
-        return Job(run(self._client.submit(request, image=image, request_id=request_id, **fields)))
+        sent = self._client.submit(
+            request, image=image, request_id=request_id, priority=priority, deadline=deadline, **fields
+        )
+        return Job(run(sent))
 
     def status(self, request_id: str, job_token: str) -> JobStatus:
         """Where a request stands."""

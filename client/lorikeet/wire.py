@@ -1,5 +1,6 @@
 """Messages to tensors and back, for the public Triton models. Pure functions; no network."""
 
+import math
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -33,10 +34,31 @@ class InferCall:
     inputs: Tensors
     outputs: tuple[str, ...]
     request_id: str = ""
-    parameters: dict[str, str] = field(default_factory=dict)
+    parameters: dict[str, str | int] = field(default_factory=dict)
 
 
-def image_call(request: ImageToImageInput, files: list[bytes], request_id: str, job_token: str) -> InferCall:
+@dataclass(frozen=True)
+class Terms:
+    """How the server is to treat a request, besides its input. `priority` 1 goes before 2 (normal), and 3 behind it;
+    after `deadline` seconds the server lets go of it."""
+
+    request_id: str
+    job_token: str
+    priority: int | None = None
+    deadline: float | None = None
+
+    @property
+    def parameters(self) -> dict[str, str | int]:
+        """As Triton request parameters, which hold no fractions: milliseconds, rounded up."""
+        found: dict[str, str | int] = {"job_token": self.job_token}
+        if self.priority is not None:
+            found["job_priority"] = self.priority
+        if self.deadline is not None:
+            found["job_timeout_ms"] = max(1, math.ceil(self.deadline * 1000))
+        return found
+
+
+def image_call(request: ImageToImageInput, files: list[bytes], terms: Terms) -> InferCall:
     """REQUEST [1] and, if there are any, FILES [n]; the debug outputs only where the request wants them."""
     inputs = {"REQUEST": _bytes_tensor([request.to_json().encode()])}
     if files:
@@ -46,7 +68,7 @@ def image_call(request: ImageToImageInput, files: list[bytes], request_id: str, 
         outputs.append("DEBUG_LATENTS")
     if request.debug_per_pass_latents:
         outputs.append("DEBUG_PER_PASS_LATENTS")
-    return InferCall(IMAGE_MODEL, inputs, tuple(outputs), request_id, {"job_token": job_token})
+    return InferCall(IMAGE_MODEL, inputs, tuple(outputs), terms.request_id, terms.parameters)
 
 
 def read_result(request_id: str, tensors: Tensors) -> Result:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -63,8 +63,9 @@ class Engine(Protocol):
     def precision(self) -> str:
         """`float32`, `bfloat16`, `float16`."""
 
-    def bind(self, weights: WeightSet) -> Binding:
-        """Make the weights ready. Raises WeightsError when they do not fit the graph."""
+    def bind(self, weights: WeightSet, stop: Callable[[], None] = lambda: None) -> Binding:
+        """Make the weights ready. Raises WeightsError when they do not fit the graph, and whatever `stop` raises,
+        which is asked before every tensor."""
 
     def run(self, binding: Binding, inputs: Inputs) -> Outputs:
         """Call the graph. Inputs and outputs are float32 (ids int64) on any device; see `networks` for their names."""

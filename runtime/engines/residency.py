@@ -19,6 +19,7 @@ class Sized(Protocol):
 
 
 Item = TypeVar("Item", bound=Sized)
+_ASK_SECONDS = 0.1  # how often one that waits for room asks whether to stop
 
 
 @dataclass
@@ -34,6 +35,21 @@ class Residency(Generic[Item]):
         self._budget = budget
         self._entries: OrderedDict[str, _Entry[Item]] = OrderedDict()
         self._lock = threading.RLock()
+        self._released = threading.Condition(self._lock)
+
+    def make_room(self, nbytes: int, stop: Callable[[], None]) -> None:
+        """Drop what is idle until `nbytes` more fit into the budget; while they do not, wait until what is in use is
+        released. What alone is larger than the budget gets its way once nothing else is in use.
+
+        `stop` is asked meanwhile, and may raise. To be called before the keys that need the room are acquired."""
+        with self._released:
+            while not self._shrink(nbytes) and any(entry.users for entry in self._entries.values()):
+                stop()
+                self._released.wait(_ASK_SECONDS)
+
+    def __contains__(self, key: str) -> bool:
+        with self._lock:
+            return key in self._entries
 
     def acquire(self, key: str, make: Callable[[], Item]) -> Item:
         """The item of that key, made if need be; in use until `release`. One thread at a time makes items."""
@@ -52,6 +68,7 @@ class Residency(Generic[Item]):
         with self._lock:
             self._entries[key].users -= 1
             self._shrink()
+            self._released.notify_all()
 
     @property
     def nbytes(self) -> int:
@@ -59,10 +76,12 @@ class Residency(Generic[Item]):
         with self._lock:
             return sum(entry.item.nbytes for entry in self._entries.values())
 
-    def _shrink(self) -> None:
+    def _shrink(self, more: int = 0) -> bool:
+        """Drop idle items until `more` bytes fit into the budget; whether they do."""
         # Dropping an item may release another (a merged set its base), so look again from the start each time.
-        while self.nbytes > self._budget:
+        while self.nbytes + more > self._budget:
             idle = next((key for key, entry in self._entries.items() if entry.users == 0), None)
             if idle is None:
-                return
+                return False
             self._entries.pop(idle).item.dropped()
+        return True

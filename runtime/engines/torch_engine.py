@@ -7,8 +7,10 @@ they are the ones of the last call.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import threading
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -30,14 +32,14 @@ class Weights:
 
     tensors: Mapping[str, torch.Tensor]
     own: frozenset[str]
-    let_go: Callable[[], None]
+    let_go: Callable[[Weights], None]
 
     @property
     def nbytes(self) -> int:
         return sum(self.tensors[name].nbytes for name in self.own)
 
     def dropped(self) -> None:
-        self.let_go()
+        self.let_go(self)
 
 
 @dataclass(frozen=True)
@@ -62,18 +64,25 @@ class TorchEngine:
         # Convolutions in reduced precision are much faster with channels last (facts: 1.7 to 2.4 times on a CPU).
         self._format = torch.contiguous_format if self._dtype == torch.float32 else torch.channels_last
         self._current: Weights | None = None
+        self._pointing = threading.Lock()
 
     @property
     def precision(self) -> str:
         return str(self._dtype).removeprefix("torch.")
 
-    def bind(self, weights: WeightSet) -> TorchBinding:
+    def bind(self, weights: WeightSet, stop: Callable[[], None] = lambda: None) -> TorchBinding:
         """The weight set's tensors, loaded or merged if they are not there already. Raises WeightsError."""
         base_key, key = (f"{self._graph.digest}:{digest}" for digest in (weights.base.digest, weights.digest))
         if not weights.changed:
-            key, found = base_key, self._residency.acquire(base_key, lambda: self._load(weights))
+            key = base_key
+        if key not in self._residency:
+            base_bytes = 0 if base_key in self._residency else self._nbytes(self._parameters)
+            self._residency.make_room(base_bytes + self._nbytes(weights.changed), stop)
+        load = partial(self._load, weights, stop)
+        if not weights.changed:
+            found = self._residency.acquire(key, load)
         else:
-            found = self._residency.acquire(key, lambda: self._merge(weights, base_key))
+            found = self._residency.acquire(key, lambda: self._merge(weights, base_key, load, stop))
         return TorchBinding(key, found, lambda: self._residency.release(key))
 
     @torch.inference_mode()
@@ -83,7 +92,12 @@ class TorchEngine:
         taken = {name: self._take(name, value) for name, value in inputs.items()}
         return {name: _float32(value) for name, value in self._network(**taken).items()}
 
-    def _load(self, weights: WeightSet) -> Weights:
+    def _nbytes(self, names: Iterable[str]) -> int:
+        """Bytes that the parameters of these names take, placed; one that the network lacks takes none."""
+        known = (self._parameters[name][2].numel() for name in names if name in self._parameters)
+        return self._dtype.itemsize * sum(known)
+
+    def _load(self, weights: WeightSet, stop: Callable[[], None]) -> Weights:
         """The base, copied: a mapped file that somebody overwrites would change the weights, or end the process.
 
         A tensor that the network has no place for is an error too: the configuration leaves out what the weights
@@ -92,6 +106,7 @@ class TorchEngine:
         tensors, strangers = {}, []
         roots = {name.partition(".")[0] for name in self._parameters}
         for name, tensor in base_tensors(weights.base):
+            stop()
             if name not in self._parameters and (self._graph.kind == "unet" or name.partition(".")[0] in roots):
                 strangers.append(name)
             if name in self._parameters:
@@ -108,29 +123,48 @@ class TorchEngine:
         if missing := sorted(self._parameters.keys() - tensors.keys()):
             listed = _listed(missing)
             raise WeightsError(f"{weights.base.name} lacks {len(missing)} of its tensors: {listed}")
-        return Weights(tensors, frozenset(tensors), lambda: None)
+        return Weights(tensors, frozenset(tensors), self._forget)
 
-    def _merge(self, weights: WeightSet, base_key: str) -> Weights:
-        base = self._residency.acquire(base_key, lambda: self._load(weights))
+    def _merge(
+        self, weights: WeightSet, base_key: str, load: Callable[[], Weights], stop: Callable[[], None]
+    ) -> Weights:
+        base = self._residency.acquire(base_key, load)
         try:
             if strangers := sorted(weights.changed - base.tensors.keys()):
                 raise WeightsError(f"{weights.base.name} has no {_listed(strangers)}")
-            merged = {name: self._place(weights.merged(name, base.tensors[name])) for name in sorted(weights.changed)}
+            merged = {}
+            for name in sorted(weights.changed):
+                stop()
+                merged[name] = self._place(weights.merged(name, base.tensors[name]))
         except BaseException:
             self._residency.release(base_key)
             raise
-        return Weights({**base.tensors, **merged}, frozenset(merged), lambda: self._residency.release(base_key))
+
+        def let_go(dropped: Weights) -> None:
+            self._forget(dropped)
+            self._residency.release(base_key)
+
+        return Weights({**base.tensors, **merged}, frozenset(merged), let_go)
 
     def _place(self, tensor: torch.Tensor) -> torch.Tensor:
         memory_format = self._format if tensor.dim() == 4 else torch.contiguous_format
         return tensor.to(self._device, self._dtype, copy=True, memory_format=memory_format)
 
     def _point_at(self, weights: Weights) -> None:
-        if weights is self._current:
-            return
-        for name, (owner, attribute, _) in self._parameters.items():
-            owner._parameters[attribute] = weights.tensors[name]  # type: ignore[assignment]
-        self._current = weights
+        with self._pointing:
+            if weights is self._current:
+                return
+            for name, (owner, attribute, _) in self._parameters.items():
+                owner._parameters[attribute] = weights.tensors[name]  # type: ignore[assignment]
+            self._current = weights
+
+    def _forget(self, weights: Weights) -> None:
+        """Free the memory of what was dropped: nobody runs it any more, yet the network may point at it still."""
+        with self._pointing:
+            if weights is self._current:
+                for owner, attribute, shape in self._parameters.values():
+                    owner._parameters[attribute] = torch.empty(shape, device="meta")  # type: ignore[assignment]
+                self._current = None
 
     def _take(self, name: str, value: Any) -> Any:
         if value is None:

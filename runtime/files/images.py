@@ -36,6 +36,8 @@ def decode_image(data: bytes, max_pixels: int) -> Pixels:
             return np.asarray(_flatten(upright))
     except ImageError:
         raise
+    except Image.DecompressionBombError as error:  # Pillow's own bound, which comes before ours
+        raise ImageError(f"it has more than {max_pixels} pixels") from error
     except UnidentifiedImageError as error:
         raise ImageError(f"not a picture in one of the formats {', '.join(_FORMATS)}") from error
     except Exception as error:  # Pillow's decoders raise a dozen kinds for damaged files

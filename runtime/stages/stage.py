@@ -12,16 +12,16 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from runtime.board import Board, JobRef, State
-from runtime.errors import Cancelled, Internal, StageError, Unavailable
+from runtime.errors import Cancelled, DeadlineExceeded, Internal, StageError, Unavailable
 from runtime.plan import Plan
 from runtime.settings import Settings
+from runtime.stages.workers import Task, Workers
 
 log = logging.getLogger("lorikeet")
 
@@ -84,11 +84,18 @@ class Desk:
         self.closed = True
 
     def check(self, job: JobRef) -> None:
-        """Raises Cancelled when the client cancelled, Unavailable when the server is stopping."""
+        """Raises Cancelled when the client cancelled, DeadlineExceeded when the job's time is over, Unavailable when
+        the server is stopping."""
         if self._board.cancelled(job):
             raise Cancelled
+        if self._board.expired(job):
+            raise DeadlineExceeded
         if self.closed or self._board.draining:
             raise Unavailable("the server is stopping")
+
+    def task(self, job: JobRef, call: Call, priority: int, work: Callable[[], None]) -> Task:
+        """`work` for a line of workers: stopped when the job is, and answering the call when it fails."""
+        return Task(priority, work, lambda: self.check(job), lambda error: self.fail(job, call, error))
 
     def report(self, job: JobRef, state: State, step: int = 0, of: int = 0) -> None:
         self._board.report(job, self.stage, state, step, of)
@@ -114,13 +121,13 @@ def bytes_tensor(items: Sequence[bytes]) -> Array:
 
 
 class WorkerStage(ABC):
-    """A stage that works on one call at a time, in the order of their coming."""
+    """A stage that works on one call at a time: by priority, then in the order of their coming."""
 
     name: ClassVar[str]
 
     def __init__(self, settings: Settings, board: Board) -> None:
         self.settings, self.desk = settings, Desk(self.name, board)
-        self._pool = ThreadPoolExecutor(1, self.name)
+        self._workers = Workers(1, self.name)
 
     @abstractmethod
     def process(self, plan: Plan, call: Call) -> dict[str, Array]:
@@ -130,22 +137,19 @@ class WorkerStage(ABC):
         try:
             plan = Plan.from_tensor(call.inputs["PLAN"])
             self.desk.report(plan.job, State.WAITING)
-            self._pool.submit(self._work, plan, call)
+            self._workers.submit(self.desk.task(plan.job, call, plan.priority, lambda: self._work(plan, call)))
         except Exception as error:
             self.desk.fail(None, call, error)
 
     def close(self) -> None:
         self.desk.close()
-        self._pool.shutdown(wait=True)  # what waits is answered, by its check
+        self._workers.close()  # what waits is answered, by its check
 
     def _work(self, plan: Plan, call: Call) -> None:
-        try:
-            self.desk.check(plan.job)
-            self.desk.report(plan.job, State.RUNNING)
-            begun = time.monotonic()
-            outputs = self.process(plan, call)
-            self.desk.report(plan.job, State.DONE)
-            call.timings[self.name] = time.monotonic() - begun
-            call.reply(outputs | {"REPORT": json_tensor({"timings": call.timings})})
-        except BaseException as error:
-            self.desk.fail(plan.job, call, error)
+        self.desk.check(plan.job)
+        self.desk.report(plan.job, State.RUNNING)
+        begun = time.monotonic()
+        outputs = self.process(plan, call)
+        self.desk.report(plan.job, State.DONE)
+        call.timings[self.name] = time.monotonic() - begun
+        call.reply(outputs | {"REPORT": json_tensor({"timings": call.timings})})

@@ -56,7 +56,7 @@ class TextEncoderStage(WorkerStage):
         """Each prompt's hidden states [1, 77, D] and pooled embedding [1, P], by one of the text encoders."""
         component = plan.checkpoint.text_encoders[index]
         begun = time.monotonic()
-        engine, binding = bind(self._engines, "text_encoder", plan, component)
+        engine, binding = bind(self._engines, "text_encoder", plan, component, lambda: self.desk.check(plan.job))
         call.timings["text_encoder_load"] = call.timings.get("text_encoder_load", 0.0) + time.monotonic() - begun
         try:
             found = []

@@ -28,7 +28,7 @@ class _VaeStage(WorkerStage):
 
     def _bind(self, plan: Plan, call: Call) -> tuple[Engine, Binding]:
         begun = time.monotonic()
-        engine, binding = bind(self._engines, self.kind, plan, plan.checkpoint.vae)
+        engine, binding = bind(self._engines, self.kind, plan, plan.checkpoint.vae, lambda: self.desk.check(plan.job))
         call.timings[f"{self.kind}_load"] = time.monotonic() - begun
         return engine, binding
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from runtime.changes import Change
 from runtime.checkpoints.checkpoint import Component
 from runtime.engines.choice import Engines
@@ -30,12 +32,14 @@ def weight_set(plan: Plan, component: Component) -> WeightSet:
     return WeightSet.of(component, "+".join(names), changes, mapped)
 
 
-def bind(engines: Engines, kind: GraphKind, plan: Plan, component: Component) -> tuple[Engine, Binding]:
+def bind(
+    engines: Engines, kind: GraphKind, plan: Plan, component: Component, stop: Callable[[], None]
+) -> tuple[Engine, Binding]:
     """The component's engine and its weights bound to it; what cannot be built, or does not fit, is the request's
-    fault."""
+    fault. `stop` is asked often, and may raise."""
     try:
         engine = engines.of(graph_of(kind, component))
-        return engine, engine.bind(weight_set(plan, component))
+        return engine, engine.bind(weight_set(plan, component), stop)
     except (WeightsError, WeightFileError) as error:
         raise InvalidArgument(_field(plan, component), str(error)) from error
     except FileChangedError as error:

@@ -39,7 +39,7 @@ class Member:
     block: int
     check: Callable[[], None]
     stepped: Callable[[int, int], None]
-    ended: Callable[[BaseException | None], None]
+    ended: Callable[[Member, BaseException | None], None]
     seconds: float = 0.0
 
 
@@ -133,4 +133,4 @@ class Loop:
     def _end(self, member: Member, error: BaseException | None) -> None:
         self._members.remove(member)
         member.binding.release()
-        member.ended(error)
+        member.ended(member, error)

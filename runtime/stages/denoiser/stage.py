@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -17,6 +18,7 @@ from runtime.stages.denoiser.job import Conditions, Job
 from runtime.stages.denoiser.loop import Loop, Member
 from runtime.stages.stage import Call, Desk, json_tensor
 from runtime.stages.weight_sets import bind
+from runtime.stages.workers import Workers
 
 _NOT_FINITE = "the latents are not finite in {}: a LoRA's scale or guidance_scale is too large, or the weights are bad"
 
@@ -30,7 +32,8 @@ class DenoiserStage:
     def __init__(self, settings: Settings, board: Board) -> None:
         self._settings, self._desk = settings, Desk(self.name, board)
         self._engines = Engines(settings, "unet")
-        self._loader = ThreadPoolExecutor(1, "loader")
+        self._room = threading.Semaphore(settings.max_running)
+        self._loader = Workers(1, "loader", self._room)
         self._answers = ThreadPoolExecutor(1, "answers")
         self._loop = Loop(settings.turn_steps)
 
@@ -38,40 +41,48 @@ class DenoiserStage:
         try:
             plan = Plan.from_tensor(call.inputs["PLAN"])
             self._desk.report(plan.job, State.WAITING)
-            self._loader.submit(self._load, plan, call)
+            self._loader.submit(self._desk.task(plan.job, call, plan.priority, lambda: self._load(plan, call)))
         except Exception as error:
             self._desk.fail(None, call, error)
 
     def close(self) -> None:
         self._desk.close()
-        self._loader.shutdown(wait=True)  # what waits is answered, by its check
+        self._loader.close()  # what waits is answered, by its check
         self._loop.close()
         self._answers.shutdown(wait=True)
 
     def _load(self, plan: Plan, call: Call) -> None:
-        """Make a job and its weights ready, and let it join the loop."""
+        """Make a job and its weights ready, and let it join the loop, whose end of it leaves the room."""
         try:
+            member = self._member(plan, call)
+        except BaseException:
+            self._room.release()
+            raise
+        self._desk.report(plan.job, State.RUNNING, 0, member.job.steps)
+        self._loop.add(member)
+
+    def _member(self, plan: Plan, call: Call) -> Member:
+        def check() -> None:
             self._desk.check(plan.job)
-            begun = time.monotonic()
-            job = Job(plan, _conditions(call))
-            engine, binding = bind(self._engines, "unet", plan, plan.checkpoint.unet)
-            call.timings["denoiser_load"] = time.monotonic() - begun
-            member = Member(
-                job=job,
-                engine=engine,
-                binding=binding,
-                block=self._settings.block_rows or (2 if plan.guided else 1),
-                check=lambda: self._desk.check(plan.job),
-                stepped=lambda step, steps: self._desk.report(plan.job, State.RUNNING, step, steps),
-                ended=lambda error: self._end(plan, call, member, error),
-            )
-            self._desk.report(plan.job, State.RUNNING, 0, job.steps)
-            self._loop.add(member)
-        except BaseException as error:
-            self._desk.fail(plan.job, call, error)
+
+        check()
+        begun = time.monotonic()
+        job = Job(plan, _conditions(call))
+        engine, binding = bind(self._engines, "unet", plan, plan.checkpoint.unet, check)
+        call.timings["denoiser_load"] = time.monotonic() - begun
+        return Member(
+            job=job,
+            engine=engine,
+            binding=binding,
+            block=self._settings.block_rows or (2 if plan.guided else 1),
+            check=check,
+            stepped=lambda step, steps: self._desk.report(plan.job, State.RUNNING, step, steps),
+            ended=lambda member, error: self._end(plan, call, member, error),
+        )
 
     def _end(self, plan: Plan, call: Call, member: Member, error: BaseException | None) -> None:
         """Called by the loop, which must not wait for the answer to be copied and sent."""
+        self._room.release()
         self._answers.submit(self._answer, plan, call, member, error)
 
     def _answer(self, plan: Plan, call: Call, member: Member, error: BaseException | None) -> None:

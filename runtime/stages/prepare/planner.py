@@ -41,6 +41,15 @@ _KEPT_REF = 256  # a plan names files by digest: of a data URI only its beginnin
 
 
 @dataclass(frozen=True)
+class Admission:
+    """A job that was let in, when (CLOCK_MONOTONIC), and its priority."""
+
+    job: JobRef
+    started: float
+    priority: int
+
+
+@dataclass(frozen=True)
 class Prepared:
     """A plan, and its init image UINT8 [H, W, 3]; [0, 0, 3] without one."""
 
@@ -54,7 +63,7 @@ class Planner:
     def __init__(self, settings: Settings, store: Store, sources: Sources) -> None:
         self._settings, self._store, self._sources = settings, store, sources
 
-    def plan(self, request: ImageToImageInput, files: Request, job: JobRef, started: float) -> Prepared:
+    def plan(self, request: ImageToImageInput, files: Request, admission: Admission) -> Prepared:
         check_available(request)
         check_number_of_loras(request)
         check_limits_of_sampler(request)
@@ -67,9 +76,10 @@ class Planner:
         scale = checkpoint.vae_scale_factor
         unknown = request.unknown_fields()
         plan = Plan(
-            job_id=job.id,
-            slot=job.slot,
-            started=started,
+            job_id=admission.job.id,
+            slot=admission.job.slot,
+            started=admission.started,
+            priority=admission.priority,
             request=_lean(request),
             checkpoint=checkpoint,
             loras=tuple(loras),

@@ -1,10 +1,11 @@
-"""The `prepare` stage: admission at once, then validation and fetching in a bounded pool."""
+"""The `prepare` stage: admission at once, then validation and fetching, each request on a thread of its own."""
 
 from __future__ import annotations
 
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from pydantic import ValidationError
@@ -15,14 +16,17 @@ from runtime.errors import InvalidArgument, Unavailable
 from runtime.files.sources import Request, Sources
 from runtime.files.store import Pins, Store
 from runtime.settings import Settings
-from runtime.stages.prepare.planner import Planner, Prepared
+from runtime.stages.prepare.memory import Need, need
+from runtime.stages.prepare.planner import Admission, Planner, Prepared
+from runtime.stages.prepare.terms import read_terms
 from runtime.stages.stage import Array, Call, Desk, json_tensor
+from runtime.stages.workers import Workers
 
 
 class PrepareStage:
     """REQUEST BYTES [1], FILES BYTES [n], IMAGE UINT8 [n] -> PLAN BYTES [1], INIT_IMAGE UINT8 [H, W, 3], REPORT.
 
-    The request parameter `job_token`, with the request's id, lets its sender ask for progress and cancel.
+    The request parameters are its `Terms`.
     """
 
     name = "prepare"
@@ -31,71 +35,90 @@ class PrepareStage:
         self._settings, self._board, self._desk = settings, board, Desk(self.name, board)
         self._store = Store(settings.store, int(settings.store_bytes))
         self._planner = Planner(settings, self._store, Sources(settings, self._store))
-        self._pool = ThreadPoolExecutor(settings.fetch_workers, self.name)
-        self._kept: dict[JobRef, Pins] = {}
+        # A thread for whoever is let in: a server that sends a byte a second holds up nobody else.
+        self._workers = Workers(settings.max_in_flight, self.name)
+        self._kept: dict[JobRef, _Kept] = {}
         self._keeping = threading.Lock()
 
     def submit(self, call: Call) -> None:
         job = None
         try:
-            job = self._admit(call)
+            admission = self._admit(call)
+            job = admission.job
             self._desk.report(job, State.WAITING)
-            self._pool.submit(self._work, job, call, time.monotonic())
+            work = partial(self._work, admission, call)
+            self._workers.submit(self._desk.task(job, call, admission.priority, work))
         except Exception as error:
             self._desk.fail(job, call, error)
 
     def close(self) -> None:
         self._desk.close()
-        self._pool.shutdown(wait=True)  # what waits is answered, by its check
+        self._workers.close()  # what waits is answered, by its check
 
-    def _admit(self, call: Call) -> JobRef:
+    def _admit(self, call: Call) -> Admission:
         """A place on the board. Called by Triton's one thread for this stage."""
         if self._board.draining:
             raise Unavailable("the server is stopping")
-        limit = self._settings.max_in_flight
+        limit, now = self._settings.max_in_flight, time.monotonic()
+        terms = read_terms(call.parameters, now)
         try:
-            job = self._board.open(call.request_id, str(call.parameters.get("job_token", "")), limit)
+            job = self._board.open(call.request_id, terms.token, limit, terms.deadline)
         except ValueError as error:
             raise InvalidArgument("request_id", "a request with this id is in flight") from error
         if job is None:
             raise Unavailable(f"{limit} requests are in flight already")
-        return job
+        return Admission(job, now, terms.priority)
 
-    def _work(self, job: JobRef, call: Call, started: float) -> None:
-        try:
-            self._desk.check(job)
-            self._desk.report(job, State.RUNNING)
-            prepared = self._plan(job, call, started)
-            self._desk.report(job, State.DONE)
-            call.timings[self.name] = time.monotonic() - started
-            call.reply(
-                {
-                    "PLAN": prepared.plan.to_tensor(),
-                    "INIT_IMAGE": prepared.image,
-                    "REPORT": json_tensor({"timings": call.timings}),
-                }
-            )
-        except BaseException as error:
-            self._desk.fail(job, call, error)
+    def _work(self, admission: Admission, call: Call) -> None:
+        job = admission.job
+        self._desk.check(job)
+        self._desk.report(job, State.RUNNING)
+        prepared = self._plan(admission, call)
+        self._desk.report(job, State.DONE)
+        call.timings[self.name] = time.monotonic() - admission.started
+        call.reply(
+            {
+                "PLAN": prepared.plan.to_tensor(),
+                "INIT_IMAGE": prepared.image,
+                "REPORT": json_tensor({"timings": call.timings}),
+            }
+        )
 
-    def _plan(self, job: JobRef, call: Call, started: float) -> Prepared:
+    def _plan(self, admission: Admission, call: Call) -> Prepared:
         pins = self._store.pins()
         try:
-            files = Request(_files(call), pins, lambda: self._desk.check(job))
-            prepared = self._planner.plan(_request(call), files, job, started)
+            sent = _files(call)
+            files = Request(sent, pins, lambda: self._desk.check(admission.job))
+            prepared = self._planner.plan(_request(call), files, admission)
+            self._keep(admission.job, pins, need(prepared.plan, sum(map(len, sent))))
         except BaseException:
             pins.release()
             raise
-        self._keep(job, pins)
         return prepared
 
-    def _keep(self, job: JobRef, pins: Pins) -> None:
-        """Keep the job's files in the store, and let go of those of jobs that have ended since."""
+    def _keep(self, job: JobRef, pins: Pins, needed: Need) -> None:
+        """Keep the job's files in the store and its memory free, and let go of what belongs to jobs that have ended.
+
+        Raises InvalidArgument for what never fits, Unavailable for what does not fit beside the others."""
+        budget = int(self._settings.memory_bytes)
         with self._keeping:
             live = set(self._board.live())
             for ended in self._kept.keys() - live:
-                self._kept.pop(ended).release()
-            self._kept[job] = pins
+                self._kept.pop(ended).pins.release()
+            if needed.own + needed.peak > budget:
+                gigabytes = (needed.own + needed.peak) / 1e9
+                raise InvalidArgument("", f"about {gigabytes:.1f} GB of memory for its pictures: the server has less")
+            if sum(kept.own for kept in self._kept.values()) + needed.own + needed.peak > budget:
+                raise Unavailable("the requests in flight need the server's memory")
+            self._kept[job] = _Kept(pins, needed.own)
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """What is held for a job: its files in the store, and bytes of memory."""
+
+    pins: Pins
+    own: int
 
 
 def _request(call: Call) -> ImageToImageInput:

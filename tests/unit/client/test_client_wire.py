@@ -13,7 +13,7 @@ from lorikeet.errors import make_error
 from lorikeet.pack import pack
 from lorikeet.result import Result
 from lorikeet.schema import ImageToImageInput, ImageToImageOutput, JobRequest, LoraWeight
-from lorikeet.wire import image_call, job_call, read_result, read_status
+from lorikeet.wire import Terms, image_call, job_call, read_result, read_status
 
 BASE = {"model_name": "org/model", "prompt": "p"}
 OUTPUT = b'{"images": [{"url": ""}], "seed": 7, "has_nsfw_concepts": [false], "timings": {"denoiser": 1.5}}'
@@ -24,7 +24,7 @@ def strings(*contents: bytes) -> npt.NDArray[Any]:
 
 
 def test_request_holds_only_what_was_set() -> None:
-    call = image_call(ImageToImageInput(**BASE, seed=1), [], "id", "token")
+    call = image_call(ImageToImageInput(**BASE, seed=1), [], Terms("id", "token"))
     assert (call.model, call.request_id, call.parameters) == (
         "lora_image_to_image",
         "id",
@@ -35,9 +35,23 @@ def test_request_holds_only_what_was_set() -> None:
     assert call.outputs == ("RESPONSE", "IMAGES")
 
 
+@pytest.mark.parametrize(
+    ("terms", "parameters"),
+    [
+        (Terms("id", "t", priority=1), {"job_priority": 1}),
+        (Terms("id", "t", deadline=1.5), {"job_timeout_ms": 1500}),
+        (Terms("id", "t", deadline=0.0001), {"job_timeout_ms": 1}),
+        (Terms("id", "t", priority=3, deadline=60), {"job_priority": 3, "job_timeout_ms": 60000}),
+    ],
+)
+def test_terms_are_sent_only_where_they_are_set(terms: Terms, parameters: dict[str, int]) -> None:
+    call = image_call(ImageToImageInput(**BASE), [], terms)
+    assert call.parameters == {"job_token": "t"} | parameters
+
+
 def test_files_and_debug_outputs_are_sent_and_asked_for_on_demand() -> None:
     request = ImageToImageInput(**BASE, debug_latents=True, debug_per_pass_latents=True)
-    call = image_call(request, [b"same size", b"\0bytes\0"], "id", "token")
+    call = image_call(request, [b"same size", b"\0bytes\0"], Terms("id", "token"))
     assert list(call.inputs["FILES"]) == [b"same size", b"\0bytes\0"]
     assert call.outputs == ("RESPONSE", "IMAGES", "DEBUG_LATENTS", "DEBUG_PER_PASS_LATENTS")
 

@@ -23,6 +23,7 @@ def make_plan(
     job: JobRef | None = None,
     *,
     size: int = 64,
+    priority: int = 2,
     loras: dict[Path, float] | None = None,
     **fields: Any,
 ) -> Plan:
@@ -33,6 +34,7 @@ def make_plan(
         job_id=job.id,
         slot=job.slot,
         started=time.monotonic(),
+        priority=priority,
         request=request,
         checkpoint=checkpoint,
         loras=tuple(

@@ -218,3 +218,13 @@ def test_progress_is_that_of_the_furthest_stage(board: Board) -> None:
         Progress(State.RUNNING, "vae_decoder", 0, 0),
         Progress(State.DONE, "finish", 0, 0),
     ]
+
+
+def test_a_job_expires_when_its_deadline_has_passed(board: Board, clock: list[float]) -> None:
+    timed, endless = board.open("", "", SLOTS, deadline=1005.0), board.open("", "", SLOTS)
+    assert timed and endless
+    assert not board.expired(timed)
+    clock[0] = 1005.5
+    assert board.expired(timed)
+    assert not board.expired(endless)
+    assert not board.expired(JobRef(timed.id + 2, timed.slot)), "the slot's next owner has a time of its own"

@@ -170,3 +170,27 @@ def test_whatever_is_open_when_the_denoiser_closes_is_answered(
     answers = [submit(stage, plan, _denoiser_inputs(plan)) for _ in range(4)]
     stage.close()
     assert all(isinstance(answer.error, Unavailable) for answer in answers)
+
+
+def test_no_more_jobs_step_than_there_is_room_for_and_the_urgent_one_is_next(
+    settings: Settings, board: Board, sd15: Checkpoint
+) -> None:
+    stage = DenoiserStage(settings.model_copy(update={"max_running": 1}), board)
+    jobs = [board.open("", "", 9) for _ in range(3)]
+    plans = [make_plan(sd15, job, num_inference_steps=20, priority=p) for job, p in zip(jobs, (2, 2, 1), strict=True)]
+    first, *waiting = (submit(stage, plan, _denoiser_inputs(plan)) for plan in plans)
+    assert first.tensors
+    waiting[1].wait()
+    assert board.progress(plans[1].job).step < 20, "the urgent one came last and is done first"
+    assert all(answer.tensors for answer in waiting)
+    stage.close()
+
+
+def test_a_job_that_failed_leaves_its_place(settings: Settings, board: Board, sd15: Checkpoint) -> None:
+    stage = DenoiserStage(settings.model_copy(update={"max_running": 1}), board)
+    broken = sd15.model_copy(update={"scheduler": sd15.scheduler | {"beta_schedule": "evil"}})
+    for checkpoint in (broken, broken, sd15):
+        plan = make_plan(checkpoint, board.open("", "", 9), num_inference_steps=2)
+        answer = submit(stage, plan, _denoiser_inputs(plan))
+        assert bool(answer.tensors) if checkpoint is sd15 else isinstance(answer.error, InvalidArgument)
+    stage.close()

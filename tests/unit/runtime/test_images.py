@@ -144,7 +144,7 @@ def _png_claiming(width: int, height: int) -> bytes:
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 @pytest.mark.parametrize("side", [2000, 10_000, 1_000_000])
 def test_a_size_that_is_only_claimed_is_refused_before_anything_is_decoded(side: int) -> None:
-    with pytest.raises(ImageError, match=r"pixels|limit"):
+    with pytest.raises(ImageError, match=r"more than \d+ pixels"):
         decode_image(_png_claiming(side, side), PLENTY)
 
 

@@ -35,7 +35,7 @@ class FakeEngine:
 
     name, precision = "fake", "float32"
 
-    def bind(self, weights: Any) -> Any:
+    def bind(self, weights: Any, stop: Any = None) -> Any:
         raise NotImplementedError
 
     def run(self, binding: Any, inputs: Any) -> dict[str, torch.Tensor]:
@@ -90,7 +90,8 @@ class Passenger:
         if self.stop:
             raise self.stop
 
-    def _end(self, error: BaseException | None) -> None:
+    def _end(self, member: Member, error: BaseException | None) -> None:
+        assert member is self.member
         self.ends.append(error)
         self._ended.set()
 

@@ -19,7 +19,7 @@ from PIL import Image
 from lorikeet.schema import ImageToImageInput
 from runtime.board import Board, State
 from runtime.checkpoints.checkpoint import Checkpoint
-from runtime.errors import Cancelled, InvalidArgument, Unavailable
+from runtime.errors import Cancelled, DeadlineExceeded, InvalidArgument, StageError, Unavailable
 from runtime.plan import Plan
 from runtime.settings import Settings
 from runtime.stages.prepare.features import check_available, check_fits
@@ -332,7 +332,7 @@ def test_a_draining_server_takes_no_request(stage: PrepareStage, board: Board) -
 def test_a_request_that_is_open_when_the_stage_closes_is_answered(
     settings: Settings, board: Board, web: Web, held: threading.Event
 ) -> None:
-    stage = PrepareStage(settings.model_copy(update={"fetch_workers": 1}), board)
+    stage = PrepareStage(settings.model_copy(update={"max_in_flight": 3}), board)
     answers = [_ask(stage, image_url=web.url("/held")) for _ in range(3)]
     stage.close()
     assert all(isinstance(answer.error, Unavailable) for answer in answers)
@@ -363,3 +363,51 @@ def test_nothing_is_fetched_for_a_sampler_that_cannot(stage: PrepareStage, web: 
         _ask(stage, image_url=web.url("/a"), scheduler="Euler A", timesteps=timesteps), "timesteps: Euler A cannot"
     )
     assert web.seen == []
+
+
+def test_a_request_too_large_for_the_memory_is_refused(settings: Settings, board: Board) -> None:
+    stage = PrepareStage(settings.model_copy(update={"memory_bytes": 10**8}), board)
+    size = {"width": 1024, "height": 1024}
+    _refused(_ask(stage, image_size=size), "about 0.2 GB of memory for its pictures: the server has less")
+    assert _plan(_ask(stage))
+    stage.close()
+
+
+def test_requests_that_do_not_fit_together_wait_outside(settings: Settings, board: Board) -> None:
+    stage = PrepareStage(settings.model_copy(update={"memory_bytes": 210_000_000}), board)
+    large: dict[str, Any] = {
+        "image_size": {"width": 256, "height": 256},
+        "num_images": 4,
+        "debug_per_pass_latents": True,
+    }
+    answers = [_ask(stage, num_inference_steps=150, **large) for _ in range(12)]
+    for answer in answers:
+        answer.wait()
+    taken = [answer for answer in answers if not isinstance(answer.all[0], StageError)]
+    assert 1 < len(taken) < 12
+    assert all(isinstance(answer.error, Unavailable) for answer in answers if answer not in taken)
+    board.report(_plan(taken[0]).job, "finish", State.DONE)
+    assert _plan(_ask(stage, num_inference_steps=150, **large))
+    stage.close()
+
+
+def test_a_request_that_runs_out_of_time_while_its_files_are_fetched(
+    stage: PrepareStage, board: Board, web: Web, held: threading.Event
+) -> None:
+    body = json.dumps({"model_name": "sd15", "prompt": "p", "image_url": web.url("/held")})
+    call, answer = make_call({"REQUEST": text_tensor(body)}, job_timeout_ms=300)
+    stage.submit(call)
+    assert isinstance(answer.error, DeadlineExceeded)
+    assert board.live() == []
+
+
+def test_the_priority_travels_with_the_plan(stage: PrepareStage) -> None:
+    call, answer = make_call({"REQUEST": text_tensor('{"model_name": "sd15", "prompt": "p"}')}, job_priority=1)
+    stage.submit(call)
+    assert _plan(answer).priority == 1
+
+
+def test_many_that_wait_for_slow_servers_hold_up_nobody(stage: PrepareStage, web: Web, held: threading.Event) -> None:
+    slow = [_ask(stage, image_url=web.url("/held")) for _ in range(40)]
+    assert _plan(_ask(stage))
+    assert not any(answer.all for answer in slow)

@@ -23,7 +23,7 @@ from runtime.files.sources import Request, Sources
 from runtime.files.store import Store
 from runtime.plan import Plan
 from runtime.settings import Settings
-from runtime.stages.prepare.planner import Planner
+from runtime.stages.prepare.planner import Admission, Planner
 from runtime.stages.prepare.stage import PrepareStage
 from tests.unit.runtime.plans import Answer, make_call, text_tensor
 from tests.unit.runtime.web import Web, reply
@@ -163,7 +163,7 @@ def test_one_that_hashes_a_folder_asks_whether_to_stop(
     def asked(**fields: str) -> int:
         stop = Mock()
         request = ImageToImageInput.model_validate({"model_name": "sd15", "prompt": "a bird"} | fields)
-        planner.plan(request, Request([], store.pins(), stop), job, 0.0)
+        planner.plan(request, Request([], store.pins(), stop), Admission(job, 0.0, 2))
         return stop.call_count
 
     assert asked() > asked()

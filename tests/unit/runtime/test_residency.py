@@ -151,3 +151,49 @@ def test_nothing_beyond_the_budget_is_kept_besides_what_is_in_use(budget: int, u
         in_use = sum(sizes[name] for name in {thing.name for thing in held})
         assert in_use <= kept.residency.nbytes <= max(budget, in_use)
         assert not any(thing.gone for thing in held)
+
+
+def test_room_is_made_of_what_is_idle() -> None:
+    kept = Kept(30)
+    for name in ("a", "b", "c"):
+        kept.use(name, 10)
+    kept.residency.make_room(15, pytest.fail)
+    assert kept.lost == ["a", "b"]
+    assert "c" in kept.residency and "a" not in kept.residency
+
+
+def test_one_that_needs_room_waits_until_what_is_in_use_is_released() -> None:
+    kept = Kept(10)
+    kept.acquire("a", 10)
+    asked, made = threading.Event(), threading.Event()
+
+    def make_room() -> None:
+        kept.residency.make_room(5, asked.set)
+        made.set()
+
+    thread = threading.Thread(target=make_room)
+    thread.start()
+    assert asked.wait(5)
+    assert not made.wait(0.1)
+    kept.residency.release("a")
+    assert made.wait(5)
+    assert kept.lost == ["a"]
+    thread.join()
+
+
+def test_one_that_waits_for_room_may_be_stopped() -> None:
+    kept = Kept(10)
+    kept.acquire("a", 10)
+
+    def stop() -> None:
+        raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        kept.residency.make_room(5, stop)
+
+
+def test_what_is_larger_than_the_budget_waits_only_for_others() -> None:
+    kept = Kept(10)
+    kept.use("a", 10)
+    kept.residency.make_room(1000, pytest.fail)
+    assert kept.lost == ["a"]

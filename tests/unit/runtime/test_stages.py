@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import threading
+import time
 from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
 
 from runtime.board import Board, State
-from runtime.errors import Cancelled, Internal, InvalidArgument, NotFound, StageError, Unavailable
+from runtime.checkpoints.checkpoint import Checkpoint
+from runtime.errors import Cancelled, DeadlineExceeded, Internal, InvalidArgument, NotFound, StageError, Unavailable
 from runtime.plan import Plan
 from runtime.settings import Settings
 from runtime.stages.stage import Array, Call, WorkerStage
-from tests.unit.runtime.plans import make_call, submit, text_tensor
+from tests.unit.runtime.plans import make_call, make_plan, submit, text_tensor
 
 
 def test_the_first_answer_counts() -> None:
@@ -157,3 +160,49 @@ def test_a_plan_that_cannot_be_read_is_an_error_too(worker: Scripted) -> None:
     call, answer = make_call({"PLAN": text_tensor("{}")})
     worker.submit(call)
     assert isinstance(answer.error, Internal)
+
+
+def test_a_job_whose_time_is_over_is_not_begun(worker: Scripted, board: Board, sd15: Checkpoint) -> None:
+    worker.work = _raise(AssertionError("begun"))
+    job = board.open("", "", 9, deadline=time.monotonic() - 1)
+    error = submit(worker, make_plan(sd15, job)).error
+    assert (error.code, str(error)) == ("CANCELLED", "DEADLINE_EXCEEDED: the request's time is over")
+
+
+def test_who_waits_is_told_while_another_works(worker: Scripted, board: Board, sd15: Checkpoint) -> None:
+    jobs = [board.open("", "", 9, deadline=deadline) for deadline in (math.inf, math.inf, time.monotonic() + 0.2)]
+    go = threading.Event()
+
+    def work() -> dict[str, Array]:
+        assert go.wait(10)
+        return {}
+
+    worker.work = work
+    running, cancelled, expired = (submit(worker, make_plan(sd15, job)) for job in jobs)
+    assert jobs[1]
+    board.cancel(jobs[1])
+    assert isinstance(cancelled.error, Cancelled)
+    assert isinstance(expired.error, DeadlineExceeded)
+    assert not running.all
+    go.set()
+    assert running.tensors
+
+
+def test_a_higher_priority_overtakes_who_waits_but_not_who_runs(
+    worker: Scripted, board: Board, sd15: Checkpoint
+) -> None:
+    begun, go, order = threading.Event(), threading.Event(), []
+
+    def process(plan: Plan, call: Call) -> dict[str, Array]:
+        order.append(plan.priority)
+        begun.set()
+        assert go.wait(10)
+        return {}
+
+    worker.process = process  # type: ignore[method-assign]
+    first = submit(worker, make_plan(sd15, board.open("", "", 9), priority=3))
+    assert begun.wait(10)
+    answers = [submit(worker, make_plan(sd15, board.open("", "", 9), priority=p)) for p in (2, 3, 1, 2)]
+    go.set()
+    assert all(answer.tensors for answer in (first, *answers))
+    assert order == [3, 1, 2, 2, 3]

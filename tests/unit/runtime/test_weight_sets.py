@@ -66,7 +66,7 @@ def _spoil(path: Path) -> None:
 
 
 def _prediction(engines: Engines, plan: Plan) -> Any:
-    engine, binding = bind(engines, "unet", plan, plan.checkpoint.unet)
+    engine, binding = bind(engines, "unet", plan, plan.checkpoint.unet, lambda: None)
     found = engine.run(binding, unet_inputs("sd"))["prediction"]
     binding.release()
     return found
@@ -79,7 +79,7 @@ def test_a_checkpoint_that_changed_is_not_bound(
     plan = planned.model_copy(update={"request": planned.request.model_copy(update=fields)})
     _spoil(folder / UNET)
     with pytest.raises(InvalidArgument, match=f"^{field}: diffusion_pytorch_model.safetensors was changed"):
-        bind(engines, "unet", plan, plan.checkpoint.unet)
+        bind(engines, "unet", plan, plan.checkpoint.unet, lambda: None)
 
 
 def test_a_checkpoint_that_changed_is_not_kept_under_the_others_digest(
@@ -87,7 +87,7 @@ def test_a_checkpoint_that_changed_is_not_kept_under_the_others_digest(
 ) -> None:
     _spoil(folder / UNET)
     with pytest.raises(InvalidArgument):
-        bind(engines, "unet", planned, planned.checkpoint.unet)
+        bind(engines, "unet", planned, planned.checkpoint.unet, lambda: None)
     genuine = make_plan(sd15)
     assert genuine.checkpoint.unet.digest == planned.checkpoint.unet.digest
     expected = _prediction(Engines(Settings(device="cpu", precision="float32", threads=1), "unet"), genuine)
@@ -98,7 +98,7 @@ def test_a_lora_that_changed_is_not_bound(engines: Engines, planned: Plan, store
     plan = _with_lora(planned, store, lora)
     _spoil(lora)
     with pytest.raises(InvalidArgument, match=r"^loras\[0\]\.path: lora\.safetensors was changed"):
-        bind(engines, "unet", plan, plan.checkpoint.unet)
+        bind(engines, "unet", plan, plan.checkpoint.unet, lambda: None)
 
 
 def test_files_that_stay_are_bound(engines: Engines, planned: Plan, store: Store, lora: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from itertools import combinations
 from pathlib import Path
 
@@ -188,3 +190,38 @@ def test_bound_weights_do_not_change_with_their_file(sd15: Checkpoint, tmp_path:
     after = engine.run(binding, INPUTS)["prediction"]
     assert isinstance(before, torch.Tensor) and isinstance(after, torch.Tensor)
     assert torch.equal(before, after)
+
+
+@pytest.mark.parametrize("changes", [False, True])
+def test_one_that_loads_asks_before_every_tensor_whether_to_stop(
+    sd15: Checkpoint, base: WeightSet, a: WeightSet, changes: bool
+) -> None:
+    engine, residency = make_engine("unet", sd15.unet, budget=0)
+    held = engine.bind(base) if changes else None
+    asked = 0
+
+    def stop() -> None:
+        nonlocal asked
+        asked += 1
+        if asked == 3:
+            raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        engine.bind(a if changes else base, stop)
+    if held:
+        held.release()
+    assert residency.nbytes == 0
+
+
+def test_what_was_dropped_is_freed_though_the_network_ran_it_last(sd15: Checkpoint, base: WeightSet) -> None:
+    engine, _ = make_engine("unet", sd15.unet, budget=0)
+    binding = engine.bind(base)
+    expected = engine.run(binding, INPUTS)["prediction"]
+    tensors = [weakref.ref(tensor) for tensor in binding.weights.tensors.values()]
+    binding.release()
+    del binding
+    gc.collect()
+    assert not any(tensor() is not None for tensor in tensors)
+    again = engine.run(engine.bind(base), INPUTS)["prediction"]
+    assert isinstance(again, torch.Tensor) and isinstance(expected, torch.Tensor)
+    assert torch.equal(again, expected)
