@@ -45,7 +45,7 @@ def random_scene(random: Random, *, alone: bool = False, kind: str = "") -> Scen
     kinds = random.sample(sorted(KINDS), len(places))
     if kind:
         kinds[0] = kind
-    sizes = ["small" if pair and random.random() < 0.5 else "" if pair else random.choice(list(SIZES)) for _ in places]
+    sizes = ["small" if pair else random.choice(list(SIZES)) for _ in places]  # two larger ones would overlap
     things = (Thing(*parts) for parts in zip(kinds, colours, sizes, places, strict=True))
     return Scene(texture, background, tuple(things))
 

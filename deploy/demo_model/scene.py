@@ -11,7 +11,8 @@ from deploy.demo_model.canvas import SIDE
 from deploy.demo_model.colours import NAMED
 from deploy.demo_model.things import draw_thing
 
-SIZES = {"small": 20.0, "": 28.0, "large": 38.0}  # half the width in pixels; "" is what goes without saying
+# Half the width in pixels; "" is what goes without saying. The smallest outline still spans six cells of the latents.
+SIZES = {"small": 25.0, "": 33.0, "large": 42.0}
 PLACES = {"": (0.0, 0.0), "left": (-1.0, 0.0), "right": (1.0, 0.0), "top": (0.0, -1.0), "bottom": (0.0, 1.0)}
 MARGIN = 8.0  # pixels that stay background around every object
 

@@ -11,6 +11,7 @@ import torch
 
 from runtime.board import Board, State
 from runtime.engines.choice import Engines
+from runtime.engines.placement import give_way
 from runtime.errors import InvalidArgument
 from runtime.plan import Plan
 from runtime.settings import Settings
@@ -33,7 +34,7 @@ class DenoiserStage:
         self._settings, self._desk = settings, Desk(self.name, board)
         self._engines = Engines(settings, "unet")
         self._room = threading.Semaphore(settings.max_running)
-        self._loader = Workers(1, "loader", self._room)
+        self._loader = Workers(1, "loader", self._room, begin=give_way)
         self._answers = ThreadPoolExecutor(1, "answers")
         self._loop = Loop(settings.turn_steps)
 

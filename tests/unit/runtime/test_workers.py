@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Iterator
 
 import pytest
 
+from runtime.engines.placement import give_way
 from runtime.stages.workers import Task, Workers
 
 
@@ -146,3 +148,14 @@ def test_each_thread_begins_as_it_is_told(work: Work) -> None:
     workers.submit(work.task("b"))
     workers.close()
     assert threads == ["test-1"]
+
+
+def test_a_thread_that_gives_way_is_alone_in_it() -> None:
+    def of_thread() -> int:
+        return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+
+    before, seen = of_thread(), []
+    workers = Workers(1, "test", begin=give_way)
+    workers.submit(Task(2, lambda: seen.append(of_thread()), lambda: None, pytest.fail))
+    workers.close()
+    assert seen[0] > before == of_thread()
