@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from fnmatch import fnmatch
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 from urllib.parse import urlsplit
 
 _PARTS = ("unet", "vae", "text_encoder", "text_encoder_2")
@@ -16,6 +17,7 @@ _STEM = r"(diffusion_pytorch_model|model)"
 _SHARD = r"(-\d+-of-\d+)"
 _LORA_NAME = "pytorch_lora_weights.safetensors"
 Tokens = Mapping[str, str]
+Stop = Callable[[], None]
 
 
 class HubError(Exception):
@@ -29,24 +31,41 @@ def hub_cache() -> Path:
     return Path(HF_HUB_CACHE).resolve()
 
 
-def hub_folder(repo_id: str, limit: int, variant: str | None = None, tokens: Tokens = MappingProxyType({})) -> Path:
+def _never() -> None:
+    """Do not stop."""
+
+
+def hub_folder(
+    repo_id: str,
+    limit: int,
+    variant: str | None = None,
+    tokens: Tokens = MappingProxyType({}),
+    stop: Stop = _never,
+) -> Path:
     """The snapshot folder of a checkpoint's repository; without the network, the cached one.
 
-    A part without files of the `variant` gives its plain ones. `tokens` by host.
+    A part without files of the `variant` gives its plain ones. `tokens` by host. `stop` is asked while files come, and
+    may raise.
 
     Raises HubError; also when what is needed of it has more than `limit` bytes.
     """
-    return _snapshot(repo_id, limit, lambda names: _checkpoint_files(names, variant), tokens)
+    return _snapshot(repo_id, limit, lambda names: _checkpoint_files(names, variant), tokens, stop)
 
 
-def hub_unet(repo_id: str, limit: int, variant: str | None = None, tokens: Tokens = MappingProxyType({})) -> Path:
+def hub_unet(
+    repo_id: str,
+    limit: int,
+    variant: str | None = None,
+    tokens: Tokens = MappingProxyType({}),
+    stop: Stop = _never,
+) -> Path:
     """The snapshot folder of a repository that holds a UNet, in its folder `unet` or by itself. Raises HubError."""
-    return _snapshot(repo_id, limit, lambda names: _unet_files(names, variant), tokens)
+    return _snapshot(repo_id, limit, lambda names: _unet_files(names, variant), tokens, stop)
 
 
-def hub_lora(repo_id: str, limit: int, tokens: Tokens = MappingProxyType({})) -> Path:
+def hub_lora(repo_id: str, limit: int, tokens: Tokens = MappingProxyType({}), stop: Stop = _never) -> Path:
     """The LoRA file of a repository: the one with the usual name, or the only `.safetensors`. Raises HubError."""
-    folder = _snapshot(repo_id, limit, lambda names: [_lora_file(names)], tokens)
+    folder = _snapshot(repo_id, limit, lambda names: [_lora_file(names)], tokens, stop)
     return (folder / _lora_file([path.name for path in folder.glob("*.safetensors")])).resolve()
 
 
@@ -92,7 +111,7 @@ def _token(tokens: Tokens) -> str | None:
     return tokens.get(endpoint.netloc) if endpoint.scheme == "https" else None
 
 
-def _snapshot(repo_id: str, limit: int, choose: Callable[[list[str]], list[str]], tokens: Tokens) -> Path:
+def _snapshot(repo_id: str, limit: int, choose: Callable[[list[str]], list[str]], tokens: Tokens, stop: Stop) -> Path:
     from huggingface_hub import snapshot_download
 
     token = _token(tokens)
@@ -103,12 +122,28 @@ def _snapshot(repo_id: str, limit: int, choose: Callable[[list[str]], list[str]]
         names = choose(list(sizes))
         if (total := sum(sizes[name] for name in names)) > limit:
             raise HubError(f"{total} bytes are needed of it, more than {limit}")
-        return Path(snapshot_download(repo_id, allow_patterns=names, token=token))
+        return Path(snapshot_download(repo_id, allow_patterns=names, token=token, tqdm_class=_asking(stop)))
     except HubError:
         raise
     except Exception as error:  # its errors have no common base: HTTP, cache, validation, file system
+        stop()  # it was this that ended the download
         first = str(error).strip().split("\n")[0][:200]
         raise HubError(f"the Hugging Face Hub could not provide it ({type(error).__name__}: {first})") from error
+
+
+def _asking(stop: Stop) -> Any:
+    """A progress bar's class that shows nothing and asks whether to stop: the one thing that a download calls."""
+    from tqdm import tqdm
+
+    class Asking(tqdm):  # type: ignore[misc]
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            super().__init__(*arguments, **options | {"disable": True})
+
+        def update(self, n: float | None = 1) -> bool | None:
+            stop()
+            return super().update(n)  # type: ignore[no-any-return]
+
+    return Asking
 
 
 def _cached(repo_id: str) -> Path:

@@ -106,7 +106,7 @@ class Sources:
             return self._store.digest_local(path, request.stop)
         if _HUB_ID.fullmatch(value):
             with self._alone(value, request), _naming(field, value):
-                return self._store.digest_local(hub_lora(value, limit, self._tokens), request.stop)
+                return self._store.digest_local(hub_lora(value, limit, self._tokens, request.stop), request.stop)
         raise InvalidArgument(field, _no_source(value))
 
     def lora(self, field: str, value: str, request: Request) -> StoredFile:
@@ -129,11 +129,15 @@ class Sources:
 
     def checkpoint(self, field: str, value: str, request: Request, variant: str | None = None) -> Folder | SingleFile:
         """A checkpoint: one weight file from anywhere, or a diffusers-format folder, local or on the Hub."""
-        return self._model(field, value, request, lambda limit: hub_folder(value, limit, variant, self._tokens))
+        return self._model(
+            field, value, request, lambda limit: hub_folder(value, limit, variant, self._tokens, request.stop)
+        )
 
     def unet(self, field: str, value: str, request: Request, variant: str | None = None) -> Folder | SingleFile:
         """A UNet: one weight file, or a folder of it or of a checkpoint."""
-        return self._model(field, value, request, lambda limit: hub_unet(value, limit, variant, self._tokens))
+        return self._model(
+            field, value, request, lambda limit: hub_unet(value, limit, variant, self._tokens, request.stop)
+        )
 
     def _model(self, field: str, value: str, request: Request, hub: Callable[[int], Path]) -> Folder | SingleFile:
         request.stop()
@@ -166,6 +170,8 @@ class Sources:
                 path = (root / value).resolve()
                 if path.is_relative_to(root) and path.exists():
                     return path
+            except UnicodeError as error:  # Triton's Python knows ASCII names only
+                raise InvalidArgument(field, f"{_short(value)}: a path has ASCII letters only") from error
             except (OSError, RuntimeError):  # a name too long, a loop of links, a folder that may not be read
                 continue
         if value.startswith(("/", ".", "~")) or value.count("/") > 1:

@@ -166,3 +166,20 @@ def test_no_file_is_guessed(web: Web, files: dict[str, bytes]) -> None:
     publish(web, REPO, files)
     with pytest.raises(HubError, match=r"which \.safetensors file\?"):
         hub_lora(REPO, PLENTY)
+
+
+def test_a_download_stops_in_the_middle_of_a_file(web: Web, cache: Path) -> None:
+    size = 25 << 20  # the library asks after every ten
+    publish(web, REPO, {LORA: bytes(size)})
+    asked = 0
+
+    def stop() -> None:
+        nonlocal asked
+        asked += 1
+        if asked >= 2:
+            raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        hub_lora(REPO, size, stop=stop)
+    assert not [path for path in cache.rglob("*") if path.is_file() and path.stat().st_size == size]
+    assert hub_lora(REPO, size).stat().st_size == size

@@ -200,6 +200,7 @@ def test_a_file_in_an_allowed_folder_is_read(
         "/proc/self/environ",
         "file:///etc/passwd",
         "dir/file\0.png",
+        "dir/\ud800",  # as no file system spells it, nor Triton's Python anything but ASCII
         "x" * 300,
         "x" * 5000,
         "dir/" + "x" * 300,
