@@ -133,7 +133,7 @@ def _snapshot(repo_id: str, limit: int, choose: Callable[[list[str]], list[str]]
 
 def _asking(stop: Stop) -> Any:
     """A progress bar's class that shows nothing and asks whether to stop: the one thing that a download calls."""
-    from tqdm import tqdm
+    from tqdm import tqdm  # type: ignore[import-untyped]
 
     class Asking(tqdm):  # type: ignore[misc]
         def __init__(self, *arguments: Any, **options: Any) -> None:

@@ -31,6 +31,15 @@ def server(tiny: Path, web: Web, tmp_path_factory: pytest.TempPathFactory) -> It
 
 
 @pytest.fixture(scope="session")
+def in_bfloat16(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
+    """A server of the same models in bfloat16."""
+    folder = tmp_path_factory.mktemp("bfloat16")
+    settings = {"local_paths": f"{tiny}:{WEIGHTS}", "store": str(folder / "store"), "precision": "bfloat16"}
+    with LocalServer(folder / "server.log", settings) as server, Client(server.grpc) as connected:
+        yield connected
+
+
+@pytest.fixture(scope="session")
 def client(server: LocalServer) -> Iterator[Client]:
     with Client(server.grpc) as connected:
         yield connected

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from deploy.demo_model.cases import held_out_cases
 from deploy.demo_model.measure import psnr
-from deploy.demo_model.paths import WEIGHTS
-from deploy.local_server import LocalServer
 from lorikeet import Client
 from lorikeet.schema import SchedulerName
 
@@ -26,14 +24,6 @@ WITHOUT_NOISE = (
     SchedulerName.DDIM,
     SchedulerName.TCD,
 )
-
-
-@pytest.fixture(scope="module")
-def in_bfloat16(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
-    folder = tmp_path_factory.mktemp("bfloat16")
-    settings = {"local_paths": str(WEIGHTS), "store": str(folder / "store"), "precision": "bfloat16"}
-    with LocalServer(folder / "server.log", settings) as server, Client(server.grpc) as connected:
-        yield connected
 
 
 @pytest.mark.parametrize("scheduler", WITHOUT_NOISE)

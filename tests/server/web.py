@@ -1,14 +1,18 @@
-"""A web server of files, that counts who asked for what."""
+"""A web server of files, that counts who asked for what; one name of it never ends."""
 
 from __future__ import annotations
 
 import threading
+import time
 from collections import Counter
+from contextlib import suppress
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 from typing_extensions import Self
+
+ENDLESS = "endless.png"  # a byte a second
 
 
 class Web:
@@ -40,6 +44,9 @@ class _Handler(SimpleHTTPRequestHandler):
     def do_GET(self) -> None:
         name = self.path.lstrip("/")
         self._web.requests[name] += 1
+        if name == ENDLESS:
+            self._trickle()
+            return
         if name not in self._web.pictures:
             super().do_GET()
             return
@@ -47,6 +54,14 @@ class _Handler(SimpleHTTPRequestHandler):
         self.send_header("Content-Length", str(len(self._web.pictures[name])))
         self.end_headers()
         self.wfile.write(self._web.pictures[name])
+
+    def _trickle(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+        with suppress(OSError):
+            while True:
+                self.wfile.write(b"x")
+                time.sleep(1)
 
     def log_message(self, *_: object) -> None:
         """Not into the tests' output."""
