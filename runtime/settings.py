@@ -142,6 +142,15 @@ class Settings(BaseSettings):
     def _absolute_store(cls, value: Path) -> Path:
         return value.expanduser().absolute()
 
+    @field_validator("local_paths", "store", "tokens")
+    @classmethod
+    def _ascii_paths(cls, value: Any) -> Any:
+        """Triton's stub starts Python in the C locale, whatever the environment says: it can open no other path."""
+        for path in value if isinstance(value, tuple) else (value,):
+            if not str(path).isascii():
+                raise ValueError(f"{path}: Triton's Python opens paths of ASCII letters only")
+        return value
+
     @field_validator("host")
     @classmethod
     def _valid_host(cls, value: str) -> str:

@@ -130,3 +130,14 @@ def test_the_board_lies_where_the_supervisor_says(monkeypatch: pytest.MonkeyPatc
     assert str(os.getuid()) in board_path().name
     monkeypatch.setenv("LORIKEET_BOARD", str(tmp_path / "board"))
     assert board_path() == tmp_path / "board"
+
+
+@pytest.mark.parametrize("name", ["LOCAL_PATHS", "STORE"])
+def test_a_path_that_triton_cannot_open_is_an_error_at_start(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str
+) -> None:
+    folder = tmp_path / "möbel"
+    folder.mkdir()
+    monkeypatch.setenv(f"LORIKEET_{name}", str(folder))
+    with pytest.raises(SettingsError, match=f"LORIKEET_{name}: .*ASCII"):
+        load_settings()
