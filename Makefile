@@ -1,6 +1,6 @@
 # Each verb makes what it needs first; a second call makes nothing again.
 .DEFAULT_GOAL := help
-.PHONY: help setup venv demo gallery serve test test-unit lint lock readme clean
+.PHONY: help setup venv demo gallery serve test test-unit soak bench lint lock readme clean
 
 VENV ?= .venv
 TOOLS ?= .tools
@@ -38,6 +38,13 @@ test: setup ## all tests: units, then a real server, then whole journeys
 
 test-unit: venv ## the unit tests alone
 	@$(PYTEST) tests/unit $(ARGS)
+
+soak: setup ## a thousand mixed requests, some cancelled, some bad, with stages killed in between: an hour or less
+	@$(PYTEST) tests/soak -s $(ARGS)
+
+bench: setup ## measure at full size, against diffusers; writes benchmarks/results and the README's table (CASES=... some)
+	@$(PY) -m benchmarks $(CASES)
+	@$(PY) -m deploy.readme
 
 lint: venv ## style, format and types
 	@$(VENV)/bin/ruff check .

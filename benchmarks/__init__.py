@@ -1,1 +1,1 @@
-"""Measurements, and the inputs of perf_analyzer."""
+"""Measurements: `python -m benchmarks` runs them, `results/` holds the figures, `perf_analyzer/` its inputs."""

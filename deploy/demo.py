@@ -60,7 +60,7 @@ def run(arguments: argparse.Namespace) -> tuple[Result, Image.Image]:
             image=before,
             loras=_loras(arguments),
             noise_strength=0.8,
-            guidance_scale=4.0,
+            guidance_scale=3.0,
             seed=1,
             on_progress=bar.show,
         )

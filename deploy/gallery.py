@@ -34,7 +34,7 @@ class Painter:
 
     def paint(self, image: Image.Image, prompt: str, loras: dict[str, float] | None = None, **more: Any) -> Image.Image:
         """A picture of `prompt` in place of `image`; `loras` are names of the demo model's LoRAs and their scales."""
-        fields = {"noise_strength": 0.8, "num_inference_steps": 20, "guidance_scale": 4.0, "seed": 3} | more
+        fields = {"noise_strength": 0.8, "num_inference_steps": 20, "guidance_scale": 3.0, "seed": 3} | more
         worn = [{"path": f"loras/{name}.safetensors", "scale": scale} for name, scale in (loras or {}).items()]
         result = self._client.image_to_image(model_name="scenes", prompt=prompt, image=image, loras=worn, **fields)
         console.print(f"{result.seed}: {prompt} {loras or ''} {more or ''}", style="dim")

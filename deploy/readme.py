@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic import ByteSize
 
+from benchmarks.table import benchmarks_table
 from runtime.settings import PREFIX, Settings
 
 README = Path(__file__).resolve().parents[1] / "README.md"
@@ -36,7 +37,7 @@ def _default(name: str, value: Any) -> str:
 
 def rendered(text: str) -> str:
     """The README with its generated parts made anew."""
-    parts = {"settings": settings_table}
+    parts = {"settings": settings_table, "benchmarks": benchmarks_table}
     return _PART.sub(lambda match: f"{match[1]}{parts[match['name']]()}{match[3]}", text)
 
 

@@ -13,7 +13,7 @@ from PIL import Image
 
 from deploy.demo_model import measure
 from deploy.demo_model.cases import Case, held_out_cases
-from deploy.demo_model.painter import Painter, load_painter
+from deploy.demo_model.painter import GUIDANCE, Painter, load_painter
 from deploy.demo_model.paths import CHECKPOINT
 from deploy.demo_model.pictures import save_grid
 
@@ -72,7 +72,7 @@ def main(
     checkpoint: Path = CHECKPOINT,
     cases: int = 100,
     steps: int = 20,
-    guidance: float = 4.0,
+    guidance: float = GUIDANCE,
     threads: int = 2,
     grid: Path | None = None,
 ) -> None:

@@ -19,7 +19,7 @@ from deploy.demo_model.cases import SEED, held_out_cases
 from deploy.demo_model.edges import edges
 from deploy.demo_model.evaluate import BATCH, share
 from deploy.demo_model.inversions import INVERSIONS, Inversion
-from deploy.demo_model.painter import load_painter
+from deploy.demo_model.painter import GUIDANCE, load_painter
 from deploy.demo_model.paths import CHECKPOINT, EMBEDDINGS
 from deploy.demo_model.scene import Scene, draw
 
@@ -129,7 +129,7 @@ def main(
     adapter: Which = "all",
     cases: int = 100,
     steps: int = 20,
-    guidance: float = 4.0,
+    guidance: float = GUIDANCE,
     threads: int = 2,
 ) -> None:
     """Paint with and without each adapter and print how often what it asks for shows, in per cent."""

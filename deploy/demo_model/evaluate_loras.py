@@ -7,7 +7,7 @@ import typer
 
 from deploy.demo_model.cases import Case, held_out_cases
 from deploy.demo_model.evaluate import STRONG, paint, share
-from deploy.demo_model.painter import Painter, load_painter
+from deploy.demo_model.painter import GUIDANCE, Painter, load_painter
 from deploy.demo_model.paths import CHECKPOINT, LORAS
 from deploy.demo_model.style_measure import DEGREES, shows
 from deploy.demo_model.styles import STYLES
@@ -15,7 +15,7 @@ from deploy.demo_model.styles import STYLES
 SCALES = (0.0, 0.5, 1.0)
 
 
-def main(cases: int = 100, steps: int = 20, guidance: float = 4.0, threads: int = 2) -> None:
+def main(cases: int = 100, steps: int = 20, guidance: float = GUIDANCE, threads: int = 2) -> None:
     """Paint held-out cases with each style at three scales and with both, and print what shows."""
     torch.set_num_threads(threads)
     painter, judged = load_painter(CHECKPOINT), held_out_cases(cases)

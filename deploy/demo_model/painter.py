@@ -22,7 +22,7 @@ from deploy.demo_model.networks import make_scheduler
 from deploy.demo_model.tokenizer import make_tokenizer
 
 STEPS = 12
-GUIDANCE = 4.0
+GUIDANCE = 3.0
 
 
 @dataclass(frozen=True)

@@ -99,7 +99,7 @@ def test_a_controlnet_leads_the_same(tmp_path: Path) -> None:
 def test_an_untrained_controlnet_changes_nothing() -> None:
     denoiser = trained_denoiser()
     controlled = Controlled(denoiser)
-    latents, ids = torch.randn(2, 4, 16, 16), tokens(["a red star", ""])
+    latents, ids = torch.randn(2, 4, 16, 16), tokens(["a red star"] * 2)
 
     losses = []
     for module, more in ((denoiser, ()), (controlled, (to_pixels(PICTURES),))):

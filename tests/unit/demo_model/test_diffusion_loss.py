@@ -2,6 +2,7 @@ import pytest
 import torch
 from diffusers import DDIMScheduler
 
+from deploy.demo_model.denoising import DOUBTED, LITTLE_NOISE, Denoiser
 from deploy.demo_model.diffusion_loss import v_loss
 from deploy.demo_model.networks import make_scheduler
 
@@ -39,3 +40,23 @@ def test_nothing_as_a_prediction_costs_the_power_of_the_velocity() -> None:
     loss = v_loss(LATENTS, make_scheduler().alphas_cumprod, lambda noisy, _: torch.zeros_like(noisy))
 
     assert float(loss) == pytest.approx(1.0, abs=0.05)
+
+
+class Recording(Denoiser):
+    """Predicts nothing, and notes what it was asked."""
+
+    def forward(self, noisy: torch.Tensor, times: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+        self.asked = times, tokens
+        return torch.zeros_like(noisy)
+
+
+def test_captions_are_doubted_where_there_is_little_noise() -> None:
+    torch.manual_seed(0)
+    denoiser, count = Recording(), 4000
+    own = torch.arange(count)[:, None].expand(count, 77)
+    denoiser.loss(torch.randn(count, 4, 1, 1), own)
+    times, said = denoiser.asked
+    of_another = (said != own).any(dim=1)
+    little = times < LITTLE_NOISE
+    assert not of_another[~little].any()
+    assert of_another[little].float().mean().item() == pytest.approx(DOUBTED, abs=0.05)

@@ -1,0 +1,118 @@
+"""Checkpoints of the published sizes with random weights: for time and memory, what the weights say makes no
+difference."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import torch
+from diffusers import AutoencoderKL, StableDiffusionPipeline, StableDiffusionXLPipeline, UNet2DConditionModel
+from torch import nn
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+
+from runtime.checkpoints.clip_vocabulary import clip_vocabulary
+from runtime.checkpoints.families import SD_1, SDXL, Family
+from tests.tiny.weights import fill
+
+STORED = torch.bfloat16
+MAX_TOKENS = 77
+_GAINS = {"conv_out.weight": 0.4}  # quiet predictions and pictures stay finite under guidance
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """A family's networks: what their configurations say beside what the family says."""
+
+    family: Family
+    unet: dict[str, Any]
+    vae: dict[str, Any]
+    text_encoders: tuple[dict[str, Any], ...]
+
+
+_VAE: dict[str, Any] = {
+    "block_out_channels": (128, 256, 512, 512),
+    "layers_per_block": 2,
+    "down_block_types": ("DownEncoderBlock2D",) * 4,
+    "up_block_types": ("UpDecoderBlock2D",) * 4,
+    "latent_channels": 4,
+}
+_CLIP_L = {"hidden_size": 768, "intermediate_size": 3072, "num_attention_heads": 12, "num_hidden_layers": 12}
+_OPEN_CLIP_G = {
+    "hidden_size": 1280,
+    "intermediate_size": 5120,
+    "num_attention_heads": 20,
+    "num_hidden_layers": 32,
+    "projection_dim": 1280,
+}
+SD15_SIZES = Sizes(SD_1, {"attention_head_dim": 8, "cross_attention_dim": 768}, _VAE, (_CLIP_L,))
+SDXL_SIZES = Sizes(
+    SDXL,
+    {
+        "attention_head_dim": (5, 10, 20),
+        "block_out_channels": (320, 640, 1280),
+        "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+        "transformer_layers_per_block": (1, 2, 10),
+        "cross_attention_dim": 2048,
+        "use_linear_projection": True,
+        "projection_class_embeddings_input_dim": 2816,
+    },
+    _VAE,
+    (_CLIP_L, _OPEN_CLIP_G),
+)
+
+
+def write_checkpoint(folder: Path, sizes: Sizes, seed: int) -> None:
+    """Write a diffusers folder in bfloat16; the same seed gives the same weights. It is made in memory at once."""
+    family = sizes.family
+    texts = [
+        CLIPTextConfig(**own | given) for own, given in zip(family.text_encoders, sizes.text_encoders, strict=True)
+    ]
+    parts: dict[str, Any] = {
+        "unet": _random(lambda: UNet2DConditionModel(**family.unet | sizes.unet), seed),
+        "vae": _random(lambda: AutoencoderKL(**family.vae | sizes.vae), seed + 1),
+        "text_encoder": _random(lambda: CLIPTextModel(texts[0]), seed + 2),
+        "tokenizer": _tokenizer(family.pads[0]),
+        "scheduler": _scheduler(family),
+    }
+    if family.kind == "sdxl":
+        second = _random(lambda: CLIPTextModelWithProjection(texts[1]), seed + 3)
+        pipeline = StableDiffusionXLPipeline(**parts, text_encoder_2=second, tokenizer_2=_tokenizer(family.pads[1]))
+    else:
+        pipeline = StableDiffusionPipeline(
+            **parts, safety_checker=None, feature_extractor=None, requires_safety_checker=False
+        )
+    pipeline.save_pretrained(folder)
+    for tokenizer in folder.glob("tokenizer*"):
+        _write_vocabulary(tokenizer)
+
+
+def _random(make: Callable[[], nn.Module], seed: int) -> nn.Module:
+    """A network of random weights, of which there never is more than one tensor in float32."""
+    with torch.device("meta"):
+        module = make()
+    module = nn.Module.to(module, STORED).to_empty(device="cpu")  # diffusers' own `to` warns of casts of weights
+    fill(module, seed, _GAINS)
+    return module
+
+
+def _scheduler(family: Family) -> Any:
+    return getattr(diffusers, family.scheduler["_class_name"]).from_config(family.scheduler)
+
+
+def _tokenizer(pad: str) -> CLIPTokenizer:
+    vocabulary, merges = clip_vocabulary()
+    return CLIPTokenizer(vocab=vocabulary, merges=merges, pad_token=pad, model_max_length=MAX_TOKENS)
+
+
+def _write_vocabulary(folder: Path) -> None:
+    """The two files that every published folder has, and transformers 5 writes no more."""
+    vocabulary, merges = clip_vocabulary()
+    (folder / "vocab.json").write_text(json.dumps(vocabulary, ensure_ascii=False) + "\n", encoding="utf-8")
+    lines = ["#version: 0.2", *map(" ".join, merges)]
+    (folder / "merges.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")

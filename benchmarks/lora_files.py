@@ -1,0 +1,27 @@
+"""LoRA files as trainers write them: rank 16, every attention layer of the UNet, PEFT's names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+
+from tests.tiny.lora_layers import layers, low_rank
+
+RANK = 16
+STRENGTH = 0.05
+_TARGETS = ("to_q", "to_k", "to_v", "to_out.0")
+_WEIGHTS = Path("unet") / "diffusion_pytorch_model.safetensors"
+
+
+def write_lora(path: Path, checkpoint: Path, seed: int) -> None:
+    """Write a LoRA for the checkpoint's UNet in bfloat16; no two seeds give the same."""
+    generator = torch.Generator().manual_seed(seed)
+    tensors: dict[str, torch.Tensor] = {}
+    for layer in layers(checkpoint / _WEIGHTS, _TARGETS):
+        down, up = low_rank(layer, RANK, STRENGTH, generator)
+        tensors[f"unet.{layer.name}.lora_A.weight"] = down.bfloat16()
+        tensors[f"unet.{layer.name}.lora_B.weight"] = up.bfloat16()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file(tensors, path, {"format": "pt"})
