@@ -40,7 +40,7 @@ test-unit: venv ## the unit tests alone
 	@$(PYTEST) tests/unit $(ARGS)
 
 soak: setup ## a thousand mixed requests, some cancelled, some bad, with stages killed in between: an hour or less
-	@$(PYTEST) tests/soak -s $(ARGS)
+	@$(PYTEST) tests/soak -s -o faulthandler_timeout=0 $(ARGS)
 
 bench: setup ## measure at full size, against diffusers; writes benchmarks/results and the README's table (CASES=... some)
 	@$(PY) -m benchmarks $(CASES)

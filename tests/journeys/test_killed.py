@@ -8,6 +8,7 @@ import signal
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +33,10 @@ def server(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Loc
 def children(pid: int) -> list[int]:
     """The processes below a process."""
     found = []
-    for task in Path(f"/proc/{pid}/task").iterdir():
-        for child in (task / "children").read_text().split():
-            found += [int(child), *children(int(child))]
+    for below in Path(f"/proc/{pid}/task").glob("*/children"):
+        with suppress(OSError):  # the thread has ended meanwhile
+            for child in below.read_text().split():
+                found += [int(child), *children(int(child))]
     return found
 
 

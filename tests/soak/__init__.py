@@ -1,0 +1,1 @@
+"""The fourth tier, by `make soak` alone: one server for a long time."""

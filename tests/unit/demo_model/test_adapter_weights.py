@@ -1,0 +1,84 @@
+"""The committed adapters: small, and read by diffusers' own loaders; each changes what is painted."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from safetensors.torch import load_file
+
+from deploy.demo_model.adapted_painting import paint, with_controlnet, with_ip_adapter
+from deploy.demo_model.edges import edges
+from deploy.demo_model.inversions import INVERSIONS
+from deploy.demo_model.painter import Painter, load_painter
+from deploy.demo_model.paths import CHECKPOINT, CONTROLNET, EMBEDDINGS, IP_ADAPTER, IP_ADAPTER_FILE
+from deploy.demo_model.scene import Scene, Thing, draw
+
+PICTURE = draw(Scene("plain", "blue", (Thing("star", "red", "large"),)))
+
+
+@pytest.fixture
+def painter() -> Painter:
+    """A new one for each test: a pipeline's adapters stay in its networks."""
+    return load_painter(CHECKPOINT)
+
+
+def _painted(pipeline: Any, text: str = "", **conditions: Any) -> Image.Image:
+    (picture,) = paint(pipeline, [text], steps=2, **conditions)
+    return picture
+
+
+@pytest.mark.parametrize("name", INVERSIONS)
+def test_an_embedding_gives_its_word_a_meaning(name: str, painter: Painter) -> None:
+    path, inversion = EMBEDDINGS / f"{name}.safetensors", INVERSIONS[name]
+    pipeline, text = painter.pipeline(), f"a {inversion.token} on a meadow"
+
+    before = _painted(pipeline, text)
+    pipeline.load_textual_inversion(path)
+
+    assert {key: tuple(value.shape) for key, value in load_file(path).items()} == {
+        inversion.token: (inversion.vectors, 128)
+    }
+    assert _painted(pipeline, text) != before
+
+
+def test_a_controlnet_is_small_and_heeds_its_picture(painter: Painter) -> None:
+    pipeline = with_controlnet(painter)
+    blank = Image.new("RGB", PICTURE.size)
+
+    lines, none, off = (
+        _painted(pipeline, image=control, controlnet_conditioning_scale=scale)
+        for control, scale in ((edges(PICTURE), 1.0), (blank, 1.0), (blank, 0.0))
+    )
+
+    assert (CONTROLNET / "diffusion_pytorch_model.safetensors").stat().st_size < 4_800_000
+    assert lines != none != off
+    assert off == _painted(painter.pipeline())
+
+
+def test_an_ip_adapter_is_small_and_heeds_its_picture(painter: Painter) -> None:
+    plain = _painted(painter.pipeline())
+    pipeline = with_ip_adapter(painter)
+    other = draw(Scene("meadow", "", (Thing("house", "white"),)))
+
+    one, two = (_painted(pipeline, ip_adapter_image=[picture]) for picture in (PICTURE, other))
+    pipeline.set_ip_adapter_scale(0.0)
+    off = _painted(pipeline, ip_adapter_image=[PICTURE])
+
+    assert sum(path.stat().st_size for path in IP_ADAPTER.rglob("*") if path.is_file()) < 2_500_000
+    assert one != two
+    # The adapter's processors compute the same attention in another order.
+    assert _most_different(off, plain) <= 16 < _most_different(one, off)
+
+
+def test_an_ip_adapter_names_its_layers_as_published_ones_do() -> None:
+    """As in `ip-adapter_sd15`: attentions are counted by two, the cross attentions are the odd ones."""
+    names = set(load_file(IP_ADAPTER / IP_ADAPTER_FILE))
+
+    layers = {f"ip_adapter.{index}.{which}_ip.weight" for index in range(1, 15, 2) for which in ("to_k", "to_v")}
+    projection = {f"image_proj.{part}.{which}" for part in ("proj", "norm") for which in ("weight", "bias")}
+    assert names == layers | projection
+
+
+def _most_different(one: Image.Image, other: Image.Image) -> int:
+    return int(np.abs(np.asarray(one, dtype=int) - np.asarray(other, dtype=int)).max())
