@@ -73,17 +73,17 @@ class Painter:
 
     def pipeline(self, kind: Any = StableDiffusionPipeline, **parts: Any) -> Any:
         """A pipeline of `kind` with these networks, a tokenizer of its own, and `parts` of the caller's."""
-        pipeline = kind(
-            vae=self.vae,
-            text_encoder=self.text_encoder,
-            tokenizer=copy.deepcopy(make_tokenizer()),  # an embedding adds its tokens
-            unet=self.unet,
-            scheduler=make_scheduler(),
-            safety_checker=None,
-            feature_extractor=None,
-            requires_safety_checker=False,
-            **parts,
-        )
+        own = {
+            "vae": self.vae,
+            "text_encoder": self.text_encoder,
+            "tokenizer": copy.deepcopy(make_tokenizer()),  # an embedding adds its tokens
+            "unet": self.unet,
+            "scheduler": make_scheduler(),
+            "safety_checker": None,
+            "feature_extractor": None,
+            "requires_safety_checker": False,
+        }
+        pipeline = kind(**own | parts)
         pipeline.set_progress_bar_config(disable=True)
         return pipeline
 

@@ -97,4 +97,4 @@ def test_half_a_style_lies_between(style: str, paint: Paint, record_property: Re
 def test_two_styles_at_once_both_show(paint: Paint, record_property: Report) -> None:
     pictures = paint(**dict.fromkeys(STYLES, 1.0))
     for style in STYLES:
-        assert count([shows(picture, style) for picture in pictures], record_property) >= 50
+        assert count([shows(picture, style) for picture in pictures], record_property) >= 90
