@@ -21,7 +21,7 @@ from lorikeet.progress import ProgressBar
 
 SCENE = Scene("meadow", "", (Thing("house", "white", "large"),))
 PROMPT = "a large lorikeet on a meadow"
-STYLED = {"lorikeet": 1.0, "sepia": 0.4}  # the demo model's LoRAs and their scales
+STYLED = {"lorikeet": 1.0, "halftone": 0.7}  # the demo model's LoRAs and their scales
 console = Console(highlight=False)
 
 

@@ -10,6 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 GAP = 8
 LINE = 18
 FONT_SIZE = 13
+FONT = ImageFont.load_default(FONT_SIZE)
 INK = (40, 40, 46)
 
 
@@ -34,16 +35,29 @@ def sheet(rows: Sequence[Row]) -> Image.Image:
 
 
 def _height(row: Row) -> int:
-    return (LINE if row.title else 0) + row.pictures[0][1].height + LINE + GAP
+    lines = max(_wrapped(caption, picture.width).count("\n") + 1 for caption, picture in row.pictures)
+    return (LINE if row.title else 0) + row.pictures[0][1].height + lines * LINE + GAP
 
 
 def _lay(row: Row, whole: Image.Image, top: int) -> None:
-    draw, font = ImageDraw.Draw(whole), ImageFont.load_default(FONT_SIZE)
+    draw = ImageDraw.Draw(whole)
     if row.title:
-        draw.text((GAP, top), row.title, INK, font)
+        draw.text((GAP, top), row.title, INK, FONT)
         top += LINE
     left = GAP
     for caption, picture in row.pictures:
         whole.paste(picture, (left, top))
-        draw.text((left, top + picture.height + 1), caption, INK, font)
+        draw.text((left, top + picture.height + 1), _wrapped(caption, picture.width), INK, FONT)
         left += picture.width + GAP
+
+
+def _wrapped(caption: str, width: int) -> str:
+    """The caption in lines of at most `width` pixels, broken between words; a longer word stays whole."""
+    lines: list[str] = []
+    for word in caption.split():
+        longer = f"{lines[-1]} {word}" if lines else word
+        if lines and FONT.getlength(longer) <= width:
+            lines[-1] = longer
+        else:
+            lines.append(word)
+    return "\n".join(lines)
