@@ -29,7 +29,7 @@ class _Entry(Generic[Item]):
 
 
 class Residency(Generic[Item]):
-    """Items by key. One in use is never dropped, so the budget bounds what is kept *besides* what is needed now."""
+    """Items by key. One in use is never dropped; who needs more than the budget leaves waits for it in `make_room`."""
 
     def __init__(self, budget: int) -> None:
         self._budget = budget
@@ -37,13 +37,14 @@ class Residency(Generic[Item]):
         self._lock = threading.RLock()
         self._released = threading.Condition(self._lock)
 
-    def make_room(self, nbytes: int, stop: Callable[[], None]) -> None:
-        """Drop what is idle until `nbytes` more fit into the budget; while they do not, wait until what is in use is
-        released. What alone is larger than the budget gets its way once nothing else is in use.
+    def make_room(self, nbytes: int, stop: Callable[[], None], keep: str = "") -> None:
+        """Drop what is idle, but for the key `keep`, until `nbytes` more fit into the budget; while they do not, wait
+        until what is in use is released. What alone is larger than the budget gets its way once nothing else is in
+        use.
 
         `stop` is asked meanwhile, and may raise. To be called before the keys that need the room are acquired."""
         with self._released:
-            while not self._shrink(nbytes) and any(entry.users for entry in self._entries.values()):
+            while not self._shrink(nbytes, keep) and any(entry.users for entry in self._entries.values()):
                 stop()
                 self._released.wait(_ASK_SECONDS)
 
@@ -76,11 +77,11 @@ class Residency(Generic[Item]):
         with self._lock:
             return sum(entry.item.nbytes for entry in self._entries.values())
 
-    def _shrink(self, more: int = 0) -> bool:
-        """Drop idle items until `more` bytes fit into the budget; whether they do."""
+    def _shrink(self, more: int = 0, keep: str = "") -> bool:
+        """Drop idle items but `keep` until `more` bytes fit into the budget; whether they do."""
         # Dropping an item may release another (a merged set its base), so look again from the start each time.
         while self.nbytes + more > self._budget:
-            idle = next((key for key, entry in self._entries.items() if entry.users == 0), None)
+            idle = next((key for key, entry in self._entries.items() if entry.users == 0 and key != keep), None)
             if idle is None:
                 return False
             self._entries.pop(idle).item.dropped()

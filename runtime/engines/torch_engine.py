@@ -77,7 +77,7 @@ class TorchEngine:
             key = base_key
         if key not in self._residency:
             base_bytes = 0 if base_key in self._residency else self._nbytes(self._parameters)
-            self._residency.make_room(base_bytes + self._nbytes(weights.changed), stop)
+            self._residency.make_room(base_bytes + self._nbytes(weights.changed), stop, keep=base_key)
         load = partial(self._load, weights, stop)
         if not weights.changed:
             found = self._residency.acquire(key, load)

@@ -197,3 +197,11 @@ def test_what_is_larger_than_the_budget_waits_only_for_others() -> None:
     kept.use("a", 10)
     kept.residency.make_room(1000, pytest.fail)
     assert kept.lost == ["a"]
+
+
+def test_what_the_newcomer_builds_upon_is_kept() -> None:
+    kept = Kept(20)
+    for name in ("base", "other"):
+        kept.use(name, 10)
+    kept.residency.make_room(10, pytest.fail, keep="base")
+    assert kept.lost == ["other"]
