@@ -21,6 +21,7 @@ _MAX_REDIRECTS = 5
 _CONNECT_SECONDS = 10.0
 _READ_SECONDS = 30.0
 _POLL_SECONDS = 0.5  # how often a download that waits for its server asks whether to stop
+_SLOWEST = 1000  # bytes a second: a slower server would hold a place in the server for little
 _USER_AGENT = b"lorikeet/0.1"
 
 
@@ -34,11 +35,13 @@ class UnreachableError(FetchError):
 
 @dataclass(frozen=True)
 class Limits:
-    """Bounds of one download: bytes, seconds in all, and `stop`, asked often, which may raise."""
+    """Bounds of one download: bytes, seconds in all, and `stop`, asked often, which may raise. After `patience` seconds
+    it must have come at a kilobyte a second."""
 
     bytes: int
     seconds: float
     stop: Callable[[], None] = field(default=lambda: None)
+    patience: float = 30.0
 
 
 class Fetcher:
@@ -54,7 +57,7 @@ class Fetcher:
 
         Raises FetchError at once for what is refused, and from the chunks' iterator for what goes wrong later.
         """
-        watch = _Watch(limits, time.monotonic() + limits.seconds)
+        watch = _Watch(limits, time.monotonic())
         pool = httpcore.ConnectionPool(
             ssl_context=self._ssl, network_backend=_GuardedBackend(self._allow, watch), max_keepalive_connections=0
         )
@@ -133,19 +136,23 @@ class Response:
     chunks: Iterator[bytes]
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Watch:
-    """When one download must be over."""
+    """How far one download is, and when it must be over."""
 
     limits: Limits
-    deadline: float
+    begun: float
+    received: int = 0
 
     def left(self, seconds: float | None = None) -> float:
         """The seconds that are left, at most those given. Raises FetchError if there are none, or what `stop` does."""
         self.limits.stop()
-        left = self.deadline - time.monotonic()
+        spent = time.monotonic() - self.begun
+        left = self.limits.seconds - spent
         if left <= 0:
             raise FetchError(f"not complete after {self.limits.seconds:g} seconds")
+        if spent > self.limits.patience and self.received < _SLOWEST * spent:
+            raise FetchError(f"it comes too slowly: {self.received} bytes in {spent:.0f} seconds")
         return left if seconds is None else min(left, seconds)
 
 
@@ -194,7 +201,9 @@ class _WatchedStream(httpcore.NetworkStream):
         silence = time.monotonic() + (_READ_SECONDS if timeout is None else timeout)
         while True:
             try:
-                return self._stream.read(max_bytes, self._watch.left(_POLL_SECONDS))
+                found = self._stream.read(max_bytes, self._watch.left(_POLL_SECONDS))
+                self._watch.received += len(found)
+                return found
             except httpcore.ReadTimeout:
                 if time.monotonic() > silence:
                     raise

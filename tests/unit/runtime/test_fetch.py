@@ -238,6 +238,19 @@ def test_a_server_that_trickles_is_left_in_time(web: Web, fetcher: Fetcher, answ
     assert time.monotonic() - begun < 2
 
 
+@pytest.mark.parametrize("answer", [endless(b"x", 0.05), endless_headers(0.05)])
+def test_a_server_that_trickles_for_long_is_too_slow(web: Web, fetcher: Fetcher, answer: Any) -> None:
+    web.answers["/a"] = answer
+    with pytest.raises(FetchError, match=r"it comes too slowly: \d+ bytes in 0 seconds"):
+        _body(fetcher, web.url("/a"), Limits(bytes=1000, seconds=60, patience=0.3))
+
+
+def test_a_server_that_is_not_slow_may_take_its_time(web: Web, fetcher: Fetcher) -> None:
+    web.answers["/a"] = endless(b"x" * 1000, 0.02)
+    with pytest.raises(FetchError, match="larger than 50000 bytes"):
+        _body(fetcher, web.url("/a"), Limits(bytes=50000, seconds=60, patience=0.3))
+
+
 def test_a_server_that_says_nothing_is_left_in_time(web: Web, fetcher: Fetcher, released: threading.Event) -> None:
     web.answers["/a"] = silent(released)
     with pytest.raises(FetchError, match=r"not complete after 0\.3 seconds"):
