@@ -64,8 +64,8 @@ class Settings(BaseSettings):
     threads: int = Field(0, ge=0, description="Threads for one network; 0 is one for each physical core.")
     weights_bytes: ByteSize = Field(
         ByteSize(8 * GIB),
-        description="Weights that each stage holds, least recently used first out; a request that needs more waits for those "
-        "that run.",
+        description="Weights that each stage holds, least recently used first out; a request that needs more waits for "
+        "those that run.",
     )
     turn_steps: Positive = Field(1, description="Steps that one set of weights runs before another one's turn.")
     block_rows: int = Field(
