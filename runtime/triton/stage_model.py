@@ -18,6 +18,8 @@ from runtime.settings import Settings, board_path, load_settings
 from runtime.stages.stage import Call, Stage, Tensors
 
 _BEAT_SECONDS = 0.2
+# The stub (24.10) dies of a segmentation fault when many threads use its shared memory at once: one at a time.
+_STUB = threading.Lock()
 
 
 class StageClass(Protocol):
@@ -54,9 +56,11 @@ class StageModel:
         sender = request.get_response_sender()
 
         def send(answer: Tensors | StageError) -> None:
-            sender.send(self._response(answer), flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+            with _STUB:
+                sender.send(self._response(answer), flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
 
-        inputs = {tensor.name(): tensor.as_numpy() for tensor in request.inputs()}
+        with _STUB:
+            inputs = {tensor.name(): tensor.as_numpy() for tensor in request.inputs()}
         return Call(inputs, send, request.request_id(), json.loads(request.parameters() or "{}"))
 
     def _response(self, answer: Tensors | StageError) -> pb_utils.InferenceResponse:
