@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
+import torch
 import typer
 from diffusers import StableDiffusionPipeline
 
@@ -17,18 +20,22 @@ from deploy.demo_model.tokenizer import make_tokenizer, save_tokenizer
 from deploy.demo_model.trained import trained_denoiser, trained_vae
 
 app = typer.Typer(add_completion=False, no_args_is_help=True)
+M = TypeVar("M", bound=torch.nn.Module)
 
 
 @app.command()
 def checkpoint() -> None:
-    """Write the averages of the runs `vae` and `unet` to `CHECKPOINT`, in float16."""
+    """Write the averages of the runs `vae` and `unet` to `CHECKPOINT`, in float16, in values that bfloat16 has too.
+
+    So a server computes with the same weights in either precision. (The networks were trained in bfloat16.)
+    """
     vae, denoiser = trained_vae(), trained_denoiser()
     vae.register_to_config(scaling_factor=float(denoiser.scale))
     pipeline = StableDiffusionPipeline(
-        vae=vae.half(),
-        text_encoder=denoiser.text_encoder.half(),
+        vae=_in_both(vae),
+        text_encoder=_in_both(denoiser.text_encoder),
         tokenizer=make_tokenizer(),
-        unet=denoiser.unet.half(),
+        unet=_in_both(denoiser.unet),
         scheduler=make_scheduler(),
         safety_checker=None,
         feature_extractor=None,
@@ -36,6 +43,10 @@ def checkpoint() -> None:
     )
     pipeline.save_pretrained(CHECKPOINT)
     save_tokenizer(CHECKPOINT / "tokenizer")
+
+
+def _in_both(network: M) -> M:
+    return network.half().bfloat16().half()
 
 
 @app.command()

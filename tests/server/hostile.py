@@ -285,7 +285,7 @@ def hostile_requests(tiny: Path, urls: Sequence[str]) -> st.SearchStrategy[Hosti
     """
     blobs = _blobs(tiny)
     fitting = _fitting(_sources(urls, blobs))
-    names = (*ImageToImageInput.model_fields, *fitting, "sync_mode", "__class__")
+    names = (*ImageToImageInput.model_fields, *fitting, *EXTRA_FIELDS)
     pair = st.sampled_from(names).flatmap(
         lambda name: st.tuples(st.just(name), _mostly(fitting.get(name, _JUNK), _JUNK, 3))
     )
@@ -333,6 +333,7 @@ _TENSORS = st.builds(
     st.lists(st.sampled_from([0, 1, 2, 64, -1, 10**12]), max_size=3).map(tuple),
     st.binary(max_size=16),
 )
+EXTRA_FIELDS = ("sync_mode", "__class__")
 PARAMETERS = ("job_token", "job_priority", "job_timeout_ms", "images", "sequence_id", "unknown")
 _VALUES: st.SearchStrategy[Parameter] = st.sampled_from(
     ["", "data_uri", "1", "-1", "9" * 30, "\u2603", True, 0, 1, 3, 50, 10_000, -1, 2**63 - 1, 0.5]

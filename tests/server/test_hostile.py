@@ -19,6 +19,7 @@ from deploy.local_server import LocalServer
 from lorikeet.schema import ImageToImageInput
 from tests.journeys.test_killed import children, stub_of
 from tests.server.hostile import (
+    EXTRA_FIELDS,
     PARAMETERS,
     SECONDS,
     Hostile,
@@ -382,7 +383,7 @@ def test_a_storm_of_hostile_requests_does_no_harm(
     assert guarded.output().count("lorikeet: ready after") == 1
 
 
-NAMES = (*ImageToImageInput.model_fields, "REQUEST", "FILES", "IMAGE", *PARAMETERS, "request_id")
+NAMES = (*ImageToImageInput.model_fields, *EXTRA_FIELDS, "REQUEST", "FILES", "IMAGE", *PARAMETERS, "request_id")
 
 
 def names_its_fault(message: str) -> bool:

@@ -19,7 +19,7 @@ class Model(BaseModel):
     def _extra_is_json(self) -> Self:
         for name, value in (self.model_extra or {}).items():
             if problem := json_problem(value):
-                raise ValueError(f"{name}: {problem}")
+                raise ValueError(f"{name or '(a field without a name)'}: {problem}")
         return self
 
     def to_json(self) -> str:

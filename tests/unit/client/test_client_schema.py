@@ -144,6 +144,7 @@ def test_ranges(name: str, default: object, least: float, greatest: float, below
         ({"prompt": None}, "prompt: Input should be a valid string"),
         ({"model_name": ""}, "model_name: String should have at least 1 character"),
         ({"extra": float("nan")}, "extra: numbers must be finite"),
+        ({"": float("nan")}, "(a field without a name): numbers must be finite"),
         (
             {"num_images": 0, "eta": 2},
             "num_images: Input should be greater than or equal to 1 (got 0); eta: Input",
