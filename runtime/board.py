@@ -39,7 +39,9 @@ class State(IntEnum):
 
 _HEADER = np.dtype([("draining", "u1")], align=True)
 _BEAT = np.dtype([("pid", "i8"), ("at", "f8"), ("ready", "u1")], align=True)
-_JOB = np.dtype([("id", "u8"), ("at", "f8"), ("deadline", "f8"), ("request", "S32"), ("token", "S32")], align=True)
+_JOB = np.dtype(
+    [("id", "u8"), ("at", "f8"), ("deadline", "f8"), ("request", "S32"), ("token", "S32"), ("plan", "S32")], align=True
+)
 _PROGRESS = np.dtype([("id", "u8"), ("at", "f8"), ("step", "u4"), ("of", "u4"), ("state", "u1")], align=True)
 _CANCEL = np.dtype("u8")
 _LAYOUT = (
@@ -70,9 +72,9 @@ class Progress:
     of: int
 
 
-def _digest(text: str) -> bytes:
+def _digest(data: bytes) -> bytes:
     # "S32" drops trailing zero bytes on reading; hexadecimal has none.
-    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest().encode()
+    return hashlib.blake2b(data, digest_size=16).hexdigest().encode()
 
 
 class Board:
@@ -131,7 +133,7 @@ class Board:
         if len(live) >= limit:
             return None
         addressable = bool(request_id and token)
-        request = _digest(request_id) if addressable else b""
+        request = _digest(request_id.encode()) if addressable else b""
         if addressable and any(self._jobs[job.slot]["request"] == request for job in live):
             raise ValueError(request_id)
         taken = np.zeros(SLOTS, bool)
@@ -139,8 +141,18 @@ class Board:
         # The slot that was left longest ago, so that a finished job can still be asked about for a while.
         slot = int(np.argmin(np.where(taken, np.inf, self._jobs["at"])))
         job = JobRef(secrets.randbits(63) | 1, slot)
-        self._jobs[slot] = (job.id, time.monotonic(), deadline, request, _digest(token) if addressable else b"")
+        secret = _digest(token.encode()) if addressable else b""
+        self._jobs[slot] = (job.id, time.monotonic(), deadline, request, secret, b"")
         return job
+
+    def seal(self, job: JobRef, plan: bytes) -> None:
+        """Note which plan was made for the job, so that the other stages believe no other."""
+        self._jobs["plan"][job.slot] = _digest(plan)
+
+    def sealed(self, plan: bytes) -> JobRef | None:
+        """The job that this very plan was made for."""
+        slots = np.flatnonzero(self._jobs["plan"] == _digest(plan))
+        return JobRef(int(self._jobs["id"][slots[0]]), int(slots[0])) if len(slots) else None
 
     def live(self) -> list[JobRef]:
         """The jobs that have neither ended nor been lost."""
@@ -157,11 +169,11 @@ class Board:
         """The newest job of this request id, if the token is its own."""
         if not (request_id and token):
             return None
-        slots = np.flatnonzero(self._jobs["request"] == _digest(request_id))
+        slots = np.flatnonzero(self._jobs["request"] == _digest(request_id.encode()))
         if not len(slots):
             return None
         slot = int(max(slots, key=lambda s: float(self._jobs[s]["at"])))
-        if not secrets.compare_digest(bytes(self._jobs[slot]["token"]), _digest(token)):
+        if not secrets.compare_digest(bytes(self._jobs[slot]["token"]), _digest(token.encode())):
             return None
         return JobRef(int(self._jobs[slot]["id"]), slot)
 
@@ -171,6 +183,10 @@ class Board:
         # The state last: a reader in between must not see an earlier job's end under this job's id.
         self._progress[at] = (job.id, time.monotonic(), step, of, State.NONE)
         self._progress["state"][at] = state
+
+    def has_seen(self, job: JobRef, stage: str) -> bool:
+        """Whether the stage has a record of the job."""
+        return int(self._progress["id"][job.slot, STAGES.index(stage)]) == job.id
 
     def progress(self, job: JobRef) -> Progress:
         """The job as a whole: its end if it has ended, else the furthest stage that holds it."""

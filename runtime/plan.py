@@ -53,6 +53,12 @@ class Plan(BaseModel):
         return JobRef(self.job_id, self.slot)
 
     @property
+    def latents_shape(self) -> tuple[int, int, int, int]:
+        """[N, 4, h, w]: the latents of all pictures."""
+        scale = self.checkpoint.vae_scale_factor
+        return (self.request.num_images, 4, self.padded_height // scale, self.padded_width // scale)
+
+    @property
     def guided(self) -> bool:
         """Whether the UNet is asked twice (classifier-free guidance, arXiv 2207.12598), as in diffusers.
 

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict
 from runtime.checkpoints.layouts import Finder, LayoutName, views
 from runtime.files.tensors import FLOATS, WeightFileError, read_header
 
+MAX_TOKENS = 77  # of a prompt: the positions of CLIP's text encoders
 Kind = Literal["sd", "sdxl"]
 _SHOWN = 200  # characters of a name that a message repeats
 

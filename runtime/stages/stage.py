@@ -17,8 +17,9 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from lorikeet.wire import IMAGE_MODEL
 from runtime.board import Board, JobRef, State
-from runtime.errors import Cancelled, DeadlineExceeded, Internal, StageError, Unavailable
+from runtime.errors import Cancelled, DeadlineExceeded, Internal, InvalidArgument, StageError, Unavailable
 from runtime.plan import Plan
 from runtime.settings import Settings
 from runtime.stages.workers import Task, Workers
@@ -48,6 +49,14 @@ class Call:
         self._send = send
         self._lock, self._answered = threading.Lock(), False
 
+    def bounded(self, name: str, longest: Sequence[int]) -> Array:
+        """An input that is in no dimension longer than this. The ensemble's never are; a client that calls the stage's
+        model itself may send anything. Raises InvalidArgument."""
+        found = self.inputs[name]
+        if len(found.shape) != len(longest) or any(np.array(found.shape) > longest):
+            raise InvalidArgument(name, f"the request has at most {list(longest)}, not {list(found.shape)}")
+        return found
+
     def reply(self, outputs: Tensors) -> None:
         self._answer(outputs)
 
@@ -76,21 +85,37 @@ class Desk:
     """One stage's dealings with the board: it reports each job's course here, and hears whether to stop."""
 
     def __init__(self, stage: str, board: Board) -> None:
-        self.stage, self._board = stage, board
+        self.stage, self.board = stage, board
         self.closed = False
 
     def close(self) -> None:
         """The stage is ending: from now on every check says so."""
         self.closed = True
 
+    def take(self, call: Call) -> Plan:
+        """The plan of a call, reported as waiting. Called by Triton's one thread for this stage.
+
+        Clients can call this stage's model themselves. So it takes only what `prepare` wrote for a job of this server,
+        and takes it once: a plan names files that were checked, and a place among the requests in flight.
+
+        Raises InvalidArgument."""
+        tensor = call.inputs["PLAN"]
+        job = self.board.sealed(tensor.reshape(-1)[0])
+        if job is None:
+            raise InvalidArgument("PLAN", f"not made by this server: ask {IMAGE_MODEL}")
+        if self.board.has_seen(job, self.stage):
+            raise InvalidArgument("PLAN", f"{self.stage} has had it already")
+        self.report(job, State.WAITING)
+        return Plan.from_tensor(tensor)
+
     def check(self, job: JobRef) -> None:
         """Raises Cancelled when the client cancelled, DeadlineExceeded when the job's time is over, Unavailable when
         the server is stopping."""
-        if self._board.cancelled(job):
+        if self.board.cancelled(job):
             raise Cancelled
-        if self._board.expired(job):
+        if self.board.expired(job):
             raise DeadlineExceeded
-        if self.closed or self._board.draining:
+        if self.closed or self.board.draining:
             raise Unavailable("the server is stopping")
 
     def task(self, job: JobRef, call: Call, priority: int, work: Callable[[], None]) -> Task:
@@ -98,7 +123,7 @@ class Desk:
         return Task(priority, work, lambda: self.check(job), lambda error: self.fail(job, call, error))
 
     def report(self, job: JobRef, state: State, step: int = 0, of: int = 0) -> None:
-        self._board.report(job, self.stage, state, step, of)
+        self.board.report(job, self.stage, state, step, of)
 
     def fail(self, job: JobRef | None, call: Call, error: BaseException) -> None:
         """Answer a call with an error; one that is nobody's fault is logged and told without its trace."""
@@ -135,8 +160,7 @@ class WorkerStage(ABC):
 
     def submit(self, call: Call) -> None:
         try:
-            plan = Plan.from_tensor(call.inputs["PLAN"])
-            self.desk.report(plan.job, State.WAITING)
+            plan = self.desk.take(call)
             self._workers.submit(self.desk.task(plan.job, call, plan.priority, lambda: self._work(plan, call)))
         except Exception as error:
             self.desk.fail(None, call, error)

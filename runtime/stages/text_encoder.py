@@ -10,7 +10,7 @@ import torch
 from transformers.models.clip.tokenization_clip import CLIPTokenizer
 
 from runtime.board import Board
-from runtime.checkpoints.checkpoint import Kind, Tokenizer
+from runtime.checkpoints.checkpoint import MAX_TOKENS, Kind, Tokenizer
 from runtime.checkpoints.clip_vocabulary import clip_vocabulary
 from runtime.engines.choice import Engines
 from runtime.engines.engine import Outputs
@@ -103,8 +103,8 @@ def _tokenizer(files: Tokenizer) -> CLIPTokenizer:
         tokenizer = CLIPTokenizer(vocabulary, merges, pad_token=files.pad_token)
     else:
         tokenizer = CLIPTokenizer.from_pretrained(files.folder, local_files_only=True)
-    # A tokenizer without a length says 1e30; CLIP's text encoders have 77 positions.
-    tokenizer.model_max_length = min(tokenizer.model_max_length, 77)
+    # A tokenizer without a length says 1e30.
+    tokenizer.model_max_length = min(tokenizer.model_max_length, MAX_TOKENS)
     if tokenizer.model_max_length < 1:
         raise ValueError("no prompt is so short")
     return tokenizer

@@ -43,12 +43,12 @@ class VaeEncoderStage(_VaeStage):
 
     def process(self, plan: Plan, call: Call) -> dict[str, Array]:
         if not plan.has_image:
-            scale = plan.checkpoint.vae_scale_factor
-            empty = np.zeros((0, 4, plan.padded_height // scale, plan.padded_width // scale), np.float32)
+            empty = np.zeros((0, *plan.latents_shape[1:]), np.float32)
             return {"LATENT_MEAN": empty, "LATENT_STD": empty}
+        pixels = _to_model(call.bounded("INIT_IMAGE", (plan.height, plan.width, 3)), plan)
         engine, binding = self._bind(plan, call)
         try:
-            found = engine.run(binding, {"pixels": _to_model(call.inputs["INIT_IMAGE"], plan)})
+            found = engine.run(binding, {"pixels": pixels})
         finally:
             binding.release()
         return {"LATENT_MEAN": _array(found["mean"]), "LATENT_STD": _array(found["std"])}
@@ -60,7 +60,7 @@ class VaeDecoderStage(_VaeStage):
     name = kind = "vae_decoder"
 
     def process(self, plan: Plan, call: Call) -> dict[str, Array]:
-        latents = torch.from_numpy(call.inputs["LATENTS"]) / plan.checkpoint.scaling_factor
+        latents = torch.from_numpy(call.bounded("LATENTS", plan.latents_shape)) / plan.checkpoint.scaling_factor
         engine, binding = self._bind(plan, call)
         try:
             pictures = []

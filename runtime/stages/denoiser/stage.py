@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from runtime.board import Board, State
+from runtime.checkpoints.checkpoint import MAX_TOKENS
 from runtime.engines.choice import Engines
 from runtime.engines.placement import give_way
 from runtime.errors import InvalidArgument
@@ -21,6 +22,7 @@ from runtime.stages.stage import Call, Desk, json_tensor
 from runtime.stages.weight_sets import bind
 from runtime.stages.workers import Workers
 
+_WIDEST = 1 << 16  # numbers in an embedding; the network knows its own
 _NOT_FINITE = "the latents are not finite in {}: a LoRA's scale or guidance_scale is too large, or the weights are bad"
 
 
@@ -31,7 +33,7 @@ class DenoiserStage:
     name = "denoiser"
 
     def __init__(self, settings: Settings, board: Board) -> None:
-        self._settings, self._desk = settings, Desk(self.name, board)
+        self._settings, self.desk = settings, Desk(self.name, board)
         self._engines = Engines(settings, "unet")
         self._room = threading.Semaphore(settings.max_running)
         self._loader = Workers(1, "loader", self._room, begin=give_way)
@@ -40,14 +42,13 @@ class DenoiserStage:
 
     def submit(self, call: Call) -> None:
         try:
-            plan = Plan.from_tensor(call.inputs["PLAN"])
-            self._desk.report(plan.job, State.WAITING)
-            self._loader.submit(self._desk.task(plan.job, call, plan.priority, lambda: self._load(plan, call)))
+            plan = self.desk.take(call)
+            self._loader.submit(self.desk.task(plan.job, call, plan.priority, lambda: self._load(plan, call)))
         except Exception as error:
-            self._desk.fail(None, call, error)
+            self.desk.fail(None, call, error)
 
     def close(self) -> None:
-        self._desk.close()
+        self.desk.close()
         self._loader.close()  # what waits is answered, by its check
         self._loop.close()
         self._answers.shutdown(wait=True)
@@ -59,16 +60,16 @@ class DenoiserStage:
         except BaseException:
             self._room.release()
             raise
-        self._desk.report(plan.job, State.RUNNING, 0, member.job.steps)
+        self.desk.report(plan.job, State.RUNNING, 0, member.job.steps)
         self._loop.add(member)
 
     def _member(self, plan: Plan, call: Call) -> Member:
         def check() -> None:
-            self._desk.check(plan.job)
+            self.desk.check(plan.job)
 
         check()
         begun = time.monotonic()
-        job = Job(plan, _conditions(call))
+        job = Job(plan, _conditions(plan, call))
         engine, binding = bind(self._engines, "unet", plan, plan.checkpoint.unet, check)
         call.timings["denoiser_load"] = time.monotonic() - begun
         return Member(
@@ -77,7 +78,7 @@ class DenoiserStage:
             binding=binding,
             block=self._settings.block_rows or (2 if plan.guided else 1),
             check=check,
-            stepped=lambda step, steps: self._desk.report(plan.job, State.RUNNING, step, steps),
+            stepped=lambda step, steps: self.desk.report(plan.job, State.RUNNING, step, steps),
             ended=lambda member, error: self._end(plan, call, member, error),
         )
 
@@ -94,7 +95,7 @@ class DenoiserStage:
                 raise InvalidArgument("", _NOT_FINITE.format(member.engine.precision))
             call.timings[self.name] = member.seconds
             report = {"timings": call.timings, "engine": member.engine.name, "precision": member.engine.precision}
-            self._desk.report(plan.job, State.DONE, member.job.step, member.job.steps)
+            self.desk.report(plan.job, State.DONE, member.job.step, member.job.steps)
             call.reply(
                 {
                     "LATENTS": np.ascontiguousarray(member.job.latents.numpy()),
@@ -103,10 +104,16 @@ class DenoiserStage:
                 }
             )
         except BaseException as failure:
-            self._desk.fail(plan.job, call, failure)
+            self.desk.fail(plan.job, call, failure)
 
 
-def _conditions(call: Call) -> Conditions:
-    names = ("PROMPT_EMBEDS", "POOLED_EMBEDS", "LATENT_MEAN", "LATENT_STD")
+def _conditions(plan: Plan, call: Call) -> Conditions:
+    rows, posterior = 2 if plan.guided else 1, (1, *plan.latents_shape[1:])
+    longest = {
+        "PROMPT_EMBEDS": (rows, MAX_TOKENS, _WIDEST),
+        "POOLED_EMBEDS": (rows, _WIDEST),
+        "LATENT_MEAN": posterior,
+        "LATENT_STD": posterior,
+    }
     # Copied: Triton's tensors end with the request, and what is made of them may outlive it.
-    return Conditions(*(torch.from_numpy(np.array(call.inputs[name])) for name in names))
+    return Conditions(*(torch.from_numpy(np.array(call.bounded(name, shape))) for name, shape in longest.items()))

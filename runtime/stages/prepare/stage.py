@@ -76,9 +76,11 @@ class PrepareStage:
         prepared = self._plan(admission, call)
         self._desk.report(job, State.DONE)
         call.timings[self.name] = time.monotonic() - admission.started
+        plan = prepared.plan.to_tensor()
+        self._board.seal(job, plan[0])
         call.reply(
             {
-                "PLAN": prepared.plan.to_tensor(),
+                "PLAN": plan,
                 "INIT_IMAGE": prepared.image,
                 "REPORT": json_tensor({"timings": call.timings}),
             }

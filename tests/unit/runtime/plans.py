@@ -5,16 +5,16 @@ from __future__ import annotations
 import threading
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from lorikeet.schema import ImageToImageInput
-from runtime.board import JobRef
+from runtime.board import SLOTS, Board, JobRef
 from runtime.checkpoints.checkpoint import Checkpoint
 from runtime.errors import StageError
 from runtime.plan import LoraPlan, Plan
-from runtime.stages.stage import Array, Call, Stage, Tensors
+from runtime.stages.stage import Array, Call, Desk, Tensors
 from tests.unit.runtime.tiny_checkpoints import digest
 
 
@@ -94,13 +94,33 @@ def text_tensor(text: str | bytes) -> Array:
     return np.array([text.encode() if isinstance(text, str) else text], dtype=np.object_)
 
 
-def submit(stage: Stage, plan: Plan, inputs: dict[str, Array] | None = None, **parameters: str) -> Answer:
+class HasDesk(Protocol):
+    """A stage that takes plans."""
+
+    desk: Desk
+
+    def submit(self, call: Call) -> None: ...
+    def close(self) -> None: ...
+
+
+def seal(board: Board, stage: str, plan: Plan) -> Plan:
+    """The plan as `prepare` hands it out; for a stage that has had it already, the same plan of another job."""
+    if plan.job not in board.live() or board.has_seen(plan.job, stage):
+        job = board.open("", "", SLOTS)
+        assert job
+        plan = plan.model_copy(update={"job_id": job.id, "slot": job.slot})
+    board.seal(plan.job, plan.to_tensor()[0])
+    return plan
+
+
+def submit(stage: HasDesk, plan: Plan, inputs: dict[str, Array] | None = None, **parameters: str) -> Answer:
+    plan = seal(stage.desk.board, stage.desk.stage, plan)
     call, answer = make_call({"PLAN": plan.to_tensor()} | (inputs or {}), **parameters)
     stage.submit(call)
     return answer
 
 
-def run_stage(stage: Stage, plan: Plan, inputs: dict[str, Array] | None = None, **parameters: str) -> Answer:
+def run_stage(stage: HasDesk, plan: Plan, inputs: dict[str, Array] | None = None, **parameters: str) -> Answer:
     """The answer of a stage that is closed behind it."""
     answer = submit(stage, plan, inputs, **parameters)
     answer.wait()

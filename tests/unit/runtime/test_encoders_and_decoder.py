@@ -88,7 +88,7 @@ def test_without_a_picture_the_vae_encoder_answers_with_none(settings: Settings,
 def test_the_vae_decoder_cuts_what_was_padded(
     tiny: Path, settings: Settings, board: Board, sd15: Checkpoint, job: JobRef
 ) -> None:
-    plan = make_plan(sd15, job, size=66)
+    plan = make_plan(sd15, job, size=66, num_images=2)
     latents = noise(2, 4, 9, 9)
     found = run_stage(VaeDecoderStage(settings, board), plan, {"LATENTS": latents.numpy()}).tensors["PIXELS"]
     pipe = StableDiffusionPipeline.from_pretrained(tiny / "sd15")

@@ -18,7 +18,7 @@ from runtime.errors import Cancelled, DeadlineExceeded, Internal, InvalidArgumen
 from runtime.plan import Plan
 from runtime.settings import Settings
 from runtime.stages.stage import Array, Call, WorkerStage
-from tests.unit.runtime.plans import make_call, make_plan, submit, text_tensor
+from tests.unit.runtime.plans import make_call, make_plan, seal, submit, text_tensor
 
 
 def test_the_first_answer_counts() -> None:
@@ -156,10 +156,41 @@ def test_what_waits_when_a_stage_closes_is_answered(worker: Scripted, plan: Plan
     assert all(isinstance(answer.error, Unavailable) for answer in answers[1:])
 
 
-def test_a_plan_that_cannot_be_read_is_an_error_too(worker: Scripted) -> None:
-    call, answer = make_call({"PLAN": text_tensor("{}")})
+@pytest.mark.parametrize("plan_of", [lambda plan: b"{}", lambda plan: b"", lambda plan: plan.to_tensor()[0]])
+def test_a_plan_that_prepare_did_not_make_is_refused(
+    worker: Scripted, plan: Plan, plan_of: Callable[[Plan], bytes]
+) -> None:
+    worker.work = _raise(AssertionError("begun"))
+    call, answer = make_call({"PLAN": text_tensor(plan_of(plan))})
     worker.submit(call)
-    assert isinstance(answer.error, Internal)
+    assert str(answer.error) == "PLAN: not made by this server: ask lora_image_to_image"
+
+
+def test_a_plan_that_was_changed_is_refused(worker: Scripted, board: Board, plan: Plan) -> None:
+    seal(board, worker.name, plan)
+    other = plan.model_copy(update={"seed": plan.seed + 1})
+    call, answer = make_call({"PLAN": other.to_tensor()})
+    worker.submit(call)
+    assert isinstance(answer.error, InvalidArgument)
+
+
+def test_a_plan_is_taken_once(worker: Scripted, board: Board, plan: Plan) -> None:
+    """Whoever asks `prepare` itself has a good plan, and one place among the requests in flight."""
+    assert submit(worker, plan).tensors
+    call, answer = make_call({"PLAN": plan.to_tensor()})
+    worker.submit(call)
+    assert str(answer.error) == "PLAN: text_encoder has had it already"
+    assert board.progress(plan.job).state == State.RUNNING
+
+
+@pytest.mark.parametrize("shape", [(3, 8), (2, 9), (2,), (2, 8, 1), ()])
+def test_an_input_that_is_longer_than_the_request_allows_is_refused(shape: tuple[int, ...]) -> None:
+    call, _ = make_call({"X": np.zeros(shape)})
+    with pytest.raises(InvalidArgument, match=r"^X: the request has at most \[2, 8\], not \["):
+        call.bounded("X", (2, 8))
+    for fits in ((2, 8), (0, 8), (1, 1)):
+        call, _ = make_call({"X": np.zeros(fits)})
+        assert call.bounded("X", (2, 8)).shape == fits
 
 
 def test_a_job_whose_time_is_over_is_not_begun(worker: Scripted, board: Board, sd15: Checkpoint) -> None:
