@@ -48,7 +48,8 @@ class LocalServer:
         self._log.parent.mkdir(parents=True, exist_ok=True)
         with self._log.open("wb") as output:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "runtime.supervisor"],
+                # Tied to this process: a server whose test or benchmark was killed would keep its memory and its cores.
+                [sys.executable, "-m", "runtime.supervisor.tether", sys.executable, "-m", "runtime.supervisor"],
                 env=self._environment,
                 stdin=subprocess.DEVNULL,
                 stdout=output,

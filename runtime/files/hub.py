@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -35,38 +35,46 @@ def _never() -> None:
     """Do not stop."""
 
 
-def hub_folder(
-    repo_id: str,
-    limit: int,
-    variant: str | None = None,
-    tokens: Tokens = MappingProxyType({}),
-    stop: Stop = _never,
-) -> Path:
-    """The snapshot folder of a checkpoint's repository; without the network, the cached one.
+@dataclass(frozen=True)
+class Hub:
+    """The Hub for one request: downloads of at most `limit` bytes, with the `tokens` (by host). `stop` is asked while
+    files come, and may raise. Every method raises HubError; without the network, the cache serves."""
 
-    A part without files of the `variant` gives its plain ones. `tokens` by host. `stop` is asked while files come, and
-    may raise.
+    limit: int
+    tokens: Tokens = field(default_factory=dict)
+    stop: Stop = _never
 
-    Raises HubError; also when what is needed of it has more than `limit` bytes.
-    """
-    return _snapshot(repo_id, limit, lambda names: _checkpoint_files(names, variant), tokens, stop)
+    def checkpoint(self, repo_id: str, variant: str | None = None) -> Path:
+        """The snapshot folder of a checkpoint; a part without files of the `variant` gives its plain ones."""
+        return self._snapshot(repo_id, lambda names: _checkpoint_files(names, variant))
 
+    def unet(self, repo_id: str, variant: str | None = None) -> Path:
+        """The snapshot folder of a repository that holds a UNet, in its folder `unet` or by itself."""
+        return self._snapshot(repo_id, lambda names: _unet_files(names, variant))
 
-def hub_unet(
-    repo_id: str,
-    limit: int,
-    variant: str | None = None,
-    tokens: Tokens = MappingProxyType({}),
-    stop: Stop = _never,
-) -> Path:
-    """The snapshot folder of a repository that holds a UNet, in its folder `unet` or by itself. Raises HubError."""
-    return _snapshot(repo_id, limit, lambda names: _unet_files(names, variant), tokens, stop)
+    def lora(self, repo_id: str) -> Path:
+        """The LoRA file of a repository: the one with the usual name, or the only `.safetensors`."""
+        folder = self._snapshot(repo_id, lambda names: [_lora_file(names)])
+        return (folder / _lora_file([path.name for path in folder.glob("*.safetensors")])).resolve()
 
+    def _snapshot(self, repo_id: str, choose: Callable[[list[str]], list[str]]) -> Path:
+        from huggingface_hub import snapshot_download
 
-def hub_lora(repo_id: str, limit: int, tokens: Tokens = MappingProxyType({}), stop: Stop = _never) -> Path:
-    """The LoRA file of a repository: the one with the usual name, or the only `.safetensors`. Raises HubError."""
-    folder = _snapshot(repo_id, limit, lambda names: [_lora_file(names)], tokens, stop)
-    return (folder / _lora_file([path.name for path in folder.glob("*.safetensors")])).resolve()
+        token = _token(self.tokens)
+        try:
+            sizes = _listing(repo_id, token)
+            if sizes is None:
+                return _cached(repo_id)
+            names = choose(list(sizes))
+            if (total := sum(sizes[name] for name in names)) > self.limit:
+                raise HubError(f"{total} bytes are needed of it, more than {self.limit}")
+            return Path(snapshot_download(repo_id, allow_patterns=names, token=token, tqdm_class=_asking(self.stop)))
+        except HubError:
+            raise
+        except Exception as error:  # its errors have no common base: HTTP, cache, validation, file system
+            self.stop()  # it was this that ended the download
+            first = str(error).strip().split("\n")[0][:200]
+            raise HubError(f"the Hugging Face Hub could not provide it ({type(error).__name__}: {first})") from error
 
 
 def _checkpoint_files(names: list[str], variant: str | None) -> list[str]:
@@ -109,26 +117,6 @@ def _token(tokens: Tokens) -> str | None:
 
     endpoint = urlsplit(constants.ENDPOINT)
     return tokens.get(endpoint.netloc) if endpoint.scheme == "https" else None
-
-
-def _snapshot(repo_id: str, limit: int, choose: Callable[[list[str]], list[str]], tokens: Tokens, stop: Stop) -> Path:
-    from huggingface_hub import snapshot_download
-
-    token = _token(tokens)
-    try:
-        sizes = _listing(repo_id, token)
-        if sizes is None:
-            return _cached(repo_id)
-        names = choose(list(sizes))
-        if (total := sum(sizes[name] for name in names)) > limit:
-            raise HubError(f"{total} bytes are needed of it, more than {limit}")
-        return Path(snapshot_download(repo_id, allow_patterns=names, token=token, tqdm_class=_asking(stop)))
-    except HubError:
-        raise
-    except Exception as error:  # its errors have no common base: HTTP, cache, validation, file system
-        stop()  # it was this that ended the download
-        first = str(error).strip().split("\n")[0][:200]
-        raise HubError(f"the Hugging Face Hub could not provide it ({type(error).__name__}: {first})") from error
 
 
 def _asking(stop: Stop) -> Any:

@@ -15,7 +15,7 @@ from urllib.parse import unquote_to_bytes
 
 from runtime.errors import InvalidArgument
 from runtime.files.fetch import Fetcher, FetchError, Limits, UnreachableError
-from runtime.files.hub import HubError, hub_cache, hub_folder, hub_lora, hub_unet
+from runtime.files.hub import Hub, HubError, hub_cache
 from runtime.files.pickles import is_pickled, to_safetensors
 from runtime.files.store import Pins, Store, StoredFile, check_unchanged
 from runtime.files.tensors import WeightFileError
@@ -106,7 +106,7 @@ class Sources:
             return self._store.digest_local(path, request.stop)
         if _HUB_ID.fullmatch(value):
             with self._alone(value, request), _naming(field, value):
-                return self._store.digest_local(hub_lora(value, limit, self._tokens, request.stop), request.stop)
+                return self._store.digest_local(self._hub(request).lora(value), request.stop)
         raise InvalidArgument(field, _no_source(value))
 
     def lora(self, field: str, value: str, request: Request) -> StoredFile:
@@ -129,17 +129,13 @@ class Sources:
 
     def checkpoint(self, field: str, value: str, request: Request, variant: str | None = None) -> Folder | SingleFile:
         """A checkpoint: one weight file from anywhere, or a diffusers-format folder, local or on the Hub."""
-        return self._model(
-            field, value, request, lambda limit: hub_folder(value, limit, variant, self._tokens, request.stop)
-        )
+        return self._model(field, value, request, lambda: self._hub(request).checkpoint(value, variant))
 
     def unet(self, field: str, value: str, request: Request, variant: str | None = None) -> Folder | SingleFile:
         """A UNet: one weight file, or a folder of it or of a checkpoint."""
-        return self._model(
-            field, value, request, lambda limit: hub_unet(value, limit, variant, self._tokens, request.stop)
-        )
+        return self._model(field, value, request, lambda: self._hub(request).unet(value, variant))
 
-    def _model(self, field: str, value: str, request: Request, hub: Callable[[int], Path]) -> Folder | SingleFile:
+    def _model(self, field: str, value: str, request: Request, of_hub: Callable[[], Path]) -> Folder | SingleFile:
         request.stop()
         if "://" in value or value.startswith(("tensor:", "data:")):
             return SingleFile(_no_pickle(field, value, self.weights(field, value, request)))
@@ -155,8 +151,11 @@ class Sources:
             return SingleFile(_no_pickle(field, value, stored), inside)
         if _HUB_ID.fullmatch(value):
             with self._alone(value, request), _naming(field, value):
-                return Folder(hub(int(self._settings.max_file_bytes)), hub_cache())
+                return Folder(of_hub(), hub_cache())
         raise InvalidArgument(field, _no_source(value))
+
+    def _hub(self, request: Request) -> Hub:
+        return Hub(int(self._settings.max_file_bytes), self._tokens, request.stop)
 
     def _local(self, field: str, value: str) -> Path | None:
         """The path inside an allowed folder that the value names; None when it names no local path.

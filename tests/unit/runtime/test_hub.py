@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from huggingface_hub import constants
 
-from runtime.files.hub import HubError, hub_cache, hub_folder, hub_lora, hub_unet
+from runtime.files.hub import Hub, HubError, hub_cache
 from tests.unit.runtime.hub import COMMIT, downloaded, publish
 from tests.unit.runtime.web import Web
 
@@ -57,7 +57,7 @@ def _files(folder: Path) -> set[str]:
 
 def test_what_a_checkpoint_needs_is_downloaded_and_nothing_else(web: Web) -> None:
     publish(web, REPO, NEEDED | NOT_NEEDED)
-    folder = hub_folder(REPO, PLENTY)
+    folder = Hub(PLENTY).checkpoint(REPO)
     assert _files(folder) == downloaded(web, REPO) == set(NEEDED)
     assert (folder / "unet/config.json").read_bytes() == b"{}"
 
@@ -65,7 +65,7 @@ def test_what_a_checkpoint_needs_is_downloaded_and_nothing_else(web: Web) -> Non
 def test_a_checkpoint_lies_in_the_cache(web: Web, cache: Path) -> None:
     publish(web, REPO, NEEDED)
     assert hub_cache() == cache.resolve()
-    assert (hub_folder(REPO, PLENTY) / "unet/config.json").resolve().is_relative_to(hub_cache())
+    assert (Hub(PLENTY).checkpoint(REPO) / "unet/config.json").resolve().is_relative_to(hub_cache())
 
 
 def _fp16(name: str) -> str:
@@ -83,13 +83,13 @@ def test_of_a_variant_only_its_files_are_downloaded(web: Web) -> None:
     fp16 = {_fp16(name): b"half" for name in weights}
     others = {name: content for name, content in NOT_NEEDED.items() if ".fp16." not in name}
     publish(web, REPO, fp16 | NEEDED | others | {"unet/diffusion_pytorch_model.fp16.bin": b""})
-    assert _files(hub_folder(REPO, PLENTY, "fp16")) == set(rest | fp16)
+    assert _files(Hub(PLENTY).checkpoint(REPO, "fp16")) == set(rest | fp16)
 
 
 def test_a_part_without_the_variant_is_downloaded_plain(web: Web) -> None:
     text = "text_encoder/model.safetensors"
     publish(web, REPO, NEEDED | {_fp16(text): b"half"})
-    assert _files(hub_folder(REPO, PLENTY, "fp16")) == set(NEEDED) - {text} | {_fp16(text)}
+    assert _files(Hub(PLENTY).checkpoint(REPO, "fp16")) == set(NEEDED) - {text} | {_fp16(text)}
 
 
 @pytest.mark.parametrize("place", ["", "unet/"])
@@ -97,37 +97,37 @@ def test_a_unet_is_downloaded_alone(web: Web, place: str) -> None:
     wanted = {f"{place}config.json", f"{place}diffusion_pytorch_model.safetensors"}
     others = {"README.md", "vae/config.json", "vae/diffusion_pytorch_model.safetensors", "other.safetensors"}
     publish(web, REPO, dict.fromkeys(wanted | others, b"{}"))
-    assert _files(hub_unet(REPO, PLENTY)) == wanted
+    assert _files(Hub(PLENTY).unet(REPO)) == wanted
     assert downloaded(web, REPO) == wanted
 
 
 def test_a_repository_without_a_unet_is_an_error(web: Web) -> None:
     publish(web, REPO, {"README.md": b"", "lora.safetensors": b""})
     with pytest.raises(HubError, match="holds no UNet"):
-        hub_unet(REPO, PLENTY)
+        Hub(PLENTY).unet(REPO)
 
 
 def test_only_what_is_needed_counts_against_the_limit(web: Web) -> None:
     publish(web, REPO, NEEDED | NOT_NEEDED)
     size = sum(len(content) for content in NEEDED.values())
     with pytest.raises(HubError, match=f"{size} bytes are needed"):
-        hub_folder(REPO, size - 1)
+        Hub(size - 1).checkpoint(REPO)
     assert downloaded(web, REPO) == set()
-    hub_folder(REPO, size)
+    Hub(size).checkpoint(REPO)
 
 
 def test_the_cache_serves_when_the_hub_cannot_be_reached(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
     publish(web, REPO, NEEDED | NOT_NEEDED)
-    folder = hub_folder(REPO, PLENTY)
+    folder = Hub(PLENTY).checkpoint(REPO)
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:1")
-    assert hub_folder(REPO, PLENTY) == folder
+    assert Hub(PLENTY).checkpoint(REPO) == folder
 
 
 def test_the_cache_serves_offline(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
     publish(web, REPO, NEEDED | NOT_NEEDED)
-    folder = hub_folder(REPO, PLENTY)
+    folder = Hub(PLENTY).checkpoint(REPO)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    assert hub_folder(REPO, PLENTY) == folder
+    assert Hub(PLENTY).checkpoint(REPO) == folder
 
 
 def test_a_cache_that_another_program_filled_serves_offline(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -137,35 +137,35 @@ def test_a_cache_that_another_program_filled_serves_offline(cache: Path, monkeyp
     (cache / "models--owner--name" / "refs").mkdir()
     (cache / "models--owner--name" / "refs" / "main").write_text(COMMIT)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    assert hub_folder(REPO, PLENTY) == snapshot
+    assert Hub(PLENTY).checkpoint(REPO) == snapshot
 
 
 @pytest.mark.parametrize("offline", [True, False])
 def test_a_repository_that_is_nowhere_is_an_error(offline: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", offline)
     with pytest.raises(HubError, match="could not provide it"):
-        hub_folder(REPO, PLENTY)
+        Hub(PLENTY).checkpoint(REPO)
 
 
 @pytest.mark.parametrize("name", ["any_name.safetensors", LORA])
 def test_the_only_file_is_the_lora(web: Web, name: str) -> None:
     publish(web, REPO, {name: b"lora", "README.md": b"", "other/x.safetensors": b"", "x.bin": b""})
-    assert hub_lora(REPO, PLENTY).read_bytes() == b"lora"
+    assert Hub(PLENTY).lora(REPO).read_bytes() == b"lora"
     assert downloaded(web, REPO) == {name}
 
 
 def test_among_several_files_the_usual_name_is_the_lora(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
     publish(web, REPO, {"a.safetensors": b"", LORA: b"lora"})
-    assert hub_lora(REPO, PLENTY).read_bytes() == b"lora"
+    assert Hub(PLENTY).lora(REPO).read_bytes() == b"lora"
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    assert hub_lora(REPO, PLENTY).read_bytes() == b"lora"
+    assert Hub(PLENTY).lora(REPO).read_bytes() == b"lora"
 
 
 @pytest.mark.parametrize("files", [{"a.safetensors": b"", "b.safetensors": b""}, {"a.bin": b""}])
 def test_no_file_is_guessed(web: Web, files: dict[str, bytes]) -> None:
     publish(web, REPO, files)
     with pytest.raises(HubError, match=r"which \.safetensors file\?"):
-        hub_lora(REPO, PLENTY)
+        Hub(PLENTY).lora(REPO)
 
 
 def test_a_download_stops_in_the_middle_of_a_file(web: Web, cache: Path) -> None:
@@ -180,6 +180,6 @@ def test_a_download_stops_in_the_middle_of_a_file(web: Web, cache: Path) -> None
             raise InterruptedError
 
     with pytest.raises(InterruptedError):
-        hub_lora(REPO, size, stop=stop)
+        Hub(size, stop=stop).lora(REPO)
     assert not [path for path in cache.rglob("*") if path.is_file() and path.stat().st_size == size]
-    assert hub_lora(REPO, size).stat().st_size == size
+    assert Hub(size).lora(REPO).stat().st_size == size

@@ -13,7 +13,7 @@ from huggingface_hub import constants
 
 from runtime.files import fetch as fetch_module
 from runtime.files.fetch import Fetcher, FetchError, Limits
-from runtime.files.hub import HubError, hub_folder
+from runtime.files.hub import Hub, HubError
 from runtime.files.sources import Request, Sources
 from runtime.files.store import Store
 from runtime.files.tokens import read_tokens
@@ -173,5 +173,5 @@ def test_the_hub_is_sent_its_token(monkeypatch: pytest.MonkeyPatch, endpoint: st
     monkeypatch.setattr(constants, "ENDPOINT", endpoint)
     monkeypatch.setattr("huggingface_hub.HfApi", Api)
     with pytest.raises(HubError, match="no such repository"):
-        hub_folder("owner/name", 1, None, TOKENS)
+        Hub(1, TOKENS).checkpoint("owner/name")
     assert given == [sent]
