@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from runtime.engines.engine import Binding, Graph, Inputs, Outputs, WeightsError
+from runtime.engines.memory import give_back
 from runtime.engines.networks.build import build, parameters
 from runtime.engines.placement import Placement
 from runtime.engines.residency import Residency
@@ -75,7 +76,8 @@ class TorchEngine:
         base_key, key = (f"{self._graph.digest}:{digest}" for digest in (weights.base.digest, weights.digest))
         if not weights.changed:
             key = base_key
-        if key not in self._residency:
+        is_new = key not in self._residency
+        if is_new:
             base_bytes = 0 if base_key in self._residency else self._nbytes(self._parameters)
             self._residency.make_room(base_bytes + self._nbytes(weights.changed), stop, keep=base_key)
         load = partial(self._load, weights, stop)
@@ -83,6 +85,8 @@ class TorchEngine:
             found = self._residency.acquire(key, load)
         else:
             found = self._residency.acquire(key, lambda: self._merge(weights, base_key, load, stop))
+        if is_new:
+            give_back()  # what was dropped for it, and what its making took
         return TorchBinding(key, found, lambda: self._residency.release(key))
 
     @torch.inference_mode()
