@@ -71,9 +71,14 @@ class WeightSet:
 
         Raises FileChangedError where a change's file is no longer the one that `digest` speaks of.
         """
-        start = weight = self.full.get(name, base).to(base.device, torch.float32)
-        for change in (*self.low_rank.get(name, ()), *self.deltas.get(name, ())):
-            weight = change.delta(start).add_(weight)
+        start = self.full.get(name, base)
+        weight = start.to(base.device, torch.float32, copy=True, memory_format=torch.contiguous_format)
+        for low_rank in self.low_rank.get(name, ()):
+            low_rank.add_to(weight)
+        if deltas := self.deltas.get(name, ()):
+            start = start.to(base.device, torch.float32)
+            for change in deltas:
+                weight.add_(change.delta(start))
         for path, stamp in self.mapped.items():
             check_unchanged(path, stamp)
         return weight

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +10,6 @@ import torch
 
 from runtime.settings import Settings, SettingsError
 
-_BACKGROUND = 10  # nice value
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -45,12 +43,6 @@ def pin_threads(settings: Settings) -> None:
     torch.set_num_threads(settings.threads or _physical_cores())
     if torch.get_num_interop_threads() != 1:  # torch lets it be set once
         torch.set_num_interop_threads(1)
-
-
-def give_way() -> None:
-    """Let this thread, and those of torch that it starts, have what the others leave of the cores: a checkpoint that
-    is loaded shall not slow down the steps of who runs."""
-    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _BACKGROUND)
 
 
 def _native_bfloat16() -> bool:

@@ -18,7 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from runtime.background import in_background
+
 _CHUNK = 1 << 20
+_LARGE = 64 << 20  # bytes whose hash is felt by who runs
 _SHOWN = 100
 
 
@@ -129,7 +132,7 @@ class Store:
         """Note facts about a name (a URL's digest and ETag, a local file's digest), for `recall`."""
         with self._part(self._index) as (file, part):
             file.write(json.dumps(value).encode())
-            _flush(file)
+            file.flush()  # no further: a note that a loss of power spoils is not there
             part.replace(self._note(key))
 
     def recall(self, key: str) -> dict[str, str] | None:
@@ -151,13 +154,10 @@ class Store:
         key = f"file:{path}:{stamp}"
         note = self.recall(key)
         if note is None:
-            digest = hashlib.sha256()
-            with path.open("rb") as file:
-                while chunk := file.read(_CHUNK):
-                    stop()
-                    digest.update(chunk)
+            is_large = path.stat().st_size > _LARGE
+            digest = in_background(lambda: _sha256(path, stop)) if is_large else _sha256(path, stop)
             check_unchanged(path, stamp)
-            note = {"digest": digest.hexdigest()}
+            note = {"digest": digest}
             self.remember(key, note)
         return StoredFile(path, note["digest"], stamp)
 
@@ -200,6 +200,15 @@ class Store:
                 yield
             finally:
                 fcntl.flock(self._lock_file, fcntl.LOCK_UN)
+
+
+def _sha256(path: Path, stop: Callable[[], None]) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            stop()
+            digest.update(chunk)
+    return digest.hexdigest()
 
 
 def _flush(file: BinaryIO) -> None:

@@ -43,6 +43,6 @@ def load_changes(path: Path, layers: Sequence[LoraLayer], scale: float) -> dict[
 
 def _finite(name: str, tensor: torch.Tensor) -> torch.Tensor:
     # The extremes tell it in one pass: they are not finite when one number is not. Arithmetic is in float32.
-    if tensor.numel() and not all(abs(extreme) <= _MAX for extreme in tensor.aminmax()):
+    if tensor.numel() and not all(abs(extreme.item()) <= _MAX for extreme in tensor.aminmax()):
         raise LoraError(f"{name[:_SHOWN]} is not finite in float32")
     return tensor

@@ -9,10 +9,10 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import torch
 
+from runtime.background import give_way
 from runtime.board import Board, State
 from runtime.checkpoints.checkpoint import MAX_TOKENS
 from runtime.engines.choice import Engines
-from runtime.engines.placement import give_way
 from runtime.errors import InvalidArgument
 from runtime.plan import Plan
 from runtime.settings import Settings

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from runtime.engines.placement import give_way
+from runtime.background import give_way
 from runtime.stages.workers import Task, Workers
 
 
