@@ -5,15 +5,18 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable
+from math import prod
 from pathlib import Path
 from typing import Literal
 
+from runtime.files.tensors import read_header
 from tests.tiny import tiny_folder
 
 CheckpointName = Literal["sd15", "sd15-other", "sdxl"]
 _SEEDS: dict[CheckpointName, int] = {"sd15": 100, "sd15-other": 200, "sdxl": 300}
 _TINY: dict[CheckpointName, str] = {"sd15": "sd15", "sd15-other": "sd15-oldnames", "sdxl": "sdxl"}
 _FIRST_LORA_SEED = 1000
+_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 
 class Models:
@@ -50,6 +53,12 @@ class Models:
             write(partial)
             partial.rename(path)
         return path
+
+
+def unet_bytes(checkpoint: Path, precision: str) -> int:
+    """What the weights of a checkpoint's UNet take in memory."""
+    header = read_header(checkpoint / "unet" / "diffusion_pytorch_model.safetensors")
+    return sum(prod(tensor.shape) for tensor in header.tensors.values()) * _BYTES[precision]
 
 
 def _write_lora(path: Path, checkpoint: Path, seed: int) -> None:

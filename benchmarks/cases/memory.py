@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import time
 from itertools import cycle
-from math import prod
-from pathlib import Path
 from typing import Any
 
 from benchmarks.bench import Bench
+from benchmarks.models import unet_bytes
 from benchmarks.results import Figure, Outcome
 from runtime.engines.placement import place
-from runtime.files.tensors import read_header
 from runtime.settings import load_settings
 
 _LORAS = 10
 _BUDGET = 1.5  # of the UNet's bytes: the checkpoint, and some of the LoRAs
 _SLACK = 0.25  # of the UNet's bytes, for what is neither weights nor interpreter
 _WARM_UP = 30
-_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 _SETTLE_SECONDS = 1.0
 
 
@@ -27,7 +24,7 @@ def run(bench: Bench) -> Outcome:
     model = bench.models.checkpoint("sd15")
     loras = [str(bench.models.lora(number)) for number in range(_LORAS)]
     precision = place(load_settings()).precision
-    unet = _unet_bytes(model, precision)
+    unet = unet_bytes(model, precision)
     budget = int(_BUDGET * unet)
     with bench.server(weights_bytes=str(budget)) as server:
         begin = server.private()
@@ -84,8 +81,3 @@ def _mixed(pixels: int, loras: list[str]) -> list[dict[str, Any]]:
         }
         for number in range(_WARM_UP)
     ]
-
-
-def _unet_bytes(checkpoint: Path, precision: str) -> int:
-    header = read_header(checkpoint / "unet" / "diffusion_pytorch_model.safetensors")
-    return sum(prod(tensor.shape) for tensor in header.tensors.values()) * _BYTES[precision]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from runtime.engines.engine import Engine, Graph, GraphKind
+from runtime.engines.memory import Recycler
 from runtime.engines.networks.build import network_class
 from runtime.engines.placement import Placement, pin_threads, place
 from runtime.engines.residency import Residency
@@ -24,11 +25,12 @@ class Engines:
         pin_threads(settings)
         self.placement: Placement = place(settings)
         self._residency: Residency[Weights] = Residency(int(settings.weights_bytes))
+        self._recycler = Recycler()
         self._engines: dict[Graph, Engine] = {}  # least recently asked for first
 
     def of(self, graph: Graph) -> Engine:
         """The engine of a graph: the best that has an artifact for it, which today is torch, as it needs none."""
-        engine = self._engines.pop(graph, None) or TorchEngine(graph, self.placement, self._residency)
+        engine = self._engines.pop(graph, None) or TorchEngine(graph, self.placement, self._residency, self._recycler)
         self._engines[graph] = engine
         if len(self._engines) > _KEPT:
             del self._engines[next(iter(self._engines))]

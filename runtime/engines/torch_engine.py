@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from runtime.engines.engine import Binding, Graph, Inputs, Outputs, WeightsError
-from runtime.engines.memory import give_back
+from runtime.engines.memory import Recycler
 from runtime.engines.networks.build import build, parameters
 from runtime.engines.placement import Placement
 from runtime.engines.residency import Residency
@@ -53,12 +53,12 @@ class TorchBinding:
 
 
 class TorchEngine:
-    """Runs one graph in torch eager. `residency` is shared by all engines of a process: one budget."""
+    """Runs one graph in torch eager. `residency` and `recycler` are shared by all engines of a process: one budget."""
 
     name = "torch"
 
-    def __init__(self, graph: Graph, placement: Placement, residency: Residency[Weights]) -> None:
-        self._graph, self._residency = graph, residency
+    def __init__(self, graph: Graph, placement: Placement, residency: Residency[Weights], recycler: Recycler) -> None:
+        self._graph, self._residency, self._recycler = graph, residency, recycler
         self._device, self._dtype = placement.device, _safe_dtype(graph, placement.dtype)
         self._network = build(graph)
         self._parameters = parameters(self._network)
@@ -76,17 +76,15 @@ class TorchEngine:
         base_key, key = (f"{self._graph.digest}:{digest}" for digest in (weights.base.digest, weights.digest))
         if not weights.changed:
             key = base_key
-        is_new = key not in self._residency
-        if is_new:
-            base_bytes = 0 if base_key in self._residency else self._nbytes(self._parameters)
-            self._residency.make_room(base_bytes + self._nbytes(weights.changed), stop, keep=base_key)
-        load = partial(self._load, weights, stop)
-        if not weights.changed:
-            found = self._residency.acquire(key, load)
-        else:
-            found = self._residency.acquire(key, lambda: self._merge(weights, base_key, load, stop))
-        if is_new:
-            give_back()  # what was dropped for it, and what its making took
+        with self._recycler.collecting():
+            if key not in self._residency:
+                base_bytes = 0 if base_key in self._residency else self._nbytes(self._parameters)
+                self._residency.make_room(base_bytes + self._nbytes(weights.changed), stop, keep=base_key)
+            load = partial(self._load, weights, stop)
+            if not weights.changed:
+                found = self._residency.acquire(key, load)
+            else:
+                found = self._residency.acquire(key, lambda: self._merge(weights, base_key, load, stop))
         return TorchBinding(key, found, lambda: self._residency.release(key))
 
     @torch.inference_mode()
@@ -151,6 +149,9 @@ class TorchEngine:
         return Weights({**base.tensors, **merged}, frozenset(merged), let_go)
 
     def _place(self, tensor: torch.Tensor) -> torch.Tensor:
+        recycled = self._recycler.take(tensor.shape, self._dtype, self._device)
+        if recycled is not None:
+            return recycled.copy_(tensor)
         memory_format = self._format if tensor.dim() == 4 else torch.contiguous_format
         return tensor.to(self._device, self._dtype, copy=True, memory_format=memory_format)
 
@@ -169,6 +170,7 @@ class TorchEngine:
                 for owner, attribute, shape in self._parameters.values():
                     owner._parameters[attribute] = torch.empty(shape, device="meta")  # type: ignore[assignment]
                 self._current = None
+        self._recycler.drop(weights.tensors[name] for name in weights.own)
 
     def _take(self, name: str, value: Any) -> Any:
         if value is None:

@@ -53,10 +53,11 @@ def _field(plan: Plan, component: Component) -> str:
 
 
 def _changes(plan: Plan, lora: LoraPlan, component: Component) -> dict[str, Change]:
-    if lora.scale == 0.0:
+    adaptable = plan.checkpoint.adaptable
+    if lora.scale == 0.0 or all(component.name != other.name for other in adaptable):
         return {}
     try:
-        layers = read_lora(lora.path, plan.checkpoint.adaptable)
+        layers = read_lora(lora.path, adaptable)
         mine = [layer for layer in layers if layer.target.component == component.name]
         return load_changes(lora.path, mine, lora.scale)
     except (LoraError, WeightFileError) as error:

@@ -8,6 +8,7 @@ import torch
 
 from runtime.checkpoints.checkpoint import Component
 from runtime.engines.engine import GraphKind, Inputs, Outputs
+from runtime.engines.memory import Recycler
 from runtime.engines.networks.build import graph_of
 from runtime.engines.placement import Placement
 from runtime.engines.residency import Residency
@@ -21,7 +22,8 @@ def make_engine(
     kind: GraphKind, component: Component, dtype: torch.dtype = torch.float32, budget: int = PLENTY
 ) -> tuple[TorchEngine, Residency[Weights]]:
     residency: Residency[Weights] = Residency(budget)
-    return TorchEngine(graph_of(kind, component), Placement(torch.device("cpu"), dtype), residency), residency
+    placement = Placement(torch.device("cpu"), dtype)
+    return TorchEngine(graph_of(kind, component), placement, residency, Recycler()), residency
 
 
 def run(engine: TorchEngine, weights: WeightSet, inputs: Inputs) -> Outputs:

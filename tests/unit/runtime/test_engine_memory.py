@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import torch
 
 from benchmarks.smaps import private_bytes
-from runtime.engines.memory import give_back
+from runtime.engines.memory import Recycler, give_back
 
 _MB = 1 << 20
 _BLOCKS = 200
@@ -25,3 +25,18 @@ def test_freed_blocks_between_kept_ones_go_back_to_the_system() -> None:
         before = private_bytes(os.getpid())
         give_back()
         assert before - private_bytes(os.getpid()) > 0.8 * (_BLOCKS - len(kept)) * _MB
+
+
+def test_a_dropped_tensor_is_taken_once_by_one_of_its_kind() -> None:
+    recycler, dropped = Recycler(), torch.ones(2, 3)
+    kind = (dropped.shape, dropped.dtype, dropped.device)
+    with recycler.collecting():
+        recycler.drop([dropped])
+        assert recycler.take(torch.Size([3, 2]), dropped.dtype, dropped.device) is None
+        assert recycler.take(dropped.shape, torch.bfloat16, dropped.device) is None
+        assert recycler.take(*kind) is dropped
+        assert recycler.take(*kind) is None
+        recycler.drop([dropped])
+    assert recycler.take(*kind) is None, "kept beyond the making that it was dropped for"
+    recycler.drop([dropped])
+    assert recycler.take(*kind) is None

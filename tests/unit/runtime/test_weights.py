@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import weakref
-from itertools import combinations
+from itertools import combinations, pairwise
 from pathlib import Path
 
 import pytest
@@ -14,7 +14,7 @@ from diffusers import UNet2DConditionModel
 from runtime.changes import LowRank
 from runtime.checkpoints.checkpoint import Checkpoint, Component
 from runtime.engines.engine import WeightsError
-from runtime.engines.torch_engine import TorchEngine
+from runtime.engines.torch_engine import TorchBinding, TorchEngine
 from runtime.lora.file import read_lora
 from runtime.lora.load import load_changes
 from runtime.weights import WeightSet, base_tensors
@@ -75,6 +75,32 @@ def test_nothing_of_one_set_is_left_in_another(
     used, _ = make_engine("unet", sd15.unet, dtype, budget)
     for index in (0, 1, 2, 0, 3, 2, 1, 1, 3, 0):
         assert torch.equal(predict(used, sets[index], INPUTS), fresh[index])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_set_has_the_memory_of_the_one_dropped_for_it_and_nothing_else_of_it(
+    sd15: Checkpoint, a: WeightSet, b: WeightSet, c: WeightSet, dtype: torch.dtype
+) -> None:
+    fresh = {w.digest: predict(make_engine("unet", sd15.unet, dtype)[0], w, INPUTS) for w in (a, b, c)}
+    sizes: list[int] = []
+    plenty, residency = make_engine("unet", sd15.unet, dtype)
+    for weights in (WeightSet(sd15.unet), a, b, c):
+        plenty.bind(weights)
+        sizes.append(residency.nbytes - sum(sizes))
+    engine, _ = make_engine("unet", sd15.unet, dtype, budget=sizes[0] + max(sizes[1:]))  # the base, and any one of them
+    places: list[set[int]] = []
+    for weights in (a, b, a, c, b, c):
+        binding = engine.bind(weights)
+        assert torch.equal(_prediction(engine, binding), fresh[weights.digest])
+        places.append({binding.weights.tensors[name].data_ptr() for name in binding.weights.own})
+        binding.release()
+    assert all(one & other for one, other in pairwise(places))
+
+
+def _prediction(engine: TorchEngine, binding: TorchBinding) -> torch.Tensor:
+    found = engine.run(binding, INPUTS)["prediction"]
+    assert isinstance(found, torch.Tensor)
+    return found
 
 
 def test_two_sets_can_be_bound_at_once(engine: TorchEngine, base: WeightSet, a: WeightSet) -> None:
