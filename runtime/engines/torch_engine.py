@@ -135,9 +135,11 @@ class TorchEngine:
             if strangers := sorted(weights.changed - base.tensors.keys()):
                 raise WeightsError(f"{weights.base.name} has no {_listed(strangers)}")
             merged = {}
+            longest = max(base.tensors[name].numel() for name in weights.changed)
+            scratch = torch.empty(longest, dtype=torch.float32, device=self._device)
             for name in sorted(weights.changed):
                 stop()
-                merged[name] = self._place(weights.merged(name, base.tensors[name]))
+                merged[name] = self._place(weights.merged(name, base.tensors[name], scratch))
         except BaseException:
             self._residency.release(base_key)
             raise

@@ -59,6 +59,6 @@ def _changes(plan: Plan, lora: LoraPlan, component: Component) -> dict[str, Chan
     try:
         layers = read_lora(lora.path, adaptable)
         mine = [layer for layer in layers if layer.target.component == component.name]
-        return load_changes(lora.path, mine, lora.scale)
+        return load_changes(lora.path, mine, lora.scale) if mine else {}
     except (LoraError, WeightFileError) as error:
         raise InvalidArgument(lora.field, str(error)) from error
