@@ -15,7 +15,8 @@ from runtime.checkpoints.checkpoint import Checkpoint
 
 
 class LoraPlan(BaseModel):
-    """A LoRA file that was checked against the checkpoint, its scale, and the field that named it."""
+    """A LoRA file that was checked against the checkpoint, its scale, the field that named it, and the names of the
+    components that it changes: other stages need not open it."""
 
     model_config = ConfigDict(frozen=True)
     field: str
@@ -23,6 +24,7 @@ class LoraPlan(BaseModel):
     digest: str
     stamp: str = ""
     scale: float
+    components: frozenset[str]
 
 
 class Plan(BaseModel):

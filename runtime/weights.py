@@ -64,18 +64,17 @@ class WeightSet:
         """The names of the parameters that differ from the base."""
         return {*self.full, *self.low_rank, *self.deltas}
 
-    def merged(self, name: str, base: torch.Tensor, scratch: torch.Tensor | None = None) -> torch.Tensor:
+    def merged(self, name: str, base: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
         """A changed parameter, float32: its full replacement or its base, and what is added to that.
 
-        It lies in `scratch` (float32, one-dimensional, at least as long), which is faster than new memory for each one.
-        Every change is a function of the same start, those of low rank first: none sees what another one added.
+        It lies in `out` (float32, contiguous, of its shape), which may be faster than new memory. Every change is a
+        function of the same start, those of low rank first: none sees what another one added.
 
         Raises FileChangedError where a change's file is no longer the one that `digest` speaks of.
         """
         start = self.full.get(name, base)
-        if scratch is None:
-            scratch = torch.empty(start.numel(), dtype=torch.float32, device=base.device)
-        weight = scratch[: start.numel()].view(start.shape).copy_(start)
+        weight = torch.empty(start.shape, dtype=torch.float32, device=base.device) if out is None else out
+        weight.copy_(start)
         for low_rank in self.low_rank.get(name, ()):
             low_rank.add_to(weight)
         if deltas := self.deltas.get(name, ()):

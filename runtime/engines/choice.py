@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import torch
+
 from runtime.engines.engine import Engine, Graph, GraphKind
 from runtime.engines.memory import Recycler
 from runtime.engines.networks.build import network_class
 from runtime.engines.placement import Placement, pin_threads, place
 from runtime.engines.residency import Residency
+from runtime.engines.team import Team
 from runtime.engines.torch_engine import TorchEngine, Weights
 from runtime.settings import Settings
 
@@ -18,19 +23,23 @@ class Engines:
     """The engines of a stage, one a graph, made when first asked for; the weights have a budget of their own.
 
     `kind`: what the stage runs; its libraries are imported here and now, so that a ready stage is ready.
+    `begin`: what the threads that merge weights do first.
     """
 
-    def __init__(self, settings: Settings, kind: GraphKind) -> None:
+    def __init__(self, settings: Settings, kind: GraphKind, begin: Callable[[], None] = lambda: None) -> None:
         network_class(kind)
         pin_threads(settings)
         self.placement: Placement = place(settings)
         self._residency: Residency[Weights] = Residency(int(settings.weights_bytes))
         self._recycler = Recycler()
+        self._team = Team(torch.get_num_threads() if self.placement.device.type == "cpu" else 1, begin)
         self._engines: dict[Graph, Engine] = {}  # least recently asked for first
 
     def of(self, graph: Graph) -> Engine:
         """The engine of a graph: the best that has an artifact for it, which today is torch, as it needs none."""
-        engine = self._engines.pop(graph, None) or TorchEngine(graph, self.placement, self._residency, self._recycler)
+        engine = self._engines.pop(graph, None) or TorchEngine(
+            graph, self.placement, self._residency, self._recycler, self._team
+        )
         self._engines[graph] = engine
         if len(self._engines) > _KEPT:
             del self._engines[next(iter(self._engines))]

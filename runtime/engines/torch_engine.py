@@ -8,7 +8,7 @@ they are the ones of the last call.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -20,6 +20,7 @@ from runtime.engines.memory import Recycler
 from runtime.engines.networks.build import build, parameters
 from runtime.engines.placement import Placement
 from runtime.engines.residency import Residency
+from runtime.engines.team import Team
 from runtime.weights import WeightSet, base_tensors
 
 _LISTED, _LONGEST_NAME = 6, 120
@@ -53,12 +54,14 @@ class TorchBinding:
 
 
 class TorchEngine:
-    """Runs one graph in torch eager. `residency` and `recycler` are shared by all engines of a process: one budget."""
+    """Runs one graph in torch eager. The rest is shared by all engines of a process: there is one budget."""
 
     name = "torch"
 
-    def __init__(self, graph: Graph, placement: Placement, residency: Residency[Weights], recycler: Recycler) -> None:
-        self._graph, self._residency, self._recycler = graph, residency, recycler
+    def __init__(
+        self, graph: Graph, placement: Placement, residency: Residency[Weights], recycler: Recycler, team: Team
+    ) -> None:
+        self._graph, self._residency, self._recycler, self._team = graph, residency, recycler, team
         self._device, self._dtype = placement.device, _safe_dtype(graph, placement.dtype)
         self._network = build(graph)
         self._parameters = parameters(self._network)
@@ -134,12 +137,18 @@ class TorchEngine:
         try:
             if strangers := sorted(weights.changed - base.tensors.keys()):
                 raise WeightsError(f"{weights.base.name} has no {_listed(strangers)}")
-            merged = {}
-            longest = max(base.tensors[name].numel() for name in weights.changed)
-            scratch = torch.empty(longest, dtype=torch.float32, device=self._device)
-            for name in sorted(weights.changed):
-                stop()
-                merged[name] = self._place(weights.merged(name, base.tensors[name], scratch))
+            merged: dict[str, torch.Tensor] = {}
+            # The largest first, so that the threads end at about the same time.
+            names = sorted(weights.changed, key=lambda name: base.tensors[name].numel(), reverse=True)
+            longest = base.tensors[names[0]].numel()
+
+            def merge(mine: Iterator[str]) -> None:
+                scratch = torch.empty(longest, dtype=torch.float32, device=self._device)
+                for name in mine:
+                    stop()
+                    merged[name] = self._merged(weights, name, base.tensors[name], scratch)
+
+            self._team.share(merge, names)
         except BaseException:
             self._residency.release(base_key)
             raise
@@ -150,12 +159,24 @@ class TorchEngine:
 
         return Weights({**base.tensors, **merged}, frozenset(merged), let_go)
 
+    def _merged(self, weights: WeightSet, name: str, base: torch.Tensor, scratch: torch.Tensor) -> torch.Tensor:
+        """A changed parameter, placed. Its sum is made in float32: where it is to lie, or in `scratch` if the engine's
+        precision is another."""
+        placed = self._empty(base.shape)
+        if self._dtype == torch.float32:
+            return weights.merged(name, base, placed)
+        return placed.copy_(weights.merged(name, base, scratch[: base.numel()].view(base.shape)))
+
     def _place(self, tensor: torch.Tensor) -> torch.Tensor:
-        recycled = self._recycler.take(tensor.shape, self._dtype, self._device)
+        return self._empty(tensor.shape).copy_(tensor)
+
+    def _empty(self, shape: torch.Size) -> torch.Tensor:
+        """Memory for a parameter: that of one that was dropped, if there is one of its kind."""
+        recycled = self._recycler.take(shape, self._dtype, self._device)
         if recycled is not None:
-            return recycled.copy_(tensor)
-        memory_format = self._format if tensor.dim() == 4 else torch.contiguous_format
-        return tensor.to(self._device, self._dtype, copy=True, memory_format=memory_format)
+            return recycled
+        memory_format = self._format if len(shape) == 4 else torch.contiguous_format
+        return torch.empty(shape, dtype=self._dtype, device=self._device, memory_format=memory_format)
 
     def _point_at(self, weights: Weights) -> None:
         with self._pointing:

@@ -21,15 +21,13 @@ from runtime.weights import WeightSet
 
 def weight_set(plan: Plan, component: Component) -> WeightSet:
     """The component's weights as the request wants them. Raises InvalidArgument that names the LoRA's field."""
-    changes: list[tuple[str, Change]] = []
-    names = []
-    for lora in plan.loras:
-        found = _changes(plan, lora, component)
-        if found:
-            names.append(f"{lora.digest}*{lora.scale!r}")
-        changes += found.items()
-    mapped = {lora.path: lora.stamp for lora in plan.loras if lora.stamp}
-    return WeightSet.of(component, "+".join(names), changes, mapped)
+    loras = [lora for lora in plan.loras if lora.scale and component.name in lora.components]
+    return WeightSet.of(
+        component,
+        changes="+".join(f"{lora.digest}*{lora.scale!r}" for lora in loras),
+        added=[change for lora in loras for change in _changes(plan, lora, component).items()],
+        mapped={lora.path: lora.stamp for lora in loras if lora.stamp},
+    )
 
 
 def bind(
@@ -53,12 +51,9 @@ def _field(plan: Plan, component: Component) -> str:
 
 
 def _changes(plan: Plan, lora: LoraPlan, component: Component) -> dict[str, Change]:
-    adaptable = plan.checkpoint.adaptable
-    if lora.scale == 0.0 or all(component.name != other.name for other in adaptable):
-        return {}
     try:
-        layers = read_lora(lora.path, adaptable)
+        layers = read_lora(lora.path, plan.checkpoint.adaptable)
         mine = [layer for layer in layers if layer.target.component == component.name]
-        return load_changes(lora.path, mine, lora.scale) if mine else {}
+        return load_changes(lora.path, mine, lora.scale)
     except (LoraError, WeightFileError) as error:
         raise InvalidArgument(lora.field, str(error)) from error

@@ -34,7 +34,7 @@ class DenoiserStage:
 
     def __init__(self, settings: Settings, board: Board) -> None:
         self._settings, self.desk = settings, Desk(self.name, board)
-        self._engines = Engines(settings, "unet")
+        self._engines = Engines(settings, "unet", begin=give_way)
         self._room = threading.Semaphore(settings.max_running)
         self._loader = Workers(1, "loader", self._room, begin=give_way)
         self._answers = ThreadPoolExecutor(1, "answers")

@@ -149,10 +149,17 @@ class Planner:
         files.stop()
         try:
             stored = self._sources.lora(field, lora.path, files)
-            read_lora(stored.path, checkpoint.adaptable)
+            layers = read_lora(stored.path, checkpoint.adaptable)
         except (LoraError, WeightFileError, FileChangedError) as error:
             raise InvalidArgument(field, str(error)) from error
-        return LoraPlan(field=field, path=stored.path, digest=stored.digest, stamp=stored.stamp, scale=lora.scale)
+        return LoraPlan(
+            field=field,
+            path=stored.path,
+            digest=stored.digest,
+            stamp=stored.stamp,
+            scale=lora.scale,
+            components=frozenset(layer.target.component for layer in layers),
+        )
 
 
 def _digests(request: ImageToImageInput, checkpoint: Checkpoint) -> dict[str, str]:

@@ -12,6 +12,7 @@ from runtime.engines.memory import Recycler
 from runtime.engines.networks.build import graph_of
 from runtime.engines.placement import Placement
 from runtime.engines.residency import Residency
+from runtime.engines.team import Team
 from runtime.engines.torch_engine import TorchEngine, Weights
 from runtime.weights import WeightSet
 
@@ -23,7 +24,7 @@ def make_engine(
 ) -> tuple[TorchEngine, Residency[Weights]]:
     residency: Residency[Weights] = Residency(budget)
     placement = Placement(torch.device("cpu"), dtype)
-    return TorchEngine(graph_of(kind, component), placement, residency, Recycler()), residency
+    return TorchEngine(graph_of(kind, component), placement, residency, Recycler(), Team(2)), residency
 
 
 def run(engine: TorchEngine, weights: WeightSet, inputs: Inputs) -> Outputs:

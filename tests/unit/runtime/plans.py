@@ -13,6 +13,7 @@ from lorikeet.schema import ImageToImageInput
 from runtime.board import SLOTS, Board, JobRef
 from runtime.checkpoints.checkpoint import Checkpoint
 from runtime.errors import StageError
+from runtime.lora.file import read_lora
 from runtime.plan import LoraPlan, Plan
 from runtime.stages.stage import Array, Call, Desk, Tensors
 from tests.unit.runtime.tiny_checkpoints import digest
@@ -38,7 +39,13 @@ def make_plan(
         request=request,
         checkpoint=checkpoint,
         loras=tuple(
-            LoraPlan(field=f"loras[{index}].path", path=path, digest=digest(path).digest, scale=scale)
+            LoraPlan(
+                field=f"loras[{index}].path",
+                path=path,
+                digest=digest(path).digest,
+                scale=scale,
+                components=frozenset(layer.target.component for layer in read_lora(path, checkpoint.adaptable)),
+            )
             for index, (path, scale) in enumerate((loras or {}).items())
         ),
         seed=5,

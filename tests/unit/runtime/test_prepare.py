@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors.torch import save
 
 from lorikeet.schema import ImageToImageInput
 from runtime.board import Board, State
@@ -25,6 +26,7 @@ from runtime.settings import Settings
 from runtime.stages.prepare.features import check_available, check_fits
 from runtime.stages.prepare.limits import check_limits_of_checkpoint, check_limits_of_sampler
 from runtime.stages.prepare.stage import PrepareStage
+from tests.unit.runtime import lora_files
 from tests.unit.runtime.plans import Answer, make_call, text_tensor
 from tests.unit.runtime.web import Web, reply, silent
 
@@ -114,6 +116,15 @@ def test_every_file_is_named_by_its_digest(stage: PrepareStage, tiny: Path, sd15
     assert plan.files["model_name.unet[0]"] == sd15.unet.files[0].digest
     assert plan.files["loras[0].path"] == plan.loras[0].digest
     assert (plan.loras[0].field, plan.loras[0].scale) == ("loras[0].path", -0.5)
+
+
+def test_a_lora_says_which_components_it_changes(stage: PrepareStage) -> None:
+    layer = "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q"
+    sent = save(lora_files.pair(layer, 16, 16))
+    paths = ("loras/sd15/peft.safetensors", "tensor:0")
+    both, unet = _plan(_ask(stage, [sent], loras=[{"path": path} for path in paths])).loras
+    assert both.components == {"unet", "text_encoder"}
+    assert unet.components == {"unet"}
 
 
 def test_a_seed_is_drawn_where_none_is_given(stage: PrepareStage) -> None:

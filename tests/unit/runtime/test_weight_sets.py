@@ -53,7 +53,14 @@ def planned(folder: Path, store: Store, job: JobRef) -> Iterator[Plan]:
 def _with_lora(plan: Plan, store: Store, path: Path) -> Plan:
     stored = store.digest_local(path)
     time.sleep(TICK_SECONDS)
-    lora = LoraPlan(field="loras[0].path", path=path, digest=stored.digest, stamp=stored.stamp, scale=1.0)
+    lora = LoraPlan(
+        field="loras[0].path",
+        path=path,
+        digest=stored.digest,
+        stamp=stored.stamp,
+        scale=1.0,
+        components=frozenset({"unet", "text_encoder"}),
+    )
     return plan.model_copy(update={"loras": (lora,)})
 
 
