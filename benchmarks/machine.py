@@ -10,6 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from runtime.cpu import has_bfloat16
 from runtime.settings import ROOT
 
 _LIBRARIES = ("torch", "diffusers", "transformers", "peft", "tritonclient")
@@ -38,7 +39,8 @@ def memory_bytes() -> int:
 def _cpu() -> str:
     for line in Path("/proc/cpuinfo").read_text().splitlines():
         if line.startswith("model name"):
-            return line.partition(":")[2].strip()
+            name = line.partition(":")[2].strip()
+            return f"{name} {'with' if has_bfloat16() else 'without'} native bfloat16"
     return platform.machine()
 
 

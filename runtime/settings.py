@@ -59,7 +59,8 @@ class Settings(BaseSettings):
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="`auto` is CUDA where there is one.")
     precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto",
-        description="`auto`: float16 on CUDA; on a CPU bfloat16 where it is native (avx512_bf16, AMX), else float32.",
+        description="`auto`: float16 on CUDA; on a CPU bfloat16 where it is native (avx512_bf16, "
+        "AMX), else float32. bfloat16 that is not native halves the memory, and computes in float32.",
     )
     threads: int = Field(0, ge=0, description="Threads for one network; 0 is one for each physical core.")
     weights_bytes: ByteSize = Field(

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from runtime.cpu import has_bfloat16
 from runtime.settings import Settings, SettingsError
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -15,10 +16,12 @@ _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torc
 
 @dataclass(frozen=True)
 class Placement:
-    """Where networks run, and the dtype of their weights and activations."""
+    """Where networks run, and the dtype of their weights and activations. With `widens` only the weights have it, and
+    each layer computes in float32."""
 
     device: torch.device
     dtype: torch.dtype
+    widens: bool = False
 
     @property
     def precision(self) -> str:
@@ -32,10 +35,11 @@ def place(settings: Settings) -> Placement:
     on_gpu = settings.device == "cuda" or (settings.device == "auto" and torch.cuda.is_available())
     precision = settings.precision
     if precision == "auto":
-        precision = "float16" if on_gpu else "bfloat16" if _native_bfloat16() else "float32"
+        precision = "float16" if on_gpu else "bfloat16" if has_bfloat16() else "float32"
     if precision == "float16" and not on_gpu:
         raise SettingsError("LORIKEET_PRECISION: float16 needs CUDA; on a CPU use bfloat16 or float32")
-    return Placement(torch.device("cuda" if on_gpu else "cpu"), _DTYPES[precision])
+    widens = precision == "bfloat16" and not on_gpu and not has_bfloat16()
+    return Placement(torch.device("cuda" if on_gpu else "cpu"), _DTYPES[precision], widens)
 
 
 def pin_threads(settings: Settings) -> None:
@@ -43,14 +47,6 @@ def pin_threads(settings: Settings) -> None:
     torch.set_num_threads(settings.threads or _physical_cores())
     if torch.get_num_interop_threads() != 1:  # torch lets it be set once
         torch.set_num_interop_threads(1)
-
-
-def _native_bfloat16() -> bool:
-    try:
-        flags = set(Path("/proc/cpuinfo").read_text().split())
-    except OSError:
-        return False
-    return bool(flags & {"avx512_bf16", "amx_bf16"})
 
 
 def _physical_cores() -> int:

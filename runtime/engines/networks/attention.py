@@ -49,7 +49,8 @@ class RowAttention(AttnProcessor2_0):
         # Between attention and its output projection is where the image's part belongs; the projection is linear,
         # so it can be added behind it, without the bias.
         added = _attend(attn, hidden_states, image_prompt, self._layer)
-        projected: torch.Tensor = functional.linear(added, attn.to_out[0].weight) / attn.rescale_output_factor
+        weight = attn.to_out[0].weight.to(added)
+        projected: torch.Tensor = functional.linear(added, weight) / attn.rescale_output_factor
         return result + projected
 
 

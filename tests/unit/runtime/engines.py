@@ -20,10 +20,14 @@ PLENTY = 1 << 30
 
 
 def make_engine(
-    kind: GraphKind, component: Component, dtype: torch.dtype = torch.float32, budget: int = PLENTY
+    kind: GraphKind,
+    component: Component,
+    dtype: torch.dtype = torch.float32,
+    budget: int = PLENTY,
+    widens: bool = False,
 ) -> tuple[TorchEngine, Residency[Weights]]:
     residency: Residency[Weights] = Residency(budget)
-    placement = Placement(torch.device("cpu"), dtype)
+    placement = Placement(torch.device("cpu"), dtype, widens)
     return TorchEngine(graph_of(kind, component), placement, residency, Recycler(), Team(2)), residency
 
 

@@ -1,0 +1,17 @@
+"""What this machine's processor can do. Importing this takes no torch."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+
+@cache
+def has_bfloat16() -> bool:
+    """Whether it computes in bfloat16. Where it does not, torch does so number by number: measured, a product of
+    matrices then takes 40 times as long as in float32."""
+    try:
+        flags = set(Path("/proc/cpuinfo").read_text().split())
+    except OSError:
+        return False
+    return bool(flags & {"avx512_bf16", "amx_bf16"})
