@@ -39,7 +39,7 @@ test: setup ## all tests: units, then a real server, then whole journeys
 test-unit: venv ## the unit tests alone
 	@$(PYTEST) tests/unit $(ARGS)
 
-soak: setup ## a thousand mixed requests, some cancelled, some bad, with stages killed in between: an hour or less
+soak: setup ## thousands of requests, cancelled, late and bad ones among them, with stages killed in between: ten to twenty minutes
 	@$(PYTEST) tests/soak -s -o faulthandler_timeout=0 $(ARGS)
 
 bench: setup ## measure at full size, against diffusers; writes benchmarks/results and the README's table (CASES=... some)

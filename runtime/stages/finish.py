@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import base64
-import json
 import time
 from importlib.metadata import version
-from typing import Any
 
 from lorikeet.schema import Image, ImageToImageOutput
-from runtime.board import STAGES
 from runtime.files.images import encode_image
 from runtime.plan import Plan
 from runtime.stages.stage import Array, Call, WorkerStage, bytes_tensor
@@ -18,7 +15,7 @@ _VERSIONS = ("torch", "diffusers", "transformers")
 
 
 class FinishStage(WorkerStage):
-    """PLAN, PIXELS UINT8 [N, H, W, 3], LATENTS, PER_PASS_LATENTS and each stage's report -> the public outputs.
+    """PLAN, PIXELS UINT8 [N, H, W, 3], LATENTS, PER_PASS_LATENTS, REPORT -> the public outputs.
 
     The request parameter `images=data_uri` puts the files into the response as data URIs, for plain JSON over HTTP.
     """
@@ -28,8 +25,7 @@ class FinishStage(WorkerStage):
     def process(self, plan: Plan, call: Call) -> dict[str, Array]:
         begun = time.monotonic()
         encoded = [encode_image(pixels, plan.request.image_format) for pixels in call.inputs["PIXELS"]]
-        report = _merge_reports(call)
-        report["timings"] |= {"finish": time.monotonic() - begun, "total": time.monotonic() - plan.started}
+        call.timings |= {"finish": time.monotonic() - begun, "total": time.monotonic() - plan.started}
         inline = call.parameters.get("images") == "data_uri"
         latents = call.inputs["LATENTS"]
         response = ImageToImageOutput(
@@ -39,7 +35,7 @@ class FinishStage(WorkerStage):
             versions={name: version(name) for name in _VERSIONS},
             files=plan.files,
             warnings=list(plan.warnings),
-            **report,
+            **call.report(),
         )
         return {
             "RESPONSE": bytes_tensor([response.to_json().encode()]),
@@ -60,13 +56,3 @@ def _image(plan: Plan, index: int, data: bytes, inline: bool) -> Image:
         width=plan.width,
         height=plan.height,
     )
-
-
-def _merge_reports(call: Call) -> dict[str, Any]:
-    """The stages' reports as one: their timings together, and what one of them says of its engine."""
-    merged: dict[str, Any] = {"timings": {}}
-    for stage in STAGES[: STAGES.index("finish")]:
-        report = json.loads(call.inputs[f"{stage.upper()}_REPORT"].reshape(-1)[0])
-        merged["timings"] |= report.pop("timings")
-        merged |= report
-    return merged

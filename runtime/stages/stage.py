@@ -16,6 +16,7 @@ from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict
 
 from lorikeet.wire import IMAGE_MODEL
 from runtime.board import Board, JobRef, State
@@ -34,7 +35,7 @@ class Call:
     """One request at one stage: tensors by name (absent ones missing), Triton's request id and parameters.
 
     `reply` and `fail` may be called from any thread; the first one counts. `timings`: seconds by what they were spent
-    on, for the response.
+    on, for the response, which `report` passes on.
     """
 
     def __init__(
@@ -57,6 +58,17 @@ class Call:
             raise InvalidArgument(name, f"the request has at most {list(longest)}, not {list(found.shape)}")
         return found
 
+    def report(self, **more: Any) -> dict[str, Any]:
+        """What the stages before said of the request (REPORT; `prepare` is the first), and what this one adds.
+        Raises InvalidArgument."""
+        earlier: dict[str, Any] = {"timings": {}}
+        if (tensor := self.inputs.get("REPORT")) is not None:
+            try:
+                earlier = _Report.model_validate_json(tensor.reshape(-1)[0]).model_dump(exclude_unset=True)
+            except ValueError as error:
+                raise InvalidArgument("REPORT", "no stage wrote it") from error
+        return earlier | more | {"timings": earlier["timings"] | self.timings}
+
     def reply(self, outputs: Tensors) -> None:
         self._answer(outputs)
 
@@ -69,6 +81,15 @@ class Call:
                 return
             self._answered = True
         self._send(answer)
+
+
+class _Report(BaseModel):
+    """What stages say of a request, for its response."""
+
+    model_config = ConfigDict(extra="forbid")
+    timings: dict[str, float]
+    engine: str = ""
+    precision: str = ""
 
 
 class Stage(Protocol):
@@ -176,4 +197,4 @@ class WorkerStage(ABC):
         outputs = self.process(plan, call)
         self.desk.report(plan.job, State.DONE)
         call.timings[self.name] = time.monotonic() - begun
-        call.reply(outputs | {"REPORT": json_tensor({"timings": call.timings})})
+        call.reply(outputs | {"REPORT": json_tensor(call.report())})

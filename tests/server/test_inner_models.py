@@ -81,9 +81,14 @@ def test_a_stage_believes_no_plan_but_the_servers(triton: grpc.InferenceServerCl
 
 
 def test_a_plan_is_good_for_one_call_of_each_stage(triton: grpc.InferenceServerClient, tiny: Path) -> None:
-    plan = plan_of(triton, tiny)
-    assert ask(triton, "text_encoder", {"PLAN": plan}).as_numpy("PROMPT_EMBEDS").shape == (2, 77, 32)
-    assert refusal(triton, "text_encoder", {"PLAN": plan}) == "PLAN: text_encoder has had it already"
+    inputs = {"PLAN": plan_of(triton, tiny), "REPORT": text({"timings": {}})}
+    assert ask(triton, "text_encoder", inputs).as_numpy("PROMPT_EMBEDS").shape == (2, 77, 32)
+    assert refusal(triton, "text_encoder", inputs) == "PLAN: text_encoder has had it already"
+
+
+def test_a_report_that_no_stage_wrote_is_refused(triton: grpc.InferenceServerClient, tiny: Path) -> None:
+    inputs = {"PLAN": plan_of(triton, tiny), "REPORT": text({"timings": {}, "seed": 1})}
+    assert refusal(triton, "text_encoder", inputs) == "REPORT: no stage wrote it"
 
 
 @pytest.mark.parametrize(

@@ -10,12 +10,10 @@ import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-
-import pytest
 
 from deploy.local_server import LocalServer
 from lorikeet import Client, LorikeetError
@@ -31,13 +29,6 @@ GROWTH = 0.02
 SLACK_BYTES = 8 << 20
 TRITON_BYTES = 64 << 20  # its allocator keeps and returns what large requests needed: it has 20 to 110 MB, up and down
 SLACK_FILES = 4
-
-
-@pytest.fixture
-def server(tiny: Path, tmp_path: Path) -> Iterator[LocalServer]:
-    settings = {"local_paths": str(tiny), "store": str(tmp_path / "store"), "precision": "float32"}
-    with LocalServer(tmp_path / "server.log", settings) as running:
-        yield running
 
 
 class Soak:

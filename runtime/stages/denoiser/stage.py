@@ -27,7 +27,7 @@ _NOT_FINITE = "the latents are not finite in {}: a LoRA's scale or guidance_scal
 
 
 class DenoiserStage:
-    """PLAN, PROMPT_EMBEDS, POOLED_EMBEDS, LATENT_MEAN, LATENT_STD -> LATENTS FP32 [N, 4, h, w],
+    """PLAN, PROMPT_EMBEDS, POOLED_EMBEDS, LATENT_MEAN, LATENT_STD, REPORT -> LATENTS FP32 [N, 4, h, w],
     PER_PASS_LATENTS FP32 [steps, N, 4, h, w] ([0, ...] unless asked for), REPORT."""
 
     name = "denoiser"
@@ -94,7 +94,7 @@ class DenoiserStage:
             if not torch.isfinite(member.job.latents).all():
                 raise InvalidArgument("", _NOT_FINITE.format(member.engine.precision))
             call.timings[self.name] = member.seconds
-            report = {"timings": call.timings, "engine": member.engine.name, "precision": member.engine.precision}
+            report = call.report(engine=member.engine.name, precision=member.engine.precision)
             self.desk.report(plan.job, State.DONE, member.job.step, member.job.steps)
             call.reply(
                 {

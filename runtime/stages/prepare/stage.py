@@ -82,7 +82,7 @@ class PrepareStage:
             {
                 "PLAN": plan,
                 "INIT_IMAGE": prepared.image,
-                "REPORT": json_tensor({"timings": call.timings}),
+                "REPORT": json_tensor(call.report()),
             }
         )
 

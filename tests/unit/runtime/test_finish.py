@@ -20,7 +20,7 @@ from runtime.stages.stage import Array, json_tensor
 from tests.unit.runtime.engines import noise
 from tests.unit.runtime.plans import make_plan, run_stage
 
-REPORTING = ("PREPARE", "TEXT_ENCODER", "VAE_ENCODER", "VAE_DECODER")
+TIMINGS = {"prepare": 1.5, "text_encoder": 1.5, "vae_encoder": 1.5, "denoiser": 2.5, "vae_decoder": 1.5}
 PIXELS = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), np.uint8)
 
 
@@ -29,8 +29,7 @@ def _finished(settings: Settings, board: Board, plan: Plan, **parameters: str) -
         "PIXELS": PIXELS,
         "LATENTS": noise(2, 4, 8, 8).numpy(),
         "PER_PASS_LATENTS": np.zeros((0, 2, 4, 8, 8), np.float32),
-        **{f"{stage}_REPORT": json_tensor({"timings": {stage.lower(): 1.5}}) for stage in REPORTING},
-        "DENOISER_REPORT": json_tensor({"timings": {"denoiser": 2.5}, "engine": "torch", "precision": "float32"}),
+        "REPORT": json_tensor({"timings": TIMINGS, "engine": "torch", "precision": "float32"}),
     }
     return dict(run_stage(FinishStage(settings, board), plan, inputs, **parameters).tensors)
 

@@ -17,7 +17,7 @@ from runtime.checkpoints.checkpoint import Checkpoint
 from runtime.errors import Cancelled, DeadlineExceeded, Internal, InvalidArgument, NotFound, StageError, Unavailable
 from runtime.plan import Plan
 from runtime.settings import Settings
-from runtime.stages.stage import Array, Call, WorkerStage
+from runtime.stages.stage import Array, Call, WorkerStage, json_tensor
 from tests.unit.runtime.plans import make_call, make_plan, seal, submit, text_tensor
 
 
@@ -75,6 +75,21 @@ def test_a_stage_reports_its_course(worker: Scripted, board: Board, plan: Plan) 
     assert set(answer) == {"OUT", "REPORT"}
     assert report["timings"].keys() == {"text_encoder"}
     assert (seen[0].state, seen[0].stage) == (State.RUNNING, "text_encoder")
+
+
+def test_a_report_passes_on_what_the_stages_before_said(worker: Scripted, plan: Plan) -> None:
+    before = {"timings": {"prepare": 1.5}, "engine": "torch"}
+    report = json.loads(submit(worker, plan, {"REPORT": json_tensor(before)}).tensors["REPORT"][0])
+    assert report["engine"] == "torch"
+    assert report["timings"].keys() == {"prepare", "text_encoder"}
+    assert report["timings"]["prepare"] == 1.5
+
+
+@pytest.mark.parametrize(
+    "value", [[], 1, "x", {}, {"timings": []}, {"timings": {}, "seed": 1}, {"timings": {"a": "b"}}]
+)
+def test_a_report_that_no_stage_wrote_is_refused(worker: Scripted, plan: Plan, value: object) -> None:
+    assert str(submit(worker, plan, {"REPORT": json_tensor(value)}).error) == "REPORT: no stage wrote it"
 
 
 def _raise(error: BaseException) -> Callable[[], dict[str, Array]]:
