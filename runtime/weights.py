@@ -8,10 +8,9 @@ what was bound before: nothing of one set can be left in the next.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import MappingProxyType
 
 import torch
 from safetensors import safe_open
@@ -25,35 +24,15 @@ from runtime.files.store import check_unchanged
 class WeightSet:
     """A base component and its changes; `digest` names the result, equal for equal weights from equal files.
 
-    `full` holds parameters that are replaced. What is added to one is in `low_rank` where it is of low rank, so that an
-    engine may take the factors as inputs, and in `deltas` where it is not. `mapped`: the files that these tensors are
-    mapped from, and the stamp of each.
+    `full` holds parameters that are replaced; each mapping of `added`, what is added to some. A change may be read from
+    its file only when it is asked for. `mapped`: the files that changes are mapped from, and the stamp of each.
     """
 
     base: Component
     changes: str = ""
     full: Mapping[str, torch.Tensor] = field(default_factory=dict)
-    low_rank: Mapping[str, Sequence[LowRank]] = field(default_factory=dict)
-    deltas: Mapping[str, Sequence[Change]] = field(default_factory=dict)
+    added: Sequence[Mapping[str, Change]] = ()
     mapped: Mapping[Path, str] = field(default_factory=dict)
-
-    @classmethod
-    def of(
-        cls,
-        base: Component,
-        changes: str,
-        added: Iterable[tuple[str, Change]],
-        mapped: Mapping[Path, str] = MappingProxyType({}),
-    ) -> WeightSet:
-        """The set that adds these changes (parameter name, change) to the base; `changes` is their name."""
-        low_rank: dict[str, list[LowRank]] = {}
-        deltas: dict[str, list[Change]] = {}
-        for name, change in added:
-            if isinstance(change, LowRank):
-                low_rank.setdefault(name, []).append(change)
-            else:
-                deltas.setdefault(name, []).append(change)
-        return cls(base, changes, low_rank=low_rank, deltas=deltas, mapped=mapped)
 
     @property
     def digest(self) -> str:
@@ -62,7 +41,7 @@ class WeightSet:
     @property
     def changed(self) -> set[str]:
         """The names of the parameters that differ from the base."""
-        return {*self.full, *self.low_rank, *self.deltas}
+        return set(self.full).union(*self.added)
 
     def merged(self, name: str, base: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
         """A changed parameter, float32: its full replacement or its base, and what is added to that.
@@ -70,14 +49,17 @@ class WeightSet:
         It lies in `out` (float32, contiguous, of its shape), which may be faster than new memory. Every change is a
         function of the same start, those of low rank first: none sees what another one added.
 
-        Raises FileChangedError where a change's file is no longer the one that `digest` speaks of.
+        Raises FileChangedError where a change's file is no longer the one that `digest` speaks of, and what a change
+        that cannot be read raises.
         """
         start = self.full.get(name, base)
         weight = torch.empty(start.shape, dtype=torch.float32, device=base.device) if out is None else out
         weight.copy_(start)
-        for low_rank in self.low_rank.get(name, ()):
-            low_rank.add_to(weight)
-        if deltas := self.deltas.get(name, ()):
+        changes = [added[name] for added in self.added if name in added]
+        for change in changes:
+            if isinstance(change, LowRank):
+                change.add_to(weight)
+        if deltas := [change for change in changes if not isinstance(change, LowRank)]:
             start = start.to(base.device, torch.float32)
             for change in deltas:
                 weight.add_(change.delta(start))

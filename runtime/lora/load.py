@@ -1,9 +1,10 @@
-"""Loads a LoRA's changes for one component of a checkpoint."""
+"""A LoRA's changes for one component of a checkpoint."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import safe_open
@@ -17,32 +18,49 @@ _MAX = torch.finfo(torch.float32).max
 _SHOWN = 300
 
 
-def load_changes(path: Path, layers: Sequence[LoraLayer], scale: float) -> dict[str, Change]:
+class LoraChanges(Mapping[str, Change]):
     """Parameter name -> its change: `scale * alpha / rank` times what the file's tensors make.
 
-    The tensors are mapped from the file and keep its dtype. Raises LoraError when one is not finite.
+    A change is read when it is asked for, by any thread: weights that are there already need none. Its tensors are
+    mapped from the file and keep its dtype. Asking raises `refused` of a message when one is not finite.
     """
-    changes: dict[str, Change] = {}
-    with safe_open(path, framework="pt") as file:
-        for layer in layers:
-            parts = {role: _finite(name, file.get_tensor(name)) for role, name in layer.keys.items()}
-            alpha = float(file.get_tensor(layer.alpha)) if isinstance(layer.alpha, str) else layer.alpha
-            factor = layer.factor(alpha)
-            if not abs(factor * scale) <= _MAX:
-                name = f"{layer.target.component}.{layer.target.parameter}"
-                raise LoraError(f"{name}: its scale, {scale:g} times alpha / rank, is not finite in float32")
-            if layer.magnitude is None:
-                change = layer.kind.change(parts, factor * scale)
-            else:
-                role, name = layer.magnitude
-                magnitude = _finite(name, file.get_tensor(name))
-                change = dora.decomposed(layer.kind, parts, magnitude, role, factor, scale)
-            changes[layer.target.parameter] = change
-    return changes
 
+    def __init__(
+        self,
+        path: Path,
+        layers: Sequence[LoraLayer],
+        scale: float,
+        refused: Callable[[str], Exception] = LoraError,
+    ) -> None:
+        self._scale, self._refused = scale, refused
+        self._layers = {layer.target.parameter: layer for layer in layers}
+        self._file: Any = safe_open(path, framework="pt")
 
-def _finite(name: str, tensor: torch.Tensor) -> torch.Tensor:
-    # The extremes tell it in one pass: they are not finite when one number is not. Arithmetic is in float32.
-    if tensor.numel() and not all(abs(extreme.item()) <= _MAX for extreme in tensor.aminmax()):
-        raise LoraError(f"{name[:_SHOWN]} is not finite in float32")
-    return tensor
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._layers)
+
+    def __len__(self) -> int:
+        return len(self._layers)
+
+    def __contains__(self, parameter: object) -> bool:
+        return parameter in self._layers
+
+    def __getitem__(self, parameter: str) -> Change:
+        layer = self._layers[parameter]
+        parts = {role: self._finite(name) for role, name in layer.keys.items()}
+        alpha = float(self._file.get_tensor(layer.alpha)) if isinstance(layer.alpha, str) else layer.alpha
+        factor = layer.factor(alpha)
+        if not abs(factor * self._scale) <= _MAX:
+            name = f"{layer.target.component}.{parameter}"
+            raise self._refused(f"{name}: its scale, {self._scale:g} times alpha / rank, is not finite in float32")
+        if layer.magnitude is None:
+            return layer.kind.change(parts, factor * self._scale)
+        role, name = layer.magnitude
+        return dora.decomposed(layer.kind, parts, self._finite(name), role, factor, self._scale)
+
+    def _finite(self, name: str) -> torch.Tensor:
+        tensor: torch.Tensor = self._file.get_tensor(name)
+        # The extremes tell it in one pass: they are not finite when one number is not. Arithmetic is in float32.
+        if tensor.numel() and not all(abs(extreme.item()) <= _MAX for extreme in tensor.aminmax()):
+            raise self._refused(f"{name[:_SHOWN]} is not finite in float32")
+        return tensor

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
-from runtime.changes import Change
 from runtime.checkpoints.checkpoint import Component
 from runtime.engines.choice import Engines
 from runtime.engines.engine import Binding, Engine, GraphKind, WeightsError
@@ -14,18 +14,19 @@ from runtime.files.store import FileChangedError
 from runtime.files.tensors import WeightFileError
 from runtime.lora.errors import LoraError
 from runtime.lora.file import read_lora
-from runtime.lora.load import load_changes
+from runtime.lora.load import LoraChanges
 from runtime.plan import LoraPlan, Plan
 from runtime.weights import WeightSet
 
 
 def weight_set(plan: Plan, component: Component) -> WeightSet:
-    """The component's weights as the request wants them. Raises InvalidArgument that names the LoRA's field."""
+    """The component's weights as the request wants them. Raises InvalidArgument that names the LoRA's field; so does
+    a change of it that is asked for."""
     loras = [lora for lora in plan.loras if lora.scale and component.name in lora.components]
-    return WeightSet.of(
+    return WeightSet(
         component,
         changes="+".join(f"{lora.digest}*{lora.scale!r}" for lora in loras),
-        added=[change for lora in loras for change in _changes(plan, lora, component).items()],
+        added=[_changes(plan, lora, component) for lora in loras],
         mapped={lora.path: lora.stamp for lora in loras if lora.stamp},
     )
 
@@ -50,10 +51,10 @@ def _field(plan: Plan, component: Component) -> str:
     return "unet_name" if component.name == "unet" and plan.request.unet_name else "model_name"
 
 
-def _changes(plan: Plan, lora: LoraPlan, component: Component) -> dict[str, Change]:
+def _changes(plan: Plan, lora: LoraPlan, component: Component) -> LoraChanges:
     try:
         layers = read_lora(lora.path, plan.checkpoint.adaptable)
         mine = [layer for layer in layers if layer.target.component == component.name]
-        return load_changes(lora.path, mine, lora.scale)
+        return LoraChanges(lora.path, mine, lora.scale, partial(InvalidArgument, lora.field))
     except (LoraError, WeightFileError) as error:
         raise InvalidArgument(lora.field, str(error)) from error

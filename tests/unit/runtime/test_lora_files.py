@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
+from runtime.changes import LowRank
 from runtime.checkpoints.checkpoint import Checkpoint, Component, WeightFile
 from runtime.files.tensors import WeightFileError, read_header
 from runtime.lora.config import LoraConfig
@@ -20,7 +21,7 @@ from runtime.lora.errors import LoraError
 from runtime.lora.file import read_lora
 from runtime.lora.keys import Target
 from runtime.lora.kinds import KINDS, dora
-from runtime.lora.load import load_changes
+from runtime.lora.load import LoraChanges
 from runtime.weights import WeightSet
 from tests.unit.runtime import lora_files
 from tests.unit.runtime.lora_files import Tensors, pair
@@ -97,9 +98,9 @@ def test_only_what_is_of_low_rank_is_kept_in_factors(path: Path, sd15: Checkpoin
     tensors |= {f"unet.{CROSS}.to_k.lokr_w1": torch.ones(4, 4), f"unet.{CROSS}.to_k.lokr_w2": torch.ones(8, 8)}
     tensors |= {f"{CONV}.diff_b": torch.ones(16)}
     layers = read_lora(lora_files.write(path, tensors), sd15.adaptable)
-    weights = WeightSet.of(sd15.unet, "", load_changes(path, layers, 1.0).items())
-    assert weights.low_rank.keys() == {f"{name.removeprefix('unet.')}.weight" for name in (LAYER, CONV)}
-    assert weights.deltas.keys() == {f"{CROSS}.to_k.weight", f"{CONV.removeprefix('unet.')}.bias"}
+    kinds = {name: isinstance(change, LowRank) for name, change in LoraChanges(path, layers, 1.0).items()}
+    low_rank = {f"{name.removeprefix('unet.')}.weight": True for name in (LAYER, CONV)}
+    assert kinds == low_rank | {f"{CROSS}.to_k.weight": False, f"{CONV.removeprefix('unet.')}.bias": False}
 
 
 def test_keys_that_match_nothing_are_listed(path: Path, sd15: Checkpoint) -> None:
@@ -193,7 +194,7 @@ def test_an_alpha_of_any_dtype_is_a_number(
 ) -> None:
     alpha = torch.tensor(6.0).to(dtype).reshape(shape)
     layers = read_lora(lora_files.write(path, _linear() | {f"{LAYER}.alpha": alpha}), sd15.adaptable)
-    (change,) = load_changes(path, layers, 0.5).values()
+    (change,) = LoraChanges(path, layers, 0.5).values()
     expected = 0.5 * 6 / 2 * _linear()[UP] @ _linear()[DOWN]
     torch.testing.assert_close(change.delta(torch.zeros(16, 16)), expected)
 
@@ -263,7 +264,7 @@ def test_a_norm_takes_no_lora(path: Path, sd15: Checkpoint) -> None:
 def test_a_scale_that_float32_does_not_hold_is_refused(path: Path, sd15: Checkpoint, scale: float) -> None:
     layers = read_lora(lora_files.write(path, _linear()), sd15.adaptable)
     with pytest.raises(LoraError, match="is not finite in float32"):
-        load_changes(path, layers, scale)
+        dict(LoraChanges(path, layers, scale))
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
@@ -273,7 +274,7 @@ def test_factors_that_are_not_finite_are_refused(path: Path, sd15: Checkpoint, n
     tensors[name].view(-1)[0] = value
     layers = read_lora(lora_files.write(path, tensors), sd15.adaptable)
     with pytest.raises(LoraError, match="not finite"):
-        load_changes(path, layers, 1.0)
+        dict(LoraChanges(path, layers, 1.0))
 
 
 @pytest.mark.parametrize(
@@ -378,13 +379,13 @@ def test_any_keys_and_shapes_are_read_or_refused(path: Path, sd15: Checkpoint, s
     lora_files.write(path, {key: torch.zeros(shape) for key, shape in shapes.items()})
     try:
         layers = read_lora(path, sd15.adaptable)
-        changes = load_changes(path, layers, 1.0)
+        changes = dict(LoraChanges(path, layers, 1.0))
     except (LoraError, WeightFileError):
         return
     for layer in layers:
         name = layer.target.parameter
         weight = torch.ones(sd15.unet.shapes[name])
-        merged = WeightSet.of(sd15.unet, "", [(name, changes[name])]).merged(name, weight)
+        merged = WeightSet(sd15.unet, added=[{name: changes[name]}]).merged(name, weight)
         assert merged.shape == weight.shape
 
 
@@ -414,7 +415,7 @@ def test_a_factor_that_float32_does_not_hold_is_refused(path: Path, sd15: Checkp
     tensors[UP][0, 0] = 1e300
     layers = read_lora(lora_files.write(path, tensors), sd15.adaptable)
     with pytest.raises(LoraError, match="not finite in float32"):
-        load_changes(path, layers, 1.0)
+        dict(LoraChanges(path, layers, 1.0))
 
 
 def test_what_the_library_says_of_a_hostile_header_is_told_in_short(path: Path, sd15: Checkpoint) -> None:

@@ -18,7 +18,7 @@ from runtime.checkpoints.checkpoint import Checkpoint, Component
 from runtime.checkpoints.names import canonical_name
 from runtime.checkpoints.original_unet import unet_name
 from runtime.lora.file import read_lora
-from runtime.lora.load import load_changes
+from runtime.lora.load import LoraChanges
 from runtime.lora.sgm import sgm_names
 from runtime.weights import WeightSet, base_tensors
 from tests.tiny.loras import SD15_PARTS, write_kohya, write_peft
@@ -48,7 +48,7 @@ def _canonical(component: str, tensors: Tensors) -> Tensors:
 
 def _merged(component: Component, lora: Path, scale: float, parts: tuple[Component, ...]) -> Tensors:
     layers = [layer for layer in read_lora(lora, parts) if layer.target.component == component.name]
-    weights = WeightSet.of(component, lora.name, load_changes(lora, layers, scale).items())
+    weights = WeightSet(component, lora.name, added=[LoraChanges(lora, layers, scale)])
     base = dict(base_tensors(component))
     return base | {name: weights.merged(name, base[name]) for name in weights.changed}
 
@@ -176,12 +176,9 @@ def test_two_files_at_once_predict_what_diffusers_does(tiny: Path, tmp_path: Pat
     pipe.set_adapters(["a", "b"], scales)
     with torch.no_grad():
         expected = pipe.unet(inputs["latent"], inputs["t"], inputs["text"]).sample
-    changes = [
-        change
-        for path, scale in zip(paths, scales, strict=True)
-        for change in load_changes(path, read_lora(path, sd15.adaptable), scale).items()
-    ]
-    found = predict(make_engine("unet", sd15.unet)[0], WeightSet.of(sd15.unet, "ab", changes), inputs)
+    layers = [read_lora(path, sd15.adaptable) for path in paths]
+    changes = list(map(LoraChanges, paths, layers, scales))
+    found = predict(make_engine("unet", sd15.unet)[0], WeightSet(sd15.unet, "ab", added=changes), inputs)
     assert (found - expected).norm() / expected.norm() < 1e-5
 
 

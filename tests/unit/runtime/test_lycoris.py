@@ -18,7 +18,7 @@ from torch import nn
 
 from runtime.checkpoints.checkpoint import Checkpoint
 from runtime.lora.file import read_lora
-from runtime.lora.load import load_changes
+from runtime.lora.load import LoraChanges
 from runtime.weights import WeightSet, base_tensors
 from tests.unit.runtime import lora_files
 from tests.unit.runtime.engines import noise
@@ -95,12 +95,8 @@ def _keys(module: str, tensors: Tensors) -> Tensors:
 
 def _load(checkpoint: Checkpoint, base: Tensors, loras: list[tuple[Path, float]]) -> Tensors:
     """The base as these files change it."""
-    changes = [
-        change
-        for path, scale in loras
-        for change in load_changes(path, read_lora(path, checkpoint.adaptable), scale).items()
-    ]
-    weights = WeightSet.of(checkpoint.unet, "", changes)
+    changes = [LoraChanges(path, read_lora(path, checkpoint.adaptable), scale) for path, scale in loras]
+    weights = WeightSet(checkpoint.unet, "", added=changes)
     return base | {name: weights.merged(name, base[name]) for name in weights.changed}
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import weakref
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from itertools import combinations, pairwise
 from pathlib import Path
 
@@ -11,12 +13,12 @@ import pytest
 import torch
 from diffusers import UNet2DConditionModel
 
-from runtime.changes import LowRank
+from runtime.changes import Change, LowRank
 from runtime.checkpoints.checkpoint import Checkpoint, Component
 from runtime.engines.engine import WeightsError
 from runtime.engines.torch_engine import TorchBinding, TorchEngine
 from runtime.lora.file import read_lora
-from runtime.lora.load import load_changes
+from runtime.lora.load import LoraChanges
 from runtime.weights import WeightSet, base_tensors
 from tests.unit.runtime import lora_files
 from tests.unit.runtime.engines import make_engine, noise, predict, unet_inputs
@@ -27,7 +29,7 @@ NAME = "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q.weight"  # [1
 
 def _lora(checkpoint: Checkpoint, path: Path, scale: float) -> WeightSet:
     layers = [layer for layer in read_lora(path, checkpoint.adaptable) if layer.target.component == "unet"]
-    return WeightSet.of(checkpoint.unet, f"{path.name}*{scale}", load_changes(path, layers, scale).items())
+    return WeightSet(checkpoint.unet, f"{path.name}*{scale}", added=[LoraChanges(path, layers, scale)])
 
 
 @pytest.fixture(scope="module")
@@ -125,7 +127,7 @@ def test_a_full_replacement_replaces(engine: TorchEngine, sd15: Checkpoint, tiny
 
 def test_a_change_is_added_to_a_replacement(sd15: Checkpoint) -> None:
     change, full = LowRank(noise(2, 16, seed=1), noise(16, 2, seed=2), 0.5), noise(16, 16, seed=3)
-    merged = WeightSet(sd15.unet, "x", {NAME: full}, {NAME: [change]}).merged(NAME, noise(16, 16))
+    merged = WeightSet(sd15.unet, "x", {NAME: full}, [{NAME: change}]).merged(NAME, noise(16, 16))
     torch.testing.assert_close(merged, full + 0.5 * change.up @ change.down)
 
 
@@ -135,7 +137,8 @@ def test_several_changes_are_summed_in_their_order(sd15: Checkpoint) -> None:
     expected = start
     for change in changes:
         expected = expected + (change.scale * change.up) @ change.down
-    assert torch.equal(WeightSet(sd15.unet, "x", low_rank={NAME: changes}).merged(NAME, start), expected)
+    weights = WeightSet(sd15.unet, "x", added=[{NAME: change} for change in changes])
+    assert torch.equal(weights.merged(NAME, start), expected)
 
 
 def test_a_convolution_changes_as_two_convolutions_do(sd15: Checkpoint) -> None:
@@ -147,7 +150,7 @@ def test_a_convolution_changes_as_two_convolutions_do(sd15: Checkpoint) -> None:
         noise(1, 5, 9, 9),
     )
     conv = torch.nn.functional.conv2d
-    merged = WeightSet(sd15.unet, low_rank={NAME: [LowRank(down, up, 1.5)]}).merged(NAME, weight)
+    merged = WeightSet(sd15.unet, added=[{NAME: LowRank(down, up, 1.5)}]).merged(NAME, weight)
     expected = conv(picture, weight) + 1.5 * conv(conv(picture, down), up)
     torch.testing.assert_close(conv(picture, merged), expected, rtol=1e-5, atol=1e-5)
 
@@ -170,6 +173,27 @@ def test_the_same_weights_elsewhere_are_the_same_base(sd15: Checkpoint) -> None:
 
 def test_equal_weights_have_one_key(engine: TorchEngine, base: WeightSet, a: WeightSet) -> None:
     assert engine.bind(a).key == engine.bind(a).key != engine.bind(base).key
+
+
+def test_what_is_there_already_is_not_read_again(engine: TorchEngine, a: WeightSet) -> None:
+    class Unreadable(Mapping[str, Change]):
+        """Says what it changes, and cannot be read."""
+
+        def __iter__(self) -> Iterator[str]:
+            return iter(a.changed)
+
+        def __len__(self) -> int:
+            return len(a.changed)
+
+        def __getitem__(self, name: str) -> Change:
+            raise InterruptedError
+
+    unreadable = replace(a, added=[Unreadable()])
+    with pytest.raises(InterruptedError):
+        engine.bind(unreadable)
+    first = engine.bind(a)
+    again = engine.bind(unreadable)
+    assert again.weights is first.weights
 
 
 def test_a_set_that_changes_nothing_is_its_base(sd15: Checkpoint, base: WeightSet) -> None:
