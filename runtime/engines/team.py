@@ -32,7 +32,7 @@ class Team:
     def share(self, work: Callable[[Iterator[T]], None], items: Iterable[T]) -> None:
         """Call `work` in each thread; every item is in the iterator of one of them, in turn.
 
-        Returns when all have ended. Raises what the first to fail raised; the others then get no further item.
+        Returns when all have ended. Raises what one of them raised; the others then get no further item.
         """
         left, lock = iter(items), threading.Lock()
         failed = threading.Event()
