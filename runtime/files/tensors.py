@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -29,10 +30,12 @@ class WeightFileError(ValueError):
 
 @dataclass(frozen=True)
 class TensorInfo:
-    """Shape and safetensors' dtype name (`F32`, `BF16`, ...) of one tensor."""
+    """Shape and safetensors' dtype name (`F32`, `BF16`, ...) of one tensor, and where in the file its bytes are."""
 
     shape: tuple[int, ...]
     dtype: str
+    begin: int
+    end: int
 
 
 @dataclass(frozen=True)
@@ -63,15 +66,13 @@ def read_floats(path: Path, name: str) -> npt.NDArray[np.float32]:
 
     numpy has no bfloat16, which the library therefore does not give: it is the upper half of a float32.
     """
+    info = read_header(path).tensors[name]
     with path.open("rb") as file:
-        length = int.from_bytes(file.read(_LENGTH), "little")
-        entry = json.loads(file.read(length))[name]
-        begin, end = entry["data_offsets"]
-        file.seek(_LENGTH + length + begin)
-        data = file.read(end - begin)
-    if entry["dtype"] == "BF16":
+        file.seek(info.begin)
+        data = file.read(info.end - info.begin)
+    if info.dtype == "BF16":
         return (np.frombuffer(data, "<u2").astype("<u4") << 16).view(np.float32)
-    return np.frombuffer(data, _NUMPY[entry["dtype"]]).astype(np.float32)
+    return np.frombuffer(data, _NUMPY[info.dtype]).astype(np.float32)
 
 
 @lru_cache(maxsize=64)
@@ -80,9 +81,18 @@ def _remembered(path: Path, _stamp: str) -> Header:
 
 
 def _read_header(path: Path) -> Header:
-    with safe_open(path, framework="numpy") as file:
-        if len(file.keys()) > _MAX_TENSORS:
+    with safe_open(path, framework="numpy") as checked:
+        if len(checked.keys()) > _MAX_TENSORS:
             raise ValueError(f"it holds more than {_MAX_TENSORS} tensors")
-        slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-        tensors = {name: TensorInfo(tuple(part.get_shape()), part.get_dtype()) for name, part in slices.items()}
-        return Header(tensors, file.metadata() or {})
+        metadata = checked.metadata() or {}
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(_LENGTH), "little")
+        entries: dict[str, Any] = json.loads(file.read(length))
+    entries.pop("__metadata__", None)
+    return Header({name: _info(entry, _LENGTH + length) for name, entry in entries.items()}, metadata)
+
+
+def _info(entry: dict[str, Any], data: int) -> TensorInfo:
+    """What the header says of a tensor; the tensors' bytes begin at `data`."""
+    begin, end = entry["data_offsets"]
+    return TensorInfo(tuple(entry["shape"]), entry["dtype"], data + begin, data + end)

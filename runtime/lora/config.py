@@ -29,11 +29,11 @@ class LoraConfig:
 
     def alpha(self, target: Target) -> float | None:
         """The layer's lora_alpha; a pattern names a layer by its module name or the end of it, as in PEFT."""
-        patterns = self._patterns.get(f"{target.component}.alpha_pattern", {})
-        names = target.module.split(".")
-        ends = (".".join(names[-count:]) for count in range(1, min(len(names), _MAX_NAMES) + 1))
-        if found := [patterns[end] for end in ends if end in patterns]:
-            return _number(min(found, key=itemgetter(0))[1])
+        if patterns := self._patterns.get(f"{target.component}.alpha_pattern"):
+            names = target.module.split(".")
+            ends = (".".join(names[-count:]) for count in range(1, min(len(names), _MAX_NAMES) + 1))
+            if found := [patterns[end] for end in ends if end in patterns]:
+                return _number(min(found, key=itemgetter(0))[1])
         alpha = self._values.get(f"{target.component}.lora_alpha")
         return None if alpha is None else _number(alpha)
 

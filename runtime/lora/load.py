@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
-from safetensors import safe_open
 
 from runtime.changes import Change
+from runtime.files.tensor_file import TensorFile
 from runtime.lora.errors import LoraError
 from runtime.lora.file import LoraLayer
 from runtime.lora.kinds import dora
@@ -22,7 +21,7 @@ class LoraChanges(Mapping[str, Change]):
     """Parameter name -> its change: `scale * alpha / rank` times what the file's tensors make.
 
     A change is read when it is asked for, by any thread: weights that are there already need none. Its tensors are
-    mapped from the file and keep its dtype. Asking raises `refused` of a message when one is not finite.
+    float32. Asking raises `refused` of a message when one is not finite, and FileChangedError.
     """
 
     def __init__(
@@ -34,7 +33,7 @@ class LoraChanges(Mapping[str, Change]):
     ) -> None:
         self._scale, self._refused = scale, refused
         self._layers = {layer.target.parameter: layer for layer in layers}
-        self._file: Any = safe_open(path, framework="pt")
+        self._file = TensorFile(path)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._layers)
@@ -48,7 +47,7 @@ class LoraChanges(Mapping[str, Change]):
     def __getitem__(self, parameter: str) -> Change:
         layer = self._layers[parameter]
         parts = {role: self._finite(name) for role, name in layer.keys.items()}
-        alpha = float(self._file.get_tensor(layer.alpha)) if isinstance(layer.alpha, str) else layer.alpha
+        alpha = float(self._file.read(layer.alpha)) if isinstance(layer.alpha, str) else layer.alpha
         factor = layer.factor(alpha)
         if not abs(factor * self._scale) <= _MAX:
             name = f"{layer.target.component}.{parameter}"
@@ -59,8 +58,8 @@ class LoraChanges(Mapping[str, Change]):
         return dora.decomposed(layer.kind, parts, self._finite(name), role, factor, self._scale)
 
     def _finite(self, name: str) -> torch.Tensor:
-        tensor: torch.Tensor = self._file.get_tensor(name)
-        # The extremes tell it in one pass: they are not finite when one number is not. Arithmetic is in float32.
+        tensor = self._file.read(name).float()
+        # The extremes tell it in one pass: they are not finite when one number is not.
         if tensor.numel() and not all(abs(extreme.item()) <= _MAX for extreme in tensor.aminmax()):
             raise self._refused(f"{name[:_SHOWN]} is not finite in float32")
         return tensor
