@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection
-from functools import cached_property
+from collections.abc import Collection, Mapping
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -40,6 +40,9 @@ class Component(BaseModel):
     files: tuple[WeightFile, ...]
     layout: LayoutName = "component"
 
+    def __hash__(self) -> int:
+        return hash(self.digest)
+
     @cached_property
     def digest(self) -> str:
         """SHA-256 of what determines the network: architecture and weights."""
@@ -47,26 +50,30 @@ class Component(BaseModel):
         return hashlib.sha256(text.encode()).hexdigest()
 
     @cached_property
-    def shapes(self) -> dict[str, tuple[int, ...]]:
+    def shapes(self) -> Mapping[str, tuple[int, ...]]:
         """Canonical parameter name -> shape, from the files' headers. Raises WeightFileError."""
-        shapes: dict[str, tuple[int, ...]] = {}
-        for file in self.files:
-            tensors = read_header(file.path).tensors
-            find = self.views(tensors.keys())
-            for name, info in tensors.items():
-                for view in find(name):
-                    if info.dtype not in FLOATS:
-                        raise WeightFileError(
-                            f"{name[:_SHOWN]} has dtype {info.dtype}; weights are {', '.join(FLOATS)}"
-                        )
-                    if view.name in shapes:
-                        raise WeightFileError(f"{view.name[:_SHOWN]} is there twice, also as {name[:_SHOWN]}")
-                    shapes[view.name] = view.shape(info.shape)
-        return shapes
+        return _shapes(self)
 
     def views(self, names: Collection[str]) -> Finder:
         """What finds the parameters that a stored tensor holds, given the names of all that its file holds."""
         return views(self.layout, self.name, self.config, names)
+
+
+@lru_cache(maxsize=64)
+def _shapes(component: Component) -> dict[str, tuple[int, ...]]:
+    """Kept, as every request brings a Component of its own."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    for file in component.files:
+        tensors = read_header(file.path).tensors
+        find = component.views(tensors.keys())
+        for name, info in tensors.items():
+            for view in find(name):
+                if info.dtype not in FLOATS:
+                    raise WeightFileError(f"{name[:_SHOWN]} has dtype {info.dtype}; weights are {', '.join(FLOATS)}")
+                if view.name in shapes:
+                    raise WeightFileError(f"{view.name[:_SHOWN]} is there twice, also as {name[:_SHOWN]}")
+                shapes[view.name] = view.shape(info.shape)
+    return shapes
 
 
 class Tokenizer(BaseModel):
