@@ -25,13 +25,9 @@ class LowRank:
     scale: float
 
     def delta(self, base: torch.Tensor) -> torch.Tensor:
-        up, down = self._factors(base)
-        return (up @ down).reshape(base.shape)
+        up, down = self.factors(base.device)
+        return (self.scale * up @ down).reshape(base.shape)
 
-    def add_to(self, weight: torch.Tensor) -> None:
-        """Add the change to `weight` (float32, contiguous) in place: it needs no base, and no memory of its size."""
-        weight.view(len(weight), -1).addmm_(*self._factors(weight))
-
-    def _factors(self, like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """The scaled `up` [out, rank] and `down` [rank, in]; a convolution is the product of its flattened factors."""
-        return self.scale * self.up.flatten(1).to(like), self.down.flatten(1).to(like)
+    def factors(self, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+        """`up` [out, rank] and `down` [rank, in], float32: a convolution is the product of its flattened factors."""
+        return self.up.flatten(1).to(device).float(), self.down.flatten(1).to(device).float()

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from safetensors import safe_open
 
-from runtime.changes import Change, LowRank
+from runtime.changes import Change
 from runtime.checkpoints.checkpoint import Component
 from runtime.files.store import check_unchanged
 
@@ -25,14 +25,14 @@ class WeightSet:
     """A base component and its changes; `digest` names the result, equal for equal weights from equal files.
 
     `full` holds parameters that are replaced; each mapping of `added`, what is added to some. A change may be read from
-    its file only when it is asked for. `mapped`: the files that changes are mapped from, and the stamp of each.
+    its file only when it is asked for. `files`: those that changes are read from, and the stamp of each.
     """
 
     base: Component
     changes: str = ""
     full: Mapping[str, torch.Tensor] = field(default_factory=dict)
     added: Sequence[Mapping[str, Change]] = ()
-    mapped: Mapping[Path, str] = field(default_factory=dict)
+    files: Mapping[Path, str] = field(default_factory=dict)
 
     @property
     def digest(self) -> str:
@@ -43,29 +43,17 @@ class WeightSet:
         """The names of the parameters that differ from the base."""
         return set(self.full).union(*self.added)
 
-    def merged(self, name: str, base: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
-        """A changed parameter, float32: its full replacement or its base, and what is added to that.
+    def terms(self, name: str, base: torch.Tensor) -> tuple[torch.Tensor, list[Change]]:
+        """What a parameter is the sum of: its full replacement or its base, and its changes, read from their files.
 
-        It lies in `out` (float32, contiguous, of its shape), which may be faster than new memory. Every change is a
-        function of the same start, those of low rank first: none sees what another one added.
+        Raises what a change that cannot be read raises."""
+        return self.full.get(name, base), [added[name] for added in self.added if name in added]
 
-        Raises FileChangedError where a change's file is no longer the one that `digest` speaks of, and what a change
-        that cannot be read raises.
-        """
-        start = self.full.get(name, base)
-        weight = torch.empty(start.shape, dtype=torch.float32, device=base.device) if out is None else out
-        weight.copy_(start)
-        changes = [added[name] for added in self.added if name in added]
-        for change in changes:
-            if isinstance(change, LowRank):
-                change.add_to(weight)
-        if deltas := [change for change in changes if not isinstance(change, LowRank)]:
-            start = start.to(base.device, torch.float32)
-            for change in deltas:
-                weight.add_(change.delta(start))
-        for path, stamp in self.mapped.items():
+    def check_files(self) -> None:
+        """Raises FileChangedError where a change's file is no longer the one that `digest` speaks of. To be asked when
+        all is merged."""
+        for path, stamp in self.files.items():
             check_unchanged(path, stamp)
-        return weight
 
 
 def base_tensors(component: Component) -> Iterator[tuple[str, torch.Tensor]]:

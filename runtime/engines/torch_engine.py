@@ -22,6 +22,7 @@ from runtime.engines.placement import Placement
 from runtime.engines.residency import Residency
 from runtime.engines.team import Team
 from runtime.engines.widening import widen
+from runtime.merge import merge
 from runtime.weights import WeightSet, base_tensors
 
 _LISTED, _LONGEST_NAME = 6, 120
@@ -144,15 +145,16 @@ class TorchEngine:
             merged: dict[str, torch.Tensor] = {}
             # The largest first, so that the threads end at about the same time.
             names = sorted(weights.changed, key=lambda name: base.tensors[name].numel(), reverse=True)
-            longest = base.tensors[names[0]].numel()
 
-            def merge(mine: Iterator[str]) -> None:
-                scratch = torch.empty(longest, dtype=torch.float32, device=self._device)
+            def work(mine: Iterator[str]) -> None:
                 for name in mine:
                     stop()
-                    merged[name] = self._merged(weights, name, base.tensors[name], scratch)
+                    start, changes = weights.terms(name, base.tensors[name])
+                    merged[name] = self._empty(start.shape)
+                    merge(start, changes, merged[name])
 
-            self._team.share(merge, names)
+            self._team.share(work, names)
+            weights.check_files()
         except BaseException:
             self._residency.release(base_key)
             raise
@@ -162,14 +164,6 @@ class TorchEngine:
             self._residency.release(base_key)
 
         return Weights({**base.tensors, **merged}, frozenset(merged), let_go)
-
-    def _merged(self, weights: WeightSet, name: str, base: torch.Tensor, scratch: torch.Tensor) -> torch.Tensor:
-        """A changed parameter, placed. Its sum is made in float32: where it is to lie, or in `scratch` if the engine's
-        precision is another."""
-        placed = self._empty(base.shape)
-        if self._dtype == torch.float32:
-            return weights.merged(name, base, placed)
-        return placed.copy_(weights.merged(name, base, scratch[: base.numel()].view(base.shape)))
 
     def _place(self, tensor: torch.Tensor) -> torch.Tensor:
         return self._empty(tensor.shape).copy_(tensor)

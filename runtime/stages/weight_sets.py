@@ -27,7 +27,7 @@ def weight_set(plan: Plan, component: Component) -> WeightSet:
         component,
         changes="+".join(f"{lora.digest}*{lora.scale!r}" for lora in loras),
         added=[_changes(plan, lora, component) for lora in loras],
-        mapped={lora.path: lora.stamp for lora in loras if lora.stamp},
+        files={lora.path: lora.stamp for lora in loras if lora.stamp},
     )
 
 

@@ -25,6 +25,7 @@ from runtime.lora.load import LoraChanges
 from runtime.weights import WeightSet
 from tests.unit.runtime import lora_files
 from tests.unit.runtime.lora_files import Tensors, pair
+from tests.unit.runtime.merging import merged
 
 LAYER = "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q"  # [16, 16]
 CONV = "unet.down_blocks.0.resnets.0.conv1"  # [16, 16, 3, 3]
@@ -385,8 +386,8 @@ def test_any_keys_and_shapes_are_read_or_refused(path: Path, sd15: Checkpoint, s
     for layer in layers:
         name = layer.target.parameter
         weight = torch.ones(sd15.unet.shapes[name])
-        merged = WeightSet(sd15.unet, added=[{name: changes[name]}]).merged(name, weight)
-        assert merged.shape == weight.shape
+        found = merged(WeightSet(sd15.unet, added=[{name: changes[name]}]), name, weight)
+        assert found.shape == weight.shape
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)

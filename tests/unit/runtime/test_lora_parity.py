@@ -25,6 +25,7 @@ from tests.tiny.loras import SD15_PARTS, write_kohya, write_peft
 from tests.unit.runtime import lora_files
 from tests.unit.runtime.engines import make_engine, predict, unet_inputs
 from tests.unit.runtime.lora_files import Tensors
+from tests.unit.runtime.merging import merged
 from tests.unit.runtime.tiny_checkpoints import read_checkpoint
 
 PIPELINES = {"sd15": StableDiffusionPipeline, "sd2": StableDiffusionPipeline, "sdxl": StableDiffusionXLPipeline}
@@ -50,7 +51,7 @@ def _merged(component: Component, lora: Path, scale: float, parts: tuple[Compone
     layers = [layer for layer in read_lora(lora, parts) if layer.target.component == component.name]
     weights = WeightSet(component, lora.name, added=[LoraChanges(lora, layers, scale)])
     base = dict(base_tensors(component))
-    return base | {name: weights.merged(name, base[name]) for name in weights.changed}
+    return base | {name: merged(weights, name, base[name]) for name in weights.changed}
 
 
 @cache

@@ -23,6 +23,7 @@ from runtime.weights import WeightSet, base_tensors
 from tests.unit.runtime import lora_files
 from tests.unit.runtime.engines import noise
 from tests.unit.runtime.lora_files import Tensors
+from tests.unit.runtime.merging import merged
 
 LINEAR = "down_blocks.1.attentions.0.transformer_blocks.0.ff.net.0.proj"
 CROSS = "down_blocks.1.attentions.0.transformer_blocks.0.attn2.to_k"
@@ -97,7 +98,7 @@ def _load(checkpoint: Checkpoint, base: Tensors, loras: list[tuple[Path, float]]
     """The base as these files change it."""
     changes = [LoraChanges(path, read_lora(path, checkpoint.adaptable), scale) for path, scale in loras]
     weights = WeightSet(checkpoint.unet, "", added=changes)
-    return base | {name: weights.merged(name, base[name]) for name in weights.changed}
+    return base | {name: merged(weights, name, base[name]) for name in weights.changed}
 
 
 def _assert_computes(base: Tensors, merged: Tensors, module: str, expected: torch.Tensor) -> None:

@@ -22,6 +22,7 @@ from runtime.lora.load import LoraChanges
 from runtime.weights import WeightSet, base_tensors
 from tests.unit.runtime import lora_files
 from tests.unit.runtime.engines import make_engine, noise, predict, unet_inputs
+from tests.unit.runtime.merging import merged
 
 INPUTS = unet_inputs("sd")
 NAME = "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q.weight"  # [16, 16]
@@ -127,8 +128,8 @@ def test_a_full_replacement_replaces(engine: TorchEngine, sd15: Checkpoint, tiny
 
 def test_a_change_is_added_to_a_replacement(sd15: Checkpoint) -> None:
     change, full = LowRank(noise(2, 16, seed=1), noise(16, 2, seed=2), 0.5), noise(16, 16, seed=3)
-    merged = WeightSet(sd15.unet, "x", {NAME: full}, [{NAME: change}]).merged(NAME, noise(16, 16))
-    torch.testing.assert_close(merged, full + 0.5 * change.up @ change.down)
+    found = merged(WeightSet(sd15.unet, "x", {NAME: full}, [{NAME: change}]), NAME, noise(16, 16))
+    torch.testing.assert_close(found, full + 0.5 * change.up @ change.down)
 
 
 def test_several_changes_are_summed_in_their_order(sd15: Checkpoint) -> None:
@@ -136,9 +137,9 @@ def test_several_changes_are_summed_in_their_order(sd15: Checkpoint) -> None:
     start = noise(16, 16)
     expected = start
     for change in changes:
-        expected = expected + (change.scale * change.up) @ change.down
+        expected = torch.addmm(expected, change.up, change.down, alpha=change.scale)
     weights = WeightSet(sd15.unet, "x", added=[{NAME: change} for change in changes])
-    assert torch.equal(weights.merged(NAME, start), expected)
+    assert torch.equal(merged(weights, NAME, start), expected)
 
 
 def test_a_convolution_changes_as_two_convolutions_do(sd15: Checkpoint) -> None:
@@ -150,9 +151,9 @@ def test_a_convolution_changes_as_two_convolutions_do(sd15: Checkpoint) -> None:
         noise(1, 5, 9, 9),
     )
     conv = torch.nn.functional.conv2d
-    merged = WeightSet(sd15.unet, added=[{NAME: LowRank(down, up, 1.5)}]).merged(NAME, weight)
+    found = merged(WeightSet(sd15.unet, added=[{NAME: LowRank(down, up, 1.5)}]), NAME, weight)
     expected = conv(picture, weight) + 1.5 * conv(conv(picture, down), up)
-    torch.testing.assert_close(conv(picture, merged), expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(conv(picture, found), expected, rtol=1e-5, atol=1e-5)
 
 
 def test_the_digest_names_the_result(sd15: Checkpoint, sdxl: Checkpoint) -> None:

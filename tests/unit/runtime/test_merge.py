@@ -1,0 +1,57 @@
+"""A weight and its changes, summed where it is to lie: piece by piece, in whatever dtype and strides."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from runtime.changes import Change, LowRank
+from runtime.lora.kinds.difference import DIFFERENCE
+from runtime.merge import merge
+from tests.unit.runtime.engines import noise
+
+RANK = 4
+# One number, less than a piece, pieces with a rest, rows that are larger than a piece, a convolution.
+SHAPES = [(1, 1), (16, 16), (700, 801), (3, 300_000), (150, 260, 3, 3)]
+
+
+def _low_rank(shape: tuple[int, ...], seed: int) -> LowRank:
+    return LowRank(noise(RANK, *shape[1:], seed=seed), noise(shape[0], RANK, seed=seed + 9), 0.5 * seed)
+
+
+@pytest.mark.parametrize("with_difference", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_the_sum_is_that_of_the_whole_in_float64(
+    shape: tuple[int, ...], dtype: torch.dtype, with_difference: bool
+) -> None:
+    changes: list[Change] = [_low_rank(shape, seed=1), _low_rank(shape, seed=2)]
+    if with_difference:
+        changes.insert(1, DIFFERENCE.change({"difference": noise(*shape, seed=3)}, -2.0))
+    start = noise(*shape).to(dtype)
+    expected = start.double()
+    for change in changes:
+        expected = expected + _exact(change, shape)
+    for memory_format in (torch.contiguous_format, torch.channels_last)[: len(shape) // 2]:
+        out = torch.empty(shape, dtype=dtype).contiguous(memory_format=memory_format)
+        merge(start, changes, out)
+        # Summed in float32 and rounded once.
+        torch.testing.assert_close(out.double(), expected, rtol=torch.finfo(dtype).eps, atol=1e-5)
+        assert out.is_contiguous(memory_format=memory_format)
+
+
+def _exact(change: Change, shape: tuple[int, ...]) -> torch.Tensor:
+    if isinstance(change, LowRank):
+        return (change.scale * change.up.double() @ change.down.double().flatten(1)).reshape(shape)
+    return change.delta(torch.zeros(shape)).double()
+
+
+def test_every_change_is_one_of_the_start() -> None:
+    class Twice:
+        def delta(self, base: torch.Tensor) -> torch.Tensor:
+            return 2.0 * base
+
+    start, low_rank = noise(8, 8), _low_rank((8, 8), seed=1)
+    out = torch.empty(8, 8)
+    merge(start, [Twice(), low_rank, Twice()], out)
+    torch.testing.assert_close(out, 5.0 * start + low_rank.delta(start))
