@@ -30,7 +30,7 @@ def main(
     cases: Annotated[list[str] | None, typer.Argument(help=f"Of {', '.join(CASES)}; none: all.")] = None,
     quick: Annotated[bool, typer.Option(help="Tiny models, to check the harness; results go to a new folder.")] = False,
 ) -> None:
-    """Measure the server. Takes about half an hour on two idle cores, and 12 GB of disk for the models."""
+    """Measure the server. Takes one to two hours on two idle cores, and 12 GB of disk for the models."""
     chosen = cases or list(CASES)
     if unknown := [case for case in chosen if case not in CASES]:
         raise typer.BadParameter(f"no such case: {', '.join(unknown)}; there are {', '.join(CASES)}")
