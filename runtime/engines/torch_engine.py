@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -38,7 +38,7 @@ class Weights:
     own: frozenset[str]
     let_go: Callable[[Weights], None]
 
-    @property
+    @cached_property
     def nbytes(self) -> int:
         return sum(self.tensors[name].nbytes for name in self.own)
 
