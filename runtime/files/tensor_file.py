@@ -1,7 +1,7 @@
 """Tensors of a `.safetensors` file, read when they are asked for.
 
-They are read, not mapped: a file that is cut short while it is mapped ends the process, and pages that are mapped one
-by one cost more than the copy.
+They are read, not mapped: a file that is cut short while it is mapped can end the process, and pages that are mapped
+one by one cost more than the copy.
 """
 
 from __future__ import annotations
