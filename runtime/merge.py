@@ -26,13 +26,13 @@ def merge(start: torch.Tensor, changes: Sequence[Change], out: torch.Tensor) -> 
     rows = len(out) if others or out.device.type != "cpu" else max(1, _PIECE * len(out) // out.numel())
     is_exact = out.dtype == torch.float32 and out.is_contiguous()
     scratch = out if is_exact else torch.empty((rows, *out.shape[1:]), dtype=torch.float32, device=out.device)
-    for first in range(0, len(out), rows):
-        piece = slice(first, first + rows)
-        placed = out[piece]
+    split = (torch.split(tensor, rows) for tensor in (out, start, *(up for _, up, _ in low_rank)))
+    for placed, begun, *ups in zip(*split, strict=True):
         total = placed if is_exact else scratch[: len(placed)]
-        total.copy_(start[piece])
-        for scale, up, down in low_rank:
-            total.view(len(total), -1).addmm_(up[piece], down, alpha=scale)
+        total.copy_(begun)
+        products = total.view(len(total), -1)
+        for (scale, _, down), up in zip(low_rank, ups, strict=True):
+            products.addmm_(up, down, alpha=scale)
         for change in others:
             total.add_(change.delta(start.to(out.device, torch.float32)))
         if not is_exact:

@@ -8,8 +8,9 @@ what was bound before: nothing of one set can be left in the next.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, KeysView, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 
 import torch
@@ -39,9 +40,9 @@ class WeightSet:
         return hashlib.sha256(f"{self.base.digest}:{self.changes}".encode()).hexdigest()
 
     @property
-    def changed(self) -> set[str]:
-        """The names of the parameters that differ from the base."""
-        return set(self.full).union(*self.added)
+    def changed(self) -> KeysView[str]:
+        """The names of the parameters that differ from the base, in the order in which they are best asked for."""
+        return dict.fromkeys(chain(self.full, *self.added)).keys()
 
     def terms(self, name: str, base: torch.Tensor) -> tuple[torch.Tensor, list[Change]]:
         """What a parameter is the sum of: its full replacement or its base, and its changes, read from their files.

@@ -143,8 +143,6 @@ class TorchEngine:
             if strangers := sorted(weights.changed - base.tensors.keys()):
                 raise WeightsError(f"{weights.base.name} has no {_listed(strangers)}")
             merged: dict[str, torch.Tensor] = {}
-            # The largest first, so that the threads end at about the same time.
-            names = sorted(weights.changed, key=lambda name: base.tensors[name].numel(), reverse=True)
 
             def work(mine: Iterator[str]) -> None:
                 for name in mine:
@@ -153,7 +151,7 @@ class TorchEngine:
                     merged[name] = self._empty(start.shape)
                     merge(start, changes, merged[name])
 
-            self._team.share(work, names)
+            self._team.share(work, weights.changed)
             weights.check_files()
         except BaseException:
             self._residency.release(base_key)

@@ -203,11 +203,11 @@ class Store:
 
 
 def _sha256(path: Path, stop: Callable[[], None]) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK):
+    digest, chunk = hashlib.sha256(), memoryview(bytearray(_CHUNK))
+    with path.open("rb", buffering=0) as file:
+        while count := file.readinto(chunk):
             stop()
-            digest.update(chunk)
+            digest.update(chunk[:count])
     return digest.hexdigest()
 
 

@@ -38,6 +38,13 @@ class LoraLayer:
     rank_stabilized: bool
     magnitude: tuple[str, str] | None
 
+    @property
+    def tensors(self) -> list[str]:
+        """The names of all of its tensors."""
+        alpha = [self.alpha] if isinstance(self.alpha, str) else []
+        magnitude = [self.magnitude[1]] if self.magnitude else []
+        return [*self.keys.values(), *alpha, *magnitude]
+
     def factor(self, alpha: float | None) -> float:
         """alpha / rank, or alpha / sqrt(rank) for rank-stabilized LoRA (arXiv 2312.03732)."""
         if alpha is None or self.rank is None:

@@ -8,13 +8,12 @@ from pathlib import Path
 import torch
 
 from runtime.changes import Change
-from runtime.files.tensor_file import TensorFile
+from runtime.files.tensor_file import NotFiniteError, TensorFile
 from runtime.lora.errors import LoraError
 from runtime.lora.file import LoraLayer
 from runtime.lora.kinds import dora
 
 _MAX = torch.finfo(torch.float32).max
-_SHOWN = 300
 
 
 class LoraChanges(Mapping[str, Change]):
@@ -33,7 +32,7 @@ class LoraChanges(Mapping[str, Change]):
     ) -> None:
         self._scale, self._refused = scale, refused
         self._layers = {layer.target.parameter: layer for layer in layers}
-        self._file = TensorFile(path)
+        self._file = TensorFile(path, [name for layer in layers for name in layer.tensors])
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._layers)
@@ -46,20 +45,17 @@ class LoraChanges(Mapping[str, Change]):
 
     def __getitem__(self, parameter: str) -> Change:
         layer = self._layers[parameter]
-        parts = {role: self._finite(name) for role, name in layer.keys.items()}
-        alpha = float(self._file.read(layer.alpha)) if isinstance(layer.alpha, str) else layer.alpha
+        try:
+            tensors = {name: self._file.read(name) for name in layer.tensors}
+        except NotFiniteError as error:
+            raise self._refused(str(error)) from error
+        alpha = float(tensors[layer.alpha]) if isinstance(layer.alpha, str) else layer.alpha
         factor = layer.factor(alpha)
         if not abs(factor * self._scale) <= _MAX:
             name = f"{layer.target.component}.{parameter}"
             raise self._refused(f"{name}: its scale, {self._scale:g} times alpha / rank, is not finite in float32")
+        parts = {role: tensors[name].float() for role, name in layer.keys.items()}
         if layer.magnitude is None:
             return layer.kind.change(parts, factor * self._scale)
         role, name = layer.magnitude
-        return dora.decomposed(layer.kind, parts, self._finite(name), role, factor, self._scale)
-
-    def _finite(self, name: str) -> torch.Tensor:
-        tensor = self._file.read(name).float()
-        # The extremes tell it in one pass: they are not finite when one number is not.
-        if tensor.numel() and not all(abs(extreme.item()) <= _MAX for extreme in tensor.aminmax()):
-            raise self._refused(f"{name[:_SHOWN]} is not finite in float32")
-        return tensor
+        return dora.decomposed(layer.kind, parts, tensors[name].float(), role, factor, self._scale)
