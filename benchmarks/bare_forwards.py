@@ -9,13 +9,13 @@ import torch
 
 from runtime.checkpoints.checkpoint import Checkpoint, Component
 from runtime.checkpoints.read import read_checkpoint
-from runtime.engines.choice import Engines
 from runtime.engines.engine import Binding, Engine, GraphKind, Inputs
-from runtime.engines.networks.build import graph_of
-from runtime.files.sources import Folder
+from runtime.engines.select import Engines
+from runtime.files.located import Folder
 from runtime.files.store import StoredFile
+from runtime.networks.build import graph_of
 from runtime.settings import Settings, load_settings
-from runtime.weights import WeightSet
+from runtime.weights.weight_set import WeightSet
 
 _TOKENS, _VOCABULARY = 77, 200  # ids that the tiny checkpoints have too
 

@@ -9,7 +9,7 @@ from math import prod
 from pathlib import Path
 from typing import Literal
 
-from runtime.files.tensors import read_header
+from runtime.files.safetensors_file import read_header
 from tests.tiny import tiny_folder
 
 CheckpointName = Literal["sd15", "sd15-other", "sdxl"]

@@ -1,4 +1,4 @@
-"""A running server as the cases see it: its addresses, its board, its processes."""
+"""A running server as the cases see it: its addresses, its job_table, its processes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 from benchmarks.smaps import private_bytes
 from deploy.local_server import LocalServer
 from lorikeet import Client, Result
-from runtime.board import Board
+from runtime.jobs.job_table import JobTable
 from runtime.settings import PREFIX
 
 
@@ -24,7 +24,7 @@ class Serving:
         self.grpc, self.http, self.client = server.grpc, server.http, client
         self._supervisor = server.process.pid
         (self._triton,) = _children(self._supervisor)
-        self.board = Board(_board_path(self._triton))
+        self.job_table = JobTable(_board_path(self._triton))
 
     def ask(self, **fields: Any) -> tuple[float, Result]:
         """Seconds that a request takes at the client, and its result."""
@@ -35,7 +35,7 @@ class Serving:
     @property
     def stages(self) -> dict[str, int]:
         """Stage -> process id."""
-        return {stage: pid for stage, (pid, _, _) in self.board.beats().items()}
+        return {stage: pid for stage, (pid, _, _) in self.job_table.beats().items()}
 
     @property
     def processes(self) -> list[int]:
@@ -64,6 +64,6 @@ def _children(pid: int) -> list[int]:
 
 
 def _board_path(pid: int) -> Path:
-    """The board of the server that this process belongs to, as its environment says."""
+    """The job table of the server that this process belongs to, as its environment says."""
     variables = dict(item.partition("=")[::2] for item in Path(f"/proc/{pid}/environ").read_text().split("\0"))
     return Path(variables[f"{PREFIX}BOARD"])

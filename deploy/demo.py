@@ -17,7 +17,7 @@ from deploy.local_server import LocalServer, ServerFailed
 from deploy.sheet import Row, sheet
 from lorikeet import Client, LorikeetError, Result
 from lorikeet.cli import parse_lora
-from lorikeet.progress import ProgressBar
+from lorikeet.progress_bar import ProgressBar
 
 SCENE = Scene("meadow", "", (Thing("house", "white", "large"),))
 PROMPT = "a large lorikeet on a meadow"

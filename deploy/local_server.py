@@ -49,7 +49,14 @@ class LocalServer:
         with self._log.open("wb") as output:
             self.process = subprocess.Popen(
                 # Tied to this process: a server whose test or benchmark was killed would keep its memory and its cores.
-                [sys.executable, "-m", "runtime.supervisor.tether", sys.executable, "-m", "runtime.supervisor"],
+                [
+                    sys.executable,
+                    "-m",
+                    "runtime.supervisor.exit_with_parent",
+                    sys.executable,
+                    "-m",
+                    "runtime.supervisor",
+                ],
                 env=self._environment,
                 stdin=subprocess.DEVNULL,
                 stdout=output,

@@ -10,8 +10,8 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 
 from lorikeet.schema import ImageToImageInput
-from runtime.board import JobRef
 from runtime.checkpoints.checkpoint import Checkpoint
+from runtime.jobs.job_table import JobRef
 
 
 class LoraPlan(BaseModel):

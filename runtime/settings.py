@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal
 from pydantic import ByteSize, Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from runtime.files.tokens import read_tokens
+from lorikeet.net.host_credentials import read_host_credentials
 
 PREFIX = "LORIKEET_"
 Port = Annotated[int, Field(ge=0, le=65535)]
@@ -136,7 +136,7 @@ class Settings(BaseSettings):
         if value is None:
             return None
         path = value.expanduser().absolute()
-        read_tokens(path)
+        read_host_credentials(path)
         return path
 
     @field_validator("store")
@@ -169,7 +169,7 @@ class Settings(BaseSettings):
 
 
 # Set by the supervisor and the Makefile for the processes they start; not for people, so not among the settings.
-INTERNAL = {"BOARD", "TOOLS"}
+INTERNAL = {"JOB_TABLE", "TOOLS"}
 
 
 def load_settings() -> Settings:
@@ -194,7 +194,7 @@ def load_settings() -> Settings:
     raise SettingsError("\n".join(problems))
 
 
-def board_path() -> Path:
-    """Where the board of this server lies; the supervisor sets it, a server started by hand has one a user."""
-    given = os.environ.get(PREFIX + "BOARD")
-    return Path(given) if given else Path(tempfile.gettempdir()) / f"lorikeet-{os.getuid()}.board"
+def job_table_path() -> Path:
+    """Where the job table of this server lies; the supervisor sets it, a server started by hand has one a user."""
+    given = os.environ.get(PREFIX + "JOB_TABLE")
+    return Path(given) if given else Path(tempfile.gettempdir()) / f"lorikeet-{os.getuid()}.job_table"

@@ -14,7 +14,7 @@ from benchmarks.pairs import ratio
 from benchmarks.results import Figure, Outcome
 from benchmarks.server import Serving
 from lorikeet import Cancelled, Job
-from runtime.board import Board, JobRef, State
+from runtime.jobs.job_table import JobRef, JobTable, State
 
 _STEPS = 150  # more than are waited for
 _LOOK_SECONDS = 0.005
@@ -53,9 +53,9 @@ class _Seen:
 
 @dataclass
 class _Watch:
-    """The moments at which a job ended a step, as the board shows them."""
+    """The moments at which a job ended a step, as the job table shows them."""
 
-    board: Board
+    job_table: JobTable
     job: JobRef
     times: list[float] = field(default_factory=list)
     _step: int = 0
@@ -63,7 +63,7 @@ class _Watch:
     def until(self, done: Callable[[], bool]) -> float:
         """Watch until then; the moment. Raises RuntimeError when the job ends before."""
         while not done():
-            progress = self.board.progress(self.job)
+            progress = self.job_table.progress(self.job)
             if progress.state >= State.DONE or progress.step == _STEPS:
                 raise RuntimeError("the running request ended before the other checkpoint was loaded")
             if progress.stage == "denoiser" and progress.step > self._step:
@@ -81,13 +81,13 @@ class _Watch:
 def _round(server: Serving, running: dict[str, Any], other: dict[str, Any], steps_alone: int) -> _Seen:
     """Some steps alone, some while the other checkpoint loads, some alone again."""
     long = server.client.submit(running, num_inference_steps=_STEPS)
-    watch = _Watch(server.board, _admitted(server.board, long))
+    watch = _Watch(server.job_table, _admitted(server.job_table, long))
     watch.more(steps_alone + 1)
     sent = time.monotonic()
     loader = server.client.submit(other)
-    job = _admitted(server.board, loader)
-    loaded = watch.until(lambda: _is_loaded(server.board, job))
-    ended = watch.until(lambda: server.board.progress(job).state >= State.DONE)
+    job = _admitted(server.job_table, loader)
+    loaded = watch.until(lambda: _is_loaded(server.job_table, job))
+    ended = watch.until(lambda: server.job_table.progress(job).state >= State.DONE)
     watch.more(steps_alone + 1)
     long.cancel()
     with suppress(Cancelled):
@@ -101,16 +101,16 @@ def _round(server: Serving, running: dict[str, Any], other: dict[str, Any], step
     )
 
 
-def _admitted(board: Board, job: Job) -> JobRef:
-    """The job's place on the board, when it has one."""
-    while (found := board.find(job.request_id, job.job_token)) is None:
+def _admitted(job_table: JobTable, job: Job) -> JobRef:
+    """The job's place on the job table, when it has one."""
+    while (found := job_table.find(job.request_id, job.job_token)) is None:
         time.sleep(_LOOK_SECONDS)
     return found
 
 
-def _is_loaded(board: Board, job: JobRef) -> bool:
+def _is_loaded(job_table: JobTable, job: JobRef) -> bool:
     """Whether the job's UNet is bound, so that its first step is next; or the job has ended."""
-    progress = board.progress(job)
+    progress = job_table.progress(job)
     if progress.stage == "denoiser":
         return progress.state != State.WAITING
     return progress.stage == "vae_decoder" or progress.state >= State.DONE

@@ -4,8 +4,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from lorikeet.aio import AsyncClient
-    from lorikeet.errors import (
+    from lorikeet.client.aio import AsyncClient
+    from lorikeet.client.job import AsyncJob
+    from lorikeet.client.result import Result
+    from lorikeet.client.sync import Client, Job
+    from lorikeet.protocol.errors import (
         Cancelled,
         DeadlineExceeded,
         InvalidRequest,
@@ -13,22 +16,19 @@ if TYPE_CHECKING:
         NotFound,
         Unavailable,
     )
-    from lorikeet.job import AsyncJob
-    from lorikeet.result import Result
-    from lorikeet.sync import Client, Job
 
 _MODULES = {
-    "AsyncClient": "aio",
-    "AsyncJob": "job",
-    "Cancelled": "errors",
-    "Client": "sync",
-    "DeadlineExceeded": "errors",
-    "InvalidRequest": "errors",
-    "Job": "sync",
-    "LorikeetError": "errors",
-    "NotFound": "errors",
-    "Result": "result",
-    "Unavailable": "errors",
+    "AsyncClient": "client.aio",
+    "AsyncJob": "client.job",
+    "Cancelled": "protocol.errors",
+    "Client": "client.sync",
+    "DeadlineExceeded": "protocol.errors",
+    "InvalidRequest": "protocol.errors",
+    "Job": "client.sync",
+    "LorikeetError": "protocol.errors",
+    "NotFound": "protocol.errors",
+    "Result": "client.result",
+    "Unavailable": "protocol.errors",
 }
 
 __all__ = [

@@ -7,11 +7,11 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from lorikeet.errors import LorikeetError
-from lorikeet.progress import ProgressBar
-from lorikeet.result import Result
+from lorikeet.client.result import Result
+from lorikeet.client.sync import Client
+from lorikeet.progress_bar import ProgressBar
+from lorikeet.protocol.errors import LorikeetError
 from lorikeet.schema import ImageToImageInput, ImageToImageOutput, SchedulerName
-from lorikeet.sync import Client
 
 app = typer.Typer(
     help="Stable Diffusion image-to-image with LoRAs, on a Lorikeet server.",

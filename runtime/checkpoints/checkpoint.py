@@ -12,7 +12,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict
 
 from runtime.checkpoints.layouts import Finder, LayoutName, views
-from runtime.files.tensors import FLOATS, WeightFileError, read_header
+from runtime.files.safetensors_file import FLOATS, WeightFileError, read_header
 
 MAX_TOKENS = 77  # of a prompt: the positions of CLIP's text encoders
 Kind = Literal["sd", "sdxl"]

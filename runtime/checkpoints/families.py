@@ -1,4 +1,4 @@
-"""The published checkpoints' configurations: what shapes do not tell. Sources: the configuration files of
+"""The published checkpoints' configurations: what shapes do not tell. FileResolver: the configuration files of
 stable-diffusion-v1-5, stable-diffusion-2-1-base, stable-diffusion-2-1 and stable-diffusion-xl-base-1.0."""
 
 from __future__ import annotations

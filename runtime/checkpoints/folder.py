@@ -9,9 +9,9 @@ from runtime.checkpoints.checkpoint import Checkpoint, Component, WeightFile
 from runtime.checkpoints.checks import CheckpointError, VariantError, check_unet, check_vae
 from runtime.checkpoints.configs import check_config
 from runtime.checkpoints.reader import Reader
-from runtime.files.sources import Folder
+from runtime.files.located import Folder
+from runtime.files.safetensors_file import WeightFileError
 from runtime.files.store import StoredFile
-from runtime.files.tensors import WeightFileError
 
 Digest = Callable[[Path], StoredFile]
 

@@ -17,7 +17,7 @@ from runtime.checkpoints.names import canonical_name
 from runtime.checkpoints.original_text import open_clip_name
 from runtime.checkpoints.original_unet import layers_per_block, unet_name
 from runtime.checkpoints.original_vae import vae_levels, vae_name
-from runtime.files.tensors import WeightFileError
+from runtime.files.safetensors_file import WeightFileError
 
 if TYPE_CHECKING:
     import torch

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 
 from runtime.checkpoints.checkpoint import Component
-from runtime.files.tensors import read_floats, read_header
+from runtime.files.safetensors_file import read_floats, read_header
 
 V_MARK = "v_pred"
 ZERO_SNR_MARK = "ztsnr"

@@ -6,8 +6,8 @@ from runtime.checkpoints.checkpoint import Checkpoint, Component
 from runtime.checkpoints.checks import CheckpointError, check_unet
 from runtime.checkpoints.folder import Digest, read_folder, read_unet_folder
 from runtime.checkpoints.single_file import read_single_file, read_unet_file
-from runtime.files.sources import Folder, SingleFile
-from runtime.files.tensors import WeightFileError
+from runtime.files.located import Folder, SingleFile
+from runtime.files.safetensors_file import WeightFileError
 
 
 def read_checkpoint(source: Folder | SingleFile, digest: Digest, variant: str | None = None) -> Checkpoint:

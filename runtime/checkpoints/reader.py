@@ -8,7 +8,7 @@ from typing import Any
 
 from runtime.checkpoints.checkpoint import Tokenizer
 from runtime.checkpoints.checks import CheckpointError
-from runtime.files.sources import Folder
+from runtime.files.located import Folder
 from runtime.files.store import file_stamp
 
 _MAX_JSON = 8 << 20

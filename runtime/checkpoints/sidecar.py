@@ -15,7 +15,7 @@ from typing import Any
 from runtime.checkpoints.checkpoint import Tokenizer
 from runtime.checkpoints.checks import CheckpointError
 from runtime.checkpoints.reader import Reader
-from runtime.files.sources import Folder, SingleFile
+from runtime.files.located import Folder, SingleFile
 
 _CONFIGS = ("unet", "vae", "text_encoder", "text_encoder_2", "scheduler")
 _TOKENIZERS = ("tokenizer", "tokenizer_2")

@@ -18,8 +18,8 @@ from runtime.checkpoints.layouts import UNET_ROOT, LayoutName
 from runtime.checkpoints.others import other_file
 from runtime.checkpoints.prediction import ZERO_SNR_MARK, predicts_v
 from runtime.checkpoints.sidecar import Sidecar, read_sidecar
-from runtime.files.sources import SingleFile
-from runtime.files.tensors import WeightFileError, read_header
+from runtime.files.located import SingleFile
+from runtime.files.safetensors_file import WeightFileError, read_header
 
 _CLIP_VOCABULARY = 49408
 # EDM's way of noising (arXiv 2206.00364), which Playground v2.5 and a few others have, is no scheduler of the API.

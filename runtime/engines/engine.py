@@ -14,7 +14,7 @@ from typing import Any, Literal, Protocol
 
 import torch
 
-from runtime.weights import WeightSet
+from runtime.weights.weight_set import WeightSet
 
 GraphKind = Literal["unet", "vae_encoder", "vae_decoder", "text_encoder"]
 Inputs = Mapping[str, torch.Tensor | tuple[torch.Tensor, ...] | None]

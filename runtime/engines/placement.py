@@ -16,12 +16,12 @@ _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torc
 
 @dataclass(frozen=True)
 class Placement:
-    """Where networks run, and the dtype of their weights and activations. With `widens` only the weights have it, and
+    """Where networks run, and the dtype of their weights and activations. With `upcasts` only the weights have it, and
     each layer computes in float32."""
 
     device: torch.device
     dtype: torch.dtype
-    widens: bool = False
+    upcasts: bool = False
 
     @property
     def precision(self) -> str:
@@ -38,8 +38,8 @@ def place(settings: Settings) -> Placement:
         precision = "float16" if on_gpu else "bfloat16" if has_bfloat16() else "float32"
     if precision == "float16" and not on_gpu:
         raise SettingsError("LORIKEET_PRECISION: float16 needs CUDA; on a CPU use bfloat16 or float32")
-    widens = precision == "bfloat16" and not on_gpu and not has_bfloat16()
-    return Placement(torch.device("cuda" if on_gpu else "cpu"), _DTYPES[precision], widens)
+    upcasts = precision == "bfloat16" and not on_gpu and not has_bfloat16()
+    return Placement(torch.device("cuda" if on_gpu else "cpu"), _DTYPES[precision], upcasts)
 
 
 def pin_threads(settings: Settings) -> None:

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from runtime.background import in_background
+from runtime.low_priority import call_at_low_priority
 
 _CHUNK = 1 << 20
 _LARGE = 64 << 20  # bytes whose hash is felt by who runs
@@ -155,7 +155,7 @@ class Store:
         note = self.recall(key)
         if note is None:
             is_large = path.stat().st_size > _LARGE
-            digest = in_background(lambda: _sha256(path, stop)) if is_large else _sha256(path, stop)
+            digest = call_at_low_priority(lambda: _sha256(path, stop)) if is_large else _sha256(path, stop)
             check_unchanged(path, stamp)
             note = {"digest": digest}
             self.remember(key, note)

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import torch
 
+from runtime.files.safetensors_file import FLOATS, TensorInfo, read_header
 from runtime.files.store import FileChangedError
-from runtime.files.tensors import FLOATS, TensorInfo, read_header
 
 _PORTION = 4 << 20  # bytes
 _SHOWN = 300  # characters of a name, which may be megabytes

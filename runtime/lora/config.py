@@ -6,8 +6,8 @@ import json
 from operator import itemgetter
 from typing import Any
 
-from runtime.lora.errors import LoraError
 from runtime.lora.keys import Target
+from runtime.lora.lora_error import LoraError
 
 _MAX_ALPHA = 1e30
 _MAX_NAMES = 32  # modules within modules

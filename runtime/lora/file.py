@@ -9,12 +9,12 @@ from pathlib import Path
 
 from runtime.checkpoints.checkpoint import Component
 from runtime.checkpoints.others import other_model
-from runtime.files.tensors import FLOATS, Header, TensorInfo, read_header
+from runtime.files.safetensors_file import FLOATS, Header, TensorInfo, read_header
 from runtime.lora.config import LoraConfig
-from runtime.lora.errors import LoraError
 from runtime.lora.keys import ALPHA, Target, modules, split_key
 from runtime.lora.kinds import dora
 from runtime.lora.kinds.kind import Kind, PartsError, Shape
+from runtime.lora.lora_error import LoraError
 from runtime.lora.origin import origin
 
 _LISTED = 8

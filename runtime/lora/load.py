@@ -7,11 +7,11 @@ from pathlib import Path
 
 import torch
 
-from runtime.changes import Change
 from runtime.files.tensor_file import NotFiniteError, TensorFile
-from runtime.lora.errors import LoraError
 from runtime.lora.file import LoraLayer
 from runtime.lora.kinds import dora
+from runtime.lora.lora_error import LoraError
+from runtime.weights.change import Change
 
 _MAX = torch.finfo(torch.float32).max
 

@@ -18,9 +18,9 @@ from diffusers.schedulers.scheduling_pndm import PNDMScheduler
 from diffusers.schedulers.scheduling_tcd import TCDScheduler
 
 from lorikeet.schema import ImageToImageInput
-from runtime.errors import InvalidArgument
-from runtime.schedulers.fields import requested_sampler, steps_left
 from runtime.schedulers.samplers import Sampler
+from runtime.schedulers.schedule_fields import requested_sampler, steps_left
+from runtime.stage_errors import InvalidArgument
 
 _CLASSES: dict[str, type[Any]] = {
     cls.__name__: cls

@@ -7,9 +7,10 @@ import time
 from importlib.metadata import version
 
 from lorikeet.schema import Image, ImageToImageOutput
-from runtime.files.images import encode_image
+from runtime.files.image_codec import encode_image
 from runtime.plan import Plan
-from runtime.stages.stage import Array, Call, WorkerStage, bytes_tensor
+from runtime.stages.call import Array, Call, bytes_tensor
+from runtime.stages.stage import WorkerStage
 
 _VERSIONS = ("torch", "diffusers", "transformers")
 

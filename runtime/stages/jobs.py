@@ -5,10 +5,11 @@ from __future__ import annotations
 from pydantic import ValidationError
 
 from lorikeet.schema import JobRequest, JobStatus
-from runtime.board import Board, State
-from runtime.errors import InvalidArgument, NotFound
+from runtime.jobs.job_reporter import JobReporter
+from runtime.jobs.job_table import JobTable, State
 from runtime.settings import Settings
-from runtime.stages.stage import Call, Desk, bytes_tensor
+from runtime.stage_errors import InvalidArgument, NotFound
+from runtime.stages.call import Call, bytes_tensor
 
 _WORDS = {
     State.NONE: "queued",
@@ -26,14 +27,14 @@ class JobsStage:
 
     name = "jobs"
 
-    def __init__(self, settings: Settings, board: Board) -> None:
-        self._board, self._desk = board, Desk(self.name, board)
+    def __init__(self, settings: Settings, job_table: JobTable) -> None:
+        self._job_table, self._reporter = job_table, JobReporter(self.name, job_table)
 
     def submit(self, call: Call) -> None:
         try:
             call.reply({"RESPONSE": bytes_tensor([self._answer(call).model_dump_json().encode()])})
         except Exception as error:
-            self._desk.fail(None, call, error)
+            self._reporter.fail(None, call, error)
 
     def close(self) -> None:
         """Nothing to end: every call is answered at once."""
@@ -43,11 +44,11 @@ class JobsStage:
             request = JobRequest.model_validate_json(call.inputs["REQUEST"].reshape(-1)[0])
         except (ValidationError, IndexError) as error:
             raise InvalidArgument("REQUEST", 'expected {"action", "request_id", "job_token"}') from error
-        job = self._board.find(request.request_id, request.job_token)
+        job = self._job_table.find(request.request_id, request.job_token)
         if job is None:
             raise NotFound("no request with this id and token")
         if request.action == "cancel":
-            self._board.cancel(job)
-        progress = self._board.progress(job)
+            self._job_table.cancel(job)
+        progress = self._job_table.progress(job)
         word = _WORDS[progress.state]
         return JobStatus(status=word, stage=progress.stage, step=progress.step, of=progress.of)

@@ -9,15 +9,16 @@ import numpy as np
 import torch
 from transformers.models.clip.tokenization_clip import CLIPTokenizer
 
-from runtime.board import Board
 from runtime.checkpoints.checkpoint import MAX_TOKENS, Kind, Tokenizer
 from runtime.checkpoints.clip_vocabulary import clip_vocabulary
-from runtime.engines.choice import Engines
 from runtime.engines.engine import Outputs
-from runtime.errors import InvalidArgument
+from runtime.engines.select import Engines
+from runtime.jobs.job_table import JobTable
 from runtime.plan import Plan
 from runtime.settings import Settings
-from runtime.stages.stage import Array, Call, WorkerStage
+from runtime.stage_errors import InvalidArgument
+from runtime.stages.call import Array, Call
+from runtime.stages.stage import WorkerStage
 from runtime.stages.weight_sets import bind
 
 _CLIP_VOCABULARY = 49408
@@ -33,8 +34,8 @@ class TextEncoderStage(WorkerStage):
 
     name = "text_encoder"
 
-    def __init__(self, settings: Settings, board: Board) -> None:
-        super().__init__(settings, board)
+    def __init__(self, settings: Settings, job_table: JobTable) -> None:
+        super().__init__(settings, job_table)
         self._engines = Engines(settings, "text_encoder")
 
     def process(self, plan: Plan, call: Call) -> dict[str, Array]:
@@ -56,7 +57,7 @@ class TextEncoderStage(WorkerStage):
         """Each prompt's hidden states [1, 77, D] and pooled embedding [1, P], by one of the text encoders."""
         component = plan.checkpoint.text_encoders[index]
         begun = time.monotonic()
-        engine, binding = bind(self._engines, "text_encoder", plan, component, lambda: self.desk.check(plan.job))
+        engine, binding = bind(self._engines, "text_encoder", plan, component, lambda: self.reporter.check(plan.job))
         call.timings["text_encoder_load"] = call.timings.get("text_encoder_load", 0.0) + time.monotonic() - begun
         try:
             found = []

@@ -8,12 +8,13 @@ from typing import ClassVar
 import numpy as np
 import torch
 
-from runtime.board import Board
-from runtime.engines.choice import Engines
 from runtime.engines.engine import Binding, Engine, GraphKind
+from runtime.engines.select import Engines
+from runtime.jobs.job_table import JobTable
 from runtime.plan import Plan
 from runtime.settings import Settings
-from runtime.stages.stage import Array, Call, WorkerStage
+from runtime.stages.call import Array, Call
+from runtime.stages.stage import WorkerStage
 from runtime.stages.weight_sets import bind
 
 
@@ -22,13 +23,15 @@ class _VaeStage(WorkerStage):
 
     kind: ClassVar[GraphKind]
 
-    def __init__(self, settings: Settings, board: Board) -> None:
-        super().__init__(settings, board)
+    def __init__(self, settings: Settings, job_table: JobTable) -> None:
+        super().__init__(settings, job_table)
         self._engines = Engines(settings, self.kind)
 
     def _bind(self, plan: Plan, call: Call) -> tuple[Engine, Binding]:
         begun = time.monotonic()
-        engine, binding = bind(self._engines, self.kind, plan, plan.checkpoint.vae, lambda: self.desk.check(plan.job))
+        engine, binding = bind(
+            self._engines, self.kind, plan, plan.checkpoint.vae, lambda: self.reporter.check(plan.job)
+        )
         call.timings[f"{self.kind}_load"] = time.monotonic() - begun
         return engine, binding
 
@@ -65,7 +68,7 @@ class VaeDecoderStage(_VaeStage):
         try:
             pictures = []
             for latent in latents:
-                self.desk.check(plan.job)
+                self.reporter.check(plan.job)
                 found = engine.run(binding, {"latents": latent[None]})["pixels"]
                 assert isinstance(found, torch.Tensor)
                 pictures.append(_to_pixels(found[0], plan))

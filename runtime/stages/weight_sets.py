@@ -6,17 +6,17 @@ from collections.abc import Callable
 from functools import partial
 
 from runtime.checkpoints.checkpoint import Component
-from runtime.engines.choice import Engines
 from runtime.engines.engine import Binding, Engine, GraphKind, WeightsError
-from runtime.engines.networks.build import graph_of
-from runtime.errors import InvalidArgument
+from runtime.engines.select import Engines
+from runtime.files.safetensors_file import WeightFileError
 from runtime.files.store import FileChangedError
-from runtime.files.tensors import WeightFileError
-from runtime.lora.errors import LoraError
 from runtime.lora.file import read_lora
 from runtime.lora.load import LoraChanges
+from runtime.lora.lora_error import LoraError
+from runtime.networks.build import graph_of
 from runtime.plan import LoraPlan, Plan
-from runtime.weights import WeightSet
+from runtime.stage_errors import InvalidArgument
+from runtime.weights.weight_set import WeightSet
 
 
 def weight_set(plan: Plan, component: Component) -> WeightSet:

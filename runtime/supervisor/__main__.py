@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from types import FrameType
 
-from runtime.board import STAGES
+from runtime.jobs.job_table import STAGES
 from runtime.settings import Settings, SettingsError, load_settings
 from runtime.supervisor.command import NoTriton, Ports, busy_port, choose_ports
 from runtime.supervisor.server import Server
@@ -38,7 +38,7 @@ class Supervisor:
         failed, generation = 0, 0
         while not self._stopping.is_set():
             generation += 1
-            self._server = Server(self._settings, self._ports, self._folder / f"board-{generation}")
+            self._server = Server(self._settings, self._ports, self._folder / f"job_table-{generation}")
             fault = self._start(self._server)
             failed = failed + 1 if fault else 0
             fault = fault or self._watch(self._server)

@@ -12,45 +12,50 @@ import urllib.request
 from contextlib import suppress
 from pathlib import Path
 
-from runtime.board import STAGES, Board
+from runtime.jobs.job_table import STAGES, JobTable
 from runtime.settings import PREFIX, Settings
 from runtime.supervisor.command import Ports, server_command
-from runtime.supervisor.relay import relay
+from runtime.supervisor.log_filter import copy_filtered
 
 _SHARED_MEMORY = Path("/dev/shm")
-_MEMORY = "lorikeet-"  # then the supervisor's pid and the board's name
+_MEMORY = "lorikeet-"  # then the supervisor's pid and the job table's name
 _GRACE_SECONDS = 1.0  # for the last answers to leave; Triton's own end takes longer, and nothing needs it
 
 
 class Server:
-    """A running tritonserver in a process group of its own, with a board of its own."""
+    """A running tritonserver in a process group of its own, with a job table of its own."""
 
-    def __init__(self, settings: Settings, ports: Ports, board_file: Path) -> None:
+    def __init__(self, settings: Settings, ports: Ports, job_table_file: Path) -> None:
         self._settings, self._ports = settings, ports
         _sweep_memory()
-        self._memory_prefix = f"{_MEMORY}{os.getpid()}-{board_file.name}-"
-        self.board = Board(board_file)
+        self._memory_prefix = f"{_MEMORY}{os.getpid()}-{job_table_file.name}-"
+        self.job_table = JobTable(job_table_file)
         # Four stages share the cores. OpenMP threads that spin while they wait take them from the others: on a busy
         # machine a step then takes ten times as long and more; threads that sleep cost a little when it is idle.
         environment = {"OMP_WAIT_POLICY": "passive", **os.environ} | {
-            PREFIX + "BOARD": str(board_file),
+            PREFIX + "JOB_TABLE": str(job_table_file),
             # The stubs find their packages through the first python3 on PATH.
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
         }
         # A session of its own: Ctrl-C in the terminal reaches the supervisor alone, which ends things in order.
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "runtime.supervisor.tether", *server_command(settings, ports, self._memory_prefix)],
+            [
+                sys.executable,
+                "-m",
+                "runtime.supervisor.exit_with_parent",
+                *server_command(settings, ports, self._memory_prefix),
+            ],
             env=environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
         assert self._process.stdout is not None
-        relay(self._process.stdout)
+        copy_filtered(self._process.stdout)
 
     def stages_ready(self) -> list[str]:
         """The stages that have said they are ready."""
-        return [stage for stage, (_, _, ready) in self.board.beats().items() if ready]
+        return [stage for stage, (_, _, ready) in self.job_table.beats().items() if ready]
 
     def is_ready(self) -> bool:
         """Whether Triton answers and every stage is ready."""
@@ -67,7 +72,7 @@ class Server:
         """What is wrong with it, or None: the server or a stage has died, or a stage is silent."""
         if (status := self._process.poll()) is not None:
             return f"tritonserver ended with status {status}"
-        for stage, (pid, age, _) in self.board.beats().items():
+        for stage, (pid, age, _) in self.job_table.beats().items():
             if not _alive(pid):
                 return f"the stage {stage} died"
             if age > self._settings.stall_seconds:
@@ -79,7 +84,7 @@ class Server:
         with suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
-        for pid, _, _ in self.board.beats().values():
+        for pid, _, _ in self.job_table.beats().values():
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         for region in _SHARED_MEMORY.glob(f"{self._memory_prefix}*"):
@@ -87,9 +92,9 @@ class Server:
 
     def stop(self) -> None:
         """End it in order: running jobs are answered UNAVAILABLE at their next step, then the processes leave."""
-        self.board.drain()
+        self.job_table.drain()
         deadline = time.monotonic() + self._settings.stop_seconds
-        while self.board.live() and time.monotonic() < deadline and self.fault() is None:
+        while self.job_table.live() and time.monotonic() < deadline and self.fault() is None:
             time.sleep(0.05)
         self._process.terminate()
         with suppress(subprocess.TimeoutExpired):

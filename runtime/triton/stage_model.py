@@ -12,10 +12,11 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
-from runtime.board import Board
-from runtime.errors import StageError
-from runtime.settings import Settings, board_path, load_settings
-from runtime.stages.stage import Call, Stage, Tensors
+from runtime.jobs.job_table import JobTable
+from runtime.settings import Settings, job_table_path, load_settings
+from runtime.stage_errors import StageError
+from runtime.stages.call import Call, Tensors
+from runtime.stages.stage import Stage
 
 _BEAT_SECONDS = 0.2
 # The stub (24.10) dies of a segmentation fault when many threads use its shared memory at once: one at a time.
@@ -25,7 +26,7 @@ _STUB = threading.Lock()
 class StageClass(Protocol):
     """What makes a stage."""
 
-    def __call__(self, settings: Settings, board: Board) -> Stage: ...
+    def __call__(self, settings: Settings, job_table: JobTable) -> Stage: ...
 
 
 class StageModel:
@@ -39,9 +40,9 @@ class StageModel:
         check_tensors()
         name = str(args["model_name"])
         self._outputs = [output["name"] for output in json.loads(args["model_config"])["output"]]
-        board = Board(board_path())
-        self._heart = Heart(board, name)
-        self._stage = self.stage_class(load_settings(), board)
+        job_table = JobTable(job_table_path())
+        self._heart = Heart(job_table, name)
+        self._stage = self.stage_class(load_settings(), job_table)
         self._heart.ready = True
 
     def execute(self, requests: list[pb_utils.InferenceRequest]) -> None:
@@ -72,11 +73,11 @@ class StageModel:
 
 
 class Heart:
-    """Beats on the board from a thread of its own, so that the supervisor knows this process lives."""
+    """Beats on the job table from a thread of its own, so that the supervisor knows this process lives."""
 
-    def __init__(self, board: Board, stage: str) -> None:
+    def __init__(self, job_table: JobTable, stage: str) -> None:
         self.ready = False
-        self._board, self._stage = board, stage
+        self._job_table, self._stage = job_table, stage
         self._stopping = threading.Event()
         threading.Thread(target=self._run, name="heart", daemon=True).start()
 
@@ -85,7 +86,7 @@ class Heart:
 
     def _run(self) -> None:
         while True:
-            self._board.beat(self._stage, os.getpid(), ready=self.ready)
+            self._job_table.beat(self._stage, os.getpid(), ready=self.ready)
             if self._stopping.wait(_BEAT_SECONDS):
                 return
 

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from PIL import Image
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
+from lorikeet.protocol.tensors import IMAGE_MODEL
 from lorikeet.schema import ImageToImageInput, SchedulerName
-from lorikeet.wire import IMAGE_MODEL
 
 SECONDS = 30  # the longest that anything may take
 CHEAP = {"model_name": "sd15", "prompt": "a fish", "num_inference_steps": 1, "image_size": {"width": 64, "height": 64}}

@@ -13,8 +13,8 @@ import pytest
 
 from deploy.local_server import LocalServer
 from lorikeet import Cancelled, Client, DeadlineExceeded, InvalidRequest, Unavailable
+from lorikeet.client.sync import Job
 from lorikeet.schema import JobStatus
-from lorikeet.sync import Job
 from tests.server.following import fields, running, until
 from tests.server.web import ENDLESS, Web
 

@@ -7,7 +7,7 @@ from itertools import pairwise
 from google.protobuf import text_format
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
-from runtime.board import STAGES
+from runtime.jobs.job_table import STAGES
 from runtime.settings import ROOT
 
 

@@ -2,12 +2,12 @@
 
 from lorikeet.schema.base import FileRef, Model
 from lorikeet.schema.controlnet import ControlNet
-from lorikeet.schema.errors import describe_errors
+from lorikeet.schema.describe_errors import describe_errors
 from lorikeet.schema.ip_adapter import IPAdapter
 from lorikeet.schema.jobs import JobRequest, JobStatus
 from lorikeet.schema.request import ImageToImageInput
 from lorikeet.schema.response import File, Image, ImageToImageOutput
-from lorikeet.schema.schedule import SchedulerName, SigmasInput, TimestepsInput
+from lorikeet.schema.scheduler_fields import SchedulerName, SigmasInput, TimestepsInput
 from lorikeet.schema.size import ImageSize, ImageSizePreset, size_in_pixels
 from lorikeet.schema.walk import file_refs, map_file_refs
 from lorikeet.schema.weights import Embedding, LoraWeight

@@ -9,7 +9,7 @@ from lorikeet.schema import walk
 from lorikeet.schema.base import FileRef, Float, Int, Model, Name, Prompt
 from lorikeet.schema.controlnet import ControlNet
 from lorikeet.schema.ip_adapter import IPAdapter
-from lorikeet.schema.schedule import SchedulerName, SigmasInput, TimestepsInput
+from lorikeet.schema.scheduler_fields import SchedulerName, SigmasInput, TimestepsInput
 from lorikeet.schema.size import SizeOrPreset
 from lorikeet.schema.weights import Embedding, LoraWeight
 

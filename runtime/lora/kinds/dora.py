@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from runtime.changes import Change
 from runtime.lora.kinds.kind import Kind, PartsError, Shape, Tensors
+from runtime.weights.change import Change
 
 if TYPE_CHECKING:
     import torch

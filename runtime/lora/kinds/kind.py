@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Protocol
 
-from runtime.changes import Change
+from runtime.weights.change import Change
 
 if TYPE_CHECKING:
     import torch

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from runtime.changes import LowRank
 from runtime.lora.kinds.kind import PartsError, Shape, Shapes, Tensors, need, product
+from runtime.weights.change import LowRank
 
 
 class _Lora:

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import torch
 from diffusers.utils.torch_utils import randn_tensor
 
+from runtime.conditioning.guidance import guidance_embedding
+from runtime.conditioning.row import Row
 from runtime.plan import Plan
 from runtime.schedulers.schedule import Schedule, make_schedule
-from runtime.stages.denoiser.guidance import guidance_embedding
-from runtime.stages.denoiser.rows import Row
 
 
 @dataclass(frozen=True)

@@ -9,18 +9,19 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import torch
 
-from runtime.background import give_way
-from runtime.board import Board, State
 from runtime.checkpoints.checkpoint import MAX_TOKENS
-from runtime.engines.choice import Engines
-from runtime.errors import InvalidArgument
+from runtime.engines.select import Engines
+from runtime.jobs.job_reporter import JobReporter
+from runtime.jobs.job_table import JobTable, State
+from runtime.jobs.worker_pool import WorkerPool
+from runtime.low_priority import run_at_low_priority
 from runtime.plan import Plan
 from runtime.settings import Settings
+from runtime.stage_errors import InvalidArgument
+from runtime.stages.call import Call, json_tensor
 from runtime.stages.denoiser.job import Conditions, Job
-from runtime.stages.denoiser.loop import Loop, Member
-from runtime.stages.stage import Call, Desk, json_tensor
+from runtime.stages.denoiser.step_loop import Member, StepLoop
 from runtime.stages.weight_sets import bind
-from runtime.stages.workers import Workers
 
 _WIDEST = 1 << 16  # numbers in an embedding; the network knows its own
 _NOT_FINITE = "the latents are not finite in {}: a LoRA's scale or guidance_scale is too large, or the weights are bad"
@@ -32,23 +33,23 @@ class DenoiserStage:
 
     name = "denoiser"
 
-    def __init__(self, settings: Settings, board: Board) -> None:
-        self._settings, self.desk = settings, Desk(self.name, board)
-        self._engines = Engines(settings, "unet", begin=give_way)
+    def __init__(self, settings: Settings, job_table: JobTable) -> None:
+        self._settings, self.reporter = settings, JobReporter(self.name, job_table)
+        self._engines = Engines(settings, "unet", begin=run_at_low_priority)
         self._room = threading.Semaphore(settings.max_running)
-        self._loader = Workers(1, "loader", self._room, begin=give_way)
+        self._loader = WorkerPool(1, "loader", self._room, begin=run_at_low_priority)
         self._answers = ThreadPoolExecutor(1, "answers")
-        self._loop = Loop(settings.turn_steps)
+        self._loop = StepLoop(settings.turn_steps)
 
     def submit(self, call: Call) -> None:
         try:
-            plan = self.desk.take(call)
-            self._loader.submit(self.desk.task(plan.job, call, plan.priority, lambda: self._load(plan, call)))
+            plan = self.reporter.take(call)
+            self._loader.submit(self.reporter.task(plan.job, call, plan.priority, lambda: self._load(plan, call)))
         except Exception as error:
-            self.desk.fail(None, call, error)
+            self.reporter.fail(None, call, error)
 
     def close(self) -> None:
-        self.desk.close()
+        self.reporter.close()
         self._loader.close()  # what waits is answered, by its check
         self._loop.close()
         self._answers.shutdown(wait=True)
@@ -60,12 +61,12 @@ class DenoiserStage:
         except BaseException:
             self._room.release()
             raise
-        self.desk.report(plan.job, State.RUNNING, 0, member.job.steps)
+        self.reporter.report(plan.job, State.RUNNING, 0, member.job.steps)
         self._loop.add(member)
 
     def _member(self, plan: Plan, call: Call) -> Member:
         def check() -> None:
-            self.desk.check(plan.job)
+            self.reporter.check(plan.job)
 
         check()
         begun = time.monotonic()
@@ -78,7 +79,7 @@ class DenoiserStage:
             binding=binding,
             block=self._settings.block_rows or (2 if plan.guided else 1),
             check=check,
-            stepped=lambda step, steps: self.desk.report(plan.job, State.RUNNING, step, steps),
+            stepped=lambda step, steps: self.reporter.report(plan.job, State.RUNNING, step, steps),
             ended=lambda member, error: self._end(plan, call, member, error),
         )
 
@@ -95,7 +96,7 @@ class DenoiserStage:
                 raise InvalidArgument("", _NOT_FINITE.format(member.engine.precision))
             call.timings[self.name] = member.seconds
             report = call.report(engine=member.engine.name, precision=member.engine.precision)
-            self.desk.report(plan.job, State.DONE, member.job.step, member.job.steps)
+            self.reporter.report(plan.job, State.DONE, member.job.step, member.job.steps)
             call.reply(
                 {
                     "LATENTS": np.ascontiguousarray(member.job.latents.numpy()),
@@ -104,7 +105,7 @@ class DenoiserStage:
                 }
             )
         except BaseException as failure:
-            self.desk.fail(plan.job, call, failure)
+            self.reporter.fail(plan.job, call, failure)
 
 
 def _conditions(plan: Plan, call: Call) -> Conditions:

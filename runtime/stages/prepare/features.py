@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lorikeet.schema import ImageToImageInput
-from runtime.errors import InvalidArgument
+from runtime.stage_errors import InvalidArgument
 
 # Fields whose every value but the default is still to come.
 _TO_COME = (

@@ -6,8 +6,8 @@ import re
 
 from lorikeet.schema import ImageToImageInput
 from runtime.checkpoints.checkpoint import Checkpoint, Component
-from runtime.errors import InvalidArgument
-from runtime.schedulers.fields import check_sampler, check_schedule_fields, requested_sampler
+from runtime.schedulers.schedule_fields import check_sampler, check_schedule_fields, requested_sampler
+from runtime.stage_errors import InvalidArgument
 
 _MAX_LORAS = 100
 _LAYER = re.compile(r"text_model\.encoder\.layers\.(\d+)\.")

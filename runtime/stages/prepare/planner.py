@@ -1,4 +1,4 @@
-"""Turns a validated request into a plan: its files found, checked from their headers, and named by digest."""
+"""RoundRobin a validated request into a plan: its files found, checked from their headers, and named by digest."""
 
 from __future__ import annotations
 
@@ -11,21 +11,22 @@ import numpy as np
 
 from lorikeet.schema import ImageToImageInput, map_file_refs, size_in_pixels
 from lorikeet.schema.walk import walk_models
-from runtime.board import JobRef
 from runtime.checkpoints.checkpoint import Checkpoint
 from runtime.checkpoints.checks import CheckpointError, VariantError
 from runtime.checkpoints.folder import Digest
 from runtime.checkpoints.read import read_checkpoint, with_unet
-from runtime.checkpoints.schedule import ScheduleError, read_schedule
-from runtime.errors import InvalidArgument
-from runtime.files.images import MIN_SIDE, ImageError, Pixels, decode_image
-from runtime.files.sources import Request, SingleFile, Sources
+from runtime.checkpoints.scheduler_config import ScheduleError, read_schedule
+from runtime.files.image_codec import MIN_SIDE, ImageError, Pixels, decode_image
+from runtime.files.located import SingleFile
+from runtime.files.resolve import FileResolver, ResolveContext
+from runtime.files.safetensors_file import WeightFileError
 from runtime.files.store import FileChangedError, Store
-from runtime.files.tensors import WeightFileError
-from runtime.lora.errors import LoraError
+from runtime.jobs.job_table import JobRef
 from runtime.lora.file import read_lora
+from runtime.lora.lora_error import LoraError
 from runtime.plan import LoraPlan, Plan
 from runtime.settings import Settings
+from runtime.stage_errors import InvalidArgument
 from runtime.stages.prepare.features import check_available, check_fits
 from runtime.stages.prepare.limits import (
     check_limits_of_checkpoint,
@@ -60,10 +61,10 @@ class Prepared:
 class Planner:
     """Plans requests. Every refusal is an InvalidArgument that names the field; cheap checks come first."""
 
-    def __init__(self, settings: Settings, store: Store, sources: Sources) -> None:
+    def __init__(self, settings: Settings, store: Store, sources: FileResolver) -> None:
         self._settings, self._store, self._sources = settings, store, sources
 
-    def plan(self, request: ImageToImageInput, files: Request, admission: Admission) -> Prepared:
+    def plan(self, request: ImageToImageInput, files: ResolveContext, admission: Admission) -> Prepared:
         check_available(request)
         check_number_of_loras(request)
         check_limits_of_sampler(request)
@@ -98,7 +99,7 @@ class Planner:
         )
         return Prepared(plan, image)
 
-    def _image(self, request: ImageToImageInput, files: Request) -> Pixels:
+    def _image(self, request: ImageToImageInput, files: ResolveContext) -> Pixels:
         if request.image_url is None:
             return _NO_IMAGE
         try:
@@ -106,7 +107,7 @@ class Planner:
         except ImageError as error:
             raise InvalidArgument("image_url", str(error)) from error
 
-    def _checkpoint(self, request: ImageToImageInput, files: Request) -> Checkpoint:
+    def _checkpoint(self, request: ImageToImageInput, files: ResolveContext) -> Checkpoint:
         if request.variant is not None and not _VARIANT.fullmatch(request.variant):
             raise InvalidArgument("variant", "letters, digits, _ and - are a variant")
         try:
@@ -121,7 +122,7 @@ class Planner:
             raise InvalidArgument("model_name", str(error)) from error
         return checkpoint if request.unet_name is None else self._with_unet(checkpoint, request, files)
 
-    def _with_unet(self, checkpoint: Checkpoint, request: ImageToImageInput, files: Request) -> Checkpoint:
+    def _with_unet(self, checkpoint: Checkpoint, request: ImageToImageInput, files: ResolveContext) -> Checkpoint:
         assert request.unet_name is not None
         try:
             source = self._sources.unet("unet_name", request.unet_name, files, request.variant)
@@ -129,7 +130,7 @@ class Planner:
         except (CheckpointError, FileChangedError) as error:
             raise InvalidArgument("unet_name", str(error)) from error
 
-    def _digest(self, files: Request) -> Digest:
+    def _digest(self, files: ResolveContext) -> Digest:
         """What hashes a folder's files, as long as nobody cancels."""
         return partial(self._store.digest_local, stop=files.stop)
 
@@ -144,7 +145,7 @@ class Planner:
             raise InvalidArgument("image_size", f"{width}x{height}: at least {MIN_SIDE} a side, {most} pixels in all")
         return width, height
 
-    def _lora(self, request: ImageToImageInput, index: int, checkpoint: Checkpoint, files: Request) -> LoraPlan:
+    def _lora(self, request: ImageToImageInput, index: int, checkpoint: Checkpoint, files: ResolveContext) -> LoraPlan:
         field, lora = f"loras[{index}].path", request.loras[index]
         files.stop()
         try:

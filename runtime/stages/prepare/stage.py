@@ -11,32 +11,33 @@ import numpy as np
 from pydantic import ValidationError
 
 from lorikeet.schema import ImageToImageInput, describe_errors
-from runtime.board import Board, JobRef, State
-from runtime.errors import InvalidArgument, Unavailable
-from runtime.files.sources import Request, Sources
+from runtime.files.resolve import FileResolver, ResolveContext
 from runtime.files.store import Pins, Store
+from runtime.jobs.job_reporter import JobReporter
+from runtime.jobs.job_table import JobRef, JobTable, State
+from runtime.jobs.worker_pool import WorkerPool
 from runtime.settings import Settings
-from runtime.stages.prepare.memory import Need, need
+from runtime.stage_errors import InvalidArgument, Unavailable
+from runtime.stages.call import Array, Call, json_tensor
+from runtime.stages.prepare.job_parameters import read_job_parameters
+from runtime.stages.prepare.memory_estimate import Need, need
 from runtime.stages.prepare.planner import Admission, Planner, Prepared
-from runtime.stages.prepare.terms import read_terms
-from runtime.stages.stage import Array, Call, Desk, json_tensor
-from runtime.stages.workers import Workers
 
 
 class PrepareStage:
     """REQUEST BYTES [1], FILES BYTES [n], IMAGE UINT8 [n] -> PLAN BYTES [1], INIT_IMAGE UINT8 [H, W, 3], REPORT.
 
-    The request parameters are its `Terms`.
+    The request parameters are its `JobParameters`.
     """
 
     name = "prepare"
 
-    def __init__(self, settings: Settings, board: Board) -> None:
-        self._settings, self._board, self._desk = settings, board, Desk(self.name, board)
+    def __init__(self, settings: Settings, job_table: JobTable) -> None:
+        self._settings, self._job_table, self._reporter = settings, job_table, JobReporter(self.name, job_table)
         self._store = Store(settings.store, int(settings.store_bytes))
-        self._planner = Planner(settings, self._store, Sources(settings, self._store))
+        self._planner = Planner(settings, self._store, FileResolver(settings, self._store))
         # A thread for whoever is let in: a server that sends a byte a second holds up nobody else.
-        self._workers = Workers(settings.max_in_flight, self.name)
+        self._workers = WorkerPool(settings.max_in_flight, self.name)
         self._kept: dict[JobRef, _Kept] = {}
         self._keeping = threading.Lock()
 
@@ -45,24 +46,24 @@ class PrepareStage:
         try:
             admission = self._admit(call)
             job = admission.job
-            self._desk.report(job, State.WAITING)
+            self._reporter.report(job, State.WAITING)
             work = partial(self._work, admission, call)
-            self._workers.submit(self._desk.task(job, call, admission.priority, work))
+            self._workers.submit(self._reporter.task(job, call, admission.priority, work))
         except Exception as error:
-            self._desk.fail(job, call, error)
+            self._reporter.fail(job, call, error)
 
     def close(self) -> None:
-        self._desk.close()
+        self._reporter.close()
         self._workers.close()  # what waits is answered, by its check
 
     def _admit(self, call: Call) -> Admission:
-        """A place on the board. Called by Triton's one thread for this stage."""
-        if self._board.draining:
+        """A place on the job table. Called by Triton's one thread for this stage."""
+        if self._job_table.draining:
             raise Unavailable("the server is stopping")
         limit, now = self._settings.max_in_flight, time.monotonic()
-        terms = read_terms(call.parameters, now)
+        terms = read_job_parameters(call.parameters, now)
         try:
-            job = self._board.open(call.request_id, terms.token, limit, terms.deadline)
+            job = self._job_table.open(call.request_id, terms.token, limit, terms.deadline)
         except ValueError as error:
             raise InvalidArgument("request_id", "a request with this id is in flight") from error
         if job is None:
@@ -71,13 +72,13 @@ class PrepareStage:
 
     def _work(self, admission: Admission, call: Call) -> None:
         job = admission.job
-        self._desk.check(job)
-        self._desk.report(job, State.RUNNING)
+        self._reporter.check(job)
+        self._reporter.report(job, State.RUNNING)
         prepared = self._plan(admission, call)
-        self._desk.report(job, State.DONE)
+        self._reporter.report(job, State.DONE)
         call.timings[self.name] = time.monotonic() - admission.started
         plan = prepared.plan.to_tensor()
-        self._board.seal(job, plan[0])
+        self._job_table.seal(job, plan[0])
         call.reply(
             {
                 "PLAN": plan,
@@ -90,7 +91,7 @@ class PrepareStage:
         pins = self._store.pins()
         try:
             sent = _files(call)
-            files = Request(sent, pins, lambda: self._desk.check(admission.job))
+            files = ResolveContext(sent, pins, lambda: self._reporter.check(admission.job))
             prepared = self._planner.plan(_request(call), files, admission)
             self._keep(admission.job, pins, need(prepared.plan, sum(map(len, sent))))
         except BaseException:
@@ -104,7 +105,7 @@ class PrepareStage:
         Raises InvalidArgument for what never fits, Unavailable for what does not fit beside the others."""
         budget = int(self._settings.memory_bytes)
         with self._keeping:
-            live = set(self._board.live())
+            live = set(self._job_table.live())
             for ended in self._kept.keys() - live:
                 self._kept.pop(ended).pins.release()
             if needed.own + needed.peak > budget:

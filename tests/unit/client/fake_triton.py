@@ -13,7 +13,7 @@ import numpy.typing as npt
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 from tritonclient.utils import deserialize_bytes_tensor, serialize_byte_tensor
 
-from lorikeet.wire import IMAGE_MODEL
+from lorikeet.protocol.tensors import IMAGE_MODEL
 
 OUTPUT = {"images": [{"url": ""}], "seed": 7, "has_nsfw_concepts": [False], "timings": {"denoiser": 1.5}}
 

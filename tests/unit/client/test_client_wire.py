@@ -9,11 +9,11 @@ import pytest
 from PIL import Image
 
 from lorikeet import InvalidRequest, LorikeetError, NotFound, Unavailable, files
-from lorikeet.errors import make_error
-from lorikeet.pack import pack
-from lorikeet.result import Result
+from lorikeet.client.pack import pack
+from lorikeet.client.result import Result
+from lorikeet.protocol.errors import make_error
+from lorikeet.protocol.tensors import JobParameters, image_call, job_call, read_result, read_status
 from lorikeet.schema import ImageToImageInput, ImageToImageOutput, JobRequest, LoraWeight
-from lorikeet.wire import Terms, image_call, job_call, read_result, read_status
 
 BASE = {"model_name": "org/model", "prompt": "p"}
 OUTPUT = b'{"images": [{"url": ""}], "seed": 7, "has_nsfw_concepts": [false], "timings": {"denoiser": 1.5}}'
@@ -24,7 +24,7 @@ def strings(*contents: bytes) -> npt.NDArray[Any]:
 
 
 def test_request_holds_only_what_was_set() -> None:
-    call = image_call(ImageToImageInput(**BASE, seed=1), [], Terms("id", "token"))
+    call = image_call(ImageToImageInput(**BASE, seed=1), [], JobParameters("id", "token"))
     assert (call.model, call.request_id, call.parameters) == (
         "lora_image_to_image",
         "id",
@@ -38,20 +38,20 @@ def test_request_holds_only_what_was_set() -> None:
 @pytest.mark.parametrize(
     ("terms", "parameters"),
     [
-        (Terms("id", "t", priority=1), {"job_priority": 1}),
-        (Terms("id", "t", deadline=1.5), {"job_timeout_ms": 1500}),
-        (Terms("id", "t", deadline=0.0001), {"job_timeout_ms": 1}),
-        (Terms("id", "t", priority=3, deadline=60), {"job_priority": 3, "job_timeout_ms": 60000}),
+        (JobParameters("id", "t", priority=1), {"job_priority": 1}),
+        (JobParameters("id", "t", deadline=1.5), {"job_timeout_ms": 1500}),
+        (JobParameters("id", "t", deadline=0.0001), {"job_timeout_ms": 1}),
+        (JobParameters("id", "t", priority=3, deadline=60), {"job_priority": 3, "job_timeout_ms": 60000}),
     ],
 )
-def test_terms_are_sent_only_where_they_are_set(terms: Terms, parameters: dict[str, int]) -> None:
+def test_terms_are_sent_only_where_they_are_set(terms: JobParameters, parameters: dict[str, int]) -> None:
     call = image_call(ImageToImageInput(**BASE), [], terms)
     assert call.parameters == {"job_token": "t"} | parameters
 
 
 def test_files_and_debug_outputs_are_sent_and_asked_for_on_demand() -> None:
     request = ImageToImageInput(**BASE, debug_latents=True, debug_per_pass_latents=True)
-    call = image_call(request, [b"same size", b"\0bytes\0"], Terms("id", "token"))
+    call = image_call(request, [b"same size", b"\0bytes\0"], JobParameters("id", "token"))
     assert list(call.inputs["FILES"]) == [b"same size", b"\0bytes\0"]
     assert call.outputs == ("RESPONSE", "IMAGES", "DEBUG_LATENTS", "DEBUG_PER_PASS_LATENTS")
 

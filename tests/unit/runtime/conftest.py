@@ -1,4 +1,4 @@
-"""What the tests of `runtime/` share: settings, a board, a store, the tiny checkpoints as the runtime reads them."""
+"""What the tests of `runtime/` share: settings, a job table, a store, and the tiny checkpoints."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import hypothesis
 import pytest
 import torch
 
-from runtime.board import Board, JobRef
 from runtime.checkpoints.checkpoint import Checkpoint
 from runtime.files.store import Store
+from runtime.jobs.job_table import JobRef, JobTable
 from runtime.plan import Plan
 from runtime.settings import Settings
 from tests.unit.runtime.plans import make_plan
@@ -47,8 +47,8 @@ def settings(tmp_path: Path, web: Web) -> Settings:
 
 
 @pytest.fixture
-def board(tmp_path: Path) -> Board:
-    return Board(tmp_path / "board")
+def job_table(tmp_path: Path) -> JobTable:
+    return JobTable(tmp_path / "job_table")
 
 
 @pytest.fixture
@@ -67,8 +67,8 @@ def sdxl(tiny: Path) -> Checkpoint:
 
 
 @pytest.fixture
-def job(board: Board) -> JobRef:
-    found = board.open("a", "secret", 9)
+def job(job_table: JobTable) -> JobRef:
+    found = job_table.open("a", "secret", 9)
     assert found is not None
     return found
 

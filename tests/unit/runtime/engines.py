@@ -8,13 +8,13 @@ import torch
 
 from runtime.checkpoints.checkpoint import Component
 from runtime.engines.engine import GraphKind, Inputs, Outputs
-from runtime.engines.memory import Recycler
-from runtime.engines.networks.build import graph_of
 from runtime.engines.placement import Placement
 from runtime.engines.residency import Residency
-from runtime.engines.team import Team
-from runtime.engines.torch_engine import TorchEngine, Weights
-from runtime.weights import WeightSet
+from runtime.engines.torch.merge_threads import MergeThreads
+from runtime.engines.torch.tensor_pool import TensorPool
+from runtime.engines.torch.torch_engine import TorchEngine, Weights
+from runtime.networks.build import graph_of
+from runtime.weights.weight_set import WeightSet
 
 PLENTY = 1 << 30
 
@@ -24,11 +24,11 @@ def make_engine(
     component: Component,
     dtype: torch.dtype = torch.float32,
     budget: int = PLENTY,
-    widens: bool = False,
+    upcasts: bool = False,
 ) -> tuple[TorchEngine, Residency[Weights]]:
     residency: Residency[Weights] = Residency(budget)
-    placement = Placement(torch.device("cpu"), dtype, widens)
-    return TorchEngine(graph_of(kind, component), placement, residency, Recycler(), Team(2)), residency
+    placement = Placement(torch.device("cpu"), dtype, upcasts)
+    return TorchEngine(graph_of(kind, component), placement, residency, TensorPool(), MergeThreads(2)), residency
 
 
 def run(engine: TorchEngine, weights: WeightSet, inputs: Inputs) -> Outputs:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from runtime.merge import merge
-from runtime.weights import WeightSet
+from runtime.weights.merge import merge
+from runtime.weights.weight_set import WeightSet
 
 
 def merged(weights: WeightSet, name: str, base: torch.Tensor) -> torch.Tensor:

@@ -10,12 +10,13 @@ from typing import Any, Protocol
 import numpy as np
 
 from lorikeet.schema import ImageToImageInput
-from runtime.board import SLOTS, Board, JobRef
 from runtime.checkpoints.checkpoint import Checkpoint
-from runtime.errors import StageError
+from runtime.jobs.job_reporter import JobReporter
+from runtime.jobs.job_table import SLOTS, JobRef, JobTable
 from runtime.lora.file import read_lora
 from runtime.plan import LoraPlan, Plan
-from runtime.stages.stage import Array, Call, Desk, Tensors
+from runtime.stage_errors import StageError
+from runtime.stages.call import Array, Call, Tensors
 from tests.unit.runtime.tiny_checkpoints import digest
 
 
@@ -101,33 +102,33 @@ def text_tensor(text: str | bytes) -> Array:
     return np.array([text.encode() if isinstance(text, str) else text], dtype=np.object_)
 
 
-class HasDesk(Protocol):
+class HasReporter(Protocol):
     """A stage that takes plans."""
 
-    desk: Desk
+    reporter: JobReporter
 
     def submit(self, call: Call) -> None: ...
     def close(self) -> None: ...
 
 
-def seal(board: Board, stage: str, plan: Plan) -> Plan:
+def seal(job_table: JobTable, stage: str, plan: Plan) -> Plan:
     """The plan as `prepare` hands it out; for a stage that has had it already, the same plan of another job."""
-    if plan.job not in board.live() or board.has_seen(plan.job, stage):
-        job = board.open("", "", SLOTS)
+    if plan.job not in job_table.live() or job_table.has_seen(plan.job, stage):
+        job = job_table.open("", "", SLOTS)
         assert job
         plan = plan.model_copy(update={"job_id": job.id, "slot": job.slot})
-    board.seal(plan.job, plan.to_tensor()[0])
+    job_table.seal(plan.job, plan.to_tensor()[0])
     return plan
 
 
-def submit(stage: HasDesk, plan: Plan, inputs: dict[str, Array] | None = None, **parameters: str) -> Answer:
-    plan = seal(stage.desk.board, stage.desk.stage, plan)
+def submit(stage: HasReporter, plan: Plan, inputs: dict[str, Array] | None = None, **parameters: str) -> Answer:
+    plan = seal(stage.reporter.job_table, stage.reporter.stage, plan)
     call, answer = make_call({"PLAN": plan.to_tensor()} | (inputs or {}), **parameters)
     stage.submit(call)
     return answer
 
 
-def run_stage(stage: HasDesk, plan: Plan, inputs: dict[str, Array] | None = None, **parameters: str) -> Answer:
+def run_stage(stage: HasReporter, plan: Plan, inputs: dict[str, Array] | None = None, **parameters: str) -> Answer:
     """The answer of a stage that is closed behind it."""
     answer = submit(stage, plan, inputs, **parameters)
     answer.wait()

@@ -11,16 +11,16 @@ import torch
 from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 from PIL import Image
 
-from runtime.board import Board, JobRef
 from runtime.checkpoints.checkpoint import Checkpoint, Component
 from runtime.checkpoints.folder import read_unet_folder
 from runtime.checkpoints.read import read_checkpoint
-from runtime.files.sources import Folder, SingleFile
+from runtime.conditioning.guidance import guidance_embedding
+from runtime.files.located import Folder, SingleFile
+from runtime.jobs.job_table import JobRef, JobTable
 from runtime.plan import Plan
 from runtime.settings import Settings
-from runtime.stages.denoiser.guidance import guidance_embedding
+from runtime.stages.call import Array
 from runtime.stages.denoiser.stage import DenoiserStage
-from runtime.stages.stage import Array
 from runtime.stages.text_encoder import TextEncoderStage
 from runtime.stages.vae import VaeEncoderStage
 from tests.reference import ReferenceRequest, reference, relative_error
@@ -44,11 +44,11 @@ def _checkpoint(tiny: Path, form: str) -> Checkpoint:
     return read_checkpoint(SingleFile(digest(path), tiny) if path.is_file() else Folder(path, tiny), digest)
 
 
-def _latents(settings: Settings, board: Board, plan: Plan) -> Array:
-    text = run_stage(TextEncoderStage(settings, board), plan).tensors
-    picture = run_stage(VaeEncoderStage(settings, board), plan, {"INIT_IMAGE": PICTURE}).tensors
+def _latents(settings: Settings, job_table: JobTable, plan: Plan) -> Array:
+    text = run_stage(TextEncoderStage(settings, job_table), plan).tensors
+    picture = run_stage(VaeEncoderStage(settings, job_table), plan, {"INIT_IMAGE": PICTURE}).tensors
     inputs = {name: array for name, array in {**text, **picture}.items() if name != "REPORT"}
-    return run_stage(DenoiserStage(settings, board), plan, inputs).tensors["LATENTS"]
+    return run_stage(DenoiserStage(settings, job_table), plan, inputs).tensors["LATENTS"]
 
 
 def _request(model: Path, **fields: Any) -> ReferenceRequest:
@@ -62,17 +62,17 @@ def _plan(checkpoint: Checkpoint, job: JobRef, **fields: Any) -> Plan:
 @pytest.mark.parametrize(("model", "form"), FORMS)
 @pytest.mark.parametrize("scheduler", [None, "Euler"])
 def test_every_form_ends_where_diffusers_ends(
-    tiny: Path, settings: Settings, board: Board, job: JobRef, model: str, form: str, scheduler: str | None
+    tiny: Path, settings: Settings, job_table: JobTable, job: JobRef, model: str, form: str, scheduler: str | None
 ) -> None:
     fields = {"num_inference_steps": 3, "scheduler": scheduler}
-    found = _latents(settings, board, _plan(_checkpoint(tiny, form), job, **fields))
+    found = _latents(settings, job_table, _plan(_checkpoint(tiny, form), job, **fields))
     assert relative_error(found, reference(_request(tiny / model, **fields)).latents) < 1e-3
 
 
-def test_what_is_predicted_makes_a_difference(tiny: Path, settings: Settings, board: Board, job: JobRef) -> None:
+def test_what_is_predicted_makes_a_difference(tiny: Path, settings: Settings, job_table: JobTable, job: JobRef) -> None:
     checkpoint = _checkpoint(tiny, "sd2")
     wrong = checkpoint.model_copy(update={"scheduler": checkpoint.scheduler | {"prediction_type": "epsilon"}})
-    found = _latents(settings, board, _plan(wrong, job, num_inference_steps=3))
+    found = _latents(settings, job_table, _plan(wrong, job, num_inference_steps=3))
     assert relative_error(found, reference(_request(tiny / "sd2", num_inference_steps=3)).latents) > 0.01
 
 
@@ -83,12 +83,18 @@ def lcm(tiny: Path) -> Component:
 
 @pytest.mark.parametrize("guidance_scale", [7.5, 1.0, 0.0])
 def test_a_unet_distilled_with_guidance_ends_where_diffusers_ends(
-    tiny: Path, settings: Settings, board: Board, job: JobRef, sd15: Checkpoint, lcm: Component, guidance_scale: float
+    tiny: Path,
+    settings: Settings,
+    job_table: JobTable,
+    job: JobRef,
+    sd15: Checkpoint,
+    lcm: Component,
+    guidance_scale: float,
 ) -> None:
     fields: dict[str, Any] = {"num_inference_steps": 3, "scheduler": "LCM", "guidance_scale": guidance_scale}
     plan = _plan(sd15.model_copy(update={"unet": lcm}), job, **fields)
     assert not plan.guided
-    found = _latents(settings, board, plan)
+    found = _latents(settings, job_table, plan)
     unet = UNet2DConditionModel.from_pretrained(tiny / "lcm" / "unet")
     assert relative_error(found, reference(_request(tiny / "sd15", **fields), unet).latents) < 1e-3
     other = reference(_request(tiny / "sd15", **fields | {"guidance_scale": 3.0}), unet).latents

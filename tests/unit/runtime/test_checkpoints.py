@@ -18,7 +18,7 @@ from safetensors.numpy import load_file, save_file
 from runtime.checkpoints.checkpoint import Checkpoint
 from runtime.checkpoints.checks import CheckpointError, VariantError
 from runtime.checkpoints.folder import read_folder
-from runtime.files.sources import Folder
+from runtime.files.located import Folder
 from tests.unit.runtime.tiny_checkpoints import digest, read_checkpoint
 
 UNET = "unet/diffusion_pytorch_model.safetensors"

@@ -11,13 +11,13 @@ import pytest
 import torch
 from diffusers import DDIMScheduler, StableDiffusionPipeline
 
-from runtime.board import Board, JobRef
 from runtime.checkpoints.checkpoint import Checkpoint
-from runtime.errors import Cancelled, InvalidArgument, Unavailable
+from runtime.jobs.job_table import JobRef, JobTable
 from runtime.plan import Plan
 from runtime.settings import Settings
+from runtime.stage_errors import Cancelled, InvalidArgument, Unavailable
+from runtime.stages.call import Array
 from runtime.stages.denoiser.stage import DenoiserStage
-from runtime.stages.stage import Array
 from tests.unit.runtime import lora_files
 from tests.unit.runtime.engines import assert_near, noise
 from tests.unit.runtime.plans import Answer, make_plan, run_stage, submit
@@ -33,16 +33,16 @@ def _denoiser_inputs(plan: Plan) -> dict[str, Array]:
     }
 
 
-def _denoised(settings: Settings, board: Board, plan: Plan) -> Answer:
-    return run_stage(DenoiserStage(settings, board), plan, _denoiser_inputs(plan))
+def _denoised(settings: Settings, job_table: JobTable, plan: Plan) -> Answer:
+    return run_stage(DenoiserStage(settings, job_table), plan, _denoiser_inputs(plan))
 
 
 def test_the_denoiser_makes_the_latents_of_diffusers(
-    tiny: Path, settings: Settings, board: Board, sd15: Checkpoint, job: JobRef
+    tiny: Path, settings: Settings, job_table: JobTable, sd15: Checkpoint, job: JobRef
 ) -> None:
     plan = make_plan(sd15, job, scheduler="DDIM", num_inference_steps=3, num_images=2, debug_per_pass_latents=True)
     inputs = _denoiser_inputs(plan)
-    found = _denoised(settings, board, plan).tensors
+    found = _denoised(settings, job_table, plan).tensors
     pipe = StableDiffusionPipeline.from_pretrained(tiny / "sd15")
     pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config)
     negative, prompt = torch.from_numpy(inputs["PROMPT_EMBEDS"])
@@ -64,24 +64,24 @@ def test_the_denoiser_makes_the_latents_of_diffusers(
 
 
 def test_a_schedule_that_fails_on_the_way_is_refused_before_the_first_step(
-    settings: Settings, board: Board, sd15: Checkpoint, job: JobRef
+    settings: Settings, job_table: JobTable, sd15: Checkpoint, job: JobRef
 ) -> None:
     plan = make_plan(sd15, job, scheduler="LCM", rescale_betas_snr_zero=True)
-    error = _denoised(settings, board, plan).error
+    error = _denoised(settings, job_table, plan).error
     assert isinstance(error, InvalidArgument)
     assert "rescale_betas_snr_zero: LCM cannot run this schedule" in str(error)
-    assert board.progress(job).step == 0
+    assert job_table.progress(job).step == 0
 
 
 @pytest.mark.parametrize("block_rows", [0, 3])
 @pytest.mark.parametrize("scheduler", [None, "DPM++ 2M SDE"])  # which draws noise at each step
 def test_the_same_seed_gives_the_same_bytes_beside_others(
-    settings: Settings, board: Board, sd15: Checkpoint, job: JobRef, block_rows: int, scheduler: str | None
+    settings: Settings, job_table: JobTable, sd15: Checkpoint, job: JobRef, block_rows: int, scheduler: str | None
 ) -> None:
     settings = settings.model_copy(update={"block_rows": block_rows})
     plan = make_plan(sd15, job, num_inference_steps=4, image_url="tensor:0", scheduler=scheduler)
-    alone = _denoised(settings, board, plan).tensors["LATENTS"]
-    stage = DenoiserStage(settings, board)
+    alone = _denoised(settings, job_table, plan).tensors["LATENTS"]
+    stage = DenoiserStage(settings, job_table)
     others = [make_plan(sd15, job, num_inference_steps=n, num_images=n, prompt=str(n)) for n in (2, 3)]
     answers = [submit(stage, each, _denoiser_inputs(each)) for each in (others[0], plan, others[1], plan)]
     assert np.array_equal(answers[1].tensors["LATENTS"], alone)
@@ -91,11 +91,11 @@ def test_the_same_seed_gives_the_same_bytes_beside_others(
 
 
 def test_a_lora_of_scale_0_is_as_good_as_none(
-    tiny: Path, settings: Settings, board: Board, sd15: Checkpoint, job: JobRef
+    tiny: Path, settings: Settings, job_table: JobTable, sd15: Checkpoint, job: JobRef
 ) -> None:
     file = tiny / "loras/sd15/kohya.safetensors"
     latents = [
-        _denoised(settings, board, make_plan(sd15, job, num_inference_steps=2, loras=loras)).tensors["LATENTS"]
+        _denoised(settings, job_table, make_plan(sd15, job, num_inference_steps=2, loras=loras)).tensors["LATENTS"]
         for loras in ({}, {file: 0.0}, {file: 1.0})
     ]
     assert np.array_equal(latents[0], latents[1])
@@ -103,21 +103,21 @@ def test_a_lora_of_scale_0_is_as_good_as_none(
 
 
 def test_latents_that_are_not_finite_are_no_picture(
-    tiny: Path, settings: Settings, board: Board, sd15: Checkpoint, job: JobRef
+    tiny: Path, settings: Settings, job_table: JobTable, sd15: Checkpoint, job: JobRef
 ) -> None:
     """Decoded, they would be black, and paid for."""
     plan = make_plan(sd15, job, num_inference_steps=2, loras={tiny / "loras/sd15/kohya.safetensors": 1e30})
-    error = _denoised(settings, board, plan).error
+    error = _denoised(settings, job_table, plan).error
     assert isinstance(error, InvalidArgument)
     assert str(error).startswith("the latents are not finite in float32")
 
 
 def test_the_order_of_loras_hardly_matters(
-    tiny: Path, settings: Settings, board: Board, sd15: Checkpoint, job: JobRef
+    tiny: Path, settings: Settings, job_table: JobTable, sd15: Checkpoint, job: JobRef
 ) -> None:
     files = [tiny / f"loras/sd15/{style}.safetensors" for style in ("kohya", "peft")]
     latents = [
-        _denoised(settings, board, make_plan(sd15, job, num_inference_steps=2, loras=dict.fromkeys(order, 0.5)))
+        _denoised(settings, job_table, make_plan(sd15, job, num_inference_steps=2, loras=dict.fromkeys(order, 0.5)))
         for order in (files, files[::-1], files[:1])
     ]
     found = [torch.from_numpy(answer.tensors["LATENTS"]) for answer in latents]
@@ -126,46 +126,48 @@ def test_the_order_of_loras_hardly_matters(
 
 
 def test_a_lora_that_cannot_be_used_is_named(
-    tmp_path: Path, settings: Settings, board: Board, sd15: Checkpoint, job: JobRef
+    tmp_path: Path, settings: Settings, job_table: JobTable, sd15: Checkpoint, job: JobRef
 ) -> None:
     layer = "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q"
     broken = {name: tensor * torch.nan for name, tensor in lora_files.pair(layer, 16, 16).items()}
     file = lora_files.write(tmp_path / "lora.safetensors", broken)
-    error = _denoised(settings, board, make_plan(sd15, job, loras={file: 1.0})).error
+    error = _denoised(settings, job_table, make_plan(sd15, job, loras={file: 1.0})).error
     assert isinstance(error, InvalidArgument)
     assert str(error).startswith("loras[0].path: ")
 
 
 @pytest.mark.parametrize("part", ["unet", "scheduler"])
 def test_a_checkpoint_that_cannot_be_used_is_named(
-    settings: Settings, board: Board, sd15: Checkpoint, job: JobRef, part: str
+    settings: Settings, job_table: JobTable, sd15: Checkpoint, job: JobRef, part: str
 ) -> None:
     hostile = {
         "unet": sd15.unet.model_copy(update={"config": sd15.unet.config | {"layers_per_block": 3}}),
         "scheduler": sd15.scheduler | {"beta_schedule": "evil"},
     }
-    error = _denoised(settings, board, make_plan(sd15.model_copy(update={part: hostile[part]}), job)).error
+    error = _denoised(settings, job_table, make_plan(sd15.model_copy(update={part: hostile[part]}), job)).error
     assert isinstance(error, InvalidArgument)
     assert str(error).startswith("model_name: ")
 
 
-def test_a_cancelled_job_leaves_the_denoiser(settings: Settings, board: Board, sd15: Checkpoint, job: JobRef) -> None:
-    stage = DenoiserStage(settings, board)
+def test_a_cancelled_job_leaves_the_denoiser(
+    settings: Settings, job_table: JobTable, sd15: Checkpoint, job: JobRef
+) -> None:
+    stage = DenoiserStage(settings, job_table)
     plan = make_plan(sd15, job, num_inference_steps=150)
     answer = submit(stage, plan, _denoiser_inputs(plan))
-    while board.progress(job).step < 2:
+    while job_table.progress(job).step < 2:
         assert not answer.all
         time.sleep(0.01)
-    board.cancel(job)
+    job_table.cancel(job)
     assert isinstance(answer.error, Cancelled)
-    assert board.progress(job).step < 150
+    assert job_table.progress(job).step < 150
     stage.close()
 
 
 def test_whatever_is_open_when_the_denoiser_closes_is_answered(
-    settings: Settings, board: Board, sd15: Checkpoint, job: JobRef
+    settings: Settings, job_table: JobTable, sd15: Checkpoint, job: JobRef
 ) -> None:
-    stage = DenoiserStage(settings, board)
+    stage = DenoiserStage(settings, job_table)
     plan = make_plan(sd15, job, num_inference_steps=150)
     answers = [submit(stage, plan, _denoiser_inputs(plan)) for _ in range(4)]
     stage.close()
@@ -173,24 +175,24 @@ def test_whatever_is_open_when_the_denoiser_closes_is_answered(
 
 
 def test_no_more_jobs_step_than_there_is_room_for_and_the_urgent_one_is_next(
-    settings: Settings, board: Board, sd15: Checkpoint
+    settings: Settings, job_table: JobTable, sd15: Checkpoint
 ) -> None:
-    stage = DenoiserStage(settings.model_copy(update={"max_running": 1}), board)
-    jobs = [board.open("", "", 9) for _ in range(3)]
+    stage = DenoiserStage(settings.model_copy(update={"max_running": 1}), job_table)
+    jobs = [job_table.open("", "", 9) for _ in range(3)]
     plans = [make_plan(sd15, job, num_inference_steps=20, priority=p) for job, p in zip(jobs, (2, 2, 1), strict=True)]
     first, *waiting = (submit(stage, plan, _denoiser_inputs(plan)) for plan in plans)
     assert first.tensors
     waiting[1].wait()
-    assert board.progress(plans[1].job).step < 20, "the urgent one came last and is done first"
+    assert job_table.progress(plans[1].job).step < 20, "the urgent one came last and is done first"
     assert all(answer.tensors for answer in waiting)
     stage.close()
 
 
-def test_a_job_that_failed_leaves_its_place(settings: Settings, board: Board, sd15: Checkpoint) -> None:
-    stage = DenoiserStage(settings.model_copy(update={"max_running": 1}), board)
+def test_a_job_that_failed_leaves_its_place(settings: Settings, job_table: JobTable, sd15: Checkpoint) -> None:
+    stage = DenoiserStage(settings.model_copy(update={"max_running": 1}), job_table)
     broken = sd15.model_copy(update={"scheduler": sd15.scheduler | {"beta_schedule": "evil"}})
     for checkpoint in (broken, broken, sd15):
-        plan = make_plan(checkpoint, board.open("", "", 9), num_inference_steps=2)
+        plan = make_plan(checkpoint, job_table.open("", "", 9), num_inference_steps=2)
         answer = submit(stage, plan, _denoiser_inputs(plan))
         assert bool(answer.tensors) if checkpoint is sd15 else isinstance(answer.error, InvalidArgument)
     stage.close()

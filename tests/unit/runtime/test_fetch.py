@@ -14,7 +14,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from runtime.files.fetch import Fetcher, FetchError, Limits, is_public
+from lorikeet.net.fetch import Fetcher, FetchError, Limits, is_public
 from tests.unit.runtime.web import Web, endless, endless_headers, redirect, reply, silent
 
 LIMITS = Limits(bytes=1000, seconds=10)

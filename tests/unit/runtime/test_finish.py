@@ -11,12 +11,12 @@ import torch
 from PIL import Image
 
 from lorikeet.schema import ImageToImageOutput
-from runtime.board import Board, JobRef, State
 from runtime.checkpoints.checkpoint import Checkpoint
+from runtime.jobs.job_table import JobRef, JobTable, State
 from runtime.plan import Plan
 from runtime.settings import Settings
+from runtime.stages.call import Array, json_tensor
 from runtime.stages.finish import FinishStage
-from runtime.stages.stage import Array, json_tensor
 from tests.unit.runtime.engines import noise
 from tests.unit.runtime.plans import make_plan, run_stage
 
@@ -24,14 +24,14 @@ TIMINGS = {"prepare": 1.5, "text_encoder": 1.5, "vae_encoder": 1.5, "denoiser": 
 PIXELS = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), np.uint8)
 
 
-def _finished(settings: Settings, board: Board, plan: Plan, **parameters: str) -> dict[str, Array]:
+def _finished(settings: Settings, job_table: JobTable, plan: Plan, **parameters: str) -> dict[str, Array]:
     inputs = {
         "PIXELS": PIXELS,
         "LATENTS": noise(2, 4, 8, 8).numpy(),
         "PER_PASS_LATENTS": np.zeros((0, 2, 4, 8, 8), np.float32),
         "REPORT": json_tensor({"timings": TIMINGS, "engine": "torch", "precision": "float32"}),
     }
-    return dict(run_stage(FinishStage(settings, board), plan, inputs, **parameters).tensors)
+    return dict(run_stage(FinishStage(settings, job_table), plan, inputs, **parameters).tensors)
 
 
 def _response(outputs: dict[str, Array]) -> ImageToImageOutput:
@@ -40,9 +40,9 @@ def _response(outputs: dict[str, Array]) -> ImageToImageOutput:
 
 @pytest.mark.parametrize("image_format", ["png", "jpeg"])
 def test_pictures_are_encoded_as_asked(
-    settings: Settings, board: Board, sd15: Checkpoint, job: JobRef, image_format: str
+    settings: Settings, job_table: JobTable, sd15: Checkpoint, job: JobRef, image_format: str
 ) -> None:
-    outputs = _finished(settings, board, make_plan(sd15, job, image_format=image_format))
+    outputs = _finished(settings, job_table, make_plan(sd15, job, image_format=image_format))
     for data, told, pixels in zip(outputs["IMAGES"], _response(outputs).images, PIXELS, strict=True):
         with Image.open(io.BytesIO(data)) as image:
             assert image.format == image_format.upper()
@@ -52,19 +52,19 @@ def test_pictures_are_encoded_as_asked(
         assert told.file_name and told.file_name.endswith(f".{image_format}")
 
 
-def test_the_response_tells_what_ran(settings: Settings, board: Board, sd15: Checkpoint, job: JobRef) -> None:
+def test_the_response_tells_what_ran(settings: Settings, job_table: JobTable, sd15: Checkpoint, job: JobRef) -> None:
     plan = make_plan(sd15, job).model_copy(update={"files": {"model_name.unet[0]": "d" * 64}, "warnings": ("odd",)})
-    response = _response(_finished(settings, board, plan))
+    response = _response(_finished(settings, job_table, plan))
     assert (response.engine, response.precision, response.seed) == ("torch", "float32", 5)
     assert (response.files, response.warnings) == ({"model_name.unet[0]": "d" * 64}, ["odd"])
     assert response.timings["prepare"] == 1.5 and response.timings["denoiser"] == 2.5
     assert response.timings["total"] >= response.timings["finish"] > 0
     assert response.versions["torch"] == str(torch.__version__)
-    assert board.progress(job).state == State.DONE
+    assert job_table.progress(job).state == State.DONE
 
 
-def test_pictures_go_into_the_response_on_request(settings: Settings, board: Board, plan: Plan) -> None:
-    outputs = _finished(settings, board, plan, images="data_uri")
+def test_pictures_go_into_the_response_on_request(settings: Settings, job_table: JobTable, plan: Plan) -> None:
+    outputs = _finished(settings, job_table, plan, images="data_uri")
     for data, told in zip(outputs["IMAGES"], _response(outputs).images, strict=True):
         head, _, body = told.url.partition(",")
         assert head == "data:image/png;base64"
@@ -73,7 +73,7 @@ def test_pictures_go_into_the_response_on_request(settings: Settings, board: Boa
 
 @pytest.mark.parametrize("asked", [True, False])
 def test_latents_are_sent_when_asked_for(
-    settings: Settings, board: Board, sd15: Checkpoint, job: JobRef, asked: bool
+    settings: Settings, job_table: JobTable, sd15: Checkpoint, job: JobRef, asked: bool
 ) -> None:
-    outputs = _finished(settings, board, make_plan(sd15, job, debug_latents=asked))
+    outputs = _finished(settings, job_table, make_plan(sd15, job, debug_latents=asked))
     assert outputs["DEBUG_LATENTS"].shape == (2 * asked, 4, 8, 8)

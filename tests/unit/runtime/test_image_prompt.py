@@ -12,9 +12,9 @@ from diffusers import UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor2_0, IPAdapterAttnProcessor2_0
 
 from runtime.checkpoints.checkpoint import Component
-from runtime.engines.torch_engine import TorchEngine
-from runtime.stages.denoiser.rows import Row, stack
-from runtime.weights import WeightSet
+from runtime.conditioning.row import Row, stack
+from runtime.engines.torch.torch_engine import TorchEngine
+from runtime.weights.weight_set import WeightSet
 from tests.unit.runtime.engines import assert_near, make_engine, noise, predict
 from tests.unit.runtime.tiny_checkpoints import read_component
 

@@ -13,7 +13,7 @@ from PIL import Image
 
 from lorikeet.schema import SchedulerName
 from runtime.checkpoints.checkpoint import Checkpoint
-from runtime.errors import InvalidArgument
+from runtime.stage_errors import InvalidArgument
 from runtime.stages.denoiser.job import Conditions, Job
 from tests.reference import ReferenceRequest, reference, relative_error
 from tests.reference.pipelines import pipeline

@@ -13,16 +13,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from runtime.changes import LowRank
 from runtime.checkpoints.checkpoint import Checkpoint, Component, WeightFile
-from runtime.files.tensors import WeightFileError, read_header
+from runtime.files.safetensors_file import WeightFileError, read_header
 from runtime.lora.config import LoraConfig
-from runtime.lora.errors import LoraError
 from runtime.lora.file import read_lora
 from runtime.lora.keys import Target
 from runtime.lora.kinds import KINDS, dora
 from runtime.lora.load import LoraChanges
-from runtime.weights import WeightSet
+from runtime.lora.lora_error import LoraError
+from runtime.weights.change import LowRank
+from runtime.weights.weight_set import WeightSet
 from tests.unit.runtime import lora_files
 from tests.unit.runtime.lora_files import Tensors, pair
 from tests.unit.runtime.merging import merged

@@ -20,7 +20,7 @@ from runtime.checkpoints.original_unet import unet_name
 from runtime.lora.file import read_lora
 from runtime.lora.load import LoraChanges
 from runtime.lora.sgm import sgm_names
-from runtime.weights import WeightSet, base_tensors
+from runtime.weights.weight_set import WeightSet, base_tensors
 from tests.tiny.loras import SD15_PARTS, write_kohya, write_peft
 from tests.unit.runtime import lora_files
 from tests.unit.runtime.engines import make_engine, predict, unet_inputs

@@ -19,7 +19,7 @@ from torch import nn
 from runtime.checkpoints.checkpoint import Checkpoint
 from runtime.lora.file import read_lora
 from runtime.lora.load import LoraChanges
-from runtime.weights import WeightSet, base_tensors
+from runtime.weights.weight_set import WeightSet, base_tensors
 from tests.unit.runtime import lora_files
 from tests.unit.runtime.engines import noise
 from tests.unit.runtime.lora_files import Tensors

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from runtime.changes import Change, LowRank
 from runtime.lora.kinds.difference import DIFFERENCE
-from runtime.merge import merge
+from runtime.weights.change import Change, LowRank
+from runtime.weights.merge import merge
 from tests.unit.runtime.engines import noise
 
 RANK = 4

@@ -11,11 +11,11 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
 from runtime.checkpoints.checkpoint import Checkpoint, Component
-from runtime.engines.choice import Engines
 from runtime.engines.engine import GraphKind, WeightsError
-from runtime.engines.networks.build import graph_of
+from runtime.engines.select import Engines
+from runtime.networks.build import graph_of
 from runtime.settings import Settings
-from runtime.weights import WeightSet
+from runtime.weights.weight_set import WeightSet
 from tests.unit.runtime.engines import assert_near, make_engine, noise, predict, run, unet_inputs
 from tests.unit.runtime.tiny_checkpoints import read_checkpoint
 

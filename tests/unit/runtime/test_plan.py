@@ -8,8 +8,8 @@ import math
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runtime.board import JobRef
 from runtime.checkpoints.checkpoint import Checkpoint
+from runtime.jobs.job_table import JobRef
 from runtime.plan import Plan
 from tests.unit.runtime.plans import make_plan
 

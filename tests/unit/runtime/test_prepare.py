@@ -18,11 +18,11 @@ from PIL import Image
 from safetensors.torch import save
 
 from lorikeet.schema import ImageToImageInput
-from runtime.board import Board, State
 from runtime.checkpoints.checkpoint import Checkpoint
-from runtime.errors import Cancelled, DeadlineExceeded, InvalidArgument, StageError, Unavailable
+from runtime.jobs.job_table import JobTable, State
 from runtime.plan import Plan
 from runtime.settings import Settings
+from runtime.stage_errors import Cancelled, DeadlineExceeded, InvalidArgument, StageError, Unavailable
 from runtime.stages.prepare.features import check_available, check_fits
 from runtime.stages.prepare.limits import check_limits_of_checkpoint, check_limits_of_sampler
 from runtime.stages.prepare.stage import PrepareStage
@@ -47,8 +47,8 @@ def settings(settings: Settings, tiny: Path) -> Settings:
 
 
 @pytest.fixture
-def stage(settings: Settings, board: Board) -> Iterator[PrepareStage]:
-    found = PrepareStage(settings, board)
+def stage(settings: Settings, job_table: JobTable) -> Iterator[PrepareStage]:
+    found = PrepareStage(settings, job_table)
     yield found
     found.close()
 
@@ -169,8 +169,8 @@ def test_a_bad_request_names_its_field(stage: PrepareStage, fields: dict[str, An
     _refused(_ask(stage, **fields), message)
 
 
-def test_a_native_size_beyond_the_limit_is_refused(settings: Settings, board: Board) -> None:
-    stage = PrepareStage(settings.model_copy(update={"max_pixels": 128 * 127}), board)
+def test_a_native_size_beyond_the_limit_is_refused(settings: Settings, job_table: JobTable) -> None:
+    stage = PrepareStage(settings.model_copy(update={"max_pixels": 128 * 127}), job_table)
     _refused(_ask(stage), "128x128")
     stage.close()
 
@@ -283,12 +283,12 @@ def test_an_eta_that_has_no_effect_is_told(
     assert _plan(_ask(stage, scheduler=scheduler, eta=eta)).warnings == warnings
 
 
-def test_the_schedule_that_travels_is_one_that_was_checked(settings: Settings, board: Board) -> None:
+def test_the_schedule_that_travels_is_one_that_was_checked(settings: Settings, job_table: JobTable) -> None:
     path = settings.local_paths[0] / "sd15/scheduler/scheduler_config.json"
     config = json.loads(path.read_text()) | {"strange": "x" * 10_000, "steps_offset": 0}
     path.unlink()
     path.write_text(json.dumps(config))
-    stage = PrepareStage(settings, board)
+    stage = PrepareStage(settings, job_table)
     plan = _plan(_ask(stage))
     unknown = {"strange", "_diffusers_version"}
     assert plan.checkpoint.scheduler == {k: v for k, v in config.items() if k not in unknown} | {"steps_offset": 1}
@@ -316,46 +316,48 @@ def test_a_second_live_request_of_one_id_is_refused(stage: PrepareStage, web: We
     _refused(_addressed(stage, "a", "tensor:0"), "request_id: a request with this id is in flight")
 
 
-def test_no_more_requests_than_the_limit(settings: Settings, board: Board, web: Web, held: threading.Event) -> None:
-    stage = PrepareStage(settings.model_copy(update={"max_in_flight": 1}), board)
+def test_no_more_requests_than_the_limit(
+    settings: Settings, job_table: JobTable, web: Web, held: threading.Event
+) -> None:
+    stage = PrepareStage(settings.model_copy(update={"max_in_flight": 1}), job_table)
     _ask(stage, image_url=web.url("/held"))
     assert isinstance(_ask(stage).error, Unavailable)
     stage.close()
 
 
 def test_a_request_is_cancelled_while_its_files_are_fetched(
-    stage: PrepareStage, board: Board, web: Web, held: threading.Event
+    stage: PrepareStage, job_table: JobTable, web: Web, held: threading.Event
 ) -> None:
     answer = _addressed(stage, "a", web.url("/held"))
-    job = board.find("a", "secret")
+    job = job_table.find("a", "secret")
     assert job is not None
-    board.cancel(job)
+    job_table.cancel(job)
     assert isinstance(answer.error, Cancelled)
-    assert board.progress(job).state == State.CANCELLED
-    assert board.live() == []
+    assert job_table.progress(job).state == State.CANCELLED
+    assert job_table.live() == []
 
 
-def test_a_draining_server_takes_no_request(stage: PrepareStage, board: Board) -> None:
-    board.drain()
+def test_a_draining_server_takes_no_request(stage: PrepareStage, job_table: JobTable) -> None:
+    job_table.drain()
     assert isinstance(_ask(stage).error, Unavailable)
 
 
 def test_a_request_that_is_open_when_the_stage_closes_is_answered(
-    settings: Settings, board: Board, web: Web, held: threading.Event
+    settings: Settings, job_table: JobTable, web: Web, held: threading.Event
 ) -> None:
-    stage = PrepareStage(settings.model_copy(update={"max_in_flight": 3}), board)
+    stage = PrepareStage(settings.model_copy(update={"max_in_flight": 3}), job_table)
     answers = [_ask(stage, image_url=web.url("/held")) for _ in range(3)]
     stage.close()
     assert all(isinstance(answer.error, Unavailable) for answer in answers)
 
 
-def test_the_files_of_a_job_stay_while_it_lives(settings: Settings, board: Board, tiny: Path, web: Web) -> None:
-    stage = PrepareStage(settings.model_copy(update={"store_bytes": 0}), board)
+def test_the_files_of_a_job_stay_while_it_lives(settings: Settings, job_table: JobTable, tiny: Path, web: Web) -> None:
+    stage = PrepareStage(settings.model_copy(update={"store_bytes": 0}), job_table)
     files = {style: (tiny / f"loras/sd15/{style}.safetensors").read_bytes() for style in ("peft", "kohya")}
     web.answers |= {f"/{style}": reply(content) for style, content in files.items()}
     first, second = (_plan(_ask(stage, loras=[{"path": web.url(f"/{style}")}])) for style in ("peft", "kohya"))
     assert first.loras[0].path.exists() and second.loras[0].path.exists()
-    board.report(first.job, "finish", State.DONE)
+    job_table.report(first.job, "finish", State.DONE)
     _plan(_ask(stage))  # notices that the first one has ended
     _plan(_ask(stage, [files["kohya"]], loras=[{"path": "tensor:0"}]))  # and what is put next evicts its files
     assert not first.loras[0].path.exists()
@@ -376,16 +378,16 @@ def test_nothing_is_fetched_for_a_sampler_that_cannot(stage: PrepareStage, web: 
     assert web.seen == []
 
 
-def test_a_request_too_large_for_the_memory_is_refused(settings: Settings, board: Board) -> None:
-    stage = PrepareStage(settings.model_copy(update={"memory_bytes": 10**8}), board)
+def test_a_request_too_large_for_the_memory_is_refused(settings: Settings, job_table: JobTable) -> None:
+    stage = PrepareStage(settings.model_copy(update={"memory_bytes": 10**8}), job_table)
     size = {"width": 1024, "height": 1024}
     _refused(_ask(stage, image_size=size), "about 0.2 GB of memory for its pictures: the server has less")
     assert _plan(_ask(stage))
     stage.close()
 
 
-def test_requests_that_do_not_fit_together_wait_outside(settings: Settings, board: Board) -> None:
-    stage = PrepareStage(settings.model_copy(update={"memory_bytes": 210_000_000}), board)
+def test_requests_that_do_not_fit_together_wait_outside(settings: Settings, job_table: JobTable) -> None:
+    stage = PrepareStage(settings.model_copy(update={"memory_bytes": 210_000_000}), job_table)
     large: dict[str, Any] = {
         "image_size": {"width": 256, "height": 256},
         "num_images": 4,
@@ -397,19 +399,19 @@ def test_requests_that_do_not_fit_together_wait_outside(settings: Settings, boar
     taken = [answer for answer in answers if not isinstance(answer.all[0], StageError)]
     assert 1 < len(taken) < 12
     assert all(isinstance(answer.error, Unavailable) for answer in answers if answer not in taken)
-    board.report(_plan(taken[0]).job, "finish", State.DONE)
+    job_table.report(_plan(taken[0]).job, "finish", State.DONE)
     assert _plan(_ask(stage, num_inference_steps=150, **large))
     stage.close()
 
 
 def test_a_request_that_runs_out_of_time_while_its_files_are_fetched(
-    stage: PrepareStage, board: Board, web: Web, held: threading.Event
+    stage: PrepareStage, job_table: JobTable, web: Web, held: threading.Event
 ) -> None:
     body = json.dumps({"model_name": "sd15", "prompt": "p", "image_url": web.url("/held")})
     call, answer = make_call({"REQUEST": text_tensor(body)}, job_timeout_ms=300)
     stage.submit(call)
     assert isinstance(answer.error, DeadlineExceeded)
-    assert board.live() == []
+    assert job_table.live() == []
 
 
 def test_the_priority_travels_with_the_plan(stage: PrepareStage) -> None:

@@ -16,13 +16,13 @@ import torch
 from safetensors.torch import load_file, save
 
 from lorikeet.schema import ImageToImageInput
-from runtime.board import Board, JobRef
 from runtime.checkpoints.checkpoint import Checkpoint
-from runtime.errors import InvalidArgument
-from runtime.files.sources import Request, Sources
+from runtime.files.resolve import FileResolver, ResolveContext
 from runtime.files.store import Store
+from runtime.jobs.job_table import JobRef, JobTable
 from runtime.plan import Plan
 from runtime.settings import Settings
+from runtime.stage_errors import InvalidArgument
 from runtime.stages.prepare.planner import Admission, Planner
 from runtime.stages.prepare.stage import PrepareStage
 from tests.unit.runtime.plans import Answer, make_call, text_tensor
@@ -39,8 +39,8 @@ def allowed(settings: Settings, tiny: Path) -> Path:
 
 
 @pytest.fixture
-def stage(settings: Settings, allowed: Path, board: Board) -> Iterator[PrepareStage]:
-    found = PrepareStage(settings, board)
+def stage(settings: Settings, allowed: Path, job_table: JobTable) -> Iterator[PrepareStage]:
+    found = PrepareStage(settings, job_table)
     yield found
     found.close()
 
@@ -94,9 +94,9 @@ def test_a_checkpoint_is_downloaded_once(stage: PrepareStage, web: Web, whole: b
 
 
 def test_a_file_that_serves_as_both_is_pinned_for_each_job(
-    settings: Settings, board: Board, web: Web, whole: bytes
+    settings: Settings, job_table: JobTable, web: Web, whole: bytes
 ) -> None:
-    stage = PrepareStage(settings.model_copy(update={"store_bytes": 0}), board)
+    stage = PrepareStage(settings.model_copy(update={"store_bytes": 0}), job_table)
     web.answers["/a"] = reply(whole)
     plan = _plan(_ask(stage, [b"another" * 99], model_name=web.url("/a"), unet_name=web.url("/a")))
     assert plan.checkpoint.unet.files[0].path.exists()
@@ -158,12 +158,12 @@ def test_of_a_download_that_breaks_off_nothing_stays(
 def test_one_that_hashes_a_folder_asks_whether_to_stop(
     settings: Settings, allowed: Path, store: Store, job: JobRef
 ) -> None:
-    planner = Planner(settings, store, Sources(settings, store))
+    planner = Planner(settings, store, FileResolver(settings, store))
 
     def asked(**fields: str) -> int:
         stop = Mock()
         request = ImageToImageInput.model_validate({"model_name": "sd15", "prompt": "a bird"} | fields)
-        planner.plan(request, Request([], store.pins(), stop), Admission(job, 0.0, 2))
+        planner.plan(request, ResolveContext([], store.pins(), stop), Admission(job, 0.0, 2))
         return stop.call_count
 
     assert asked() > asked()

@@ -18,9 +18,9 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProject
 from runtime.checkpoints.checkpoint import Checkpoint
 from runtime.checkpoints.single_file import read_single_file
 from runtime.engines.engine import GraphKind
-from runtime.engines.networks.build import build, graph_of, parameters
-from runtime.files.sources import SingleFile
+from runtime.files.located import SingleFile
 from runtime.files.store import StoredFile
+from runtime.networks.build import build, graph_of, parameters
 from tests.tiny.original import original
 
 CROSS = "CrossAttnDownBlock2D"

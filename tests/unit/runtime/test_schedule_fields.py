@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from lorikeet.schema import ImageToImageInput
-from runtime.errors import InvalidArgument
-from runtime.schedulers.fields import check_sampler, check_schedule_fields
+from runtime.schedulers.schedule_fields import check_sampler, check_schedule_fields
+from runtime.stage_errors import InvalidArgument
 from tests.tiny.schedulers import SD15
 
 

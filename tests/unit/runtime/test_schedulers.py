@@ -20,10 +20,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lorikeet.schema import ImageToImageInput, SchedulerName
-from runtime.checkpoints.schedule import ScheduleError, read_schedule
-from runtime.errors import InvalidArgument
-from runtime.schedulers.fields import check_schedule_fields
+from runtime.checkpoints.scheduler_config import ScheduleError, read_schedule
 from runtime.schedulers.schedule import Schedule, make_schedule
+from runtime.schedulers.schedule_fields import check_schedule_fields
+from runtime.stage_errors import InvalidArgument
 from tests.tiny.schedulers import SD15, SDXL
 from tests.unit.runtime.engines import noise
 from tests.unit.runtime.stand_in import answer

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from runtime.settings import Settings, SettingsError, board_path, load_settings
+from runtime.settings import Settings, SettingsError, job_table_path, load_settings
 
 
 @pytest.fixture(autouse=True)
@@ -95,7 +95,7 @@ def test_a_name_like_no_setting_is_an_error_without_advice(monkeypatch: pytest.M
         load_settings()
 
 
-@pytest.mark.parametrize("name", ["BOARD", "TOOLS"])
+@pytest.mark.parametrize("name", ["JOB_TABLE", "TOOLS"])
 def test_what_the_supervisor_sets_is_no_setting(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setenv(f"LORIKEET_{name}", "/somewhere")
     load_settings()
@@ -127,9 +127,9 @@ def test_any_number_of_ports_may_be_free_ones() -> None:
 
 
 def test_the_board_lies_where_the_supervisor_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    assert str(os.getuid()) in board_path().name
-    monkeypatch.setenv("LORIKEET_BOARD", str(tmp_path / "board"))
-    assert board_path() == tmp_path / "board"
+    assert str(os.getuid()) in job_table_path().name
+    monkeypatch.setenv("LORIKEET_BOARD", str(tmp_path / "job_table"))
+    assert job_table_path() == tmp_path / "job_table"
 
 
 @pytest.mark.parametrize("name", ["LOCAL_PATHS", "STORE"])

@@ -19,9 +19,9 @@ from runtime.checkpoints.checks import CheckpointError
 from runtime.checkpoints.read import read_checkpoint, with_unet
 from runtime.checkpoints.single_file import read_single_file
 from runtime.engines.engine import GraphKind
-from runtime.engines.networks.build import graph_of
-from runtime.files.sources import Folder, SingleFile
-from runtime.weights import WeightSet, base_tensors
+from runtime.files.located import Folder, SingleFile
+from runtime.networks.build import graph_of
+from runtime.weights.weight_set import WeightSet, base_tensors
 from tests.tiny.original import load, original_unet, write_prefixed, write_sidecar
 from tests.unit.runtime.engines import make_engine, predict, run, unet_inputs
 from tests.unit.runtime.tiny_checkpoints import digest

@@ -17,10 +17,10 @@ from runtime.checkpoints.checks import CheckpointError
 from runtime.checkpoints.read import with_unet
 from runtime.checkpoints.single_file import read_single_file
 from runtime.engines.engine import GraphKind, WeightsError
-from runtime.files.sources import SingleFile
+from runtime.files.located import SingleFile
+from runtime.files.safetensors_file import WeightFileError, read_header
 from runtime.files.store import StoredFile
-from runtime.files.tensors import WeightFileError, read_header
-from runtime.weights import WeightSet
+from runtime.weights.weight_set import WeightSet
 from tests.unit.runtime.engines import make_engine
 from tests.unit.runtime.tiny_checkpoints import digest
 

@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from runtime.errors import Cancelled, Internal, InvalidArgument, NotFound, StageError, Unavailable
-from runtime.stages.stage import Call
+from runtime.stage_errors import Cancelled, Internal, InvalidArgument, NotFound, StageError, Unavailable
+from runtime.stages.call import Call
 
 Array = npt.NDArray[Any]
 

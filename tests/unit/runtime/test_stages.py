@@ -12,12 +12,21 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import pytest
 
-from runtime.board import Board, State
 from runtime.checkpoints.checkpoint import Checkpoint
-from runtime.errors import Cancelled, DeadlineExceeded, Internal, InvalidArgument, NotFound, StageError, Unavailable
+from runtime.jobs.job_table import JobTable, State
 from runtime.plan import Plan
 from runtime.settings import Settings
-from runtime.stages.stage import Array, Call, WorkerStage, json_tensor
+from runtime.stage_errors import (
+    Cancelled,
+    DeadlineExceeded,
+    Internal,
+    InvalidArgument,
+    NotFound,
+    StageError,
+    Unavailable,
+)
+from runtime.stages.call import Array, Call, json_tensor
+from runtime.stages.stage import WorkerStage
 from tests.unit.runtime.plans import make_call, make_plan, seal, submit, text_tensor
 
 
@@ -56,17 +65,17 @@ class Scripted(WorkerStage):
 
 
 @pytest.fixture
-def worker(settings: Settings, board: Board) -> Iterator[Scripted]:
-    stage = Scripted(settings, board)
+def worker(settings: Settings, job_table: JobTable) -> Iterator[Scripted]:
+    stage = Scripted(settings, job_table)
     yield stage
     stage.close()
 
 
-def test_a_stage_reports_its_course(worker: Scripted, board: Board, plan: Plan) -> None:
+def test_a_stage_reports_its_course(worker: Scripted, job_table: JobTable, plan: Plan) -> None:
     seen = []
 
     def work() -> dict[str, Array]:
-        seen.append(board.progress(plan.job))
+        seen.append(job_table.progress(plan.job))
         return {"OUT": np.zeros(1)}
 
     worker.work = work
@@ -100,14 +109,14 @@ def _raise(error: BaseException) -> Callable[[], dict[str, Array]]:
 
 
 def test_an_unexpected_exception_is_logged_and_not_told(
-    worker: Scripted, board: Board, plan: Plan, caplog: pytest.LogCaptureFixture
+    worker: Scripted, job_table: JobTable, plan: Plan, caplog: pytest.LogCaptureFixture
 ) -> None:
     worker.work = _raise(RuntimeError("at /home/somebody/secret.py"))
     with caplog.at_level(logging.ERROR, "lorikeet"):
         error = submit(worker, plan).error
     assert (error.code, str(error)) == ("INTERNAL", "text_encoder failed (RuntimeError); the server's log says more")
     assert "secret.py" in caplog.text
-    assert board.progress(plan.job).state == State.FAILED
+    assert job_table.progress(plan.job).state == State.FAILED
 
 
 @pytest.mark.parametrize(
@@ -122,13 +131,13 @@ def test_an_unexpected_exception_is_logged_and_not_told(
     ],
 )
 def test_each_error_has_its_code(
-    worker: Scripted, board: Board, plan: Plan, error: BaseException, code: str, state: State
+    worker: Scripted, job_table: JobTable, plan: Plan, error: BaseException, code: str, state: State
 ) -> None:
     worker.work = _raise(error)
     found = submit(worker, plan).error
     assert found.code == code
     assert str(found) == str(error) or not isinstance(error, StageError)
-    assert board.progress(plan.job).state == state
+    assert job_table.progress(plan.job).state == state
 
 
 def test_a_stage_works_on_after_an_error(worker: Scripted, plan: Plan) -> None:
@@ -138,15 +147,15 @@ def test_a_stage_works_on_after_an_error(worker: Scripted, plan: Plan) -> None:
     assert submit(worker, plan).tensors.keys() == {"REPORT"}
 
 
-def test_a_cancelled_job_is_not_begun(worker: Scripted, board: Board, plan: Plan) -> None:
+def test_a_cancelled_job_is_not_begun(worker: Scripted, job_table: JobTable, plan: Plan) -> None:
     worker.work = _raise(AssertionError("begun"))
-    board.cancel(plan.job)
+    job_table.cancel(plan.job)
     assert isinstance(submit(worker, plan).error, Cancelled)
 
 
-def test_a_draining_server_begins_nothing(worker: Scripted, board: Board, plan: Plan) -> None:
+def test_a_draining_server_begins_nothing(worker: Scripted, job_table: JobTable, plan: Plan) -> None:
     worker.work = _raise(AssertionError("begun"))
-    board.drain()
+    job_table.drain()
     assert isinstance(submit(worker, plan).error, Unavailable)
 
 
@@ -163,7 +172,7 @@ def test_what_waits_when_a_stage_closes_is_answered(worker: Scripted, plan: Plan
     assert begun.wait(10)
     closing = threading.Thread(target=worker.close)
     closing.start()
-    while not worker.desk.closed:
+    while not worker.reporter.closed:
         closing.join(0.01)
     go.set()
     closing.join()
@@ -181,21 +190,21 @@ def test_a_plan_that_prepare_did_not_make_is_refused(
     assert str(answer.error) == "PLAN: not made by this server: ask lora_image_to_image"
 
 
-def test_a_plan_that_was_changed_is_refused(worker: Scripted, board: Board, plan: Plan) -> None:
-    seal(board, worker.name, plan)
+def test_a_plan_that_was_changed_is_refused(worker: Scripted, job_table: JobTable, plan: Plan) -> None:
+    seal(job_table, worker.name, plan)
     other = plan.model_copy(update={"seed": plan.seed + 1})
     call, answer = make_call({"PLAN": other.to_tensor()})
     worker.submit(call)
     assert isinstance(answer.error, InvalidArgument)
 
 
-def test_a_plan_is_taken_once(worker: Scripted, board: Board, plan: Plan) -> None:
+def test_a_plan_is_taken_once(worker: Scripted, job_table: JobTable, plan: Plan) -> None:
     """Whoever asks `prepare` itself has a good plan, and one place among the requests in flight."""
     assert submit(worker, plan).tensors
     call, answer = make_call({"PLAN": plan.to_tensor()})
     worker.submit(call)
     assert str(answer.error) == "PLAN: text_encoder has had it already"
-    assert board.progress(plan.job).state == State.RUNNING
+    assert job_table.progress(plan.job).state == State.RUNNING
 
 
 @pytest.mark.parametrize("shape", [(3, 8), (2, 9), (2,), (2, 8, 1), ()])
@@ -208,15 +217,15 @@ def test_an_input_that_is_longer_than_the_request_allows_is_refused(shape: tuple
         assert call.bounded("X", (2, 8)).shape == fits
 
 
-def test_a_job_whose_time_is_over_is_not_begun(worker: Scripted, board: Board, sd15: Checkpoint) -> None:
+def test_a_job_whose_time_is_over_is_not_begun(worker: Scripted, job_table: JobTable, sd15: Checkpoint) -> None:
     worker.work = _raise(AssertionError("begun"))
-    job = board.open("", "", 9, deadline=time.monotonic() - 1)
+    job = job_table.open("", "", 9, deadline=time.monotonic() - 1)
     error = submit(worker, make_plan(sd15, job)).error
     assert (error.code, str(error)) == ("CANCELLED", "DEADLINE_EXCEEDED: the request's time is over")
 
 
-def test_who_waits_is_told_while_another_works(worker: Scripted, board: Board, sd15: Checkpoint) -> None:
-    jobs = [board.open("", "", 9, deadline=deadline) for deadline in (math.inf, math.inf, time.monotonic() + 0.2)]
+def test_who_waits_is_told_while_another_works(worker: Scripted, job_table: JobTable, sd15: Checkpoint) -> None:
+    jobs = [job_table.open("", "", 9, deadline=deadline) for deadline in (math.inf, math.inf, time.monotonic() + 0.2)]
     go = threading.Event()
 
     def work() -> dict[str, Array]:
@@ -226,7 +235,7 @@ def test_who_waits_is_told_while_another_works(worker: Scripted, board: Board, s
     worker.work = work
     running, cancelled, expired = (submit(worker, make_plan(sd15, job)) for job in jobs)
     assert jobs[1]
-    board.cancel(jobs[1])
+    job_table.cancel(jobs[1])
     assert isinstance(cancelled.error, Cancelled)
     assert isinstance(expired.error, DeadlineExceeded)
     assert not running.all
@@ -235,7 +244,7 @@ def test_who_waits_is_told_while_another_works(worker: Scripted, board: Board, s
 
 
 def test_a_higher_priority_overtakes_who_waits_but_not_who_runs(
-    worker: Scripted, board: Board, sd15: Checkpoint
+    worker: Scripted, job_table: JobTable, sd15: Checkpoint
 ) -> None:
     begun, go, order = threading.Event(), threading.Event(), []
 
@@ -246,9 +255,9 @@ def test_a_higher_priority_overtakes_who_waits_but_not_who_runs(
         return {}
 
     worker.process = process  # type: ignore[method-assign]
-    first = submit(worker, make_plan(sd15, board.open("", "", 9), priority=3))
+    first = submit(worker, make_plan(sd15, job_table.open("", "", 9), priority=3))
     assert begun.wait(10)
-    answers = [submit(worker, make_plan(sd15, board.open("", "", 9), priority=p)) for p in (2, 3, 1, 2)]
+    answers = [submit(worker, make_plan(sd15, job_table.open("", "", 9), priority=p)) for p in (2, 3, 1, 2)]
     go.set()
     assert all(answer.tensors for answer in (first, *answers))
     assert order == [3, 1, 2, 2, 3]

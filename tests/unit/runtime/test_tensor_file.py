@@ -12,9 +12,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from runtime.files.safetensors_file import WeightFileError
 from runtime.files.store import FileChangedError
 from runtime.files.tensor_file import NotFiniteError, TensorFile
-from runtime.files.tensors import WeightFileError
 from tests.unit.runtime.engines import noise
 
 INTEGERS = [torch.int8, torch.int16, torch.int32, torch.int64, torch.uint8, torch.uint16, torch.uint32, torch.uint64]

@@ -11,15 +11,15 @@ from typing import Any
 
 import pytest
 
-from runtime.board import JobRef
 from runtime.checkpoints.checkpoint import Checkpoint
 from runtime.checkpoints.folder import read_folder
-from runtime.engines.choice import Engines
-from runtime.errors import InvalidArgument
-from runtime.files.sources import Folder
+from runtime.engines.select import Engines
+from runtime.files.located import Folder
 from runtime.files.store import Store
+from runtime.jobs.job_table import JobRef
 from runtime.plan import LoraPlan, Plan
 from runtime.settings import Settings
+from runtime.stage_errors import InvalidArgument
 from runtime.stages.weight_sets import bind
 from tests.unit.runtime.engines import unet_inputs
 from tests.unit.runtime.plans import make_plan

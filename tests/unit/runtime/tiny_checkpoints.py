@@ -8,7 +8,7 @@ from pathlib import Path
 
 from runtime.checkpoints.checkpoint import Checkpoint, Component, WeightFile
 from runtime.checkpoints.folder import read_folder
-from runtime.files.sources import Folder
+from runtime.files.located import Folder
 from runtime.files.store import StoredFile
 
 

@@ -1,0 +1,1 @@
+"""The client: asyncio and synchronous, over gRPC or HTTP."""

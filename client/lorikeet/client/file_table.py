@@ -1,0 +1,80 @@
+"""The files that travel with a request: each distinct content once, referred to as `tensor:<i>`."""
+
+import io
+from pathlib import Path
+
+from PIL import Image
+
+from lorikeet.protocol.errors import make_error
+
+# A gRPC message ends at 2 GiB; 16 MiB of it are left for everything that is not a file.
+MAX_FILES_BYTES = 2**31 - 2**24
+
+
+class FileTable:
+    """The entries of the FILES tensor, in order of first use."""
+
+    def __init__(self) -> None:
+        self._index: dict[bytes, int] = {}
+        self._size = 0
+
+    @property
+    def contents(self) -> list[bytes]:
+        """The files; entry i is what `tensor:<i>` refers to."""
+        return list(self._index)
+
+    def add(self, content: bytes) -> str:
+        """`tensor:<i>` of a content. Raises InvalidRequest when the files grow too large for a message."""
+        if content not in self._index:
+            _require_fit(self._size + len(content))
+            self._size += len(content)
+        return f"tensor:{self._index.setdefault(content, len(self._index))}"
+
+    def add_objects(self, value: object) -> object:
+        """`value` (nested lists and dicts) with each Path, bytes and PIL image replaced by a reference.
+
+        A folder stays a path, as text. Raises InvalidRequest for a Path that does not exist.
+        """
+        if isinstance(value, dict):
+            return {key: self.add_objects(item) for key, item in value.items()}
+        if isinstance(value, (list, tuple)):
+            return [self.add_objects(item) for item in value]
+        if isinstance(value, (bytes, bytearray)):
+            return self.add(bytes(value))
+        if isinstance(value, Image.Image):
+            return self.add(_png(value))
+        if isinstance(value, Path):
+            return str(value) if value.is_dir() else self._add_path(value)
+        return value
+
+    def add_local(self, value: str) -> str:
+        """A reference if the text names a regular local file; else (URL, Hub id, ...) the text itself."""
+        return self._add_path(Path(value)) if _is_local_file(value) else value
+
+    def _add_path(self, path: Path) -> str:
+        try:
+            _require_fit(path.stat().st_size)  # before it is read
+            return self.add(path.read_bytes())
+        except OSError as error:
+            raise make_error(f"cannot read {path}: {error.strerror}", "INVALID_ARG") from error
+
+
+def _require_fit(size: int) -> None:
+    if size > MAX_FILES_BYTES:
+        limit = f"more than {MAX_FILES_BYTES} bytes of local files"
+        raise make_error(f"{limit}: put the large ones where the server can fetch them", "INVALID_ARG")
+
+
+def _is_local_file(value: str) -> bool:
+    if value.startswith(("data:", "tensor:")) or "://" in value:
+        return False
+    try:
+        return Path(value).is_file()
+    except (OSError, ValueError):  # a name too long, or one that no file can have
+        return False
+
+
+def _png(image: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, format="PNG")
+    return buffer.getvalue()

@@ -1,0 +1,103 @@
+"""A request in flight."""
+
+import asyncio
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, NoReturn, Protocol
+
+from lorikeet.client.result import Result
+from lorikeet.protocol.errors import InvalidRequest, LorikeetError, NotFound, make_error
+from lorikeet.schema import JobStatus
+
+POLL_SECONDS = 0.25
+ADMISSION_POLLS = 4
+ABANDON_TIMEOUT = 5.0
+
+
+class JobsApi(Protocol):
+    """What a job needs of its client."""
+
+    async def status(self, request_id: str, job_token: str) -> JobStatus:
+        """Where the request stands."""
+
+    async def cancel(self, request_id: str, job_token: str) -> JobStatus:
+        """End the request."""
+
+
+class AsyncJob:
+    """One submitted request: `reply` is the call in flight, and the pair of id and token names it."""
+
+    def __init__(self, client: JobsApi, request_id: str, job_token: str, reply: "asyncio.Task[Result]") -> None:
+        self.request_id = request_id
+        self.job_token = job_token
+        self._client = client
+        self._reply = reply
+        self._cancelled = False
+
+    async def result(
+        self, timeout: float | None = None, on_progress: Callable[[JobStatus], None] | None = None
+    ) -> Result:
+        """Wait for the result, calling `on_progress` on each change of the status.
+
+        Raises the request's LorikeetError, DeadlineExceeded after `timeout` seconds, or what `on_progress`
+        raised. In the last two cases, and when the waiting is cancelled, the request goes on: ask again.
+        """
+        tasks: set[asyncio.Task[Any]] = {self._reply}
+        watcher = asyncio.create_task(self._watch(on_progress)) if on_progress else None
+        if watcher is not None:
+            tasks.add(watcher)
+        try:
+            done, _ = await asyncio.wait(tasks, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            if watcher is not None:
+                watcher.cancel()
+        if watcher in done:
+            watcher.result()
+        if self._reply in done:
+            return self._outcome()
+        raise make_error(f"request {self.request_id} took longer than {timeout:g} s", "DEADLINE_EXCEEDED")
+
+    async def status(self) -> JobStatus:
+        """Where the request stands. Raises NotFound until the server has admitted it."""
+        return await self._client.status(self.request_id, self.job_token)
+
+    async def cancel(self) -> JobStatus:
+        """End the request; `result` then raises Cancelled. Raises NotFound when it is over already."""
+        self._cancelled = True
+        for _ in range(ADMISSION_POLLS):
+            with suppress(NotFound):
+                return await self._client.cancel(self.request_id, self.job_token)
+            # Most likely still on its way in: a cancel that came too early would be lost.
+            await asyncio.wait({self._reply}, timeout=POLL_SECONDS)
+            if self._reply.done():
+                break
+        return await self._client.cancel(self.request_id, self.job_token)
+
+    async def abandon(self) -> None:
+        """Cancel the request if it is still in flight, and drop the call. Raises nothing."""
+        if not self._reply.done():
+            with suppress(LorikeetError, asyncio.TimeoutError):
+                await asyncio.wait_for(self.cancel(), ABANDON_TIMEOUT)
+        self._reply.cancel()
+        await asyncio.gather(self._reply, return_exceptions=True)
+
+    async def _watch(self, on_progress: Callable[[JobStatus], None]) -> NoReturn:
+        last = None
+        while True:
+            await asyncio.sleep(POLL_SECONDS)
+            try:
+                status = await self.status()
+            except LorikeetError:  # not admitted yet, or a hiccup: the result does not depend on it
+                continue
+            if status != last:
+                on_progress(status)
+                last = status
+
+    def _outcome(self) -> Result:
+        try:
+            return self._reply.result()
+        except InvalidRequest as error:
+            # Over HTTP Triton answers 400 to both CANCELLED and INVALID_ARG.
+            if self._cancelled:
+                raise make_error(error.message, "CANCELLED") from error
+            raise

@@ -1,0 +1,1 @@
+"""Guarded network access: downloads that a request names, and the credentials of hosts."""

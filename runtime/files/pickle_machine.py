@@ -1,0 +1,214 @@
+"""Reads the pickles of torch.save as plain data: nothing in them is called.
+
+A pickle's instructions are read one by one, and those that tensors, dictionaries and numbers need are followed.
+Whatever else it names is refused.
+"""
+
+from __future__ import annotations
+
+import math
+import pickletools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from runtime.files.safetensors_file import WeightFileError
+
+_MAX_INTEGER = 1 << 62
+_MAX_AXES = 8
+# torch's storage class -> dtype in .safetensors, bytes of an item
+_STORAGES = {
+    "DoubleStorage": ("F64", 8),
+    "FloatStorage": ("F32", 4),
+    "HalfStorage": ("F16", 2),
+    "BFloat16Storage": ("BF16", 2),
+    "LongStorage": ("I64", 8),
+    "IntStorage": ("I32", 4),
+    "ShortStorage": ("I16", 2),
+    "CharStorage": ("I8", 1),
+    "ByteStorage": ("U8", 1),
+    "BoolStorage": ("BOOL", 1),
+}
+_CALLS = {
+    ("collections", "OrderedDict"),
+    ("torch._utils", "_rebuild_tensor_v2"),
+    ("torch._utils", "_rebuild_parameter"),
+}
+
+
+@dataclass(frozen=True)
+class _Name:
+    """A class or function that a pickle names."""
+
+    module: str
+    name: str
+
+
+@dataclass(frozen=True)
+class Storage:
+    """A file of the archive, and the dtype and bytes of its items."""
+
+    key: str
+    dtype: str
+    size: int
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """A view of a storage. Offset and strides count items."""
+
+    storage: Storage
+    offset: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+
+    @property
+    def nbytes(self) -> int:
+        return math.prod(self.shape) * self.storage.size
+
+    @property
+    def span(self) -> int:
+        """Bytes of the storage from its first item to its last."""
+        last = sum((size - 1) * stride for size, stride in zip(self.shape, self.strides, strict=True))
+        return (last + 1) * self.storage.size if self.nbytes else 0
+
+
+def load_pickle(pickle: bytes) -> object:
+    """What a pickle describes, of plain data, storages and tensors. Raises WeightFileError for anything else."""
+    machine = _Machine()
+    try:
+        for opcode, argument, _ in pickletools.genops(pickle):
+            if opcode.name == "STOP":
+                return machine.stack.pop()
+            step = _STEPS.get(opcode.name)
+            if step is None:
+                raise WeightFileError(f"its pickle has the instruction {opcode.name}, which weights do not need")
+            step(machine, argument)
+    except (IndexError, KeyError, TypeError, AttributeError) as error:
+        raise WeightFileError("its pickle is damaged") from error
+    raise WeightFileError("its pickle has no end")
+
+
+class _Machine:
+    """The stack that a pickle's instructions work on, the stacks below its marks, and its memo."""
+
+    def __init__(self) -> None:
+        self.stack: list[Any] = []
+        self.below: list[list[Any]] = []
+        self.memo: dict[int, Any] = {}
+
+    def mark(self, _: object) -> None:
+        self.below.append(self.stack)
+        self.stack = []
+
+    def since_mark(self) -> list[Any]:
+        found, self.stack = self.stack, self.below.pop()
+        return found
+
+    def push(self, value: object) -> None:
+        self.stack.append(value)
+
+    def take(self, count: int) -> list[Any]:
+        if len(self.stack) < count:
+            raise IndexError
+        taken = self.stack[len(self.stack) - count :]
+        del self.stack[len(self.stack) - count :]
+        return taken
+
+    def set_items(self, items: list[Any]) -> None:
+        target = self.stack[-1]
+        # A key of nested tuples could take ages to hash.
+        if not isinstance(target, dict) or len(items) % 2 or not all(isinstance(key, str) for key in items[::2]):
+            raise TypeError
+        target.update(zip(items[::2], items[1::2], strict=True))
+
+    def append(self, items: list[Any]) -> None:
+        if not isinstance(self.stack[-1], list):
+            raise TypeError
+        self.stack[-1].extend(items)
+
+    def name(self, module: object, name: object) -> None:
+        if not isinstance(module, str) or not isinstance(name, str):
+            raise TypeError
+        if (module, name) not in _CALLS and not (module == "torch" and name in _STORAGES):
+            what = f"{module}.{name}"[:99]
+            raise WeightFileError(f"it names {what}, which weights do not need: a pickle with code in it is not read")
+        self.push(_Name(module, name))
+
+    def storage(self) -> None:
+        """`("storage", class, key, device, items)`, what stands in a pickle for data that is beside it."""
+        tag, kind, key, *_ = self.stack.pop()
+        if tag != "storage" or not isinstance(kind, _Name) or not isinstance(key, str):
+            raise TypeError
+        dtype, size = _STORAGES[kind.name]
+        self.push(Storage(key, dtype, size))
+
+    def call(self) -> None:
+        function, arguments = self.take(2)
+        if not isinstance(function, _Name) or not isinstance(arguments, tuple):
+            raise TypeError
+        if function.name == "OrderedDict" and not arguments:
+            self.push({})
+        elif function.name == "_rebuild_tensor_v2":
+            self.push(_tensor(*arguments[:4]))
+        elif function.name == "_rebuild_parameter" and isinstance(arguments[0], Tensor):
+            self.push(arguments[0])
+        else:
+            raise TypeError
+
+    def build(self) -> None:
+        """The attributes of a dictionary (torch notes versions there) are no weights."""
+        self.stack.pop()
+        if not isinstance(self.stack[-1], dict):
+            raise TypeError
+
+
+def _tensor(storage: object, offset: object, shape: object, strides: object) -> Tensor:
+    if not isinstance(storage, Storage) or not isinstance(shape, tuple) or not isinstance(strides, tuple):
+        raise TypeError
+    for number in (offset, *shape, *strides):
+        if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number < _MAX_INTEGER:
+            raise WeightFileError("a tensor's shape, strides or offset is no list of small numbers")
+    if len(shape) != len(strides) or len(shape) > _MAX_AXES:
+        raise WeightFileError("a tensor has too many axes, or not a stride for each")
+    assert isinstance(offset, int)
+    return Tensor(storage, offset, shape, strides)
+
+
+def _nothing(machine: _Machine, _: Any) -> None:
+    """An instruction about the pickle itself."""
+
+
+_Step = Callable[[_Machine, Any], None]
+_STEPS: dict[str, _Step] = {
+    **dict.fromkeys(("PROTO", "FRAME"), _nothing),
+    **dict.fromkeys(
+        ("BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8"),
+        _Machine.push,
+    ),
+    "NONE": lambda machine, _: machine.push(None),
+    "NEWTRUE": lambda machine, _: machine.push(True),
+    "NEWFALSE": lambda machine, _: machine.push(False),
+    "MARK": _Machine.mark,
+    "EMPTY_DICT": lambda machine, _: machine.push({}),
+    "EMPTY_LIST": lambda machine, _: machine.push([]),
+    "EMPTY_TUPLE": lambda machine, _: machine.push(()),
+    "TUPLE": lambda machine, _: machine.push(tuple(machine.since_mark())),
+    "TUPLE1": lambda machine, _: machine.push(tuple(machine.take(1))),
+    "TUPLE2": lambda machine, _: machine.push(tuple(machine.take(2))),
+    "TUPLE3": lambda machine, _: machine.push(tuple(machine.take(3))),
+    "SETITEM": lambda machine, _: machine.set_items(machine.take(2)),
+    "SETITEMS": lambda machine, _: machine.set_items(machine.since_mark()),
+    "APPEND": lambda machine, _: machine.append(machine.take(1)),
+    "APPENDS": lambda machine, _: machine.append(machine.since_mark()),
+    "BINPUT": lambda machine, index: machine.memo.__setitem__(index, machine.stack[-1]),
+    "LONG_BINPUT": lambda machine, index: machine.memo.__setitem__(index, machine.stack[-1]),
+    "MEMOIZE": lambda machine, _: machine.memo.__setitem__(len(machine.memo), machine.stack[-1]),
+    "BINGET": lambda machine, index: machine.push(machine.memo[index]),
+    "LONG_BINGET": lambda machine, index: machine.push(machine.memo[index]),
+    "GLOBAL": lambda machine, names: machine.name(*names.split(" ", 1)),
+    "STACK_GLOBAL": lambda machine, _: machine.name(*machine.take(2)),
+    "BINPERSID": lambda machine, _: machine.storage(),
+    "REDUCE": lambda machine, _: machine.call(),
+    "BUILD": lambda machine, _: machine.build(),
+}

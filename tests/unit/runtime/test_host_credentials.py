@@ -1,0 +1,177 @@
+"""Tokens for gated hosts: each goes to its own host, over https, and nowhere else."""
+
+from __future__ import annotations
+
+import json
+from itertools import pairwise
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from huggingface_hub import constants
+
+from lorikeet.net import fetch as fetch_module
+from lorikeet.net.fetch import Fetcher, FetchError, Limits
+from lorikeet.net.host_credentials import read_host_credentials
+from runtime.files.hub import Hub, HubError
+from runtime.files.resolve import FileResolver, ResolveContext
+from runtime.files.store import Store
+from runtime.settings import Settings, SettingsError, load_settings
+
+SECRET = "hf_very-secret"
+TOKENS = {"a.example": SECRET, "b.example": "other", "a.example:8443": "port"}
+LIMITS = Limits(100, 5)
+
+
+class _Net:
+    """A network of redirects; `sent` is what came to each URL as Authorization."""
+
+    def __init__(self, redirects: dict[str, str]) -> None:
+        self._redirects, self.sent = redirects, dict[str, str | None]()
+
+    def open(self, _pool: Any, url: str, headers: list[tuple[bytes, bytes]]) -> Any:
+        given = dict(headers).get(b"Authorization")
+        self.sent[url] = given.decode() if given else None
+        target = self._redirects.get(url)
+        answer = [(b"Location", target.encode())] if target else []
+        return SimpleNamespace(
+            status=302 if target else 200, headers=answer, close=lambda: None, iter_stream=lambda: iter([b"content"])
+        )
+
+
+def _sent(monkeypatch: pytest.MonkeyPatch, *urls: str) -> list[str | None]:
+    """What each URL of a chain of redirects was sent."""
+    net = _Net(dict(pairwise(urls)))
+    monkeypatch.setattr(fetch_module, "_open", net.open)
+    response = Fetcher(["a.example", "a.example:80"], TOKENS).fetch(urls[0], LIMITS)
+    assert response is not None and b"".join(response.chunks) == b"content"
+    return [net.sent[url] for url in urls]
+
+
+def test_weights_are_fetched_with_a_token_and_pictures_without(
+    monkeypatch: pytest.MonkeyPatch, settings: Settings, tmp_path: Path
+) -> None:
+    """A picture is sent back: anyone could read what the token's owner may."""
+    tokens = tmp_path / "tokens.json"
+    tokens.write_text(json.dumps(TOKENS))
+    tokens.chmod(0o600)
+    net = _Net({})
+    monkeypatch.setattr(fetch_module, "_open", net.open)
+    store = Store(settings.store, 1 << 30)
+    sources = FileResolver(settings.model_copy(update={"tokens": tokens, "fetch_allow": ("a.example",)}), store)
+    request = ResolveContext([], store.pins(), lambda: None)
+    sources.image("image_url", "https://a.example/picture", request)
+    sources.weights("unet_name", "https://a.example/weights", request)
+    assert net.sent == {"https://a.example/picture": None, "https://a.example/weights": f"Bearer {SECRET}"}
+
+
+@pytest.mark.parametrize("url", ["https://a.example/x", "https://A.Example/x?y=1", "https://a.example:443/x"])
+def test_a_host_is_sent_its_token(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    assert _sent(monkeypatch, url) == [f"Bearer {SECRET}"]
+
+
+def test_a_port_is_another_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert _sent(monkeypatch, "https://a.example:8443/x") == ["Bearer port"]
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://a.example/x",
+        "https://a.example:444/x",
+        "https://evil-a.example/x",
+        "https://a.example.evil.example/x",
+        "https://x.a.example/x",
+        "https://evil.example/a.example",
+        "https://evil.example/?a.example",
+    ],
+)
+def test_no_other_host_is_sent_one(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    assert _sent(monkeypatch, url) == [None]
+
+
+def test_a_redirect_within_the_host_keeps_the_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert _sent(monkeypatch, "https://a.example/x", "https://a.example/y") == [f"Bearer {SECRET}"] * 2
+
+
+@pytest.mark.parametrize(
+    "target", ["https://cdn.example/y", "https://b.example/y", "http://a.example/y", "https://a.example:8443/y"]
+)
+def test_a_redirect_takes_no_token_along(monkeypatch: pytest.MonkeyPatch, target: str) -> None:
+    """Not even that of the host it leads to, which the request did not name."""
+    assert _sent(monkeypatch, "https://a.example/x", target) == [f"Bearer {SECRET}", None]
+    assert _sent(monkeypatch, "https://evil.example/x", target) == [None, None]
+
+
+def test_a_url_cannot_hide_its_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(FetchError, match="user name"):
+        _sent(monkeypatch, "https://a.example@evil.example/x")
+
+
+def _file(folder: Path, content: Any, mode: int = 0o600) -> Path:
+    path = folder / "tokens.json"
+    path.write_text(content if isinstance(content, str) else json.dumps(content))
+    path.chmod(mode)
+    return path
+
+
+def test_tokens_are_read_from_a_file(tmp_path: Path) -> None:
+    assert read_host_credentials(_file(tmp_path, TOKENS)) == TOKENS
+
+
+@pytest.mark.parametrize("mode", [0o640, 0o604, 0o644, 0o660])
+def test_a_file_that_others_can_read_is_refused(tmp_path: Path, mode: int) -> None:
+    with pytest.raises(ValueError, match="chmod 600"):
+        read_host_credentials(_file(tmp_path, TOKENS, mode))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "{",
+        '{"a.example": "' + SECRET,
+        [SECRET],
+        {"https://a.example": SECRET},
+        {"A.example": SECRET},
+        {"a.example": 5},
+        {"a.example": ""},
+        {"a.example": f"{SECRET}\r\nX-Evil: 1"},
+        {"a.example": f"{SECRET} "},
+    ],
+)
+def test_a_damaged_file_is_refused_and_not_shown(tmp_path: Path, content: Any) -> None:
+    with pytest.raises(ValueError, match=r"tokens\.json") as caught:
+        read_host_credentials(_file(tmp_path, content))
+    assert SECRET not in str(caught.value)
+
+
+def test_the_setting_names_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LORIKEET_TOKENS", str(_file(tmp_path, TOKENS)))
+    assert load_settings().tokens == tmp_path / "tokens.json"
+    _file(tmp_path, TOKENS, 0o644)
+    with pytest.raises(SettingsError, match=r"LORIKEET_TOKENS: .*chmod 600"):
+        load_settings()
+    monkeypatch.setenv("LORIKEET_TOKENS", str(tmp_path / "missing"))
+    with pytest.raises(SettingsError, match="LORIKEET_TOKENS: "):
+        load_settings()
+
+
+@pytest.mark.parametrize(("endpoint", "sent"), [("https://a.example", SECRET), ("http://a.example", None)])
+def test_the_hub_is_sent_its_token(monkeypatch: pytest.MonkeyPatch, endpoint: str, sent: str | None) -> None:
+    """Its library sends it to the Hub alone."""
+    given = []
+
+    class Api:
+        def __init__(self, token: str | None) -> None:
+            given.append(token)
+
+        def model_info(self, *_: Any, **__: Any) -> None:
+            raise ValueError("no such repository")
+
+    monkeypatch.setattr(constants, "ENDPOINT", endpoint)
+    monkeypatch.setattr("huggingface_hub.HfApi", Api)
+    with pytest.raises(HubError, match="no such repository"):
+        Hub(1, TOKENS).checkpoint("owner/name")
+    assert given == [sent]

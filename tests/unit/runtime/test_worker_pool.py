@@ -1,0 +1,161 @@
+"""Lines of work: who goes first, who leaves early, and that nobody is forgotten."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from runtime.jobs.worker_pool import Task, WorkerPool
+from runtime.low_priority import run_at_low_priority
+
+
+class Work:
+    """Tasks that wait for `go`; what happened to each, by its name."""
+
+    def __init__(self) -> None:
+        self.go = threading.Semaphore(0)
+        self.begun = threading.Semaphore(0)
+        self.order: list[str] = []
+        self.failed: dict[str, BaseException] = {}
+        self.stopped: set[str] = set()
+        self.ended = threading.Semaphore(0)
+
+    def task(self, name: str, priority: int = 2, work: Callable[[], None] | None = None) -> Task:
+        def run() -> None:
+            self.order.append(name)
+            self.begun.release()
+            assert self.go.acquire(timeout=10)
+            if work:
+                work()
+            self.ended.release()
+
+        def check() -> None:
+            if name in self.stopped:
+                raise InterruptedError(name)
+
+        def fail(error: BaseException) -> None:
+            self.failed[name] = error
+            self.ended.release()
+
+        return Task(priority, run, check, fail)
+
+    def wait(self, semaphore: threading.Semaphore, times: int = 1) -> None:
+        for _ in range(times):
+            assert semaphore.acquire(timeout=10)
+
+
+@pytest.fixture
+def work() -> Work:
+    return Work()
+
+
+@pytest.fixture
+def workers(work: Work) -> Iterator[WorkerPool]:
+    found = WorkerPool(1, "test")
+    yield found
+    work.go.release(1000)
+    found.close()
+
+
+def test_priority_goes_first_and_then_who_came_first(work: Work, workers: WorkerPool) -> None:
+    workers.submit(work.task("running"))
+    work.wait(work.begun)
+    for name, priority in (("a", 2), ("low", 3), ("b", 2), ("high", 1), ("high too", 1)):
+        workers.submit(work.task(name, priority))
+    work.go.release(6)
+    work.wait(work.ended, 6)
+    assert work.order == ["running", "high", "high too", "a", "b", "low"]
+
+
+def test_one_that_is_to_stop_leaves_the_line_while_another_works(work: Work, workers: WorkerPool) -> None:
+    workers.submit(work.task("running"))
+    work.wait(work.begun)
+    workers.submit(work.task("a"))
+    workers.submit(work.task("b"))
+    work.stopped.add("a")
+    work.wait(work.ended)
+    assert isinstance(work.failed["a"], InterruptedError)
+    work.go.release(2)
+    work.wait(work.ended, 2)
+    assert work.order == ["running", "b"]
+
+
+def test_an_exception_fails_its_task_alone(work: Work, workers: WorkerPool) -> None:
+    def broken() -> None:
+        raise SystemExit(3)
+
+    work.go.release(2)
+    workers.submit(work.task("a", work=broken))
+    workers.submit(work.task("b"))
+    work.wait(work.ended, 2)
+    assert isinstance(work.failed["a"], SystemExit)
+    assert work.order == ["a", "b"]
+
+
+def test_no_more_threads_than_the_count(work: Work) -> None:
+    workers = WorkerPool(3, "test")
+    for number in range(5):
+        workers.submit(work.task(str(number)))
+    work.wait(work.begun, 3)
+    assert not work.begun.acquire(timeout=0.2)
+    work.go.release(5)
+    workers.close()
+    assert sorted(work.order) == ["0", "1", "2", "3", "4"]
+
+
+def test_a_place_is_taken_before_the_task_is_chosen(work: Work) -> None:
+    room = threading.Semaphore(1)
+    workers = WorkerPool(1, "test", room)
+    work.go.release(3)
+    workers.submit(work.task("a"))
+    work.wait(work.ended)  # and keeps its place
+    workers.submit(work.task("b"))
+    workers.submit(work.task("urgent", 1))
+    assert not work.ended.acquire(timeout=0.2)
+    for _ in range(2):
+        room.release()
+        work.wait(work.ended)
+    assert work.order == ["a", "urgent", "b"]
+    room.release()
+    workers.close()
+
+
+def test_what_waits_is_done_or_told_before_the_end(work: Work) -> None:
+    workers = WorkerPool(1, "test")
+    for name in ("running", "a", "b"):
+        workers.submit(work.task(name))
+    work.wait(work.begun)
+    closing = threading.Thread(target=workers.close)
+    work.stopped |= {"a", "b"}
+    closing.start()
+    work.wait(work.ended, 2)
+    assert work.failed.keys() == {"a", "b"}
+    work.go.release()
+    closing.join(10)
+    assert not closing.is_alive()
+    with pytest.raises(RuntimeError, match="takes no more"):
+        workers.submit(work.task("late"))
+
+
+def test_each_thread_begins_as_it_is_told(work: Work) -> None:
+    threads = []
+    workers = WorkerPool(1, "test", begin=lambda: threads.append(threading.current_thread().name))
+    work.go.release(2)
+    workers.submit(work.task("a"))
+    workers.submit(work.task("b"))
+    workers.close()
+    assert threads == ["test-1"]
+
+
+def test_a_thread_that_gives_way_is_alone_in_it() -> None:
+    def of_thread() -> int:
+        return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+
+    before, seen = of_thread(), []
+    workers = WorkerPool(1, "test", begin=run_at_low_priority)
+    workers.submit(Task(2, lambda: seen.append(of_thread()), lambda: None, lambda error: None))
+    workers.close()
+    assert seen[0] > before == of_thread()
