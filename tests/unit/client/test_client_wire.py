@@ -8,7 +8,8 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
-from lorikeet import InvalidRequest, LorikeetError, NotFound, Unavailable, files
+from lorikeet import InvalidRequest, LorikeetError, NotFound, Unavailable
+from lorikeet.client import file_table
 from lorikeet.client.pack import pack
 from lorikeet.client.result import Result
 from lorikeet.protocol.errors import make_error
@@ -146,7 +147,7 @@ def test_bad_input_names_the_field(tmp_path: Path) -> None:
 
 
 def test_files_that_do_not_fit_a_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(files, "MAX_FILES_BYTES", 4)
+    monkeypatch.setattr(file_table, "MAX_FILES_BYTES", 4)
     path = tmp_path / "four"
     path.write_bytes(b"four")
     twice = pack(BASE, {"image_url": path, "ic_light_image_url": b"four"})
