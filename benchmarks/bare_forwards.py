@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
 from runtime.checkpoints.checkpoint import Checkpoint, Component
 from runtime.checkpoints.read import read_checkpoint
-from runtime.engines.engine import Binding, Engine, GraphKind, Inputs
+from runtime.engines.engine import Binding, Engine, Inputs, never_cancelled
 from runtime.engines.select import Engines
 from runtime.files.located import Folder
 from runtime.files.store import StoredFile
-from runtime.networks.build import graph_of
+from runtime.networks.architecture import NetworkKind, architecture_of
 from runtime.settings import Settings, load_settings
 from runtime.weights.weight_set import WeightSet
 
@@ -37,24 +38,25 @@ class BareForwards:
         """Seconds of all forwards together: the text encoder twice, the VAE's halves once, the UNet (two rows) once
         a step. The inputs are new ones each time, and making them is not counted."""
         side = pixels // self._scale
-        seconds = sum(self._text.run({"ids": torch.randint(_VOCABULARY, (1, _TOKENS))}) for _ in range(2))
-        seconds += self._encoder.run({"pixels": torch.rand(1, 3, pixels, pixels) * 2 - 1})
+        seconds = sum(self._text.run([{"ids": torch.randint(_VOCABULARY, (_TOKENS,))}]) for _ in range(2))
+        seconds += self._encoder.run([{"pixels": torch.rand(3, pixels, pixels) * 2 - 1}])
         for _ in range(steps):
-            rows = {"latent": torch.randn(2, 4, side, side), "t": torch.full((2,), float(torch.randint(1000, ())))}
-            seconds += self._unet.run({**rows, "text": torch.randn(2, _TOKENS, self._width)})
-        return seconds + self._decoder.run({"latents": torch.randn(1, 4, side, side)})
+            t = torch.randint(1000, ()).float()
+            rows = [{"latent": torch.randn(4, side, side), "t": t, "text": torch.randn(_TOKENS, self._width)}] * 2
+            seconds += self._unet.run(rows)
+        return seconds + self._decoder.run([{"latents": torch.randn(4, side, side)}])
 
 
 class _Bound:
     """An engine with a component's weights bound to it, as a stage of its own has it."""
 
-    def __init__(self, settings: Settings, kind: GraphKind, component: Component) -> None:
-        self._engine: Engine = Engines(settings, kind).of(graph_of(kind, component))
-        self._binding: Binding = self._engine.bind(WeightSet(component))
+    def __init__(self, settings: Settings, kind: NetworkKind, component: Component) -> None:
+        self._engine: Engine = Engines(settings, kind).of(architecture_of(kind, component.config))
+        self._binding: Binding = self._engine.bind(WeightSet(component), never_cancelled)
 
-    def run(self, inputs: Inputs) -> float:
+    def run(self, rows: Sequence[Inputs]) -> float:
         begun = time.perf_counter()
-        self._engine.run(self._binding, inputs)
+        self._engine.run([(self._binding, row) for row in rows])
         return time.perf_counter() - begun
 
 

@@ -13,10 +13,14 @@ from lorikeet.schema import ImageToImageInput
 from runtime.checkpoints.checkpoint import Checkpoint
 from runtime.jobs.job_table import JobRef
 
+INIT_IMAGE = "image_url"  # the field of the picture that the latents start from
+
 
 class LoraPlan(BaseModel):
-    """A LoRA file that was checked against the checkpoint, its scale, the field that named it, and the names of the
-    components that it changes: other stages need not open it."""
+    """A LoRA file that was checked against the checkpoint.
+
+    `field` named it. `components`: the names of those that it changes, so that other stages need not open it.
+    """
 
     model_config = ConfigDict(frozen=True)
     field: str
@@ -27,10 +31,31 @@ class LoraPlan(BaseModel):
     components: frozenset[str]
 
 
+class PicturePlan(BaseModel):
+    """A decoded picture of the request: the field that named it, its size in pixels, and where it lies in PICTURES."""
+
+    model_config = ConfigDict(frozen=True)
+    field: str
+    height: int
+    width: int
+    offset: int
+
+    @property
+    def nbytes(self) -> int:
+        return 3 * self.height * self.width
+
+    def pixels(self, pictures: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+        """RGB pixels [H, W, 3] of this picture in the tensor PICTURES, UINT8 [bytes]."""
+        data = pictures[self.offset : self.offset + self.nbytes]
+        return data.reshape(self.height, self.width, 3)
+
+
 class Plan(BaseModel):
-    """A validated request, its files by digest. `width`, `height`: pixels of the result; the networks work on
-    `padded_width`, `padded_height`, the next multiples of the VAE's scale factor. `started`: CLOCK_MONOTONIC. Where
-    jobs wait, a lower `priority` goes first."""
+    """A validated request, its files by digest.
+
+    `width`, `height`: pixels of the result; the networks work on `padded_width`, `padded_height`, the next multiples of
+    the VAE's scale factor. `started`: CLOCK_MONOTONIC seconds. Where jobs queue, a lower `priority` goes first.
+    """
 
     # Infinity is a value that schedulers' configurations have; it must not arrive as null.
     model_config = ConfigDict(frozen=True, ser_json_inf_nan="constants")
@@ -41,8 +66,8 @@ class Plan(BaseModel):
     request: ImageToImageInput
     checkpoint: Checkpoint
     loras: tuple[LoraPlan, ...]
+    pictures: tuple[PicturePlan, ...]
     seed: int
-    has_image: bool
     width: int
     height: int
     padded_width: int
@@ -54,6 +79,20 @@ class Plan(BaseModel):
     def job(self) -> JobRef:
         return JobRef(self.job_id, self.slot)
 
+    def picture(self, field: str) -> PicturePlan | None:
+        """The picture that a field named."""
+        return next((picture for picture in self.pictures if picture.field == field), None)
+
+    @property
+    def pictures_bytes(self) -> int:
+        """Bytes of the tensor PICTURES."""
+        return sum(picture.nbytes for picture in self.pictures)
+
+    @property
+    def has_image(self) -> bool:
+        """Whether the latents start from a picture."""
+        return self.picture(INIT_IMAGE) is not None
+
     @property
     def latents_shape(self) -> tuple[int, int, int, int]:
         """[N, 4, h, w]: the latents of all pictures."""
@@ -62,7 +101,7 @@ class Plan(BaseModel):
 
     @property
     def guided(self) -> bool:
-        """Whether the UNet is asked twice (classifier-free guidance, arXiv 2207.12598), as in diffusers.
+        """Whether the UNet predicts twice a latent (classifier-free guidance, arXiv 2207.12598), as in diffusers.
 
         A UNet distilled with guidance takes its scale as an input (`timestep_cond`) instead.
         """
@@ -70,7 +109,7 @@ class Plan(BaseModel):
 
     @property
     def guidance_width(self) -> int | None:
-        """Numbers in the embedding of the guidance scale that the UNet takes; None for one that takes none."""
+        """The width of the guidance scale's embedding that the UNet takes; None for a UNet that takes none."""
         return self.checkpoint.unet.config.get("time_cond_proj_dim")
 
     def to_tensor(self) -> npt.NDArray[np.object_]:

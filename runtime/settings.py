@@ -68,7 +68,9 @@ class Settings(BaseSettings):
         description="Weights that each stage holds, least recently used first out; a request that needs more waits for "
         "those that run.",
     )
-    turn_steps: Positive = Field(1, description="Steps that one set of weights runs before another one's turn.")
+    calls_per_turn: int = Field(
+        0, ge=0, description="Calls that one set of weights makes before another one's turn; 0 is the engine's own."
+    )
     block_rows: int = Field(
         0, ge=0, description="Rows in one UNet call; 0 is 2 with guidance and 1 without. A GPU gains from 8 or more."
     )

@@ -9,13 +9,14 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, model_validator
 
 from runtime.checkpoints.layouts import Finder, LayoutName, views
 from runtime.files.safetensors_file import FLOATS, WeightFileError, read_header
 
 MAX_TOKENS = 77  # of a prompt: the positions of CLIP's text encoders
 Kind = Literal["sd", "sdxl"]
+Role = Literal["unet", "vae", "text_encoder", "text_encoder_2", "controlnet", "image_encoder"]
 _SHOWN = 200  # characters of a name that a message repeats
 
 
@@ -29,16 +30,25 @@ class WeightFile(BaseModel):
 
 
 class Component(BaseModel):
-    """A network of a checkpoint: its diffusers or transformers configuration, and the files and names of its weights.
+    """A network of a request: its diffusers or transformers configuration, and the files and names of its weights.
 
-    Several components may lie in one file: `layout` says how it names the tensors of each.
+    `role` says what it is, `name` which one it is (unique in a plan; the role, where there is one of that role), and
+    `field` which field of the request named it. Several components may lie in one file: `layout` says how it names the
+    tensors of each.
     """
 
     model_config = ConfigDict(frozen=True, ignored_types=(cached_property,))
-    name: str
+    role: Role
+    name: str = ""
+    field: str = "model_name"
     config: dict[str, Any]
     files: tuple[WeightFile, ...]
     layout: LayoutName = "component"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _named_by_role(cls, values: Any) -> Any:
+        return {"name": values["role"], **values} if isinstance(values, dict) and "role" in values else values
 
     def __hash__(self) -> int:
         return hash(self.digest)
@@ -46,7 +56,13 @@ class Component(BaseModel):
     @cached_property
     def digest(self) -> str:
         """SHA-256 of what determines the network: architecture and weights."""
-        text = json.dumps([self.name, self.layout, self.config, [file.digest for file in self.files]], sort_keys=True)
+        text = json.dumps([self.weights_digest, self.config], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    @cached_property
+    def weights_digest(self) -> str:
+        """SHA-256 of what determines the weights alone: the files, and the view that finds the parameters in them."""
+        text = json.dumps([self.role, self.layout, [file.digest for file in self.files]])
         return hashlib.sha256(text.encode()).hexdigest()
 
     @cached_property
@@ -56,7 +72,7 @@ class Component(BaseModel):
 
     def views(self, names: Collection[str]) -> Finder:
         """What finds the parameters that a stored tensor holds, given the names of all that its file holds."""
-        return views(self.layout, self.name, self.config, names)
+        return views(self.layout, self.role, self.config, names)
 
 
 @lru_cache(maxsize=64)

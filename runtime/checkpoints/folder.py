@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from runtime.checkpoints.checkpoint import Checkpoint, Component, WeightFile
+from runtime.checkpoints.checkpoint import Checkpoint, Component, Role, WeightFile
 from runtime.checkpoints.checks import CheckpointError, VariantError, check_unet, check_vae
 from runtime.checkpoints.configs import check_config
 from runtime.checkpoints.reader import Reader
@@ -73,7 +73,7 @@ class _Components(Reader):
         self._digest, self._variant = digest, variant
         self.has_variant = False  # whether some component did have it
 
-    def component(self, name: str, place: str | None = None) -> Component:
+    def component(self, name: Role, place: str | None = None) -> Component:
         """The component of that name in the folder `place` (`unet/`; by default, its own name)."""
         place = f"{name}/" if place is None else place
         config = self.json(f"{place}config.json")
@@ -84,7 +84,7 @@ class _Components(Reader):
         check_config(name, config)
         stored = [self._digest(self.file(f"{place}{file}")) for file in self._weight_files(name, place)]
         files = tuple(WeightFile(path=file.path, digest=file.digest, stamp=file.stamp) for file in stored)
-        return Component(name=name, config=config, files=files)
+        return Component(role=name, config=config, files=files)
 
     def _weight_files(self, name: str, place: str) -> list[str]:
         """One file, or the shards that an index names; of the variant where there are such."""

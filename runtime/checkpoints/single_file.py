@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
-from runtime.checkpoints.checkpoint import Checkpoint, Component, Tokenizer, WeightFile
+from runtime.checkpoints.checkpoint import Checkpoint, Component, Role, Tokenizer, WeightFile
 from runtime.checkpoints.checks import CheckpointError, check_unet, check_vae
 from runtime.checkpoints.configs import check_config
 from runtime.checkpoints.derived import Shapes, text_config, unet_config, vae_config
@@ -104,16 +104,16 @@ def _family(unet: Component, config: dict[str, Any], names: Collection[str]) -> 
     return SD_2_V if predicts_v(unet, is_sd_2=True) else SD_2_BASE
 
 
-def _component(name: str, file: SingleFile, layout: LayoutName) -> Component:
+def _component(name: Role, file: SingleFile, layout: LayoutName) -> Component:
     """A component that is not configured yet."""
     stored = file.stored
     weights = WeightFile(path=stored.path, digest=stored.digest, stamp=stored.stamp)
-    return Component(name=name, config={}, files=(weights,), layout=layout)
+    return Component(role=name, config={}, files=(weights,), layout=layout)
 
 
 def _configured(component: Component, config: dict[str, Any]) -> Component:
     check_config(component.name, config)
-    return Component(name=component.name, config=config, files=component.files, layout=component.layout)
+    return component.model_copy(update={"config": config})
 
 
 def _unet_config(derived: dict[str, Any], family: Family, encoders: list[Component]) -> dict[str, Any]:
@@ -128,7 +128,8 @@ def _unet_config(derived: dict[str, Any], family: Family, encoders: list[Compone
 
 def _text_encoders(file: SingleFile, layout: LayoutName, family: Family, sidecar: Sidecar) -> list[Component]:
     encoders: list[Component] = []
-    for name, published in zip(("text_encoder", "text_encoder_2"), family.text_encoders, strict=False):
+    roles: tuple[Role, ...] = ("text_encoder", "text_encoder_2")
+    for name, published in zip(roles, family.text_encoders, strict=False):
         bare = _component(name, file, layout)
         if not bare.shapes:
             hint = "a UNet alone is a unet_name" if not encoders else "an SDXL refiner is not a base model"

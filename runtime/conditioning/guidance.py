@@ -1,4 +1,4 @@
-"""The guidance scale as an input of the UNet, for UNets that were distilled with guidance (arXiv 2210.03142)."""
+"""Guidance: by two predictions, or as an input of UNets that were distilled with it."""
 
 from __future__ import annotations
 
@@ -6,17 +6,29 @@ import math
 
 import torch
 
-_LOUDNESS = 1000.0
-_LONGEST = 10_000.0
+_TIME_FACTOR = 1000.0
+_MAX_PERIOD = 10_000.0
 
 
-def guidance_embedding(scale: float, width: int) -> torch.Tensor:
-    """The embedding [width] of a guidance scale: sines, then cosines, of frequencies from 1 to 1 / 10000.
+def guide(predictions: torch.Tensor, guidance_scale: float | None) -> torch.Tensor:
+    """Classifier-free guidance (arXiv 2207.12598): free + guidance_scale * (prompted - free).
 
-    Diffusers' `get_guidance_scale_embedding`; it passes the scale less 1. `width` is at least 4.
+    predictions: [2N, 4, h, w], for each of N latents the one without and the one with the prompt; [N, 4, h, w] without
+    guidance (None), which are returned as they are.
+    """
+    if guidance_scale is None:
+        return predictions
+    free, prompted = predictions[0::2], predictions[1::2]
+    return free + guidance_scale * (prompted - free)
+
+
+def guidance_embedding(guidance_scale: float, width: int) -> torch.Tensor:
+    """The embedding [width] of a guidance scale (arXiv 2210.03142): sines, then cosines, of frequencies 1 to 1/10000.
+
+    diffusers' `get_guidance_scale_embedding`; diffusers passes the scale less 1. `width` is at least 4.
     """
     half = width // 2
-    frequencies = torch.exp(torch.arange(half, dtype=torch.float32) * -(math.log(_LONGEST) / (half - 1)))
-    angles = torch.tensor(scale, dtype=torch.float32) * _LOUDNESS * frequencies
+    frequencies = torch.exp(torch.arange(half, dtype=torch.float32) * -(math.log(_MAX_PERIOD) / (half - 1)))
+    angles = torch.tensor(guidance_scale, dtype=torch.float32) * _TIME_FACTOR * frequencies
     embedding = torch.cat([torch.sin(angles), torch.cos(angles)])
     return torch.nn.functional.pad(embedding, (0, width - 2 * half))

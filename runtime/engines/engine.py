@@ -1,59 +1,39 @@
 """The Engine protocol: what the stages know of torch, OpenVINO and TensorRT alike.
 
-An engine is made once for a graph (an architecture, no weights). `bind` makes a weight set ready for it, slowly, on
-any one thread; `run` calls the graph with what was bound, on any one thread, which may be another.
+An engine is made once for an architecture, without weights. `bind` makes a weight set ready for it: slow, on any one
+thread. `run` calls the compiled network for some rows, each with its own binding: on any one thread, which may be
+another one.
+
+A row is one input of the network without a batch axis, and its outputs have none either: the engine stacks.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import Protocol
 
 import torch
 
 from runtime.weights.weight_set import WeightSet
 
-GraphKind = Literal["unet", "vae_encoder", "vae_decoder", "text_encoder"]
-Inputs = Mapping[str, torch.Tensor | tuple[torch.Tensor, ...] | None]
+Field = torch.Tensor | tuple[torch.Tensor, ...] | None
+Inputs = Mapping[str, Field]
 Outputs = Mapping[str, torch.Tensor | tuple[torch.Tensor, ...]]
 
 
-@dataclass(frozen=True)
-class Graph:
-    """An architecture: what is computed (`kind`) and the configuration (canonical JSON) that fixes it.
-
-    `networks.build.graph_of` makes it, so that equal architectures are equal graphs."""
-
-    kind: GraphKind
-    config: str
-
-    @property
-    def options(self) -> dict[str, Any]:
-        """The configuration, as diffusers and transformers take it."""
-        options: dict[str, Any] = json.loads(self.config)
-        return options
-
-    @property
-    def digest(self) -> str:
-        return hashlib.sha256(f"{self.kind}:{self.config}".encode()).hexdigest()
+class WeightsError(ValueError):
+    """A component's tensors do not fit its configuration; the message lists them and is fit for the client."""
 
 
 class Binding(Protocol):
-    """A weight set made ready for one engine. It stays ready until released."""
-
-    @property
-    def key(self) -> str:
-        """Equal for bindings of equal weights to the same graph: their rows may share a call."""
+    """A weight set that is ready for one engine. It stays ready until `release`."""
 
     def release(self) -> None:
-        """Say that this user is done with it; the engine may then drop it for room."""
+        """End this use; the engine may then evict the weights. To be called once."""
 
 
 class Engine(Protocol):
-    """Runs one graph."""
+    """Runs one architecture."""
 
     @property
     def name(self) -> str:
@@ -61,15 +41,28 @@ class Engine(Protocol):
 
     @property
     def precision(self) -> str:
-        """`float32`, `bfloat16`, `float16`."""
+        """The precision in force: `float32`, `bfloat16`, `float16`."""
 
-    def bind(self, weights: WeightSet, stop: Callable[[], None] = lambda: None) -> Binding:
-        """Make the weights ready. Raises WeightsError when they do not fit the graph, and whatever `stop` raises,
-        which is asked before every tensor."""
+    @property
+    def calls_per_turn(self) -> int:
+        """Calls of one batch key before another key's turn: 1 where a change of weights costs nothing."""
 
-    def run(self, binding: Binding, inputs: Inputs) -> Outputs:
-        """Call the graph. Inputs and outputs are float32 (ids int64) on any device; see `networks` for their names."""
+    def bind(self, weights: WeightSet, check_cancelled: Callable[[], None]) -> Binding:
+        """Make a weight set ready.
+
+        Raises WeightsError when the weights do not fit the architecture, what reading them raises, and what
+        `check_cancelled` raises, which is called before every tensor.
+        """
+
+    def batch_key(self, binding: Binding, inputs: Inputs) -> Hashable:
+        """Rows with equal keys may share a call."""
+
+    def run(self, rows: Sequence[tuple[Binding, Inputs]]) -> list[Outputs]:
+        """The outputs of each row, in the order of `rows`, which have one batch key.
+
+        Inputs and outputs are float32 (token ids int64), on any device; `runtime/networks` documents their names.
+        """
 
 
-class WeightsError(ValueError):
-    """A component's tensors do not fit its configuration; the message lists them and is fit for the client."""
+def never_cancelled() -> None:
+    """A `check_cancelled` of work that nobody can cancel."""

@@ -1,4 +1,4 @@
-"""Weights kept in memory between requests: least recently used first out, within a budget of bytes."""
+"""Items kept in memory between requests within a budget of bytes; the least recently used one is evicted first."""
 
 from __future__ import annotations
 
@@ -9,17 +9,18 @@ from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
 
-class Sized(Protocol):
-    """Something with a size in memory, that can be told that it is dropped."""
+class Resident(Protocol):
+    """Something with a size in memory."""
 
     @property
     def nbytes(self) -> int: ...
 
-    def dropped(self) -> None: ...
+    def evicted(self) -> None:
+        """Called once, when the item has left the cache."""
 
 
-Item = TypeVar("Item", bound=Sized)
-_ASK_SECONDS = 0.1  # how often one that waits for room asks whether to stop
+Item = TypeVar("Item", bound=Resident)
+_POLL_SECONDS = 0.1  # how often `make_room` calls check_cancelled while it waits
 
 
 @dataclass
@@ -29,7 +30,7 @@ class _Entry(Generic[Item]):
 
 
 class Residency(Generic[Item]):
-    """Items by key. One in use is never dropped; who needs more than the budget leaves waits for it in `make_room`."""
+    """Items by key. An item in use is never evicted; `make_room` waits for one to be released when it must."""
 
     def __init__(self, budget: int) -> None:
         self._budget = budget
@@ -37,35 +38,49 @@ class Residency(Generic[Item]):
         self._lock = threading.RLock()
         self._released = threading.Condition(self._lock)
 
-    def make_room(self, nbytes: int, stop: Callable[[], None], keep: str = "") -> None:
-        """Drop what is idle, but for the key `keep`, until `nbytes` more fit into the budget; while they do not, wait
-        until what is in use is released. What alone is larger than the budget gets its way once nothing else is in
-        use.
+    def make_room(self, nbytes: int, check_cancelled: Callable[[], None], keep: str = "") -> None:
+        """Evict idle items, except the key `keep`, until `nbytes` more fit into the budget.
 
-        `stop` is asked meanwhile, and may raise. To be called before the keys that need the room are acquired."""
+        While they do not fit, wait until an item in use is released. A request that alone exceeds the budget goes on
+        once nothing else is in use. Call this before the keys that need the memory are acquired. Raises what
+        `check_cancelled` raises.
+        """
         with self._released:
             while not self._shrink(nbytes, keep) and any(entry.users for entry in self._entries.values()):
-                stop()
-                self._released.wait(_ASK_SECONDS)
+                check_cancelled()
+                self._released.wait(_POLL_SECONDS)
 
     def __contains__(self, key: str) -> bool:
         with self._lock:
             return key in self._entries
 
+    def get(self, key: str) -> Item | None:
+        """The item of a key, not marked as used."""
+        with self._lock:
+            entry = self._entries.get(key)
+            return entry.item if entry else None
+
     def acquire(self, key: str, make: Callable[[], Item]) -> Item:
-        """The item of that key, made if need be; in use until `release`. One thread at a time makes items."""
+        """The item of a key, made if it is not there; in use until `release`. One thread at a time makes items."""
         with self._lock:
             if key in self._entries:
-                self._entries.move_to_end(key)
-                self._entries[key].users += 1
-                return self._entries[key].item
+                return self.retain(key)
         item = make()
         with self._lock:
             self._entries[key] = _Entry(item, 1)
             self._shrink()
         return item
 
+    def retain(self, key: str) -> Item:
+        """The item of a key that is there; in use once more, until one more `release`."""
+        with self._lock:
+            self._entries.move_to_end(key)
+            entry = self._entries[key]
+            entry.users += 1
+            return entry.item
+
     def release(self, key: str) -> None:
+        """End one use."""
         with self._lock:
             self._entries[key].users -= 1
             self._shrink()
@@ -78,11 +93,11 @@ class Residency(Generic[Item]):
             return sum(entry.item.nbytes for entry in self._entries.values())
 
     def _shrink(self, more: int = 0, keep: str = "") -> bool:
-        """Drop idle items but `keep` until `more` bytes fit into the budget; whether they do."""
-        # Dropping an item may release another (a merged set its base), so look again from the start each time.
+        """Evict idle items except `keep` until `more` bytes fit into the budget; whether they fit."""
+        # Evicting an item may release another one (a merged set its base), so look again from the start each time.
         while self.nbytes + more > self._budget:
             idle = next((key for key, entry in self._entries.items() if entry.users == 0 and key != keep), None)
             if idle is None:
                 return False
-            self._entries.pop(idle).item.dropped()
+            self._entries.pop(idle).item.evicted()
         return True

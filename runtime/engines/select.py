@@ -1,4 +1,4 @@
-"""Which engine runs a graph, and what all engines of a process share."""
+"""Which engine runs an architecture, and what all engines of a process share."""
 
 from __future__ import annotations
 
@@ -6,41 +6,41 @@ from collections.abc import Callable
 
 import torch
 
-from runtime.engines.engine import Engine, Graph, GraphKind
+from runtime.engines.engine import Engine
 from runtime.engines.placement import Placement, pin_threads, place
-from runtime.engines.residency import Residency
 from runtime.engines.torch.merge_threads import MergeThreads
-from runtime.engines.torch.tensor_pool import TensorPool
-from runtime.engines.torch.torch_engine import TorchEngine, Weights
-from runtime.networks.build import network_class
+from runtime.engines.torch.torch_engine import TorchEngine
+from runtime.engines.torch.weights_cache import WeightsCache
+from runtime.networks.architecture import Architecture, NetworkKind
+from runtime.networks.build import import_network
 from runtime.settings import Settings
 
-# More architectures than anybody serves; without an end to it, requests could fill the memory with networks.
-_KEPT = 16
+# More architectures than anybody serves; without a limit, requests could fill the memory with networks.
+_MAX_ENGINES = 16
 
 
 class Engines:
-    """The engines of a stage, one a graph, made when first asked for; the weights have a budget of their own.
+    """The engines of a stage, one an architecture, made at the first request for it; the weights share a budget.
 
-    `kind`: what the stage runs; its libraries are imported here and now, so that a ready stage is ready.
-    `begin`: what the threads that merge weights do first.
+    `kind`: what the stage runs; its libraries are imported here, so that a ready stage is ready.
+    `begin`: what the merge threads do first.
     """
 
-    def __init__(self, settings: Settings, kind: GraphKind, begin: Callable[[], None] = lambda: None) -> None:
-        network_class(kind)
+    def __init__(self, settings: Settings, kind: NetworkKind, begin: Callable[[], None] = lambda: None) -> None:
+        import_network(kind)
         pin_threads(settings)
         self.placement: Placement = place(settings)
-        self._residency: Residency[Weights] = Residency(int(settings.weights_bytes))
-        self._tensor_pool = TensorPool()
-        self._merge_threads = MergeThreads(torch.get_num_threads() if self.placement.device.type == "cpu" else 1, begin)
-        self._engines: dict[Graph, Engine] = {}  # least recently asked for first
+        threads = torch.get_num_threads() if self.placement.device.type == "cpu" else 1
+        self._cache = WeightsCache(int(settings.weights_bytes), MergeThreads(threads, begin))
+        self._engines: dict[Architecture, Engine] = {}  # least recently requested first
 
-    def of(self, graph: Graph) -> Engine:
-        """The engine of a graph: the best that has an artifact for it, which today is torch, as it needs none."""
-        engine = self._engines.pop(graph, None) or TorchEngine(
-            graph, self.placement, self._residency, self._tensor_pool, self._merge_threads
-        )
-        self._engines[graph] = engine
-        if len(self._engines) > _KEPT:
+    def of(self, architecture: Architecture) -> Engine:
+        """The engine of an architecture: the best that has an artifact for it; today torch, which needs none.
+
+        Raises WeightsError when no network can be built from its configuration.
+        """
+        engine = self._engines.pop(architecture, None) or TorchEngine(architecture, self.placement, self._cache)
+        self._engines[architecture] = engine
+        if len(self._engines) > _MAX_ENGINES:
             del self._engines[next(iter(self._engines))]
         return engine

@@ -14,6 +14,7 @@ from runtime.lora.config import LoraConfig
 from runtime.lora.keys import ALPHA, Target, modules, split_key
 from runtime.lora.kinds import dora
 from runtime.lora.kinds.kind import Kind, PartsError, Shape
+from runtime.lora.kinds.lora import LORA
 from runtime.lora.lora_error import LoraError
 from runtime.lora.origin import origin
 
@@ -44,6 +45,11 @@ class LoraLayer:
         alpha = [self.alpha] if isinstance(self.alpha, str) else []
         magnitude = [self.magnitude[1]] if self.magnitude else []
         return [*self.keys.values(), *alpha, *magnitude]
+
+    @property
+    def low_rank(self) -> int | None:
+        """The inner size of the product `scale * up @ down` where the change is one; None for every other kind."""
+        return self.rank if self.kind is LORA and self.magnitude is None else None
 
     def factor(self, alpha: float | None) -> float:
         """alpha / rank, or alpha / sqrt(rank) for rank-stabilized LoRA (arXiv 2312.03732)."""

@@ -1,8 +1,8 @@
 """Attention that takes IP-Adapter keys and values as data.
 
 The maths of diffusers' `IPAdapterAttnProcessor2_0`, with what it holds as constants (weights, scales, masks) given per
-row instead: out = attn(q, k, v) + sum over adapters of mask * attn(q, ip_k, ip_v), the adapter's scale folded into its
-values, so that zero values have no effect.
+row instead: out = attn(q, k, v) + sum over adapters of mask * attn(q, ip_k, ip_v, bias). The adapter's scale is folded
+into its values, so zero values have no effect.
 """
 
 from __future__ import annotations
@@ -19,20 +19,28 @@ from torch.nn import functional
 
 @dataclass(frozen=True)
 class ImagePrompt:
-    """IP-Adapter inputs of a block of rows. Per cross-attention layer: `k`, `v` [rows, adapters, tokens, inner];
-    for all: `mask` [rows, adapters, h, w], or None for the whole picture."""
+    """IP-Adapter inputs of a batch of rows.
 
-    k: tuple[torch.Tensor, ...]
-    v: tuple[torch.Tensor, ...]
+    k, v: [rows, adapters, tokens, sum of inner widths], packed over all cross-attention layers in module order.
+    bias: [rows, adapters, tokens], 0 or -inf (a token that the adapter lacks); at least one 0 an adapter, as all -inf
+    gives NaN. mask: [rows, adapters, h, w] at the latents' size, or None for the whole picture.
+    """
+
+    k: torch.Tensor
+    v: torch.Tensor
+    bias: torch.Tensor
     mask: torch.Tensor | None
 
 
 class RowAttention(AttnProcessor2_0):
-    """diffusers' attention, plus the image prompt in the cross-attention layer of the given number."""
+    """diffusers' cross-attention, plus the image prompt.
 
-    def __init__(self, layer: int) -> None:
+    `place`: the part of the packed axis that belongs to this layer.
+    """
+
+    def __init__(self, place: slice) -> None:
         super().__init__()
-        self._layer = layer
+        self._place = place
 
     def __call__(
         self,
@@ -46,16 +54,16 @@ class RowAttention(AttnProcessor2_0):
         result: torch.Tensor = super().__call__(attn, hidden_states, encoder_hidden_states, *args, **options)
         if image_prompt is None:
             return result
-        # Between attention and its output projection is where the image's part belongs; the projection is linear,
-        # so it can be added behind it, without the bias.
-        added = _attend(attn, hidden_states, image_prompt, self._layer)
+        # The image's part belongs between attention and its output projection. The projection is linear, so the
+        # projected part is added behind it, without the bias.
+        added = _attend(attn, hidden_states, image_prompt, self._place)
         weight = attn.to_out[0].weight.to(added)
         projected: torch.Tensor = functional.linear(added, weight) / attn.rescale_output_factor
         return result + projected
 
 
 class SelfAttention(AttnProcessor2_0):
-    """diffusers' attention; the image prompt, which all processors are given, is not for it."""
+    """diffusers' self-attention. diffusers hands the image prompt to every processor; this one ignores it."""
 
     def __call__(self, *args: Any, image_prompt: ImagePrompt | None = None, **options: Any) -> torch.Tensor:
         result: torch.Tensor = super().__call__(*args, **options)
@@ -63,26 +71,27 @@ class SelfAttention(AttnProcessor2_0):
 
 
 def install_attention(unet: nn.Module) -> None:
-    """Give every attention layer of a diffusers UNet its processor; cross-attention layers count in module order."""
-    layer = 0
+    """Give every attention layer of a diffusers UNet its processor; cross-attention layers pack in module order."""
+    begin = 0
     for name, module in unet.named_modules():
         if not isinstance(module, Attention):
             continue
         if name.endswith("attn2"):
-            module.set_processor(RowAttention(layer))
-            layer += 1
+            module.set_processor(RowAttention(slice(begin, begin + module.inner_dim)))
+            begin += module.inner_dim
         else:
             module.set_processor(SelfAttention())
 
 
-def _attend(attn: Attention, hidden: torch.Tensor, prompt: ImagePrompt, layer: int) -> torch.Tensor:
-    """sum over adapters of mask * softmax(q ip_k) ip_v: [rows, queries, inner] for hidden [rows, queries, width]."""
+def _attend(attn: Attention, hidden: torch.Tensor, prompt: ImagePrompt, place: slice) -> torch.Tensor:
+    """sum over adapters: mask * softmax(q ip_k + bias) ip_v, [rows, queries, inner]. hidden: [rows, queries, width]."""
     rows, queries, _ = hidden.shape
     query = _heads(attn.to_q(hidden), attn.heads)
     total = torch.zeros_like(query.transpose(1, 2).reshape(rows, queries, -1))
-    for adapter in range(prompt.k[layer].shape[1]):
-        key, value = (_heads(part[layer][:, adapter].to(query), attn.heads) for part in (prompt.k, prompt.v))
-        found = functional.scaled_dot_product_attention(query, key, value)
+    for adapter in range(prompt.k.shape[1]):
+        key, value = (_heads(part[:, adapter, :, place].to(query), attn.heads) for part in (prompt.k, prompt.v))
+        bias = prompt.bias[:, adapter, None, None].to(query)
+        found = functional.scaled_dot_product_attention(query, key, value, attn_mask=bias)
         found = found.transpose(1, 2).reshape(rows, queries, -1)
         if prompt.mask is not None:
             found = found * _shrink(prompt.mask[:, adapter], queries, found)
@@ -92,7 +101,7 @@ def _attend(attn: Attention, hidden: torch.Tensor, prompt: ImagePrompt, layer: i
 
 def _heads(x: torch.Tensor, heads: int) -> torch.Tensor:
     rows, tokens, inner = x.shape
-    return x.view(rows, tokens, heads, inner // heads).transpose(1, 2)
+    return x.reshape(rows, tokens, heads, inner // heads).transpose(1, 2)
 
 
 def _shrink(mask: torch.Tensor, queries: int, like: torch.Tensor) -> torch.Tensor:

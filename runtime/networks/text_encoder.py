@@ -2,36 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import torch
 from torch import nn
 from transformers.models.clip.configuration_clip import CLIPTextConfig
 from transformers.models.clip.modeling_clip import CLIPTextModel
 
-from runtime.networks.network import Network, complete
+from runtime.networks.architecture import Architecture
+from runtime.networks.network import Network
 
 
 class TextEncoder(Network):
-    """Token ids [1, T] int64 -> `hidden_states` [1, T, D] (embeddings, then one a layer, all but the last without the
-    final norm), `normed_states` (the same, all with it), and `pooled` [1, P]: projected where the model has a
-    projection."""
+    """Token ids [rows, T] int64 -> `hidden_states`, `normed_states` and `pooled`.
 
-    def __init__(self, config: dict[str, Any]) -> None:
+    hidden_states: the embeddings, then one [rows, T, D] a layer; only the last has passed the final norm.
+    normed_states: the same, each passed through the final norm.
+    pooled: [rows, P], projected where the model has a projection.
+    """
+
+    def __init__(self, architecture: Architecture) -> None:
         super().__init__()
-        text = CLIPTextConfig(**config)
+        text = CLIPTextConfig(**architecture.options)
         self.text_model = CLIPTextModel._from_config(text, attn_implementation="sdpa")
         # A buffer that no file holds; everything else that a meta module lacks is a weight.
         embeddings = self.text_model.embeddings
         embeddings.position_ids = torch.arange(text.max_position_embeddings, device="cpu")[None]
-        if "CLIPTextModelWithProjection" in (config.get("architectures") or []):
+        if architecture.with_projection:
             self.text_projection = nn.Linear(text.hidden_size, text.projection_dim, bias=False)
-
-    @classmethod
-    def architecture(cls, config: Mapping[str, Any]) -> dict[str, Any]:
-        # What is no parameter stays out: a configuration may name its attention, even a repository to take code from.
-        return complete(CLIPTextConfig, config)
 
     def forward(self, ids: torch.Tensor) -> dict[str, torch.Tensor | tuple[torch.Tensor, ...]]:
         found = self.text_model(input_ids=ids, output_hidden_states=True)

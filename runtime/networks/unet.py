@@ -2,45 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import torch
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import nn
 
+from runtime.networks.architecture import Architecture
 from runtime.networks.attention import ImagePrompt, install_attention
-from runtime.networks.network import Network, complete
-
-# One number says the same as one for each level.
-_BY_LEVEL = (
-    "attention_head_dim",
-    "cross_attention_dim",
-    "layers_per_block",
-    "num_attention_heads",
-    "transformer_layers_per_block",
-)
+from runtime.networks.network import Network
 
 
 class UNet(Network):
-    """One denoising prediction for a block of rows. Inputs are the fields of `Row`, stacked; absent ones are None."""
+    """One denoising prediction for a batch of rows. The inputs are the fields of `Row`, stacked; absent ones None."""
 
-    def __init__(self, config: dict[str, Any]) -> None:
+    def __init__(self, architecture: Architecture) -> None:
         super().__init__()
-        self.unet = UNet2DConditionModel.from_config(config)
+        self.unet = UNet2DConditionModel.from_config(architecture.options)
         install_attention(self.unet)
 
     @property
     def weights(self) -> nn.Module:
         unet: nn.Module = self.unet
         return unet
-
-    @classmethod
-    def architecture(cls, config: Mapping[str, Any]) -> dict[str, Any]:
-        found = complete(UNet2DConditionModel, config)
-        levels = len(found["down_block_types"])
-        spread = {name: [found[name]] * levels for name in _BY_LEVEL if isinstance(found[name], int)}
-        return {**found, **spread}
 
     def forward(
         self,
@@ -52,13 +34,15 @@ class UNet(Network):
         timestep_cond: torch.Tensor | None = None,
         concat: torch.Tensor | None = None,
         residuals: tuple[torch.Tensor, ...] | None = None,
-        ip_k: tuple[torch.Tensor, ...] | None = None,
-        ip_v: tuple[torch.Tensor, ...] | None = None,
+        ip_k: torch.Tensor | None = None,
+        ip_v: torch.Tensor | None = None,
+        ip_bias: torch.Tensor | None = None,
         ip_mask: torch.Tensor | None = None,
     ) -> dict[str, torch.Tensor]:
         """{"prediction": [rows, 4, h, w]}."""
         added = None if pooled is None else {"text_embeds": pooled, "time_ids": time_ids}
-        prompt = ImagePrompt(ip_k, ip_v, ip_mask) if ip_k is not None and ip_v is not None else None
+        has_prompt = ip_k is not None and ip_v is not None and ip_bias is not None
+        prompt = ImagePrompt(ip_k, ip_v, ip_bias, ip_mask) if has_prompt else None  # type: ignore[arg-type]
         prediction = self.unet(
             latent if concat is None else torch.cat([latent, concat], dim=1),
             t,

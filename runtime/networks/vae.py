@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 
-from runtime.networks.network import Network, complete
+from runtime.networks.architecture import Architecture
+from runtime.networks.network import Network
 
 
 class VaeEncoder(Network):
-    """Pixels [1, 3, H, W] in [-1, 1] -> the posterior's `mean` and `std`, [1, 4, H/8, W/8]. It does not sample."""
+    """Pixels [rows, 3, H, W] in [-1, 1] -> the posterior's `mean` and `std`, [rows, 4, H/8, W/8]; no sample."""
 
-    def __init__(self, config: dict[str, Any]) -> None:
+    def __init__(self, architecture: Architecture) -> None:
         super().__init__()
-        vae = AutoencoderKL.from_config(config)
+        vae = AutoencoderKL.from_config(architecture.options)
         self.encoder, self.quant_conv = vae.encoder, vae.quant_conv
-
-    @classmethod
-    def architecture(cls, config: Mapping[str, Any]) -> dict[str, Any]:
-        return complete(AutoencoderKL, config)
 
     def forward(self, pixels: torch.Tensor) -> dict[str, torch.Tensor]:
         hidden = self.encoder(pixels)
@@ -31,16 +25,12 @@ class VaeEncoder(Network):
 
 
 class VaeDecoder(Network):
-    """Latents [1, 4, h, w], divided by the scaling factor -> `pixels` [1, 3, 8h, 8w] around [-1, 1]."""
+    """Latents [rows, 4, h, w], divided by the scaling factor -> `pixels` [rows, 3, 8h, 8w] around [-1, 1]."""
 
-    def __init__(self, config: dict[str, Any]) -> None:
+    def __init__(self, architecture: Architecture) -> None:
         super().__init__()
-        vae = AutoencoderKL.from_config(config)
+        vae = AutoencoderKL.from_config(architecture.options)
         self.decoder, self.post_quant_conv = vae.decoder, vae.post_quant_conv
-
-    @classmethod
-    def architecture(cls, config: Mapping[str, Any]) -> dict[str, Any]:
-        return complete(AutoencoderKL, config)
 
     def forward(self, latents: torch.Tensor) -> dict[str, torch.Tensor]:
         return {"pixels": self.decoder(self.post_quant_conv(latents) if self.post_quant_conv else latents)}

@@ -44,6 +44,13 @@ class Call:
             raise InvalidArgument(name, f"the request has at most {list(longest)}, not {list(found.shape)}")
         return found
 
+    def exact(self, name: str, shape: Sequence[int]) -> Array:
+        """An input of this very shape. Raises InvalidArgument."""
+        found = self.inputs[name]
+        if list(found.shape) != list(shape):
+            raise InvalidArgument(name, f"expected the shape {list(shape)}, not {list(found.shape)}")
+        return found
+
     def report(self, **more: Any) -> dict[str, Any]:
         """What the stages before said of the request (REPORT; `prepare` is the first), and what this one adds.
         Raises InvalidArgument."""

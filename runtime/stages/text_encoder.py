@@ -3,33 +3,32 @@
 from __future__ import annotations
 
 import time
-from functools import lru_cache
 
 import numpy as np
 import torch
-from transformers.models.clip.tokenization_clip import CLIPTokenizer
 
-from runtime.checkpoints.checkpoint import MAX_TOKENS, Kind, Tokenizer
-from runtime.checkpoints.clip_vocabulary import clip_vocabulary
+from runtime.checkpoints.checkpoint import Component, Kind
+from runtime.engines.ask import Bound
 from runtime.engines.engine import Outputs
 from runtime.engines.select import Engines
 from runtime.jobs.job_table import JobTable
 from runtime.plan import Plan
+from runtime.prompts.clip_tokenizer import TokenizerError, token_ids
 from runtime.settings import Settings
 from runtime.stage_errors import InvalidArgument
+from runtime.stages.bind_component import bind_component
 from runtime.stages.call import Array, Call
 from runtime.stages.stage import WorkerStage
-from runtime.stages.weight_sets import bind
 
 _CLIP_VOCABULARY = 49408
 
 
 class TextEncoderStage(WorkerStage):
-    """PLAN -> PROMPT_EMBEDS FP32 [rows, 77, D] and POOLED_EMBEDS FP32 [rows, P] (P = 0 for SD 1.x).
+    """PLAN -> PROMPT_EMBEDS FP32 [branches, 77, D] and POOLED_EMBEDS FP32 [branches, P] (P = 0 for SD 1.x and 2.x).
 
-    rows: the negative prompt and the prompt, or the prompt alone without guidance. SD takes the text encoder's last
-    hidden state; SDXL both encoders' last but one, side by side, and the second's projected pooled embedding. For the
-    prompt, `clip_skip` counts as many layers further back.
+    The branches are the negative prompt and the prompt, or the prompt alone without guidance. SD takes the text
+    encoder's last hidden states. SDXL takes both encoders' last but one, concatenated, and the second's projected
+    pooled embedding. For the prompt, `clip_skip` counts that many layers further back.
     """
 
     name = "text_encoder"
@@ -42,70 +41,52 @@ class TextEncoderStage(WorkerStage):
         prompts = [plan.request.negative_prompt, plan.request.prompt] if plan.guided else [plan.request.prompt]
         hidden, pooled = [], torch.zeros(len(prompts), 0)
         for index in range(len(plan.checkpoint.text_encoders)):
-            found = self._encode(plan, index, prompts, call)
-            hidden.append(torch.cat([states for states, _ in found]))
+            states, projected = self._encode(plan, index, prompts, call)
+            hidden.append(states)
             if plan.checkpoint.kind == "sdxl":
-                pooled = torch.cat([pooled for _, pooled in found])
+                pooled = projected
         return {
             "PROMPT_EMBEDS": torch.cat(hidden, dim=-1).cpu().numpy(),
             "POOLED_EMBEDS": np.ascontiguousarray(pooled.cpu().numpy()),
         }
 
-    def _encode(
-        self, plan: Plan, index: int, prompts: list[str], call: Call
-    ) -> list[tuple[torch.Tensor, torch.Tensor]]:
-        """Each prompt's hidden states [1, 77, D] and pooled embedding [1, P], by one of the text encoders."""
+    def _encode(self, plan: Plan, index: int, prompts: list[str], call: Call) -> tuple[torch.Tensor, torch.Tensor]:
+        """The hidden states [prompts, 77, D] and pooled embeddings [prompts, P], by one of the text encoders."""
         component = plan.checkpoint.text_encoders[index]
         begun = time.monotonic()
-        engine, binding = bind(self._engines, "text_encoder", plan, component, lambda: self.reporter.check(plan.job))
+        bound = bind_component(self._engines, "text_encoder", plan, component, lambda: self.reporter.check(plan.job))
         call.timings["text_encoder_load"] = call.timings.get("text_encoder_load", 0.0) + time.monotonic() - begun
         try:
-            found = []
-            for row, prompt in enumerate(prompts, 1):
-                ids = _ids(plan.checkpoint.tokenizers[index], prompt)
-                if ids.max() >= component.config.get("vocab_size", _CLIP_VOCABULARY):
-                    raise InvalidArgument("model_name", f"its {component.name} lacks tokens that its tokenizer has")
-                outputs = engine.run(binding, {"ids": ids})
-                # As in diffusers, the negative prompt skips none.
-                clip_skip = plan.request.clip_skip if row == len(prompts) else 0
-                states = _states(outputs, plan.checkpoint.kind, clip_skip)
-                pooled = outputs["pooled"]
-                assert isinstance(pooled, torch.Tensor)
-                found.append((states, pooled))
-            return found
+            states, pooled = [], []
+            for number, prompt in enumerate(prompts, 1):
+                outputs = _run(bound, _ids(plan, index, component, prompt))
+                # As in diffusers, clip_skip does not apply to the negative prompt.
+                clip_skip = plan.request.clip_skip if number == len(prompts) else 0
+                states.append(_states(outputs, plan.checkpoint.kind, clip_skip))
+                assert isinstance(outputs["pooled"], torch.Tensor)
+                pooled.append(outputs["pooled"])
+            return torch.stack(states), torch.stack(pooled)
         finally:
-            binding.release()
+            bound.release()
 
 
-def _states(outputs: Outputs, kind: Kind, clip_skip: int) -> torch.Tensor:
-    """The hidden states [1, 77, D] that condition the UNet; SD's pass the final norm whichever layer they are of."""
-    layers = outputs["hidden_states"] if kind == "sdxl" else outputs["normed_states"]
-    first = 2 if kind == "sdxl" else 1
-    return layers[-first - clip_skip]
+def _run(bound: Bound, ids: torch.Tensor) -> Outputs:
+    return bound.engine.run([(bound.binding, {"ids": ids})])[0]
 
 
-def _ids(files: Tokenizer, prompt: str) -> torch.Tensor:
-    """Token ids [1, 77] int64, padded or cut to the tokenizer's length."""
+def _ids(plan: Plan, index: int, component: Component, prompt: str) -> torch.Tensor:
+    """Token ids [77]. Raises InvalidArgument."""
     try:
-        tokenizer = _tokenizer(files)
-        ids = tokenizer(
-            prompt, padding="max_length", max_length=tokenizer.model_max_length, truncation=True, return_tensors="pt"
-        ).input_ids
-    except Exception as error:  # whatever a damaged vocabulary makes the library raise
-        raise InvalidArgument("model_name", f"its tokenizer cannot be used ({type(error).__name__})") from error
-    assert isinstance(ids, torch.Tensor)
+        ids = token_ids(plan.checkpoint.tokenizers[index], prompt)
+    except TokenizerError as error:
+        raise InvalidArgument("model_name", str(error)) from error
+    if ids.max() >= component.config.get("vocab_size", _CLIP_VOCABULARY):
+        raise InvalidArgument("model_name", f"its {component.name} lacks tokens that its tokenizer has")
     return ids
 
 
-@lru_cache(maxsize=16)
-def _tokenizer(files: Tokenizer) -> CLIPTokenizer:
-    if files.folder is None:
-        vocabulary, merges = clip_vocabulary()
-        tokenizer = CLIPTokenizer(vocabulary, merges, pad_token=files.pad_token)
-    else:
-        tokenizer = CLIPTokenizer.from_pretrained(files.folder, local_files_only=True)
-    # A tokenizer without a length says 1e30.
-    tokenizer.model_max_length = min(tokenizer.model_max_length, MAX_TOKENS)
-    if tokenizer.model_max_length < 1:
-        raise ValueError("no prompt is so short")
-    return tokenizer
+def _states(outputs: Outputs, kind: Kind, clip_skip: int) -> torch.Tensor:
+    """The hidden states [77, D] that condition the UNet; SD's pass the final norm whichever layer they are of."""
+    layers = outputs["hidden_states"] if kind == "sdxl" else outputs["normed_states"]
+    first = 2 if kind == "sdxl" else 1
+    return layers[-first - clip_skip]

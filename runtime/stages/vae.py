@@ -1,60 +1,61 @@
-"""`vae_encoder` and `vae_decoder`: pixels to the latents' posterior, and latents to pixels. One picture at a time."""
+"""`vae_encoder` and `vae_decoder`: the init image to its posterior, and latents to pixels. One picture at a time."""
 
 from __future__ import annotations
 
 import time
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
 
-from runtime.engines.engine import Binding, Engine, GraphKind
+from runtime.engines.ask import Bound
+from runtime.engines.engine import Inputs, Outputs
 from runtime.engines.select import Engines
 from runtime.jobs.job_table import JobTable
-from runtime.plan import Plan
+from runtime.plan import INIT_IMAGE, Plan
 from runtime.settings import Settings
+from runtime.stages.bind_component import bind_component
 from runtime.stages.call import Array, Call
 from runtime.stages.stage import WorkerStage
-from runtime.stages.weight_sets import bind
 
 
 class _VaeStage(WorkerStage):
-    """What both halves share: an engine for the checkpoint's VAE."""
+    """What both halves share: engines for the checkpoints' VAEs."""
 
-    kind: ClassVar[GraphKind]
+    kind: ClassVar[Literal["vae_encoder", "vae_decoder"]]
 
     def __init__(self, settings: Settings, job_table: JobTable) -> None:
         super().__init__(settings, job_table)
         self._engines = Engines(settings, self.kind)
 
-    def _bind(self, plan: Plan, call: Call) -> tuple[Engine, Binding]:
+    def _bind(self, plan: Plan, call: Call) -> Bound:
         begun = time.monotonic()
-        engine, binding = bind(
-            self._engines, self.kind, plan, plan.checkpoint.vae, lambda: self.reporter.check(plan.job)
-        )
+        vae = plan.checkpoint.vae
+        bound = bind_component(self._engines, self.kind, plan, vae, lambda: self.reporter.check(plan.job))
         call.timings[f"{self.kind}_load"] = time.monotonic() - begun
-        return engine, binding
+        return bound
 
 
 class VaeEncoderStage(_VaeStage):
-    """PLAN, INIT_IMAGE UINT8 [H, W, 3] -> LATENT_MEAN, LATENT_STD FP32 [1, 4, h, w]; [0, 4, h, w] without a picture.
+    """PLAN, PICTURES UINT8 [bytes] -> LATENT_MEAN, LATENT_STD FP32 [1, 4, h, w]; [0, 4, h, w] without an init image.
 
-    A side that is no multiple of the VAE's scale factor is padded with its last pixels; the decoder cuts them off.
+    A side that is not a multiple of the VAE's scale factor is padded with its last pixels; the decoder cuts them off.
     """
 
     name = kind = "vae_encoder"
 
     def process(self, plan: Plan, call: Call) -> dict[str, Array]:
-        if not plan.has_image:
+        picture = plan.picture(INIT_IMAGE)
+        if picture is None:
             empty = np.zeros((0, *plan.latents_shape[1:]), np.float32)
             return {"LATENT_MEAN": empty, "LATENT_STD": empty}
-        pixels = _to_model(call.bounded("INIT_IMAGE", (plan.height, plan.width, 3)), plan)
-        engine, binding = self._bind(plan, call)
+        pixels = _to_model(picture.pixels(call.exact("PICTURES", (plan.pictures_bytes,))), plan)
+        bound = self._bind(plan, call)
         try:
-            found = engine.run(binding, {"pixels": pixels})
+            found = _run(bound, {"pixels": pixels})
         finally:
-            binding.release()
-        return {"LATENT_MEAN": _array(found["mean"]), "LATENT_STD": _array(found["std"])}
+            bound.release()
+        return {"LATENT_MEAN": _array(found["mean"])[None], "LATENT_STD": _array(found["std"])[None]}
 
 
 class VaeDecoderStage(_VaeStage):
@@ -64,24 +65,28 @@ class VaeDecoderStage(_VaeStage):
 
     def process(self, plan: Plan, call: Call) -> dict[str, Array]:
         latents = torch.from_numpy(call.bounded("LATENTS", plan.latents_shape)) / plan.checkpoint.scaling_factor
-        engine, binding = self._bind(plan, call)
+        bound = self._bind(plan, call)
         try:
             pictures = []
             for latent in latents:
                 self.reporter.check(plan.job)
-                found = engine.run(binding, {"latents": latent[None]})["pixels"]
-                assert isinstance(found, torch.Tensor)
-                pictures.append(_to_pixels(found[0], plan))
+                pixels = _run(bound, {"latents": latent})["pixels"]
+                assert isinstance(pixels, torch.Tensor)
+                pictures.append(_to_pixels(pixels, plan))
         finally:
-            binding.release()
+            bound.release()
         return {"PIXELS": np.stack(pictures)}
 
 
+def _run(bound: Bound, inputs: Inputs) -> Outputs:
+    return bound.engine.run([(bound.binding, inputs)])[0]
+
+
 def _to_model(pixels: Array, plan: Plan) -> torch.Tensor:
-    """UINT8 [H, W, 3] -> [1, 3, padded H, padded W] in [-1, 1]."""
+    """UINT8 [H, W, 3] -> [3, padded H, padded W] in [-1, 1]."""
     bottom, right = plan.padded_height - pixels.shape[0], plan.padded_width - pixels.shape[1]
     padded = np.pad(pixels, ((0, bottom), (0, right), (0, 0)), mode="edge")
-    return torch.from_numpy(padded).permute(2, 0, 1)[None].float() / 127.5 - 1.0
+    return torch.from_numpy(padded).permute(2, 0, 1).float() / 127.5 - 1.0
 
 
 def _to_pixels(picture: torch.Tensor, plan: Plan) -> Array:

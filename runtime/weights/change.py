@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -14,6 +15,27 @@ class Change(Protocol):
 
     def delta(self, base: torch.Tensor) -> torch.Tensor:
         """The change of `base` (float32, never altered): a new tensor, float32, of its shape, on its device."""
+
+
+class ChangeSource(Protocol):
+    """Changes of some parameters of one component, in one file. All but `read` and `check_unchanged` reads nothing."""
+
+    @property
+    def names(self) -> Collection[str]:
+        """The parameters that it changes, by canonical name, in the order in which they are best read."""
+
+    @property
+    def digest(self) -> str:
+        """Equal for sources that make the same changes."""
+
+    def rank(self, name: str) -> int | None:
+        """The inner size of the product when the change is a `LowRank`; None for every other kind."""
+
+    def read(self, name: str) -> Change:
+        """The change of one parameter; any thread may call it. Raises its own errors, which are fit for the client."""
+
+    def check_unchanged(self) -> None:
+        """Raises FileChangedError when the file is not the one that `digest` names. Called after the last read."""
 
 
 @dataclass(frozen=True)

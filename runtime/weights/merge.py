@@ -1,7 +1,7 @@
-"""A weight and its changes, summed.
+"""The sum of a weight and its changes.
 
-A large weight is summed piece by piece: a piece stays in the processor's cache until all products are added to it,
-where the whole would go to memory and back for each.
+A large weight is summed piece by piece: a piece stays in the processor's cache until all products are added to it. The
+whole weight would travel to memory and back for each product.
 """
 
 from __future__ import annotations
@@ -12,17 +12,17 @@ import torch
 
 from runtime.weights.change import Change, LowRank
 
-_PIECE = 1 << 18  # numbers: in float32 a megabyte, which goes into a third-level cache some times over
+_PIECE = 1 << 18  # numbers; in float32 a megabyte, which fits several times into a third-level cache
 
 
 def merge(start: torch.Tensor, changes: Sequence[Change], out: torch.Tensor) -> None:
     """Write start + sum(change(start)), summed in float32, to `out`: of its shape, of any floating dtype and strides.
 
-    Changes of low rank are added first. Each is a function of `start`: none sees what another one added.
+    Low-rank changes are added first. Each change is a function of `start`, whatever the others add.
     """
     low_rank = [(change.scale, *change.factors(out.device)) for change in changes if isinstance(change, LowRank)]
     others = [change for change in changes if not isinstance(change, LowRank)]
-    # Other kinds are made of the whole weight; and on a GPU pieces would only be more calls.
+    # Other kinds need the whole weight; and on a GPU, pieces would only be more calls.
     rows = len(out) if others or out.device.type != "cpu" else max(1, _PIECE * len(out) // out.numel())
     is_exact = out.dtype == torch.float32 and out.is_contiguous()
     scratch = out if is_exact else torch.empty((rows, *out.shape[1:]), dtype=torch.float32, device=out.device)
@@ -37,3 +37,12 @@ def merge(start: torch.Tensor, changes: Sequence[Change], out: torch.Tensor) -> 
             total.add_(change.delta(start.to(out.device, torch.float32)))
         if not is_exact:
             placed.copy_(total)
+
+
+def pad_inputs(base: torch.Tensor, shape: torch.Size) -> torch.Tensor:
+    """A convolution's weight [out, in, h, w] for more input channels: zeros for the added ones, as IC-Light has it."""
+    if base.shape == shape:
+        return base
+    padded = base.new_zeros(shape)
+    padded[:, : base.shape[1]] = base
+    return padded

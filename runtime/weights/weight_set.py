@@ -1,73 +1,64 @@
 """Weight sets: what one request's network is, as data.
 
-A weight set names a base (a component of a checkpoint) and says how it differs: tensors that are replaced, changes that
-are added. What an engine binds is always computed from the base, W + sum(change(W)), never added to or subtracted from
-what was bound before: nothing of one set can be left in the next.
+A weight set names a base (a component of a checkpoint) and the sources of its changes. What an engine binds is always
+computed from the base that is kept, W + sum(change(W)). It is never added to, or subtracted from, what was bound
+before: nothing of one set can be left in the next.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, KeysView, Mapping, Sequence
-from dataclasses import dataclass, field
-from itertools import chain
-from pathlib import Path
-
-import torch
-from safetensors import safe_open
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
 
 from runtime.checkpoints.checkpoint import Component
-from runtime.files.store import check_unchanged
-from runtime.weights.change import Change
+from runtime.weights.change import Change, ChangeSource
+
+Sources = Mapping[str, tuple[ChangeSource, ...]]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class WeightSet:
-    """A base component and its changes; `digest` names the result, equal for equal weights from equal files.
-
-    `full` holds parameters that are replaced; each mapping of `added`, what is added to some. A change may be read from
-    its file only when it is asked for. `files`: those that changes are read from, and the stamp of each.
-    """
+    """A base component and the sources of its changes, in the order of the request."""
 
     base: Component
-    changes: str = ""
-    full: Mapping[str, torch.Tensor] = field(default_factory=dict)
-    added: Sequence[Mapping[str, Change]] = ()
-    files: Mapping[Path, str] = field(default_factory=dict)
+    sources: tuple[ChangeSource, ...] = ()
 
     @property
     def digest(self) -> str:
-        return hashlib.sha256(f"{self.base.digest}:{self.changes}".encode()).hexdigest()
+        """Names the result: equal for equal weights from equal files."""
+        changes = "+".join(source.digest for source in self.sources)
+        return hashlib.sha256(f"{self.base.weights_digest}:{changes}".encode()).hexdigest()
 
-    @property
-    def changed(self) -> KeysView[str]:
-        """The names of the parameters that differ from the base, in the order in which they are best asked for."""
-        return dict.fromkeys(chain(self.full, *self.added)).keys()
+    @cached_property
+    def changed(self) -> Sources:
+        """Parameter name -> the sources that change it, in the order in which parameters are best read."""
+        found: dict[str, tuple[ChangeSource, ...]] = {}
+        for source in self.sources:
+            for name in source.names:
+                found[name] = (*found.get(name, ()), source)
+        return found
 
-    def terms(self, name: str, base: torch.Tensor) -> tuple[torch.Tensor, list[Change]]:
-        """What a parameter is the sum of: its full replacement or its base, and its changes, read from their files.
+    @cached_property
+    def low_rank(self) -> Sources:
+        """The part of `changed` whose changes are all low-rank products: an engine may take these as inputs."""
+        return {
+            name: sources
+            for name, sources in self.changed.items()
+            if all(source.rank(name) is not None for source in sources)
+        }
 
-        Raises what a change that cannot be read raises."""
-        return self.full.get(name, base), [added[name] for added in self.added if name in added]
+    @cached_property
+    def full(self) -> Sources:
+        """The rest of `changed`: these parameters must be merged."""
+        return {name: sources for name, sources in self.changed.items() if name not in self.low_rank}
 
-    def check_files(self) -> None:
-        """Raises FileChangedError where a change's file is no longer the one that `digest` speaks of. To be asked when
-        all is merged."""
-        for path, stamp in self.files.items():
-            check_unchanged(path, stamp)
+    def read(self, name: str) -> list[Change]:
+        """The changes of a parameter. Raises what their sources raise."""
+        return [source.read(name) for source in self.changed.get(name, ())]
 
-
-def base_tensors(component: Component) -> Iterator[tuple[str, torch.Tensor]]:
-    """(canonical name, tensor) of a component's files; mapped from the file, not copied.
-
-    Raises FileChangedError at the end of a file that is no longer the one that its digest speaks of.
-    """
-    for weight_file in component.files:
-        with safe_open(weight_file.path, framework="pt") as file:
-            names = list(file.keys())
-            find = component.views(names)
-            for name in names:
-                if views := find(name):
-                    stored = file.get_tensor(name)
-                    yield from ((view.name, view.of(stored)) for view in views)
-        check_unchanged(weight_file.path, weight_file.stamp)
+    def check_unchanged(self) -> None:
+        """Raises FileChangedError when a source's file has changed. Called when everything is merged."""
+        for source in self.sources:
+            source.check_unchanged()

@@ -1,4 +1,4 @@
-"""Threads that share out work on many tensors."""
+"""Threads that share the work on many tensors."""
 
 from __future__ import annotations
 
@@ -13,26 +13,29 @@ T = TypeVar("T")
 
 
 class MergeThreads:
-    """Each of its threads works on whole tensors, with one thread of torch's.
+    """Each thread works on whole tensors, with one thread of torch's.
 
-    torch's own threads divide one operation, and meet at the end of each. Where operations are short and waiting
-    threads sleep (see runtime/supervisor/server.py), the meetings take as long as the work.
+    torch's own threads divide one operation, and wait for each other at its end. Where operations are short and waiting
+    threads sleep (see runtime/supervisor/server.py), the waiting takes as long as the work.
     """
 
-    def __init__(self, size: int, begin: Callable[[], None] = lambda: None) -> None:
-        """`begin` runs first in each of the threads. To be made where no other thread uses torch for the first time:
-        torch lets a thread have a number of its own only by way of the number that new threads get."""
-        self._size = size
-        self._pool = ThreadPoolExecutor(size, "merge_threads", lambda: _begin(begin))
+    def __init__(self, count: int, begin: Callable[[], None] = lambda: None) -> None:
+        """`begin` runs first in each thread.
+
+        Make this before another thread first uses torch: torch lets a thread have a thread count of its own only
+        through the count that new threads get.
+        """
+        self._count = count
+        self._pool = ThreadPoolExecutor(count, "merge", lambda: _begin(begin))
         others = torch.get_num_threads()
-        started = threading.Barrier(size)
-        wait([self._pool.submit(started.wait) for _ in range(size)])
+        started = threading.Barrier(count)
+        wait([self._pool.submit(started.wait) for _ in range(count)])
         torch.set_num_threads(others)
 
     def map(self, work: Callable[[Iterator[T]], None], items: Iterable[T]) -> None:
-        """Call `work` in each thread; every item is in the iterator of one of them, in turn.
+        """Call `work` in each thread with an iterator; each item comes out of one of the iterators, in order.
 
-        Returns when all have ended. Raises what one of them raised; the others then get no further item.
+        Returns when all threads have ended. Raises what one of them raised; the others then get no further item.
         """
         left, lock = iter(items), threading.Lock()
         failed = threading.Event()
@@ -53,7 +56,7 @@ class MergeThreads:
                 failed.set()
                 raise
 
-        running = [self._pool.submit(run) for _ in range(self._size)]
+        running = [self._pool.submit(run) for _ in range(self._count)]
         wait(running)
         for future in running:
             future.result()
@@ -61,5 +64,5 @@ class MergeThreads:
 
 def _begin(begin: Callable[[], None]) -> None:
     torch.set_num_threads(1)
-    torch.get_num_threads()  # a thread takes the number for new ones when it first asks, be it later: so here and now
+    torch.get_num_threads()  # a thread takes the count for new threads at its first request for it, so request it here
     begin()

@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 
 import torch
 from diffusers.utils.torch_utils import randn_tensor
 
-from runtime.conditioning.guidance import guidance_embedding
+from runtime.conditioning.controlnet import ControlNet, ControlNets, Residuals
+from runtime.conditioning.guidance import guidance_embedding, guide
+from runtime.conditioning.prompt import Prompt, size_ids
 from runtime.conditioning.row import Row
+from runtime.engines.ask import Ask, Bound
+from runtime.engines.engine import Outputs
 from runtime.plan import Plan
 from runtime.schedulers.schedule import Schedule, make_schedule
 
 
 @dataclass(frozen=True)
 class Conditions:
-    """What the other stages made for a job, float32: text [rows, T, D] and pooled [rows, P] (P = 0: none), rows being
-    the negative prompt and the prompt, or the prompt alone; the init image's posterior mean and std [1, 4, h, w],
-    [0, 4, h, w] without one."""
+    """What the other stages made for a job, float32.
+
+    text [branches, T, D] and pooled [branches, P] (P = 0: none), the branches being the negative prompt and the prompt,
+    or the prompt alone. mean and std [1, 4, h, w] of the init image's posterior; [0, 4, h, w] without one.
+    """
 
     text: torch.Tensor
     pooled: torch.Tensor
@@ -27,25 +33,33 @@ class Conditions:
 
 
 class Job:
-    """Draws in diffusers' order (posterior, noise, the steps' noise) from one CPU generator, N latents at a time."""
+    """Draws in diffusers' order (posterior, noise, step noise) from one CPU generator, N latents at a time."""
 
-    def __init__(self, plan: Plan, conditions: Conditions) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        conditions: Conditions,
+        unet: Bound,
+        controlnets: Sequence[ControlNet] = (),
+    ) -> None:
+        """The job releases the bindings it is given when it is closed. Raises InvalidArgument (see `make_schedule`)."""
+        self._bound = [unet, *(controlnet.bound for controlnet in controlnets)]
         request = plan.request
+        self._unet = unet
         self._guidance_scale = request.guidance_scale if plan.guided else None
-        self._keep_passes = request.debug_per_pass_latents
-        self._text = conditions.text
-        self._pooled = conditions.pooled if conditions.pooled.shape[-1] else None
-        self._time_ids = _time_ids(plan) if self._pooled is not None else None
+        self._prompt = _prompt(plan, conditions)
+        self._controlnets = ControlNets(controlnets, self._prompt, guess_mode=request.controlnet_guess_mode)
         width = plan.guidance_width
         self._timestep_cond = None if width is None else guidance_embedding(request.guidance_scale - 1.0, width)
         self._generator = torch.Generator("cpu").manual_seed(plan.seed)
-        self._schedule: Schedule | None = None
-        self._index = 0
-        self._rows: list[Row] = []
+        self._keep_passes = request.debug_per_pass_latents
         self._passes: list[torch.Tensor] = []
+        self._schedule: Schedule | None = None
+        self._steps_done = 0
         self._start(plan, conditions)
 
     def _start(self, plan: Plan, conditions: Conditions) -> None:
+        """Draw the first latents [N, 4, h, w]."""
         request, scaling = plan.request, plan.checkpoint.scaling_factor
         shape = (request.num_images, *conditions.mean.shape[1:])
         config = plan.checkpoint.scheduler
@@ -62,9 +76,8 @@ class Job:
             self.latents = self._schedule.add_noise((sample * scaling).expand(shape), noise)
 
     @property
-    def step(self) -> int:
-        """Steps done."""
-        return self._index
+    def steps_done(self) -> int:
+        return self._steps_done
 
     @property
     def steps(self) -> int:
@@ -73,53 +86,60 @@ class Job:
 
     @property
     def done(self) -> bool:
-        return self._index >= self.steps
+        return self._steps_done >= self.steps
 
     @property
     def passes(self) -> torch.Tensor:
         """The latents after each step, [steps, N, 4, h, w]; [0, N, 4, h, w] unless asked for."""
         return torch.stack(self._passes) if self._passes else self.latents[None][:0]
 
-    @property
-    def rows(self) -> list[Row]:
-        """The questions of the next step: for each picture, without and with the prompt (or with it alone)."""
-        if not self._rows:
-            self._rows = self._ask()
-        return self._rows
-
-    def _ask(self) -> list[Row]:
+    def step(self) -> Generator[list[Ask], list[Outputs], None]:
+        """One denoising step: yields lists of asks, and takes the outputs of each list, in its order."""
         assert self._schedule is not None and not self.done
-        timestep = self._schedule.timesteps[self._index]
-        scaled = self._schedule.scale(self.latents, timestep)
-        return [
-            Row(
-                latent=latent,
-                t=timestep.float(),
-                text=text,
-                pooled=None if self._pooled is None else self._pooled[index],
-                time_ids=self._time_ids,
-                timestep_cond=self._timestep_cond,
-            )
-            for latent in scaled
-            for index, text in enumerate(self._text)
-        ]
-
-    def advance(self, predictions: Sequence[torch.Tensor]) -> None:
-        """Take one step, given the UNet's answer [4, h, w] to each of the rows, in their order."""
-        assert self._schedule is not None
-        prediction = torch.stack(list(predictions)).cpu()
-        if self._guidance_scale is not None:
-            free, guided = prediction[0::2], prediction[1::2]
-            prediction = free + self._guidance_scale * (guided - free)
-        timestep = self._schedule.timesteps[self._index]
-        self.latents = self._schedule.step(prediction, timestep, self.latents, self._generator)
-        self._index += 1
-        self._rows = []
+        t = self._schedule.timesteps[self._steps_done]
+        scaled = self._schedule.scale(self.latents, t)
+        residuals = yield from self._controlnets.residuals(scaled, t, self._steps_done, self.steps)
+        outputs = yield self._unet_asks(scaled, t, residuals)
+        prediction = guide(_stacked(outputs), self._guidance_scale)
+        self.latents = self._schedule.step(prediction, t, self.latents, self._generator)
         if self._keep_passes:
             self._passes.append(self.latents)
+        self._steps_done += 1
+
+    def close(self) -> None:
+        """Release the bindings. Called once, by the loop or by whoever did not hand the job to the loop."""
+        for bound in self._bound:
+            bound.release()
+
+    def _unet_asks(self, scaled: torch.Tensor, t: torch.Tensor, residuals: Sequence[Residuals | None]) -> list[Ask]:
+        """For each latent of `scaled` [N, 4, h, w], one row for each branch of the prompt."""
+        branches = self._prompt.branches
+        return [
+            Ask(
+                self._unet,
+                Row(
+                    latent=scaled[index // branches],
+                    t=t.float(),
+                    timestep_cond=self._timestep_cond,
+                    residuals=row_residuals,
+                    **self._prompt.fields(index % branches),
+                ).inputs(),
+            )
+            for index, row_residuals in enumerate(residuals)
+        ]
 
 
-def _time_ids(plan: Plan) -> torch.Tensor:
-    """SDXL's size conditioning [6]: original size, crop, target size, each height first (arXiv 2307.01952)."""
-    size = (float(plan.padded_height), float(plan.padded_width))
-    return torch.tensor([*size, 0.0, 0.0, *size])
+def _prompt(plan: Plan, conditions: Conditions) -> Prompt:
+    if not conditions.pooled.shape[-1]:
+        return Prompt(conditions.text)
+    return Prompt(conditions.text, conditions.pooled, size_ids(plan.padded_height, plan.padded_width))
+
+
+def _stacked(outputs: Sequence[Outputs]) -> torch.Tensor:
+    """The UNet's predictions [rows, 4, h, w], on the CPU."""
+    predictions = []
+    for output in outputs:
+        prediction = output["prediction"]
+        assert isinstance(prediction, torch.Tensor)
+        predictions.append(prediction)
+    return torch.stack(predictions).cpu()

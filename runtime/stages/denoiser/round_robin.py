@@ -1,36 +1,35 @@
-"""Whose turn it is: groups of rows that cannot share a UNet call take turns of a bounded number of steps."""
+"""Round robin over keys that cannot share a call."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Hashable
+from collections.abc import Hashable, Mapping
 from typing import Generic, TypeVar
 
 Key = TypeVar("Key", bound=Hashable)
 
 
 class RoundRobin(Generic[Key]):
-    """Round robin over the groups that are there: after `quantum` steps the one that waited longest is next.
+    """Each key has a turn of a bounded number of calls; then the key that has waited longest is next.
 
-    Who arrives, or comes back, waits behind those that are there: a stream of newcomers keeps nobody from its turn.
+    A key that arrives, or comes back, waits behind those that are present: a stream of new keys blocks no other one.
     """
 
-    def __init__(self, quantum: int) -> None:
-        self._quantum = quantum
+    def __init__(self) -> None:
         self._waiting: dict[Key, None] = {}  # longest first
         self._current: Key | None = None
-        self._left = 0
+        self._calls_left = 0
 
-    def next(self, present: Collection[Key]) -> Key:
-        """The group that steps now, of those present (at least one; in the order of their arrival)."""
+    def next(self, present: Mapping[Key, int]) -> Key:
+        """The key of the next call. `present`: the calls of a turn by key, in order of arrival; not empty."""
         if self._current not in present:
             self._current = None
         stay = [key for key in self._waiting if key in present]
         self._waiting = dict.fromkeys([*stay, *(key for key in present if key != self._current)])
-        if self._current is None or self._left == 0:
+        if self._current is None or self._calls_left == 0:
             if self._current is not None:
                 self._waiting[self._current] = None
             self._current = next(iter(self._waiting))
             del self._waiting[self._current]
-            self._left = self._quantum
-        self._left -= 1
+            self._calls_left = present[self._current]
+        self._calls_left -= 1
         return self._current

@@ -1,4 +1,4 @@
-"""The `denoiser` stage: a loader thread makes jobs ready, the loop steps them, and each answers when it is done."""
+"""The `denoiser` stage: a loader thread makes jobs ready, the step loop runs them, and each answers when it is done."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from runtime.checkpoints.checkpoint import MAX_TOKENS
+from runtime.engines.ask import Bound
 from runtime.engines.select import Engines
 from runtime.jobs.job_reporter import JobReporter
 from runtime.jobs.job_table import JobTable, State
@@ -18,12 +19,13 @@ from runtime.low_priority import run_at_low_priority
 from runtime.plan import Plan
 from runtime.settings import Settings
 from runtime.stage_errors import InvalidArgument
+from runtime.stages.bind_component import bind_component
 from runtime.stages.call import Call, json_tensor
 from runtime.stages.denoiser.job import Conditions, Job
-from runtime.stages.denoiser.step_loop import Member, StepLoop
-from runtime.stages.weight_sets import bind
+from runtime.stages.denoiser.member import Member
+from runtime.stages.denoiser.step_loop import StepLoop
 
-_WIDEST = 1 << 16  # numbers in an embedding; the network knows its own
+_MAX_WIDTH = 1 << 16  # numbers in an embedding; the network knows its own
 _NOT_FINITE = "the latents are not finite in {}: a LoRA's scale or guidance_scale is too large, or the weights are bad"
 
 
@@ -36,10 +38,10 @@ class DenoiserStage:
     def __init__(self, settings: Settings, job_table: JobTable) -> None:
         self._settings, self.reporter = settings, JobReporter(self.name, job_table)
         self._engines = Engines(settings, "unet", begin=run_at_low_priority)
-        self._room = threading.Semaphore(settings.max_running)
-        self._loader = WorkerPool(1, "loader", self._room, begin=run_at_low_priority)
+        self._slots = threading.Semaphore(settings.max_running)
+        self._loader = WorkerPool(1, "loader", self._slots, begin=run_at_low_priority)
         self._answers = ThreadPoolExecutor(1, "answers")
-        self._loop = StepLoop(settings.turn_steps)
+        self._loop = StepLoop(settings.calls_per_turn)
 
     def submit(self, call: Call) -> None:
         try:
@@ -50,57 +52,60 @@ class DenoiserStage:
 
     def close(self) -> None:
         self.reporter.close()
-        self._loader.close()  # what waits is answered, by its check
+        self._loader.close()  # queued jobs are answered by their check
         self._loop.close()
         self._answers.shutdown(wait=True)
 
     def _load(self, plan: Plan, call: Call) -> None:
-        """Make a job and its weights ready, and let it join the loop, whose end of it leaves the room."""
+        """Make a job and its weights ready, and let it join the loop. The job's end frees its slot."""
         try:
             member = self._member(plan, call)
         except BaseException:
-            self._room.release()
+            self._slots.release()
             raise
         self.reporter.report(plan.job, State.RUNNING, 0, member.job.steps)
         self._loop.add(member)
 
     def _member(self, plan: Plan, call: Call) -> Member:
-        def check() -> None:
+        def check_cancelled() -> None:
             self.reporter.check(plan.job)
 
-        check()
+        check_cancelled()
         begun = time.monotonic()
-        job = Job(plan, _conditions(plan, call))
-        engine, binding = bind(self._engines, "unet", plan, plan.checkpoint.unet, check)
+        conditions = _conditions(plan, call)
+        block_rows = self._settings.block_rows or (2 if plan.guided else 1)
+        unet = bind_component(self._engines, "unet", plan, plan.checkpoint.unet, check_cancelled, block_rows)
+        try:
+            job = Job(plan, conditions, unet)
+        except BaseException:
+            unet.release()
+            raise
         call.timings["denoiser_load"] = time.monotonic() - begun
         return Member(
             job=job,
-            engine=engine,
-            binding=binding,
-            block=self._settings.block_rows or (2 if plan.guided else 1),
-            check=check,
-            stepped=lambda step, steps: self.reporter.report(plan.job, State.RUNNING, step, steps),
-            ended=lambda member, error: self._end(plan, call, member, error),
+            check_cancelled=check_cancelled,
+            on_step=lambda step, steps: self.reporter.report(plan.job, State.RUNNING, step, steps),
+            on_end=lambda member, error: self._end(plan, call, job, unet, member.seconds, error),
         )
 
-    def _end(self, plan: Plan, call: Call, member: Member, error: BaseException | None) -> None:
+    def _end(self, plan: Plan, call: Call, job: Job, unet: Bound, seconds: float, error: BaseException | None) -> None:
         """Called by the loop, which must not wait for the answer to be copied and sent."""
-        self._room.release()
-        self._answers.submit(self._answer, plan, call, member, error)
+        self._slots.release()
+        call.timings[self.name] = seconds
+        self._answers.submit(self._answer, plan, call, job, unet, error)
 
-    def _answer(self, plan: Plan, call: Call, member: Member, error: BaseException | None) -> None:
+    def _answer(self, plan: Plan, call: Call, job: Job, unet: Bound, error: BaseException | None) -> None:
         try:
             if error is not None:
                 raise error
-            if not torch.isfinite(member.job.latents).all():
-                raise InvalidArgument("", _NOT_FINITE.format(member.engine.precision))
-            call.timings[self.name] = member.seconds
-            report = call.report(engine=member.engine.name, precision=member.engine.precision)
-            self.reporter.report(plan.job, State.DONE, member.job.step, member.job.steps)
+            if not torch.isfinite(job.latents).all():
+                raise InvalidArgument("", _NOT_FINITE.format(unet.engine.precision))
+            report = call.report(engine=unet.engine.name, precision=unet.engine.precision)
+            self.reporter.report(plan.job, State.DONE, job.steps_done, job.steps)
             call.reply(
                 {
-                    "LATENTS": np.ascontiguousarray(member.job.latents.numpy()),
-                    "PER_PASS_LATENTS": np.ascontiguousarray(member.job.passes.numpy()),
+                    "LATENTS": np.ascontiguousarray(job.latents.numpy()),
+                    "PER_PASS_LATENTS": np.ascontiguousarray(job.passes.numpy()),
                     "REPORT": json_tensor(report),
                 }
             )
@@ -109,10 +114,10 @@ class DenoiserStage:
 
 
 def _conditions(plan: Plan, call: Call) -> Conditions:
-    rows, posterior = 2 if plan.guided else 1, (1, *plan.latents_shape[1:])
+    branches, posterior = 2 if plan.guided else 1, (1, *plan.latents_shape[1:])
     longest = {
-        "PROMPT_EMBEDS": (rows, MAX_TOKENS, _WIDEST),
-        "POOLED_EMBEDS": (rows, _WIDEST),
+        "PROMPT_EMBEDS": (branches, MAX_TOKENS, _MAX_WIDTH),
+        "POOLED_EMBEDS": (branches, _MAX_WIDTH),
         "LATENT_MEAN": posterior,
         "LATENT_STD": posterior,
     }

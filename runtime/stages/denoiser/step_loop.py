@@ -1,7 +1,7 @@
-"""The loop: one thread that does nothing but step.
+"""The step loop: one thread that makes one engine call at a time, for the asks of all jobs.
 
-Each turn takes the rows of one group of jobs through the UNet and advances them by one step. Jobs join at the next
-step and leave at once when done, cancelled or failed; an exception fails the jobs of that group only.
+It knows nothing of diffusion. After each call it admits the jobs that have arrived and ends those that are done or
+cancelled. An exception ends the job that it belongs to, never the thread.
 """
 
 from __future__ import annotations
@@ -10,127 +10,144 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from itertools import islice
 
-import torch
-
-from runtime.conditioning.row import blocks
-from runtime.engines.engine import Binding, Engine
+from runtime.engines.ask import Ask
 from runtime.stage_errors import Unavailable
-from runtime.stages.denoiser.job import Job
+from runtime.stages.denoiser.member import Member
 from runtime.stages.denoiser.round_robin import RoundRobin
 
 log = logging.getLogger("lorikeet")
 
 
-@dataclass(eq=False)
-class Member:
-    """A job in the loop: what it runs on, and whom it tells.
+@dataclass(frozen=True)
+class _OpenAsk:
+    """An ask, the job that waits for its answer, and its place in the job's list."""
 
-    `check` raises when the job is to stop. `stepped` hears of each step; `ended` is called once, with the error or
-    None, and must return at once.
-    """
-
-    job: Job
-    engine: Engine
-    binding: Binding
-    block: int
-    check: Callable[[], None]
-    stepped: Callable[[int, int], None]
-    ended: Callable[[Member, BaseException | None], None]
-    seconds: float = 0.0
-
-
-GroupKey = tuple[str, int, tuple[object, ...]]
+    member: Member
+    place: int
+    ask: Ask
 
 
 class StepLoop:
-    """Runs members until they end."""
+    """Runs jobs until they end."""
 
-    def __init__(self, turn_steps: int) -> None:
+    def __init__(self, calls_per_turn: int = 0) -> None:
+        """`calls_per_turn`: calls of one batch key before another key's turn; 0 is what the engine wants."""
+        self._calls_per_turn = calls_per_turn
         self._arrivals: queue.SimpleQueue[Member | None] = queue.SimpleQueue()
         self._members: list[Member] = []
-        self._turns: RoundRobin[GroupKey] = RoundRobin(turn_steps)
-        self._thread = threading.Thread(target=self._run, name="loop", daemon=True)
+        self._turns: RoundRobin[Hashable] = RoundRobin()
+        self._calls = 0
+        self._thread = threading.Thread(target=self._run, name="step-loop", daemon=True)
         self._thread.start()
 
     def add(self, member: Member) -> None:
-        """Let a job join at the next step."""
+        """Let a job join at the next call."""
         self._arrivals.put(member)
 
     def close(self) -> None:
-        """Stop after the present step; members that are left end as unavailable."""
+        """Return after the running call; jobs that are left end as unavailable."""
         self._arrivals.put(None)
         self._thread.join()
 
     def _run(self) -> None:
         while self._admit():
-            self._retire()
-            if self._members:
-                self._run_batch()
+            self._retire_cancelled()
+            if batch := self._next_batch():
+                self._run_batch(batch)
         for member in list(self._members):
-            self._end(member, Unavailable("the server is stopping"))
+            self._retire(member, Unavailable("the server is stopping"))
 
     def _admit(self) -> bool:
-        """Take in who has arrived, waiting when there is nothing to step. False: the loop is closed."""
+        """Take the jobs that have arrived, and wait for one when there is none; False when the loop is closed."""
         while not self._members or not self._arrivals.empty():
             member = self._arrivals.get()
             if member is None:
                 return False
+            member.last_call = self._calls - 1  # it has waited since before the last call ended
             self._members.append(member)
+            self._advance(member)
         return True
 
-    def _retire(self) -> None:
-        """Let go of members that are done, or are to stop."""
+    def _retire_cancelled(self) -> None:
         for member in list(self._members):
-            if member.job.done:
-                self._end(member, None)
-                continue
             try:
-                member.check()
-                _ = member.job.rows  # made here, where an exception is this job's alone
-            except Exception as error:
-                self._end(member, error)
+                member.check_cancelled()
+            except BaseException as error:
+                self._retire(member, error)
 
-    def _run_batch(self) -> None:
-        groups: dict[GroupKey, list[Member]] = {}
-        for member in self._members:
-            key = (member.binding.key, member.block, member.job.rows[0].shapes)
-            groups.setdefault(key, []).append(member)
-        group = groups[self._turns.next(groups.keys())]
+    def _next_batch(self) -> list[_OpenAsk]:
+        """The asks of the next call: of one batch key, and at most a block. The longest-waiting job's asks go first."""
+        groups: dict[Hashable, list[_OpenAsk]] = {}
+        for member in sorted(self._members, key=lambda member: member.last_call):
+            try:
+                for place, ask in member.open_asks:
+                    groups.setdefault(ask.batch_key, []).append(_OpenAsk(member, place, ask))
+            except Exception as error:
+                self._retire(member, error)
+                return []
+        if not groups:
+            return []
+        turns = {key: self._calls_per_turn or asks[0].ask.bound.engine.calls_per_turn for key, asks in groups.items()}
+        asks = groups[self._turns.next(turns)]
+        return asks[: asks[0].ask.bound.block_rows]
+
+    def _run_batch(self, batch: Sequence[_OpenAsk]) -> None:
+        """One call, and the next asks of the jobs that it answers."""
+        members = list(dict.fromkeys(item.member for item in batch))
+        self._calls += 1
         begun = time.monotonic()
         try:
-            predictions = self._predict(group)
-        except Exception as error:
-            log.exception("the UNet failed; %d jobs fail with it", len(group))
-            for member in group:
-                self._end(member, error)
+            _answer(batch)
+        except BaseException as error:
+            if len(members) > 1:
+                # Only one of them may be to blame: repeat the call for each alone, which gives the same bytes.
+                for member in members:
+                    self._run_batch([item for item in batch if item.member is member])
+                return
+            log.exception("a call of the engine failed")
+            self._fail(members[0], error)
             return
-        for member, answer in zip(group, predictions, strict=True):
-            self._advance(member, answer)
+        for member in members:
             member.seconds += time.monotonic() - begun
+            member.last_call = self._calls
+            if not member.open_asks:
+                self._advance(member)
 
-    def _predict(self, group: list[Member]) -> list[list[torch.Tensor]]:
-        """The UNet's answers to each member's rows."""
-        first = group[0]
-        found: list[torch.Tensor] = []
-        for inputs, count in blocks([row for member in group for row in member.job.rows], first.block):
-            prediction = first.engine.run(first.binding, inputs)["prediction"]
-            assert isinstance(prediction, torch.Tensor)
-            found.extend(prediction[:count])
-        answers = iter(found)
-        return [list(islice(answers, len(member.job.rows))) for member in group]
-
-    def _advance(self, member: Member, answer: list[torch.Tensor]) -> None:
+    def _advance(self, member: Member) -> None:
         try:
-            member.job.advance(answer)
-            member.stepped(member.job.step, member.job.steps)
-        except Exception as error:
-            self._end(member, error)
+            if member.advance():
+                self._retire(member, None)
+        except BaseException as error:
+            self._retire(member, error)
 
-    def _end(self, member: Member, error: BaseException | None) -> None:
+    def _fail(self, member: Member, error: BaseException) -> None:
+        try:
+            member.throw(error)
+        except BaseException as thrown:
+            self._retire(member, thrown)
+
+    def _retire(self, member: Member, error: BaseException | None) -> None:
+        """End a job: the loop holds nothing of it any more, and its owner hears of it."""
         self._members.remove(member)
-        member.binding.release()
-        member.ended(member, error)
+        try:
+            member.close()
+        except BaseException:
+            log.exception("a job could not be closed")
+        try:
+            member.on_end(member, error)
+        except BaseException:
+            log.exception("the end of a job could not be reported")
+
+
+def _answer(batch: Sequence[_OpenAsk]) -> None:
+    """Call the engine for a block of rows, filled up with copies of the last one, and keep the answers."""
+    bound = batch[0].ask.bound
+    rows = [(item.ask.bound.binding, item.ask.inputs) for item in batch]
+    outputs = bound.engine.run(rows + [rows[-1]] * (bound.block_rows - len(rows)))
+    if len(outputs) != bound.block_rows:
+        raise RuntimeError(f"the engine answered {len(outputs)} of {bound.block_rows} rows")
+    for item, output in zip(batch, outputs[: len(batch)], strict=True):
+        item.member.answer(item.place, output)

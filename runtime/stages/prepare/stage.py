@@ -19,13 +19,14 @@ from runtime.jobs.worker_pool import WorkerPool
 from runtime.settings import Settings
 from runtime.stage_errors import InvalidArgument, Unavailable
 from runtime.stages.call import Array, Call, json_tensor
+from runtime.stages.prepare.context import PrepareContext
 from runtime.stages.prepare.job_parameters import read_job_parameters
 from runtime.stages.prepare.memory_estimate import Need, need
-from runtime.stages.prepare.planner import Admission, Planner, Prepared
+from runtime.stages.prepare.planner import Admission, Prepared, make_plan
 
 
 class PrepareStage:
-    """REQUEST BYTES [1], FILES BYTES [n], IMAGE UINT8 [n] -> PLAN BYTES [1], INIT_IMAGE UINT8 [H, W, 3], REPORT.
+    """REQUEST BYTES [1], FILES BYTES [n], IMAGE UINT8 [n] -> PLAN BYTES [1], PICTURES UINT8 [bytes], REPORT.
 
     The request parameters are its `JobParameters`.
     """
@@ -35,7 +36,7 @@ class PrepareStage:
     def __init__(self, settings: Settings, job_table: JobTable) -> None:
         self._settings, self._job_table, self._reporter = settings, job_table, JobReporter(self.name, job_table)
         self._store = Store(settings.store, int(settings.store_bytes))
-        self._planner = Planner(settings, self._store, FileResolver(settings, self._store))
+        self._files = FileResolver(settings, self._store)
         # A thread for whoever is let in: a server that sends a byte a second holds up nobody else.
         self._workers = WorkerPool(settings.max_in_flight, self.name)
         self._kept: dict[JobRef, _Kept] = {}
@@ -82,7 +83,7 @@ class PrepareStage:
         call.reply(
             {
                 "PLAN": plan,
-                "INIT_IMAGE": prepared.image,
+                "PICTURES": prepared.pictures.tensor,
                 "REPORT": json_tensor(call.report()),
             }
         )
@@ -92,7 +93,8 @@ class PrepareStage:
         try:
             sent = _files(call)
             files = ResolveContext(sent, pins, lambda: self._reporter.check(admission.job))
-            prepared = self._planner.plan(_request(call), files, admission)
+            context = PrepareContext(self._settings, self._store, self._files, files)
+            prepared = make_plan(_request(call), context, admission)
             self._keep(admission.job, pins, need(prepared.plan, sum(map(len, sent))))
         except BaseException:
             pins.release()

@@ -2,49 +2,80 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 
 from runtime.checkpoints.checkpoint import Component
-from runtime.engines.engine import GraphKind, Inputs, Outputs
+from runtime.engines.engine import Inputs, Outputs, never_cancelled
 from runtime.engines.placement import Placement
-from runtime.engines.residency import Residency
 from runtime.engines.torch.merge_threads import MergeThreads
-from runtime.engines.torch.tensor_pool import TensorPool
-from runtime.engines.torch.torch_engine import TorchEngine, Weights
-from runtime.networks.build import graph_of
+from runtime.engines.torch.torch_engine import TorchEngine
+from runtime.engines.torch.weights_cache import WeightsCache
+from runtime.networks.architecture import NetworkKind, architecture_of
 from runtime.weights.weight_set import WeightSet
 
 PLENTY = 1 << 30
 
 
+def make_cache(budget: int = PLENTY) -> WeightsCache:
+    return WeightsCache(budget, MergeThreads(2))
+
+
 def make_engine(
-    kind: GraphKind,
+    kind: NetworkKind,
     component: Component,
     dtype: torch.dtype = torch.float32,
     budget: int = PLENTY,
     upcasts: bool = False,
-) -> tuple[TorchEngine, Residency[Weights]]:
-    residency: Residency[Weights] = Residency(budget)
+    cache: WeightsCache | None = None,
+) -> tuple[TorchEngine, WeightsCache]:
+    """An engine for the component's architecture, and the cache of its weights."""
+    cache = cache or make_cache(budget)
     placement = Placement(torch.device("cpu"), dtype, upcasts)
-    return TorchEngine(graph_of(kind, component), placement, residency, TensorPool(), MergeThreads(2)), residency
+    return TorchEngine(architecture_of(kind, component.config), placement, cache), cache
 
 
-def run(engine: TorchEngine, weights: WeightSet, inputs: Inputs) -> Outputs:
-    """One call with these weights, which are let go of."""
-    binding = engine.bind(weights)
+def run(engine: TorchEngine, weights: WeightSet, batch: Inputs) -> dict[str, Any]:
+    """One call with these weights, which are released; inputs and outputs have a batch axis."""
+    binding = engine.bind(weights, never_cancelled)
     try:
-        return engine.run(binding, inputs)
+        return batched(engine.run([(binding, row) for row in rows_of(batch)]))
     finally:
         binding.release()
 
 
-def predict(engine: TorchEngine, weights: WeightSet, inputs: Inputs) -> torch.Tensor:
-    """A UNet's prediction."""
-    prediction = run(engine, weights, inputs)["prediction"]
+def predict(engine: TorchEngine, weights: WeightSet, batch: Inputs) -> torch.Tensor:
+    """A UNet's predictions [rows, 4, h, w]."""
+    prediction = run(engine, weights, batch)["prediction"]
     assert isinstance(prediction, torch.Tensor)
     return prediction
+
+
+def rows_of(batch: Inputs) -> list[Inputs]:
+    """The rows of inputs with a batch axis."""
+    fields = {name: value for name, value in batch.items() if value is not None}
+    first = next(iter(fields.values()))
+    count = len(first[0] if isinstance(first, tuple) else first)
+    return [
+        {
+            name: tuple(v[row] for v in value) if isinstance(value, tuple) else value[row]
+            for name, value in fields.items()
+        }
+        for row in range(count)
+    ]
+
+
+def batched(rows: Sequence[Outputs]) -> dict[str, Any]:
+    """The outputs of rows, with a batch axis."""
+
+    def join(values: list[Any]) -> Any:
+        if isinstance(values[0], tuple):
+            return tuple(torch.stack(items) for items in zip(*values, strict=True))
+        return torch.stack(values)
+
+    return {name: join([row[name] for row in rows]) for name in rows[0]}
 
 
 def assert_near(found: torch.Tensor, expected: torch.Tensor, tolerance: float = 1e-5) -> None:
@@ -56,7 +87,7 @@ def noise(*shape: int, seed: int = 0) -> torch.Tensor:
 
 
 def unet_inputs(checkpoint_kind: str, rows: int = 2) -> dict[str, Any]:
-    """What a UNet without extras takes, at the tiny checkpoints' widths."""
+    """What a UNet without extras takes, at the tiny checkpoints' widths, with a batch axis."""
     inputs: dict[str, Any] = {
         "latent": noise(rows, 4, 8, 8, seed=1),
         "t": torch.linspace(801.0, 17.0, rows),

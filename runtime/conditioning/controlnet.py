@@ -1,0 +1,74 @@
+"""ControlNets (arXiv 2302.05543): the residuals of each row, as diffusers' ControlNet pipelines compute them."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from runtime.conditioning.prompt import Prompt
+from runtime.engines.ask import Ask, Bound
+from runtime.engines.engine import Outputs
+
+Residuals = tuple[torch.Tensor, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class ControlNet:
+    """One network of a request.
+
+    condition: [3, 8h, 8w] in [0, 1]. `start` and `end`: the part of the steps, from 0 to 1, in which it acts.
+    """
+
+    bound: Bound
+    condition: torch.Tensor
+    conditioning_scale: float = 1.0
+    start: float = 0.0
+    end: float = 1.0
+
+    def acts(self, step: int, steps: int) -> bool:
+        """Whether it acts in step `step`, from 0, of `steps`."""
+        return step / steps >= self.start and (step + 1) / steps <= self.end
+
+
+class ControlNets:
+    """All ControlNets of a request. Their residuals add up."""
+
+    def __init__(self, networks: Sequence[ControlNet], prompt: Prompt, *, guess_mode: bool = False) -> None:
+        """`guess_mode`: the networks see the prompt's rows alone, and weaken towards the fine levels."""
+        self._networks, self._prompt, self._guess_mode = networks, prompt, guess_mode
+
+    def residuals(
+        self, scaled: torch.Tensor, t: torch.Tensor, step: int, steps: int
+    ) -> Generator[list[Ask], list[Outputs], list[Residuals | None]]:
+        """The residuals of each row (each latent of `scaled` [N, 4, h, w] in each branch), None for a row without."""
+        acting = [network for network in self._networks if network.acts(step, steps)]
+        branches = self._prompt.branches
+        rows = [(latent, branch) for latent in scaled for branch in range(branches)]
+        asked = [row for row, (_, branch) in enumerate(rows) if not self._guess_mode or branch == branches - 1]
+        found: list[Residuals | None] = [None] * len(rows)
+        if not acting:
+            return found
+        outputs = yield [self._ask(network, *rows[row], t) for network in acting for row in asked]
+        for index, output in enumerate(outputs):
+            network, row = acting[index // len(asked)], asked[index % len(asked)]
+            found[row] = _add(found[row], self._scaled(network, output))
+        return found
+
+    def _ask(self, network: ControlNet, latent: torch.Tensor, branch: int, t: torch.Tensor) -> Ask:
+        fields = {"latent": latent, "t": t.float(), "condition": network.condition, **self._prompt.fields(branch)}
+        return Ask(network.bound, fields)
+
+    def _scaled(self, network: ControlNet, output: Outputs) -> Residuals:
+        residuals = output["residuals"]
+        assert isinstance(residuals, tuple)
+        if not self._guess_mode:
+            return tuple(residual * network.conditioning_scale for residual in residuals)
+        # diffusers' scales of guess mode, from 0.1 to 1.
+        scales = torch.logspace(-1, 0, len(residuals)) * network.conditioning_scale
+        return tuple(residual * scale.item() for residual, scale in zip(residuals, scales, strict=True))
+
+
+def _add(left: Residuals | None, right: Residuals) -> Residuals:
+    return right if left is None else tuple(one + other for one, other in zip(left, right, strict=True))

@@ -1,0 +1,35 @@
+"""The prompt's part of a row: text, pooled text and SDXL's sizes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """text [branches, T, D], pooled [branches, P] or None, and time_ids [6] or None (both SDXL's), float32.
+
+    The branches are the negative prompt and the prompt, or the prompt alone; the prompt is the last one.
+    """
+
+    text: torch.Tensor
+    pooled: torch.Tensor | None = None
+    time_ids: torch.Tensor | None = None
+
+    @property
+    def branches(self) -> int:
+        return len(self.text)
+
+    def fields(self, branch: int) -> dict[str, torch.Tensor]:
+        """The fields of a row of this branch."""
+        if self.pooled is None or self.time_ids is None:
+            return {"text": self.text[branch]}
+        return {"text": self.text[branch], "pooled": self.pooled[branch], "time_ids": self.time_ids}
+
+
+def size_ids(height: int, width: int) -> torch.Tensor:
+    """SDXL's size conditioning [6] (arXiv 2307.01952): original size, crop, target size; pixels, each height first."""
+    size = (float(height), float(width))
+    return torch.tensor([*size, 0.0, 0.0, *size])

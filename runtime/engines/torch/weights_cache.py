@@ -1,0 +1,197 @@
+"""The weights of all torch engines of a process, within one budget of bytes.
+
+A base is in memory once for each dtype and memory format, whatever architectures use it. A weight set with changes adds
+its merged tensors alone, and keeps the base that they were computed from.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Protocol
+
+import torch
+
+from runtime.engines.residency import Residency
+from runtime.engines.torch.base_tensors import BaseTensors
+from runtime.engines.torch.merge_threads import MergeThreads
+from runtime.engines.torch.tensor_pool import TensorPool
+from runtime.weights.merge import merge, pad_inputs
+from runtime.weights.weight_set import WeightSet
+
+Shapes = Mapping[str, torch.Size]
+
+
+@dataclass(frozen=True)
+class TensorForm:
+    """How parameters are held in memory."""
+
+    dtype: torch.dtype
+    memory_format: torch.memory_format
+    device: torch.device
+
+
+@dataclass(frozen=True, eq=False)
+class TorchBinding:
+    """Tensors by parameter name, in use until released. Equal keys name equal tensors of the same architecture."""
+
+    key: str
+    tensors: Mapping[str, torch.Tensor]
+    release: Callable[[], None]
+
+
+class EvictionListener(Protocol):
+    """An engine, which may still point at weights that nobody uses."""
+
+    def forget(self, key: str) -> None:
+        """The weights of this key were evicted: free their memory."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Merged:
+    """The merged tensors of a weight set over a base."""
+
+    tensors: Mapping[str, torch.Tensor]
+    on_evict: Callable[[_Merged], None]
+
+    @cached_property
+    def nbytes(self) -> int:
+        return sum(tensor.nbytes for tensor in self.tensors.values())
+
+    def evicted(self) -> None:
+        self.on_evict(self)
+
+
+class WeightsCache:
+    """Binds weight sets. One thread at a time binds; any thread releases."""
+
+    def __init__(self, budget: int, merge_threads: MergeThreads) -> None:
+        self._residency: Residency[BaseTensors | _Merged] = Residency(budget)
+        self._pool = TensorPool()
+        self._merge_threads = merge_threads
+        self._listeners: weakref.WeakSet[EvictionListener] = weakref.WeakSet()
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all weights in memory."""
+        return self._residency.nbytes
+
+    def listen(self, listener: EvictionListener) -> None:
+        """Tell the listener of every eviction, for as long as it lives."""
+        self._listeners.add(listener)
+
+    def bind(
+        self,
+        architecture: str,
+        shapes: Shapes,
+        weights: WeightSet,
+        form: TensorForm,
+        check_cancelled: Callable[[], None],
+    ) -> TorchBinding:
+        """The tensors of a weight set for an architecture (its digest) with parameters of these shapes.
+
+        The weights fit: see `check_fit`. Raises what reading raises, and what `check_cancelled` raises.
+        """
+        base_key = f"{weights.base.weights_digest}:{form}"
+        merged_key = f"{architecture}:{weights.digest}:{form}"
+        with self._pool.collecting():
+            self._make_room(base_key, merged_key, shapes, weights, form, check_cancelled)
+            base = self._base(base_key, shapes.keys(), weights, form, check_cancelled)
+            own = {name: _reshaped(tensor, shapes[name]) for name, tensor in base.tensors.items() if name in shapes}
+            if not weights.changed:
+                return TorchBinding(base_key, own, lambda: self._residency.release(base_key))
+            try:
+                merged = self._residency.acquire(
+                    merged_key,
+                    lambda: self._merge(base_key, merged_key, own, shapes, weights, form, check_cancelled),
+                )
+            finally:
+                self._residency.release(base_key)
+        return TorchBinding(merged_key, own | dict(merged.tensors), lambda: self._residency.release(merged_key))
+
+    def _make_room(
+        self,
+        base_key: str,
+        merged_key: str,
+        shapes: Shapes,
+        weights: WeightSet,
+        form: TensorForm,
+        check_cancelled: Callable[[], None],
+    ) -> None:
+        base = self._residency.get(base_key)
+        missing = shapes.keys() - (base.tensors.keys() if base else ())
+        numbers = sum(shapes[name].numel() for name in missing)
+        if weights.changed and merged_key not in self._residency:
+            numbers += sum(shapes[name].numel() for name in weights.changed)
+        if numbers:
+            self._residency.make_room(numbers * form.dtype.itemsize, check_cancelled, keep=base_key)
+
+    def _base(
+        self,
+        key: str,
+        names: Collection[str],
+        weights: WeightSet,
+        form: TensorForm,
+        check_cancelled: Callable[[], None],
+    ) -> BaseTensors:
+        """The base, in use, with all parameters of these names."""
+
+        def evict(evicted: BaseTensors) -> None:
+            self._evicted(key, evicted.tensors)
+
+        base = self._residency.acquire(key, lambda: BaseTensors(lambda shape: self._empty(shape, form), evict))
+        assert isinstance(base, BaseTensors)
+        try:
+            base.load(weights.base, names, check_cancelled)
+        except BaseException:
+            self._residency.release(key)
+            raise
+        return base
+
+    def _merge(
+        self,
+        base_key: str,
+        merged_key: str,
+        base: Mapping[str, torch.Tensor],
+        shapes: Shapes,
+        weights: WeightSet,
+        form: TensorForm,
+        check_cancelled: Callable[[], None],
+    ) -> _Merged:
+        merged: dict[str, torch.Tensor] = {}
+
+        def work(names: Iterator[str]) -> None:
+            for name in names:
+                check_cancelled()
+                merged[name] = self._empty(shapes[name], form)
+                merge(pad_inputs(base[name], shapes[name]), weights.read(name), merged[name])
+
+        self._merge_threads.map(work, weights.changed)
+        weights.check_unchanged()
+        self._residency.retain(base_key)
+
+        def evict(evicted: _Merged) -> None:
+            self._evicted(merged_key, evicted.tensors)
+            self._residency.release(base_key)
+
+        return _Merged(merged, evict)
+
+    def _empty(self, shape: torch.Size, form: TensorForm) -> torch.Tensor:
+        """Memory for a parameter: that of an evicted one of the same kind, where there is one."""
+        recycled = self._pool.take(shape, form.dtype, form.device)
+        if recycled is not None:
+            return recycled
+        memory_format = form.memory_format if len(shape) == 4 else torch.contiguous_format
+        return torch.empty(shape, dtype=form.dtype, device=form.device, memory_format=memory_format)
+
+    def _evicted(self, key: str, tensors: Mapping[str, torch.Tensor]) -> None:
+        for listener in list(self._listeners):
+            listener.forget(key)
+        self._pool.recycle(tensors.values())
+
+
+def _reshaped(tensor: torch.Tensor, shape: torch.Size) -> torch.Tensor:
+    """A linear layer's weight as that of a 1x1 convolution, or the reverse; one of fewer input channels as it is."""
+    return tensor.reshape(shape) if tensor.numel() == shape.numel() else tensor

@@ -1,0 +1,66 @@
+"""The changes that a LoRA file makes to one component of a checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+
+import torch
+
+from runtime.files.store import StoredFile, check_unchanged
+from runtime.files.tensor_file import NotFiniteError, TensorFile
+from runtime.lora.file import LoraLayer
+from runtime.lora.kinds import dora
+from runtime.lora.lora_error import LoraError
+from runtime.weights.change import Change
+
+_MAX = torch.finfo(torch.float32).max
+
+
+class LoraChanges:
+    """A ChangeSource: `scale * alpha / rank` times what the file's tensors make, for the layers given.
+
+    Nothing is read before `read`, so weights that are in memory already need no reading. The tensors are float32.
+    `read` raises `refused` of a message when a number is not finite in float32, and FileChangedError.
+    """
+
+    def __init__(
+        self,
+        stored: StoredFile,
+        layers: Sequence[LoraLayer],
+        scale: float,
+        refused: Callable[[str], Exception] = LoraError,
+    ) -> None:
+        self._stored, self._scale, self._refused = stored, scale, refused
+        self._layers = {layer.target.parameter: layer for layer in layers}
+        self._file = TensorFile(stored.path, [name for layer in layers for name in layer.tensors])
+
+    @property
+    def names(self) -> Collection[str]:
+        return self._layers.keys()
+
+    @property
+    def digest(self) -> str:
+        return f"{self._stored.digest}*{self._scale!r}"
+
+    def rank(self, name: str) -> int | None:
+        return self._layers[name].low_rank
+
+    def read(self, name: str) -> Change:
+        layer = self._layers[name]
+        try:
+            tensors = {tensor: self._file.read(tensor) for tensor in layer.tensors}
+        except NotFiniteError as error:
+            raise self._refused(str(error)) from error
+        alpha = float(tensors[layer.alpha]) if isinstance(layer.alpha, str) else layer.alpha
+        factor = layer.factor(alpha)
+        if not abs(factor * self._scale) <= _MAX:
+            place = f"{layer.target.component}.{name}"
+            raise self._refused(f"{place}: the scale {self._scale:g} times alpha / rank is not finite in float32")
+        parts = {role: tensors[key].float() for role, key in layer.keys.items()}
+        if layer.magnitude is None:
+            return layer.kind.change(parts, factor * self._scale)
+        role, key = layer.magnitude
+        return dora.decomposed(layer.kind, parts, tensors[key].float(), role, factor, self._scale)
+
+    def check_unchanged(self) -> None:
+        check_unchanged(self._stored.path, self._stored.stamp)

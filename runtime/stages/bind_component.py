@@ -1,0 +1,60 @@
+"""Binds one of a plan's components: its engine, its weights, and the LoRAs that change them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+from runtime.checkpoints.checkpoint import Component
+from runtime.engines.ask import Bound
+from runtime.engines.engine import WeightsError
+from runtime.engines.select import Engines
+from runtime.files.safetensors_file import WeightFileError
+from runtime.files.store import FileChangedError, StoredFile
+from runtime.lora.file import read_lora
+from runtime.lora.lora_changes import LoraChanges
+from runtime.lora.lora_error import LoraError
+from runtime.networks.architecture import ArchitectureError, NetworkKind, architecture_of
+from runtime.plan import LoraPlan, Plan
+from runtime.stage_errors import InvalidArgument
+from runtime.weights.weight_set import WeightSet
+
+
+def bind_component(
+    engines: Engines,
+    kind: NetworkKind,
+    plan: Plan,
+    component: Component,
+    check_cancelled: Callable[[], None],
+    block_rows: int = 1,
+) -> Bound:
+    """The component's engine with its weights bound.
+
+    Raises InvalidArgument, naming the field, for what cannot be built or does not fit, and what `check_cancelled`
+    raises, which is called often.
+    """
+    try:
+        engine = engines.of(architecture_of(kind, component.config))
+        return Bound(engine, engine.bind(weight_set(plan, component), check_cancelled), block_rows)
+    except (ArchitectureError, WeightsError, WeightFileError) as error:
+        raise InvalidArgument(component.field, str(error)) from error
+    except FileChangedError as error:
+        fields = (lora.field for lora in plan.loras if lora.path == error.path)
+        raise InvalidArgument(next(fields, component.field), str(error)) from error
+
+
+def weight_set(plan: Plan, component: Component) -> WeightSet:
+    """The component's weights as the request wants them. Raises InvalidArgument that names a LoRA's field, and so does
+    reading its changes."""
+    loras = [lora for lora in plan.loras if lora.scale and component.name in lora.components]
+    return WeightSet(component, tuple(_changes(plan, lora, component) for lora in loras))
+
+
+def _changes(plan: Plan, lora: LoraPlan, component: Component) -> LoraChanges:
+    stored = StoredFile(lora.path, lora.digest, lora.stamp)
+    try:
+        layers = read_lora(lora.path, plan.checkpoint.adaptable)
+        mine = [layer for layer in layers if layer.target.component == component.name]
+        return LoraChanges(stored, mine, lora.scale, partial(InvalidArgument, lora.field))
+    except (LoraError, WeightFileError) as error:
+        raise InvalidArgument(lora.field, str(error)) from error

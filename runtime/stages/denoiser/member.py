@@ -1,0 +1,95 @@
+"""A job in the step loop, and its asks that have no answer yet."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from runtime.engines.ask import Ask
+from runtime.engines.engine import Outputs
+
+
+class SteppingJob(Protocol):
+    """What the loop knows of a job."""
+
+    @property
+    def done(self) -> bool: ...
+
+    @property
+    def steps_done(self) -> int: ...
+
+    @property
+    def steps(self) -> int: ...
+
+    def step(self) -> Generator[list[Ask], list[Outputs], None]:
+        """One step: yields lists of asks, and takes the outputs of each list, in its order."""
+
+    def close(self) -> None:
+        """Release what the job holds. Called once."""
+
+
+@dataclass(eq=False)
+class Member:
+    """A job in the loop.
+
+    `check_cancelled` raises when the job must end. `on_step(steps_done, steps)` is called after each step, and
+    `on_end(member, error or None)` once; both return at once. `seconds`: how long the calls with rows of this job took.
+    """
+
+    job: SteppingJob
+    check_cancelled: Callable[[], None]
+    on_step: Callable[[int, int], None]
+    on_end: Callable[[Member, BaseException | None], None]
+    seconds: float = 0.0
+    last_call: int = 0  # the number of the last call that had a row of this job; small: it has waited long
+    _step: Generator[list[Ask], list[Outputs], None] | None = field(default=None, init=False)
+    _asks: Sequence[Ask] = field(default=(), init=False)
+    _outputs: list[Outputs | None] = field(default_factory=list, init=False)
+
+    @property
+    def open_asks(self) -> list[tuple[int, Ask]]:
+        """The asks without an answer, each with its place in the list that the job yielded."""
+        answers = zip(self._asks, self._outputs, strict=True)
+        return [(place, ask) for place, (ask, output) in enumerate(answers) if output is None]
+
+    def answer(self, place: int, outputs: Outputs) -> None:
+        """Keep the answer to an ask until all of its list are answered."""
+        self._outputs[place] = outputs
+
+    def advance(self) -> bool:
+        """Run the job to its next asks, or to its end; whether it has ended. Call it when no ask is open.
+
+        Raises what the job raises.
+        """
+        while not any(output is None for output in self._outputs):
+            if self._step is None and self.job.done:
+                return True
+            answers = [output for output in self._outputs if output is not None]
+            self._asks, self._outputs = (), []
+            try:
+                if self._step is None:
+                    self._step = self.job.step()
+                    self._asks = next(self._step)
+                else:
+                    self._asks = self._step.send(answers)
+                self._outputs = [None] * len(self._asks)
+            except StopIteration:
+                self._step = None
+                self.on_step(self.job.steps_done, self.job.steps)
+        return False
+
+    def throw(self, error: BaseException) -> None:
+        """Throw the error of a failed call into the job's step. Raises it, or what the job makes of it."""
+        if self._step is None:
+            raise error
+        self._step.throw(error)
+        raise error  # a step that goes on after a failed call has asks whose answers never came
+
+    def close(self) -> None:
+        """End the job's step where it stands, and release what the job holds."""
+        try:
+            if self._step is not None:
+                self._step.close()
+        finally:
+            self.job.close()

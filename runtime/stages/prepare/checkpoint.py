@@ -1,0 +1,70 @@
+"""The checkpoint of a request: its files found, checked from their headers, and named by digest."""
+
+from __future__ import annotations
+
+import re
+from functools import partial
+
+from lorikeet.schema import ImageToImageInput
+from runtime.checkpoints.checkpoint import Checkpoint
+from runtime.checkpoints.checks import CheckpointError, VariantError
+from runtime.checkpoints.folder import Digest
+from runtime.checkpoints.read import read_checkpoint, with_unet
+from runtime.checkpoints.scheduler_config import ScheduleError, read_schedule
+from runtime.files.located import SingleFile
+from runtime.files.store import FileChangedError
+from runtime.stage_errors import InvalidArgument
+from runtime.stages.prepare.context import PrepareContext
+
+_VARIANT = re.compile(r"[A-Za-z0-9_-]{1,32}")
+
+
+def resolve(request: ImageToImageInput, context: PrepareContext) -> Checkpoint:
+    """The checkpoint, with the request's UNet and a checked scheduler configuration.
+
+    Raises InvalidArgument that names model_name, unet_name or variant.
+    """
+    if request.variant is not None and not _VARIANT.fullmatch(request.variant):
+        raise InvalidArgument("variant", "may contain only letters, digits, '_' and '-', at most 32")
+    try:
+        source = context.files.checkpoint("model_name", request.model_name, context.request_files, request.variant)
+        variant = None if isinstance(source, SingleFile) else request.variant
+        checkpoint = read_checkpoint(source, _digest(context), variant)
+        schedule = read_schedule(checkpoint.scheduler, checkpoint.kind, own=request.scheduler is None)
+        checkpoint = checkpoint.model_copy(update={"scheduler": schedule})
+    except VariantError as error:
+        raise InvalidArgument("variant", str(error)) from error
+    except (CheckpointError, ScheduleError, FileChangedError) as error:
+        raise InvalidArgument("model_name", str(error)) from error
+    return checkpoint if request.unet_name is None else _with_unet(checkpoint, request.unet_name, request, context)
+
+
+def file_digests(checkpoint: Checkpoint) -> dict[str, str]:
+    """Field and component of each weight file -> its digest."""
+    return {
+        f"{component.field}.{component.name}[{index}]": file.digest
+        for component in checkpoint.components
+        for index, file in enumerate(component.files)
+    }
+
+
+def warnings(request: ImageToImageInput, checkpoint: Checkpoint) -> list[str]:
+    """What of the request the checkpoint's form ignores."""
+    in_one_file = checkpoint.vae.layout != "component"
+    return ["variant: a single file has no variants, ignored"] if request.variant and in_one_file else []
+
+
+def _with_unet(
+    checkpoint: Checkpoint, unet_name: str, request: ImageToImageInput, context: PrepareContext
+) -> Checkpoint:
+    try:
+        source = context.files.unet("unet_name", unet_name, context.request_files, request.variant)
+        found = with_unet(checkpoint, source, _digest(context), request.variant)
+    except (CheckpointError, FileChangedError) as error:
+        raise InvalidArgument("unet_name", str(error)) from error
+    return found.model_copy(update={"unet": found.unet.model_copy(update={"field": "unet_name"})})
+
+
+def _digest(context: PrepareContext) -> Digest:
+    """Hashes a file of a folder, until the request is cancelled."""
+    return partial(context.store.digest_local, stop=context.check_cancelled)

@@ -1,0 +1,24 @@
+"""What a sampler or a checkpoint's training cannot do: refused, with the field that asks for it."""
+
+from __future__ import annotations
+
+from lorikeet.schema import ImageToImageInput
+from runtime.checkpoints.checkpoint import Checkpoint
+from runtime.schedulers.schedule_fields import check_sampler, check_schedule_fields, requested_sampler
+
+
+def check(request: ImageToImageInput) -> None:
+    """Raises InvalidArgument for what the named sampler can do on no checkpoint. Nothing is fetched yet."""
+    if request.scheduler is not None:
+        check_sampler(request, {})
+
+
+def check_on(request: ImageToImageInput, checkpoint: Checkpoint) -> None:
+    """Raises InvalidArgument for a schedule that this checkpoint's training does not have."""
+    check_schedule_fields(request, checkpoint.scheduler, has_image=request.image_url is not None)
+
+
+def warnings(request: ImageToImageInput, checkpoint: Checkpoint) -> list[str]:
+    """What of the request its sampler ignores."""
+    sampler = requested_sampler(request, checkpoint.scheduler)
+    return [f"eta: {sampler.name} takes none, ignored"] if request.eta and not sampler.takes_eta else []

@@ -1,0 +1,46 @@
+"""The size of the result, and of what the networks work on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lorikeet.schema import ImageToImageInput, size_in_pixels
+from runtime.checkpoints.checkpoint import Checkpoint
+from runtime.files.image_codec import MIN_SIDE
+from runtime.plan import INIT_IMAGE
+from runtime.stage_errors import InvalidArgument
+from runtime.stages.prepare.context import PrepareContext
+from runtime.stages.prepare.pictures import Pictures
+
+
+@dataclass(frozen=True)
+class Size:
+    """Pixels of the result; `padded_width` and `padded_height` are the next multiples of the VAE's scale factor."""
+
+    width: int
+    height: int
+    padded_width: int
+    padded_height: int
+
+
+def resolve(request: ImageToImageInput, context: PrepareContext, pictures: Pictures, checkpoint: Checkpoint) -> Size:
+    """The init image's size, else `image_size`, else the checkpoint's native size. Raises InvalidArgument."""
+    width, height = _size(request, context, pictures, checkpoint)
+    scale = checkpoint.vae_scale_factor
+    return Size(width, height, -(-width // scale) * scale, -(-height // scale) * scale)
+
+
+def _size(
+    request: ImageToImageInput, context: PrepareContext, pictures: Pictures, checkpoint: Checkpoint
+) -> tuple[int, int]:
+    image = pictures.pixels.get(INIT_IMAGE)
+    if image is not None:
+        return image.shape[1], image.shape[0]
+    native = checkpoint.native_size
+    width, height = size_in_pixels(request.image_size) if request.image_size else (native, native)
+    most = context.settings.max_pixels
+    if width * height > most or min(width, height) < MIN_SIDE:
+        raise InvalidArgument(
+            "image_size", f"{width}x{height}: each side must have at least {MIN_SIDE} pixels, and all at most {most}"
+        )
+    return width, height
