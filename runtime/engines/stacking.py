@@ -39,9 +39,10 @@ def _stack(name: str, values: Sequence[Field]) -> Field:
         raise ValueError(f"{name}: some rows of the batch have it and others do not")
     if len({_shape(value) for value in values}) > 1:
         raise ValueError(f"{name}: the rows of the batch have different shapes or dtypes")
-    if isinstance(values[0], tuple):
-        return tuple(torch.stack(items) for items in zip(*values, strict=True))  # type: ignore[arg-type]
-    return torch.stack(values)
+    tuples = [value for value in values if isinstance(value, tuple)]
+    if tuples:
+        return tuple(torch.stack(items) for items in zip(*tuples, strict=True))
+    return torch.stack([value for value in values if isinstance(value, torch.Tensor)])
 
 
 def _item(value: torch.Tensor | tuple[torch.Tensor, ...], row: int) -> torch.Tensor | tuple[torch.Tensor, ...]:
