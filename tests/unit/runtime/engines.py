@@ -63,9 +63,6 @@ def rows_of(batch: Inputs) -> list[Inputs]:
             name: tuple(v[row] for v in value) if isinstance(value, tuple) else value[row]
             for name, value in fields.items()
         }
-            name: tuple(v[row] for v in value) if isinstance(value, tuple) else value[row]
-            for name, value in fields.items()
-        }
         for row in range(count)
     ]
 
