@@ -8,6 +8,7 @@ with them; and it is now 0.1 s more, now less, as much as is to be measured. So 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from statistics import median
 
@@ -17,7 +18,6 @@ from benchmarks.models import unet_bytes
 from benchmarks.pairs import alternate, difference
 from benchmarks.peer import Peer
 from benchmarks.results import Figure, Outcome
-from benchmarks.server import Serving
 from runtime.engines.placement import place
 from runtime.settings import load_settings
 
@@ -42,7 +42,8 @@ def run(bench: Bench) -> Outcome:
             # Named as they lie in the server's own folder: the client sends no file along.
             named = [{"path": str(path.relative_to(bench.models.folder))} for path in loras]
             fields = bench.questions.next(_PIXELS).fields | {"loras": named}
-            encoding, rest = _until_first_step(server, model_name=str(model), **fields)
+            seconds, result = server.ask(model_name=str(model), num_inference_steps=1, **fields)
+            encoding, rest = time_until_first_step(seconds, result.timings)
             encoders[side].append(encoding)
             return rest
 
@@ -77,9 +78,10 @@ def run(bench: Bench) -> Outcome:
     )
 
 
-def _until_first_step(server: Serving, **fields: object) -> tuple[float, float]:
-    """Seconds of a request of one step, less what came when that step began: those in which the encoders ran, which run
-    side by side, and the rest."""
-    seconds, result = server.ask(num_inference_steps=1, **fields)
-    encoding = max(result.timings[stage] for stage in _ENCODERS)
-    return encoding, seconds - encoding - sum(result.timings[stage] for stage in _AFTER_THE_FIRST_STEP)
+def time_until_first_step(seconds: float, timings: Mapping[str, float]) -> tuple[float, float]:
+    """Split a one-step request's time before its first step: seconds in the encoders, and seconds in all other stages.
+
+    `timings` are the response's, by stage. The encoders run one after the other (the ensemble is a chain).
+    """
+    encoders = sum(timings[stage] for stage in _ENCODERS)
+    return encoders, seconds - encoders - sum(timings[stage] for stage in _AFTER_THE_FIRST_STEP)
