@@ -1,4 +1,4 @@
-"""What requests ask: never the same twice, so that nothing kept from an earlier one can help."""
+"""Request inputs that never repeat: no cached result of an earlier request can shorten a later one."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-SCHEDULER = "DDIM"  # one call of the UNet for each step, in diffusers too
-STRENGTH = 0.5
+SCHEDULER = "DDIM"  # one UNet call for each step, here and in diffusers
+NOISE_STRENGTH = 0.5
 GUIDANCE_SCALE = 7.5
 _COLOURS = ("red", "green", "blue", "yellow", "purple", "orange", "white", "black")
 _THINGS = ("fish", "house", "boat", "tree", "castle", "bird", "flower", "mountain")
@@ -19,8 +19,8 @@ _PLACES = ("on a meadow", "by the sea", "under the moon", "in the rain", "at nig
 
 
 @dataclass(frozen=True)
-class Question:
-    """A prompt, a seed, and a picture (PNG)."""
+class UniqueRequest:
+    """A prompt, a seed, and a PNG file's bytes."""
 
     prompt: str
     seed: int
@@ -28,23 +28,23 @@ class Question:
 
     @property
     def fields(self) -> dict[str, Any]:
-        """As the client takes them, with what all requests have in common."""
-        common = {"scheduler": SCHEDULER, "noise_strength": STRENGTH, "guidance_scale": GUIDANCE_SCALE}
+        """The request's fields for the client, with the values that all requests share."""
+        common = {"scheduler": SCHEDULER, "noise_strength": NOISE_STRENGTH, "guidance_scale": GUIDANCE_SCALE}
         return {"prompt": self.prompt, "seed": self.seed, "image_url": self.image, **common}
 
 
-class Questions:
-    """A stream of questions, the same in every run."""
+class UniqueRequests:
+    """A sequence of requests. Each run gets an equal sequence."""
 
     def __init__(self) -> None:
         self._numbers = count(1)
 
-    def next(self, pixels: int) -> Question:
-        """A question with a picture of `pixels` x `pixels`."""
+    def next(self, pixels: int) -> UniqueRequest:
+        """The next request, with a picture of `pixels` x `pixels`."""
         number = next(self._numbers)
         generator = np.random.default_rng(number)
         words = [str(generator.choice(group)) for group in (_COLOURS, _THINGS, _PLACES)]
         rough = Image.fromarray(generator.integers(0, 256, (8, 8, 3), dtype=np.uint8))
         buffer = io.BytesIO()
         rough.resize((pixels, pixels), Image.Resampling.BICUBIC).save(buffer, "PNG")
-        return Question(f"a {' '.join(words)}, number {number}", number, buffer.getvalue())
+        return UniqueRequest(f"a {' '.join(words)}, number {number}", number, buffer.getvalue())

@@ -1,4 +1,4 @@
-"""diffusers as its users run it, in the server's dtype and with its number of threads."""
+"""A diffusers pipeline with the server's dtype and number of threads."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from diffusers.utils import logging as diffusers_logging
 from PIL import Image
 from transformers.utils import logging as transformers_logging
 
-from benchmarks.inputs import GUIDANCE_SCALE, STRENGTH, Question
+from benchmarks.unique_requests import GUIDANCE_SCALE, NOISE_STRENGTH, UniqueRequest
 from runtime.engines.placement import pin_threads, place
 from runtime.settings import load_settings
 
 
-class DiffusersPeer:
-    """A pipeline in memory. In reduced precision it gets channels last, as diffusers' own guide advises: without it
-    convolutions take twice as long on a CPU, and the comparison would be too easy."""
+class DiffusersBaseline:
+    """A pipeline in memory. In reduced precision it uses channels last, as diffusers' guide advises: without it,
+    convolutions take twice as long on a CPU, and the comparison would be unfair to diffusers."""
 
     def __init__(self, checkpoint: Path) -> None:
         for logging in (diffusers_logging, transformers_logging):
@@ -39,12 +39,12 @@ class DiffusersPeer:
             self._pipe.vae.to(memory_format=torch.channels_last)
 
     def about(self) -> dict[str, object]:
-        """What it runs with."""
+        """The number of threads and the dtype."""
         return {"threads": torch.get_num_threads(), "dtype": str(self._pipe.unet.dtype).removeprefix("torch.")}
 
-    def generate(self, question: Question, steps: int) -> float:
-        """Seconds from the encoded picture to the encoded result. Asserts that so many steps were run."""
-        schedule_steps = int(steps / STRENGTH)
+    def generate(self, request: UniqueRequest, steps: int) -> float:
+        """Seconds from the PNG file to the PNG result. Asserts that the pipeline ran `steps` steps."""
+        schedule_steps = int(steps / NOISE_STRENGTH)
         taken: list[int] = []
 
         def count(_pipe: Any, step: int, _timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
@@ -53,12 +53,12 @@ class DiffusersPeer:
 
         begun = time.perf_counter()
         picture = self._pipe(
-            prompt=question.prompt,
-            image=Image.open(io.BytesIO(question.image)),
+            prompt=request.prompt,
+            image=Image.open(io.BytesIO(request.image)),
             strength=(steps + 0.5) / schedule_steps,
             num_inference_steps=schedule_steps,
             guidance_scale=GUIDANCE_SCALE,
-            generator=torch.Generator().manual_seed(question.seed),
+            generator=torch.Generator().manual_seed(request.seed),
             callback_on_step_end=count,
         ).images[0]
         picture.save(io.BytesIO(), "PNG")
@@ -67,7 +67,7 @@ class DiffusersPeer:
         return seconds
 
     def fuse(self, lora: Path) -> float:
-        """Seconds to load a LoRA file and merge it; afterwards it is removed."""
+        """Seconds to load a LoRA file and fuse it. The LoRA is removed afterwards."""
         begun = time.perf_counter()
         self._pipe.load_lora_weights(lora.parent, weight_name=lora.name)
         self._pipe.fuse_lora()

@@ -1,4 +1,4 @@
-"""The server's own engines without a server: what a request costs at least."""
+"""The network forward passes of a request, on the server's engines without a server."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from runtime.networks.architecture import NetworkKind, architecture_of
 from runtime.settings import Settings, load_settings
 from runtime.weights.weight_set import WeightSet
 
-_TOKENS, _VOCABULARY = 77, 200  # ids that the tiny checkpoints have too
+_TOKENS, _VOCABULARY = 77, 200  # token ids that the tiny checkpoints have too
 
 
-class BareForwards:
-    """The four networks of an SD checkpoint in memory, called as a guided request of one picture calls them."""
+class ForwardPasses:
+    """The four networks of an SD checkpoint in memory, called as in a guided request for one picture."""
 
     def __init__(self, folder: Path) -> None:
         settings = load_settings()
-        # Nothing is shared with a server here, so files need no true digest.
+        # A path replaces the digest: nothing is shared with a server here.
         checkpoint = read_checkpoint(Folder(folder, folder), lambda path: StoredFile(path, str(path)))
         self._text = _Bound(settings, "text_encoder", checkpoint.text_encoders[0])
         self._encoder = _Bound(settings, "vae_encoder", checkpoint.vae)
@@ -35,8 +35,8 @@ class BareForwards:
         self._scale, self._width = checkpoint.vae_scale_factor, _width(checkpoint)
 
     def run(self, pixels: int, steps: int) -> float:
-        """Seconds of all forwards together: the text encoder twice, the VAE's halves once, the UNet (two rows) once
-        a step. The inputs are new ones each time, and making them is not counted."""
+        """Seconds of all forward passes: the text encoder twice, both VAE halves once, the UNet (two rows)
+        once a step. Each call has new inputs; the time to create them is not counted."""
         side = pixels // self._scale
         seconds = sum(self._text.run([{"ids": torch.randint(_VOCABULARY, (_TOKENS,))}]) for _ in range(2))
         seconds += self._encoder.run([{"pixels": torch.rand(3, pixels, pixels) * 2 - 1}])
@@ -48,7 +48,7 @@ class BareForwards:
 
 
 class _Bound:
-    """An engine with a component's weights bound to it, as a stage of its own has it."""
+    """An engine with a component's weights bound to it, as in a stage of the server."""
 
     def __init__(self, settings: Settings, kind: NetworkKind, component: Component) -> None:
         self._engine: Engine = Engines(settings, kind).of(architecture_of(kind, component.config))
