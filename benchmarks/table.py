@@ -12,7 +12,7 @@ from benchmarks.results import RESULTS, read_result
 from deploy.readme import write_part
 
 _UNMEASURED = "`benchmarks/results/` has no results: `make bench` measures them and writes this table.\n"
-_THROUGHPUT = "throughput"
+_THROUGHPUT = "perf"
 _Results = Mapping[str, dict[str, Any]]  # by case, in the order of CASES
 
 

@@ -9,13 +9,13 @@ from benchmarks.results import Outcome
 
 # Module -> what it measures.
 CASES = {
-    "end_to_end_time": "Compares an SD 1.5 request's time with diffusers and with the network forward passes alone.",
-    "lora_added_time": "Measures the time that a new LoRA and a cached LoRA add before the first denoising step.",
-    "short_request_latency": "Measures the latency of short requests that arrive together with long ones.",
-    "step_time_while_loading": "Compares a request's step time while another checkpoint loads with its usual one.",
-    "stage_memory": "Measures how the stages' memory grows over SD 1.5 requests with and without LoRAs.",
-    "sdxl_memory": "Measures the peak memory of all server processes and the time of an SDXL request.",
-    "throughput": "Measures requests per second and latency with perf_analyzer, over gRPC and HTTP.",
+    "end_to_end": "Compares an SD 1.5 request's time with diffusers and with the network forward passes alone.",
+    "lora": "Measures the time that a new LoRA and a cached LoRA add before the first denoising step.",
+    "mixed": "Measures the latency of short requests that arrive together with long ones.",
+    "loading": "Compares a request's step time while another checkpoint loads with its usual one.",
+    "memory": "Measures how the stages' memory grows over SD 1.5 requests with and without LoRAs.",
+    "sdxl": "Measures the peak memory of all server processes and the time of an SDXL request.",
+    "perf": "Measures requests per second and latency with perf_analyzer, over gRPC and HTTP.",
 }
 
 

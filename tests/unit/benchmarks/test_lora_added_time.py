@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks.cases.lora_added_time import time_until_first_step
+from benchmarks.cases.lora import time_until_first_step
 
 
 def test_the_encoders_take_the_sum_of_their_times_as_they_run_one_after_the_other() -> None:

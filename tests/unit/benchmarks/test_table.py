@@ -26,15 +26,15 @@ def write(folder: Path, case: str, *figures: Figure, machine: dict[str, object] 
 
 
 def test_a_row_for_each_figure_with_its_limit_and_its_case(tmp_path: Path) -> None:
-    write(tmp_path, "lora_added_time", Figure("slow", 0.31, at_most=0.25), Figure("quick", 0.0412, "s", at_most=0.1))
-    write(tmp_path, "end_to_end_time", Figure("whole", 1.0, at_most=1.05), Figure("seconds", 12.345, "s"))
+    write(tmp_path, "lora", Figure("slow", 0.31, at_most=0.25), Figure("quick", 0.0412, "s", at_most=0.1))
+    write(tmp_path, "end_to_end", Figure("whole", 1.0, at_most=1.05), Figure("seconds", 12.345, "s"))
     rows = [line for line in benchmarks_table(tmp_path).splitlines() if line.startswith("| ")]
     assert rows == [
         "| measurement | figure | limit | met | `make bench CASES=...` |",
-        "| whole | 1 | at most 1.05 | ✓ | `end_to_end_time` |",
-        "| seconds | 12.35 s |  |  | `end_to_end_time` |",
-        "| slow | 0.31 | at most 0.25 | ✗ | `lora_added_time` |",
-        "| quick | 0.041 s | at most 0.1 s | ✓ | `lora_added_time` |",
+        "| whole | 1 | at most 1.05 | ✓ | `end_to_end` |",
+        "| seconds | 12.35 s |  |  | `end_to_end` |",
+        "| slow | 0.31 | at most 0.25 | ✗ | `lora` |",
+        "| quick | 0.041 s | at most 0.1 s | ✓ | `lora` |",
     ]
 
 
@@ -44,7 +44,7 @@ def test_a_row_for_each_concurrency_with_both_protocols(tmp_path: Path) -> None:
         {"protocol": protocol, "concurrency": concurrency, "per_second": rate, **level}
         for concurrency, protocol, rate in ((8, "http", 4.0), (1, "grpc", 1.0), (1, "http", 2.0), (8, "grpc", 3.0))
     ]
-    write(tmp_path, "throughput", Figure("one of many", 1.0, "/s"), levels=levels)
+    write(tmp_path, "perf", Figure("one of many", 1.0, "/s"), levels=levels)
     table = benchmarks_table(tmp_path)
     assert (
         "| 1 concurrent request | 1.00 | 0.50 s, 0.75 s | 2.00 | 0.50 s, 0.75 s |\n| 8 concurrent requests |" in table
@@ -54,11 +54,9 @@ def test_a_row_for_each_concurrency_with_both_protocols(tmp_path: Path) -> None:
 
 
 def test_one_line_names_the_machine_and_all_commits_and_dates(tmp_path: Path) -> None:
-    write(tmp_path, "end_to_end_time", Figure("whole", 1.0))
-    write(tmp_path, "lora_added_time", Figure("added", 1.0))
-    write(
-        tmp_path, "sdxl_memory", Figure("memory", 9.0), machine={"commit": "def", "date": "2031-02-01T00:00:00+00:00"}
-    )
+    write(tmp_path, "end_to_end", Figure("whole", 1.0))
+    write(tmp_path, "lora", Figure("added", 1.0))
+    write(tmp_path, "sdxl", Figure("memory", 9.0), machine={"commit": "def", "date": "2031-02-01T00:00:00+00:00"})
     line = "A processor, 2 cores, 24 GiB; torch 2.13.0, diffusers 0.42.1, Triton 2.51.0; commits abc, def; "
     table = benchmarks_table(tmp_path)
     assert table.endswith(f"\n{line}2031-02-01 to 2031-02-03.\n")
@@ -66,9 +64,9 @@ def test_one_line_names_the_machine_and_all_commits_and_dates(tmp_path: Path) ->
 
 
 def test_results_of_two_machines_make_no_table(tmp_path: Path) -> None:
-    write(tmp_path, "end_to_end_time", Figure("whole", 1.0))
-    write(tmp_path, "sdxl_memory", Figure("memory", 9.0, "GiB"), machine={"cpu": "Another processor"})
-    with pytest.raises(MixedMachines, match=r"Another processor.*: sdxl_memory\n"):
+    write(tmp_path, "end_to_end", Figure("whole", 1.0))
+    write(tmp_path, "sdxl", Figure("memory", 9.0, "GiB"), machine={"cpu": "Another processor"})
+    with pytest.raises(MixedMachines, match=r"Another processor.*: sdxl\n"):
         benchmarks_table(tmp_path)
 
 
