@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from runtime.checkpoints.checkpoint import Tokenizer
-from runtime.stages.text_encoder import _ids
+from runtime.prompts.clip_tokenizer import token_ids
 
 PROMPTS = [
     "a photo of an astronaut riding a horse on mars",
@@ -35,11 +35,11 @@ def original() -> Any:
 @pytest.mark.parametrize(("pad", "number"), [("!", 0), ("<|endoftext|>", 49407)])
 def test_prompts_are_told_apart_as_by_clip(original: Any, prompt: str, pad: str, number: int) -> None:
     tokens = [49406, *original.encode(prompt), 49407]
-    expected = torch.tensor([tokens + [number] * (77 - len(tokens))])
-    assert torch.equal(_ids(Tokenizer(pad_token=pad), prompt), expected)
+    expected = torch.tensor(tokens + [number] * (77 - len(tokens)))
+    assert torch.equal(token_ids(Tokenizer(pad_token=pad), prompt), expected)
 
 
 def test_a_long_prompt_is_cut_before_the_end(original: Any) -> None:
     prompt = "a very long prompt " * 40
-    expected = torch.tensor([[49406, *original.encode(prompt)[:75], 49407]])
-    assert torch.equal(_ids(Tokenizer(pad_token="!"), prompt), expected)
+    expected = torch.tensor([49406, *original.encode(prompt)[:75], 49407])
+    assert torch.equal(token_ids(Tokenizer(pad_token="!"), prompt), expected)

@@ -21,6 +21,7 @@ from runtime.stages.denoiser.stage import DenoiserStage
 from tests.unit.runtime import lora_files
 from tests.unit.runtime.engines import assert_near, noise
 from tests.unit.runtime.plans import Answer, make_plan, run_stage, submit
+from tests.unit.runtime.stand_in import fake_bound, releases
 
 
 def _denoiser_inputs(plan: Plan) -> dict[str, Array]:
@@ -71,6 +72,16 @@ def test_a_schedule_that_fails_on_the_way_is_refused_before_the_first_step(
     assert isinstance(error, InvalidArgument)
     assert "rescale_betas_snr_zero: LCM cannot run this schedule" in str(error)
     assert job_table.progress(job).step == 0
+
+
+def test_a_job_that_cannot_be_made_leaves_no_binding(
+    monkeypatch: pytest.MonkeyPatch, settings: Settings, job_table: JobTable, sd15: Checkpoint, job: JobRef
+) -> None:
+    bound = fake_bound()
+    monkeypatch.setattr("runtime.stages.denoiser.stage.bind_component", lambda *_: bound)
+    plan = make_plan(sd15, job, scheduler="LCM", rescale_betas_snr_zero=True)
+    assert isinstance(_denoised(settings, job_table, plan).error, InvalidArgument)
+    assert releases(bound) == 1
 
 
 @pytest.mark.parametrize("block_rows", [0, 3])

@@ -72,7 +72,7 @@ def test_the_vae_encoder_pads_and_does_not_sample(
 ) -> None:
     plan = make_plan(sd15, job, size=66, image_url="tensor:0")
     pixels = np.random.default_rng(0).integers(0, 256, (66, 66, 3), np.uint8)
-    found = run_stage(VaeEncoderStage(settings, job_table), plan, {"INIT_IMAGE": pixels}).tensors
+    found = run_stage(VaeEncoderStage(settings, job_table), plan, {"PICTURES": pixels.reshape(-1)}).tensors
     padded = torch.from_numpy(np.pad(pixels, ((0, 6), (0, 6), (0, 0)), "edge")).permute(2, 0, 1)[None] / 255 * 2 - 1
     with torch.no_grad():
         expected = AutoencoderKL.from_pretrained(tiny / "sd15" / "vae").encode(padded).latent_dist

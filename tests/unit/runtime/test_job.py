@@ -1,4 +1,4 @@
-"""A job: its draws, its rows and its steps are those of diffusers' pipelines."""
+"""A job: its draws, its asks and its steps are those of diffusers' pipelines."""
 
 from __future__ import annotations
 
@@ -10,10 +10,15 @@ from diffusers import EulerDiscreteScheduler
 
 from lorikeet.schema import SchedulerName
 from runtime.checkpoints.checkpoint import Checkpoint
+from runtime.conditioning.controlnet import ControlNet
+from runtime.engines.ask import Ask
+from runtime.engines.engine import Outputs
 from runtime.plan import Plan
+from runtime.stage_errors import InvalidArgument
 from runtime.stages.denoiser.job import Conditions, Job
 from tests.unit.runtime.engines import noise
 from tests.unit.runtime.plans import make_plan
+from tests.unit.runtime.stand_in import answered, fake_bound, releases, run_to_end, tensor
 
 SIDE = 8
 SCALING = {"sd": 0.18215, "sdxl": 0.13025}
@@ -31,13 +36,32 @@ def _conditions(plan: Plan) -> Conditions:
 def _job(checkpoint: Checkpoint, **fields: Any) -> tuple[Job, Conditions]:
     plan = make_plan(checkpoint, **fields)
     conditions = _conditions(plan)
-    return Job(plan, conditions), conditions
+    return Job(plan, conditions, fake_bound()), conditions
+
+
+def _respond(ask: Ask) -> Outputs:
+    """Half of the row's latent plus a little of its text."""
+    return {"prediction": tensor(ask, "latent") / 2 + tensor(ask, "text").mean()}
 
 
 def _finish(job: Job) -> None:
-    """Step to the end, each row answered by half of its latent plus a little of its text."""
-    while not job.done:
-        job.advance([row.latent / 2 + row.text.mean() for row in job.rows])
+    run_to_end(job, _respond)
+
+
+def _asks(job: Job) -> list[Ask]:
+    """The first asks of the next step, which is closed without an answer."""
+    step = job.step()
+    asks = next(step)
+    step.close()
+    return asks
+
+
+def _answer(job: Job, predictions: list[torch.Tensor]) -> None:
+    """Answer a step that asks one list."""
+    step = job.step()
+    assert len(next(step)) == len(predictions)
+    with pytest.raises(StopIteration):
+        step.send([{"prediction": prediction} for prediction in predictions])
 
 
 @pytest.fixture(params=["sd15", "sdxl"])
@@ -67,7 +91,7 @@ def test_without_a_picture_all_is_noise(checkpoint: Checkpoint) -> None:
 
 def test_no_noise_is_the_vaes_round_trip(checkpoint: Checkpoint) -> None:
     job, given = _job(checkpoint, noise_strength=0, num_images=2, **PICTURE)
-    assert (job.done, job.step, job.steps) == (True, 0, 0)
+    assert (job.done, job.steps_done, job.steps) == (True, 0, 0)
     assert torch.equal(job.latents, (given.mean * SCALING[checkpoint.kind]).repeat(2, 1, 1, 1))
     assert job.passes.shape == (0, 2, 4, SIDE, SIDE)
 
@@ -77,37 +101,37 @@ def test_no_noise_is_the_vaes_round_trip(checkpoint: Checkpoint) -> None:
 def test_as_many_steps_as_were_asked_for_are_run(sd15: Checkpoint, scheduler: str, steps: int, strength: float) -> None:
     job, _ = _job(sd15, scheduler=scheduler, num_inference_steps=steps, noise_strength=strength, **PICTURE)
     _finish(job)
-    assert job.step == job.steps == steps
+    assert job.steps_done == job.steps == steps
     assert job.latents.isfinite().all()
 
 
 def test_pndm_calls_the_unet_once_more(sd15: Checkpoint) -> None:
     job, _ = _job(sd15, num_inference_steps=5, **PICTURE)
     _finish(job)
-    assert job.step == 6
+    assert job.steps_done == 6
 
 
 def test_a_guided_picture_asks_without_and_with_the_prompt(sd15: Checkpoint) -> None:
     job, given = _job(sd15, scheduler="DDIM", num_images=2)
     first, second = job.latents
-    assert [row.latent.tolist() for row in job.rows] == [x.tolist() for x in (first, first, second, second)]
-    assert all(torch.equal(row.text, given.text[index % 2]) for index, row in enumerate(job.rows))
-    assert all(row.pooled is None and row.time_ids is None for row in job.rows)
+    assert [tensor(ask, "latent").tolist() for ask in _asks(job)] == [x.tolist() for x in (first, first, second, second)]
+    assert all(torch.equal(tensor(ask, "text"), given.text[index % 2]) for index, ask in enumerate(_asks(job)))
+    assert all(ask.inputs.keys() == {"latent", "t", "text"} for ask in _asks(job))
 
 
 @pytest.mark.parametrize("scale", [0.0, 0.5, 1.0])
 def test_without_guidance_only_the_prompt_is_asked(sd15: Checkpoint, scale: float) -> None:
     job, given = _job(sd15, guidance_scale=scale, num_images=2)
-    assert len(job.rows) == 2
-    assert all(torch.equal(row.text, given.text[0]) for row in job.rows)
+    assert len(_asks(job)) == 2
+    assert all(torch.equal(tensor(ask, "text"), given.text[0]) for ask in _asks(job))
 
 
 def test_sdxl_asks_with_its_pooled_text_and_sizes(sdxl: Checkpoint) -> None:
     plan = make_plan(sdxl, size=61)
-    job, given = Job(plan, _conditions(plan)), _conditions(plan)
-    for row, pooled in zip(job.rows, given.pooled, strict=True):
-        assert row.pooled is not None and torch.equal(row.pooled, pooled)
-        assert row.time_ids is not None and row.time_ids.tolist() == [64, 64, 0, 0, 64, 64]
+    given = _conditions(plan)
+    for ask, pooled in zip(_asks(Job(plan, given, fake_bound())), given.pooled, strict=True):
+        assert torch.equal(tensor(ask, "pooled"), pooled)
+        assert tensor(ask, "time_ids").tolist() == [64, 64, 0, 0, 64, 64]
 
 
 @pytest.mark.parametrize("scale", [1.5, 7.5, 20.0])
@@ -115,25 +139,32 @@ def test_guidance_goes_beyond_the_prompt(sd15: Checkpoint, scale: float) -> None
     guided, _ = _job(sd15, scheduler="DDIM", guidance_scale=scale, num_inference_steps=3)
     plain, _ = _job(sd15, scheduler="DDIM", guidance_scale=1.0, num_inference_steps=3)
     free, asked = noise(4, SIDE, SIDE, seed=8), noise(4, SIDE, SIDE, seed=9)
-    guided.advance([free, asked])
-    plain.advance([free + scale * (asked - free)])
+    _answer(guided, [free, asked])
+    _answer(plain, [free + scale * (asked - free)])
     torch.testing.assert_close(guided.latents, plain.latents)
 
 
 def test_each_picture_gets_its_own_answer(sd15: Checkpoint) -> None:
     both, _ = _job(sd15, scheduler="Euler", guidance_scale=1.0, num_images=2)
     before = both.latents.clone()
-    both.advance([torch.zeros(4, SIDE, SIDE), torch.ones(4, SIDE, SIDE)])
+    _answer(both, [torch.zeros(4, SIDE, SIDE), torch.ones(4, SIDE, SIDE)])
     assert torch.equal(both.latents[0], before[0])
     assert not torch.equal(both.latents[1], before[1])
 
 
-def test_rows_are_the_same_until_they_are_answered(sd15: Checkpoint) -> None:
-    job, _ = _job(sd15, scheduler="Euler")
-    assert job.rows is job.rows
-    before = job.rows
-    job.advance([row.latent for row in job.rows])
-    assert float(job.rows[0].t) < float(before[0].t)
+@pytest.mark.parametrize("scheduler", ["Euler", "DPM++ 2M SDE", None])
+def test_a_step_that_is_closed_changes_nothing(sd15: Checkpoint, scheduler: str | None) -> None:
+    """A job goes on only when all asks of a step are answered; until then it asks the same again."""
+    closed, (plain, _) = _job(sd15, scheduler=scheduler)[0], _job(sd15, scheduler=scheduler)
+    first, again = _asks(closed), _asks(closed)
+    assert closed.steps_done == 0
+    for one, other in zip(first, again, strict=True):
+        assert all(torch.equal(tensor(one, name), tensor(other, name)) for name in ("latent", "t", "text"))
+    for job in (closed, plain):
+        answered(job.step(), _respond)
+    assert torch.equal(closed.latents, plain.latents)
+    assert float(tensor(_asks(closed)[0], "t")) < float(tensor(first[0], "t"))
+    assert closed.steps_done == 1
 
 
 def test_the_latents_of_every_step_are_kept_when_asked_for(sd15: Checkpoint) -> None:
@@ -150,7 +181,63 @@ def test_the_latents_of_every_step_are_kept_when_asked_for(sd15: Checkpoint) -> 
 def test_the_seed_decides(sd15: Checkpoint) -> None:
     def start(seed: int) -> torch.Tensor:
         plan = make_plan(sd15).model_copy(update={"seed": seed})
-        return Job(plan, _conditions(plan)).latents
+        return Job(plan, _conditions(plan), fake_bound()).latents
 
     assert torch.equal(start(2**64 - 1), start(2**64 - 1))
     assert not torch.equal(start(0), start(1))
+
+
+CONDITION = torch.zeros(3, 8 * SIDE, 8 * SIDE)
+
+
+def _residuals(value: float) -> tuple[torch.Tensor, ...]:
+    return torch.full((2, 4, 4), value), torch.full((3, 2, 2), value)
+
+
+def test_the_controlnets_are_asked_first_and_their_residuals_go_to_the_unet(sd15: Checkpoint) -> None:
+    unet, one, other = fake_bound(), fake_bound("one"), fake_bound("other")
+    plan = make_plan(sd15, scheduler="DDIM", num_inference_steps=2)
+    job = Job(plan, _conditions(plan), unet, [ControlNet(one, CONDITION), ControlNet(other, CONDITION)])
+    values = {one: 1.0, other: 10.0}
+
+    def respond(ask: Ask) -> Outputs:
+        return _respond(ask) if ask.bound is unet else {"residuals": _residuals(values[ask.bound])}
+
+    while not job.done:
+        controlnets, unets = answered(job.step(), respond)[0]
+        assert [ask.bound for ask in controlnets] == [one, one, other, other]
+        assert [ask.bound for ask in unets] == [unet, unet]
+        for asked, ask in zip(controlnets, unets * 2, strict=True):
+            assert all(torch.equal(tensor(asked, name), tensor(ask, name)) for name in ("latent", "t", "text"))
+        for ask in unets:
+            residuals = ask.inputs["residuals"]
+            assert isinstance(residuals, tuple)
+            assert all(map(torch.equal, residuals, _residuals(11.0)))
+
+
+@pytest.mark.parametrize("lists_answered", [0, 1, 2])
+def test_closing_a_job_releases_every_binding_once(sd15: Checkpoint, lists_answered: int) -> None:
+    """Wherever its step stands: at the ControlNet's asks, at the UNet's, or at its end."""
+    unet, controlnet = fake_bound(), fake_bound("controlnet")
+    plan = make_plan(sd15, scheduler="DDIM")
+    job = Job(plan, _conditions(plan), unet, [ControlNet(controlnet, CONDITION)])
+    step = job.step()
+    asks = next(step)
+    if lists_answered > 0:
+        asks = step.send([{"residuals": _residuals(1.0)} for _ in asks])
+    if lists_answered > 1:
+        with pytest.raises(StopIteration):
+            step.send([_respond(ask) for ask in asks])
+    assert (releases(unet), releases(controlnet)) == (0, 0)
+    step.close()
+    job.close()
+    assert (releases(unet), releases(controlnet)) == (1, 1)
+
+
+def test_a_job_that_cannot_be_made_releases_nothing(sd15: Checkpoint) -> None:
+    """Its caller still holds the bindings."""
+    unet, controlnet = fake_bound(), fake_bound("controlnet")
+    plan = make_plan(sd15, scheduler="LCM", rescale_betas_snr_zero=True)
+    with pytest.raises(InvalidArgument, match="^rescale_betas_snr_zero: "):
+        Job(plan, _conditions(plan), unet, [ControlNet(controlnet, CONDITION)])
+    assert (releases(unet), releases(controlnet)) == (0, 0)

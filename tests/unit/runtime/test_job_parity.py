@@ -19,7 +19,7 @@ from tests.reference import ReferenceRequest, reference, relative_error
 from tests.reference.pipelines import pipeline
 from tests.tiny import tiny_folder
 from tests.unit.runtime.plans import make_plan
-from tests.unit.runtime.stand_in import StandIn, finish
+from tests.unit.runtime.stand_in import StandIn, fake_bound, finish
 
 pytestmark = pytest.mark.filterwarnings("ignore:You have passed 2 text prompts")
 
@@ -70,7 +70,7 @@ def _job(checkpoint: Checkpoint, strength: float | None, **fields: Any) -> Job:
     else:
         fields |= {"noise_strength": strength, "image_url": "tensor:0"}
     plan = make_plan(checkpoint, size=SIDE, guidance_scale=1.0, **fields)
-    return Job(plan, Conditions(torch.zeros(1, 77, text), torch.zeros(1, pooled), mean, std))
+    return Job(plan, Conditions(torch.zeros(1, 77, text), torch.zeros(1, pooled), mean, std), fake_bound())
 
 
 def _error(checkpoint: Checkpoint, strength: float | None, **fields: Any) -> float:
@@ -93,7 +93,7 @@ def test_every_sampler_ends_where_diffusers_ends(
     fields = {"scheduler": scheduler, "num_inference_steps": steps}
     job = _job(checkpoint, strength, **fields)
     assert relative_error(finish(job), _reference(checkpoint, strength, **fields)) < TOLERANCE
-    assert job.step == job.steps == steps
+    assert job.steps_done == job.steps == steps
 
 
 @pytest.mark.parametrize(("steps", "strength"), LENGTHS)

@@ -23,8 +23,8 @@ from runtime.jobs.job_table import JobTable, State
 from runtime.plan import Plan
 from runtime.settings import Settings
 from runtime.stage_errors import Cancelled, DeadlineExceeded, InvalidArgument, StageError, Unavailable
-from runtime.stages.prepare.features import check_available, check_fits
-from runtime.stages.prepare.limits import check_limits_of_checkpoint, check_limits_of_sampler
+from runtime.stages.prepare import clip_skip, loras, schedule, unavailable
+from runtime.stages.prepare.size import Size
 from runtime.stages.prepare.stage import PrepareStage
 from tests.unit.runtime import lora_files
 from tests.unit.runtime.plans import Answer, make_call, text_tensor
@@ -69,6 +69,15 @@ def _plan(answer: Answer) -> Plan:
     return Plan.from_tensor(answer.tensors["PLAN"])
 
 
+def _init_image(answer: Answer) -> Any:
+    """The pixels [H, W, 3] that PICTURES holds of image_url."""
+    plan, pictures = _plan(answer), answer.tensors["PICTURES"]
+    picture = plan.picture("image_url")
+    assert picture is not None
+    assert pictures.shape == (plan.pictures_bytes,)
+    return picture.pixels(pictures)
+
+
 def _refused(answer: Answer, message: str) -> None:
     assert isinstance(answer.error, InvalidArgument)
     assert message in str(answer.error)
@@ -83,14 +92,21 @@ def test_a_request_becomes_a_plan(stage: PrepareStage, sd15: Checkpoint) -> None
 def test_a_picture_arrives_decoded(stage: PrepareStage) -> None:
     answer = _ask(stage, [b"other", _png()], image_url="tensor:1")
     plan = _plan(answer)
-    assert np.array_equal(answer.tensors["INIT_IMAGE"], PIXELS)
+    assert np.array_equal(_init_image(answer), PIXELS)
     assert (plan.width, plan.height, plan.padded_width, plan.padded_height) == (72, 66, 72, 72)
 
 
 def test_the_tensor_image_is_the_picture(stage: PrepareStage) -> None:
     answer = _ask(stage, [b"other"], image=_png())
     assert _plan(answer).has_image
-    assert np.array_equal(answer.tensors["INIT_IMAGE"], PIXELS)
+    assert np.array_equal(_init_image(answer), PIXELS)
+
+
+def test_without_a_picture_there_are_no_bytes_of_one(stage: PrepareStage) -> None:
+    answer = _ask(stage)
+    assert answer.tensors["PICTURES"].shape == (0,)
+    assert answer.tensors["PICTURES"].dtype == np.uint8
+    assert (_plan(answer).pictures, _plan(answer).pictures_bytes) == ((), 0)
 
 
 def test_two_pictures_for_one_are_refused(stage: PrepareStage) -> None:
@@ -243,10 +259,12 @@ DOCUMENTED_DEFAULTS = {
 def test_every_documented_default_is_available(sd15: Checkpoint) -> None:
     """A client that sends all fields as the documentation shows them asks for nothing that is to come."""
     request = ImageToImageInput.model_validate({"model_name": "m", "prompt": "p"} | DOCUMENTED_DEFAULTS)
-    check_available(request)
-    check_limits_of_sampler(request)
-    check_fits(request, 2048, 2048)
-    check_limits_of_checkpoint(request, sd15)
+    unavailable.check(request)
+    loras.check(request)
+    schedule.check(request)
+    unavailable.check_tiles(request, Size(2048, 2048, 2048, 2048))
+    schedule.check_on(request, sd15)
+    clip_skip.check_on(request, sd15)
 
 
 @pytest.mark.parametrize(("model", "layers", "most"), [("sd15", 1, 1), ("sd15", 2, 2), ("sdxl", 2, 1), ("sdxl", 3, 2)])
@@ -258,14 +276,14 @@ def test_no_more_layers_are_skipped_than_there_are(
     encoders = tuple(encoder.model_copy() for encoder in whole.text_encoders)
     encoders[-1].__dict__["shapes"] = {f"text_model.encoder.layers.{i}.mlp.fc1.bias": (1,) for i in range(layers)}
     checkpoint = whole.model_copy(update={"text_encoders": encoders})
-    for clip_skip in (0, 1, 2):
-        fields = {"model_name": "m", "prompt": "p", "scheduler": "Euler", "clip_skip": clip_skip}
+    for skipped in (0, 1, 2):
+        fields = {"model_name": "m", "prompt": "p", "scheduler": "Euler", "clip_skip": skipped}
         asked = ImageToImageInput.model_validate(fields)
-        if clip_skip <= most:
-            check_limits_of_checkpoint(asked, checkpoint)
+        if skipped <= most:
+            clip_skip.check_on(asked, checkpoint)
             continue
         with pytest.raises(InvalidArgument, match=f"^clip_skip: at most {most}: a text encoder has {layers} layers"):
-            check_limits_of_checkpoint(asked, checkpoint)
+            clip_skip.check_on(asked, checkpoint)
 
 
 @pytest.mark.parametrize(

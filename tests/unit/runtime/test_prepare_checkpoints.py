@@ -23,7 +23,8 @@ from runtime.jobs.job_table import JobRef, JobTable
 from runtime.plan import Plan
 from runtime.settings import Settings
 from runtime.stage_errors import InvalidArgument
-from runtime.stages.prepare.planner import Admission, Planner
+from runtime.stages.prepare.context import PrepareContext
+from runtime.stages.prepare.planner import Admission, make_plan
 from runtime.stages.prepare.stage import PrepareStage
 from tests.unit.runtime.plans import Answer, make_call, text_tensor
 from tests.unit.runtime.web import Web, reply
@@ -121,15 +122,15 @@ def test_a_variant_is_taken(stage: PrepareStage, allowed: Path) -> None:
 
 def test_a_single_file_has_no_variant(stage: PrepareStage) -> None:
     plan = _plan(_ask(stage, model_name="single/sd15.safetensors", variant="fp16"))
-    assert plan.warnings == ("variant: a single file has none, ignored",)
+    assert plan.warnings == ("variant: a single file has no variants, ignored",)
 
 
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
         ({"variant": "fp16"}, "variant: the checkpoint has no weights of the variant 'fp16'"),
-        ({"variant": "../fp16"}, "variant: letters, digits, _ and - are a variant"),
-        ({"variant": ""}, "variant: letters, digits"),
+        ({"variant": "../fp16"}, "variant: may contain only letters, digits, '_' and '-'"),
+        ({"variant": ""}, "variant: may contain only letters"),
         ({"model_name": "lcm/unet/diffusion_pytorch_model.safetensors"}, "model_name: it holds a UNet alone"),
         ({"model_name": "sd15/unet/config.json"}, "model_name: not a readable .safetensors file"),
         ({"model_name": "tensor:0"}, "model_name: tensor:0 is a pickle"),
@@ -158,13 +159,14 @@ def test_of_a_download_that_breaks_off_nothing_stays(
 def test_one_that_hashes_a_folder_asks_whether_to_stop(
     settings: Settings, allowed: Path, store: Store, job: JobRef
 ) -> None:
-    planner = Planner(settings, store, FileResolver(settings, store))
+    files = FileResolver(settings, store)
 
     def asked(**fields: str) -> int:
-        stop = Mock()
+        check_cancelled = Mock()
         request = ImageToImageInput.model_validate({"model_name": "sd15", "prompt": "a bird"} | fields)
-        planner.plan(request, ResolveContext([], store.pins(), stop), Admission(job, 0.0, 2))
-        return stop.call_count
+        context = PrepareContext(settings, store, files, ResolveContext([], store.pins(), check_cancelled))
+        make_plan(request, context, Admission(job, 0.0, 2))
+        return int(check_cancelled.call_count)
 
     assert asked() > asked()
     assert asked(unet_name="lcm") > asked(unet_name="lcm")

@@ -1,8 +1,10 @@
-"""RoundRobin: groups that cannot share a call take turns, and none waits for long."""
+"""RoundRobin: keys that cannot share a call take turns, and none waits for long."""
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Iterable
 from itertools import groupby
+from typing import TypeVar
 
 import pytest
 from hypothesis import given
@@ -10,54 +12,67 @@ from hypothesis import strategies as st
 
 from runtime.stages.denoiser.round_robin import RoundRobin
 
-
-@pytest.mark.parametrize("quantum", [1, 2, 5])
-def test_a_group_alone_always_steps(quantum: int) -> None:
-    turns: RoundRobin[str] = RoundRobin(quantum)
-    assert [turns.next(["a"]) for _ in range(20)] == ["a"] * 20
+Key = TypeVar("Key", bound=Hashable)
 
 
-@pytest.mark.parametrize("quantum", [1, 2, 5])
-def test_groups_take_turns_of_a_quantum(quantum: int) -> None:
-    turns: RoundRobin[str] = RoundRobin(quantum)
-    served = [turns.next([*"abc"]) for _ in range(6 * quantum)]
-    assert served == [name for name in "abcabc" for _ in range(quantum)]
+def _present(keys: Iterable[Key], calls_per_turn: int) -> dict[Key, int]:
+    """These keys, all with turns of so many calls."""
+    return dict.fromkeys(keys, calls_per_turn)
 
 
-def test_one_that_leaves_gives_its_turn_away() -> None:
-    turns: RoundRobin[str] = RoundRobin(5)
-    assert turns.next(["a", "b"]) == "a"
-    assert turns.next(["b"]) == "b"
+@pytest.mark.parametrize("calls_per_turn", [1, 2, 5])
+def test_a_key_alone_always_runs(calls_per_turn: int) -> None:
+    turns: RoundRobin[str] = RoundRobin()
+    assert [turns.next(_present("a", calls_per_turn)) for _ in range(20)] == ["a"] * 20
 
 
-def test_one_that_comes_waits_for_those_that_are_there() -> None:
-    turns: RoundRobin[str] = RoundRobin(2)
-    served = [turns.next([*present]) for present in ("ab", "abc", "abc", "abc", "abc", "abc", "abc")]
+@pytest.mark.parametrize("calls_per_turn", [1, 2, 5])
+def test_keys_take_turns_of_so_many_calls(calls_per_turn: int) -> None:
+    turns: RoundRobin[str] = RoundRobin()
+    served = [turns.next(_present("abc", calls_per_turn)) for _ in range(6 * calls_per_turn)]
+    assert served == [name for name in "abcabc" for _ in range(calls_per_turn)]
+
+
+def test_each_key_has_turns_of_its_own_length() -> None:
+    """An engine whose weights are slow to change wants more calls of one key than another engine."""
+    turns: RoundRobin[str] = RoundRobin()
+    assert "".join(turns.next({"a": 1, "b": 3}) for _ in range(9)) == "abbbabbba"
+
+
+def test_a_key_that_leaves_gives_its_turn_away() -> None:
+    turns: RoundRobin[str] = RoundRobin()
+    assert turns.next(_present("ab", 5)) == "a"
+    assert turns.next(_present("b", 5)) == "b"
+
+
+def test_a_key_that_arrives_waits_behind_those_that_are_present() -> None:
+    turns: RoundRobin[str] = RoundRobin()
+    served = [turns.next(_present(keys, 2)) for keys in ("ab", "abc", "abc", "abc", "abc", "abc", "abc")]
     assert "".join(served) == "aabbcca"
 
 
-@pytest.mark.parametrize("quantum", [1, 3])
-def test_a_stream_of_newcomers_keeps_nobody_waiting(quantum: int) -> None:
-    """Each request with a LoRA of its own is a group of its own."""
-    turns: RoundRobin[int] = RoundRobin(quantum)
-    served = [turns.next([0, number, number + 1]) for number in range(1, 100)]
+@pytest.mark.parametrize("calls_per_turn", [1, 3])
+def test_a_stream_of_new_keys_blocks_no_other_one(calls_per_turn: int) -> None:
+    """Each request with a LoRA of its own has a key of its own."""
+    turns: RoundRobin[int] = RoundRobin()
+    served = [turns.next(_present([0, number, number + 1], calls_per_turn)) for number in range(1, 100)]
     assert served.count(0) >= 30
 
 
-GROUPS = "abcde"
-_PRESENT = st.lists(st.sets(st.sampled_from(GROUPS), min_size=1).map(sorted), min_size=1, max_size=60)
+KEYS = "abcde"
+_PRESENT = st.lists(st.sets(st.sampled_from(KEYS), min_size=1).map(sorted), min_size=1, max_size=60)
 
 
-@given(quantum=st.integers(1, 4), present=_PRESENT)
-def test_only_who_is_there_is_served(quantum: int, present: list[list[str]]) -> None:
-    turns: RoundRobin[str] = RoundRobin(quantum)
-    assert all(turns.next(names) in names for names in present)
+@given(calls_per_turn=st.integers(1, 4), present=_PRESENT)
+def test_only_a_present_key_is_served(calls_per_turn: int, present: list[list[str]]) -> None:
+    turns: RoundRobin[str] = RoundRobin()
+    assert all(turns.next(_present(keys, calls_per_turn)) in keys for keys in present)
 
 
-@given(quantum=st.integers(1, 4), present=_PRESENT)
-def test_a_waiting_group_is_served_within_a_quantum_of_each_other_group(quantum: int, present: list[list[str]]) -> None:
-    """Whoever is there all along, while the others come and go as they like."""
-    turns: RoundRobin[str] = RoundRobin(quantum)
-    served = [turns.next([*names, "always"]) for names in present]
-    for name, run in groupby(served, key=lambda found: found == "always"):
-        assert name or len(list(run)) <= quantum * len(GROUPS)
+@given(calls_per_turn=st.integers(1, 4), present=_PRESENT)
+def test_a_waiting_key_is_served_within_a_turn_of_each_other_key(calls_per_turn: int, present: list[list[str]]) -> None:
+    """A key that is present all along, while the others come and go."""
+    turns: RoundRobin[str] = RoundRobin()
+    served = [turns.next(_present([*keys, "always"], calls_per_turn)) for keys in present]
+    for is_served, run in groupby(served, key=lambda found: found == "always"):
+        assert is_served or len(list(run)) <= calls_per_turn * len(KEYS)

@@ -29,6 +29,7 @@ def test_nothing_has_to_be_set() -> None:
         ("STORE_BYTES", "1.5 KB", 1500),
         ("MAX_IMAGE_BYTES", "1024", 1024),
         ("PRECISION", "bfloat16", "bfloat16"),
+        ("CALLS_PER_TURN", "0", 0),
         ("FETCH_ALLOW", "Models.Local:8443, 10.0.0.7,", ("models.local:8443", "10.0.0.7")),
         ("LOCAL_PATHS", "", ()),
         ("HOST", "0.0.0.0", "0.0.0.0"),
@@ -55,7 +56,7 @@ def test_a_variable_sets_its_field(monkeypatch: pytest.MonkeyPatch, name: str, t
         ("THREADS", ""),
         ("WEIGHTS_BYTES", "much"),
         ("STORE_BYTES", "-5GB"),
-        ("TURN_STEPS", "0"),
+        ("CALLS_PER_TURN", "-1"),
         ("BLOCK_ROWS", "-2"),
         ("LOCAL_PATHS", "/no/such/folder"),
         ("FETCH_SECONDS", "0"),
@@ -126,9 +127,9 @@ def test_any_number_of_ports_may_be_free_ones() -> None:
     assert Settings(http_port=0, grpc_port=0, metrics_port=0).grpc_port == 0
 
 
-def test_the_board_lies_where_the_supervisor_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_job_table_lies_where_the_supervisor_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert str(os.getuid()) in job_table_path().name
-    monkeypatch.setenv("LORIKEET_BOARD", str(tmp_path / "job_table"))
+    monkeypatch.setenv("LORIKEET_JOB_TABLE", str(tmp_path / "job_table"))
     assert job_table_path() == tmp_path / "job_table"
 
 
