@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from runtime.files.tensor_file import NotFiniteError, TensorFile
+from runtime.files.safetensors_file import NotFiniteError, SafetensorsFile
 from runtime.lora.file import LoraLayer
 from runtime.lora.kinds import dora
 from runtime.lora.lora_error import LoraError
@@ -32,7 +32,8 @@ class LoraChanges(Mapping[str, Change]):
     ) -> None:
         self._scale, self._refused = scale, refused
         self._layers = {layer.target.parameter: layer for layer in layers}
-        self._file = TensorFile(path, [name for layer in layers for name in layer.tensors])
+        names = [name for layer in layers for name in layer.tensors]
+        self._file = SafetensorsFile(path, names=names, finite=True)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._layers)

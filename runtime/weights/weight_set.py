@@ -14,9 +14,9 @@ from itertools import chain
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
 
 from runtime.checkpoints.checkpoint import Component
+from runtime.files.safetensors_file import SafetensorsFile, read_header
 from runtime.files.store import check_unchanged
 from runtime.weights.change import Change
 
@@ -58,16 +58,15 @@ class WeightSet:
 
 
 def base_tensors(component: Component) -> Iterator[tuple[str, torch.Tensor]]:
-    """(canonical name, tensor) of a component's files; mapped from the file, not copied.
+    """(canonical name, tensor) of a component's files, read one tensor after the other in the order of each file.
 
-    Raises FileChangedError at the end of a file that is no longer the one that its digest speaks of.
+    Parameters that are views of one stored tensor share its memory. Raises WeightFileError and FileChangedError.
     """
     for weight_file in component.files:
-        with safe_open(weight_file.path, framework="pt") as file:
-            names = list(file.keys())
-            find = component.views(names)
-            for name in names:
-                if views := find(name):
-                    stored = file.get_tensor(name)
-                    yield from ((view.name, view.of(stored)) for view in views)
-        check_unchanged(weight_file.path, weight_file.stamp)
+        stored_names = read_header(weight_file.path).tensors.keys()
+        find = component.views(stored_names)
+        views = {name: found for name in stored_names if (found := find(name))}
+        file = SafetensorsFile(weight_file.path, weight_file.stamp, views)
+        for name in file.names:
+            stored = file.read(name)
+            yield from ((view.name, view.of(stored)) for view in views[name])
