@@ -114,7 +114,9 @@ def test_pndm_calls_the_unet_once_more(sd15: Checkpoint) -> None:
 def test_a_guided_picture_asks_without_and_with_the_prompt(sd15: Checkpoint) -> None:
     job, given = _job(sd15, scheduler="DDIM", num_images=2)
     first, second = job.latents
-    assert [tensor(ask, "latent").tolist() for ask in _asks(job)] == [x.tolist() for x in (first, first, second, second)]
+    assert [tensor(ask, "latent").tolist() for ask in _asks(job)] == [
+        x.tolist() for x in (first, first, second, second)
+    ]
     assert all(torch.equal(tensor(ask, "text"), given.text[index % 2]) for index, ask in enumerate(_asks(job)))
     assert all(ask.inputs.keys() == {"latent", "t", "text"} for ask in _asks(job))
 

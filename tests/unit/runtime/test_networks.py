@@ -213,8 +213,7 @@ def test_weights_that_do_not_fit_their_configuration_are_an_error(
 def test_a_stage_keeps_the_networks_that_were_requested_last(settings: Settings, sd15: Checkpoint) -> None:
     engines = Engines(settings, "unet")
     first, *others = [
-        architecture_of("unet", sd15.unet.config | {"norm_eps": 1e-5 + index * 1e-6})
-        for index in range(17)
+        architecture_of("unet", sd15.unet.config | {"norm_eps": 1e-5 + index * 1e-6}) for index in range(17)
     ]
     kept = engines.of(first)
     for architecture in others[:-1]:
@@ -224,4 +223,3 @@ def test_a_stage_keeps_the_networks_that_were_requested_last(settings: Settings,
     assert engines.of(others[0]) is second
     engines.of(others[-1])
     assert engines.of(others[0]) is second and engines.of(first) is kept
-
