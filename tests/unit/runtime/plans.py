@@ -14,7 +14,7 @@ from runtime.checkpoints.checkpoint import Checkpoint
 from runtime.jobs.job_reporter import JobReporter
 from runtime.jobs.job_table import SLOTS, JobRef, JobTable
 from runtime.lora.file import read_lora
-from runtime.plan import LoraPlan, Plan
+from runtime.plan import INIT_IMAGE, LoraPlan, PicturePlan, Plan
 from runtime.stage_errors import StageError
 from runtime.stages.call import Array, Call, Tensors
 from tests.unit.runtime.tiny_checkpoints import digest
@@ -50,7 +50,7 @@ def make_plan(
             for index, (path, scale) in enumerate((loras or {}).items())
         ),
         seed=5,
-        has_image=request.image_url is not None,
+        pictures=(PicturePlan(field=INIT_IMAGE, height=size, width=size, offset=0),) if request.image_url else (),
         width=size,
         height=size,
         padded_width=-(-size // 8) * 8,
