@@ -40,8 +40,8 @@ def _stack(name: str, values: Sequence[Field]) -> Field:
     if len({_shape(value) for value in values}) > 1:
         raise ValueError(f"{name}: the rows of the batch have different shapes or dtypes")
     if isinstance(values[0], tuple):
-        return tuple(torch.stack(items) for items in zip(*values, strict=True))  # type: ignore[arg-type]
-    return torch.stack(values)
+        return tuple(torch.stack(items) for items in zip(*values, strict=True))
+    return torch.stack(values)  # type: ignore[arg-type]
 
 
 def _item(value: torch.Tensor | tuple[torch.Tensor, ...], row: int) -> torch.Tensor | tuple[torch.Tensor, ...]:
