@@ -7,13 +7,16 @@ from typing import Any
 import pytest
 import torch
 
-from runtime.engines.engine import Inputs
 from runtime.engines.stacking import shapes, stack, unstack
 from tests.unit.runtime.engines import noise
 
 
-def _row(seed: int, **more: Any) -> Inputs:
-    return {"latent": noise(4, 8, 8, seed=seed), "t": torch.tensor(float(seed)), "text": noise(77, 32, seed=seed)} | more
+def _row(seed: int, **more: Any) -> dict[str, Any]:
+    return {
+        "latent": noise(4, 8, 8, seed=seed),
+        "t": torch.tensor(float(seed)),
+        "text": noise(77, 32, seed=seed),
+    } | more
 
 
 def test_stacked_fields_get_a_first_axis() -> None:

@@ -234,7 +234,9 @@ def test_the_base_stays_while_a_merged_set_lives(sd15: Checkpoint, a: WeightSet)
 def test_a_change_of_what_is_not_there_is_an_error(sd15: Checkpoint) -> None:
     engine, cache = make_engine("unet", sd15.unet, budget=0)
     with pytest.raises(WeightsError, match=r"unet has no nowhere\.weight"):
-        engine.bind(WeightSet(sd15.unet, (Changes("x", {"nowhere.weight": Replacement(noise(2, 2))}),)), never_cancelled)
+        engine.bind(
+            WeightSet(sd15.unet, (Changes("x", {"nowhere.weight": Replacement(noise(2, 2))}),)), never_cancelled
+        )
     assert cache.nbytes == 0
 
 
@@ -310,7 +312,11 @@ def test_two_architectures_over_one_checkpoint_share_its_base(
     zero, other = offset(torch.zeros(out, 8, *kernel)), offset(noise(out, 8, *kernel))
     bound8 = engine8.bind(zero, never_cancelled)
     assert cache.nbytes - before == out * 8 * kernel[0] * kernel[1] * dtype.itemsize
-    assert all(bound8.tensors[name].data_ptr() == tensor.data_ptr() for name, tensor in bound4.tensors.items() if name != CONV_IN)
+    assert all(
+        bound8.tensors[name].data_ptr() == tensor.data_ptr()
+        for name, tensor in bound4.tensors.items()
+        if name != CONV_IN
+    )
     expected = predict(engine4, base, INPUTS)
     without_picture = INPUTS | {"concat": torch.zeros(2, 4, 8, 8)}
     found = predict(engine8, zero, without_picture)

@@ -10,8 +10,8 @@ import torch
 
 from runtime.checkpoints.checkpoint import Checkpoint, Component, Role, WeightFile
 from runtime.checkpoints.folder import read_folder
-from runtime.files.located import Folder
 from runtime.engines.engine import never_cancelled
+from runtime.files.located import Folder
 from runtime.files.store import StoredFile
 from runtime.weights.read_base import read_base
 
