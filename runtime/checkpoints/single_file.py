@@ -113,7 +113,8 @@ def _component(name: Role, file: SingleFile, layout: LayoutName) -> Component:
 
 def _configured(component: Component, config: dict[str, Any]) -> Component:
     check_config(component.name, config)
-    return component.model_copy(update={"config": config})
+    # A new one: a copy would keep the digest and the shapes that were computed without the configuration.
+    return Component(role=component.role, config=config, files=component.files, layout=component.layout)
 
 
 def _unet_config(derived: dict[str, Any], family: Family, encoders: list[Component]) -> dict[str, Any]:

@@ -18,7 +18,8 @@ _PIECE = 1 << 18  # numbers; in float32 a megabyte, which fits several times int
 def merge(start: torch.Tensor, changes: Sequence[Change], out: torch.Tensor) -> None:
     """Write start + sum(change(start)), summed in float32, to `out`: of its shape, of any floating dtype and strides.
 
-    Low-rank changes are added first. Each change is a function of `start`, whatever the others add.
+    Low-rank changes are added first; one of fewer input channels than `out` changes the first ones alone.
+    Each change is a function of `start`, whatever the others add.
     """
     low_rank = [(change.scale, *change.factors(out.device)) for change in changes if isinstance(change, LowRank)]
     others = [change for change in changes if not isinstance(change, LowRank)]
@@ -32,7 +33,7 @@ def merge(start: torch.Tensor, changes: Sequence[Change], out: torch.Tensor) -> 
         total.copy_(begun)
         products = total.view(len(total), -1)
         for (scale, _, down), up in zip(low_rank, ups, strict=True):
-            products.addmm_(up, down, alpha=scale)
+            products[:, : down.shape[1]].addmm_(up, down, alpha=scale)
         for change in others:
             total.add_(change.delta(start.to(out.device, torch.float32)))
         if not is_exact:

@@ -203,9 +203,9 @@ def test_zero_values_have_no_effect(engine: TorchEngine, component: Component, r
 def test_an_absent_adapter_has_no_effect(engine: TorchEngine, component: Component, row: Row) -> None:
     """So that a row with fewer adapters can share a call: zero keys, values and bias fill its place."""
     assert row.ip_k is not None and row.ip_v is not None and row.ip_bias is not None and row.ip_mask is not None
-    parts = {name: getattr(row, name) for name in ("ip_k", "ip_v", "ip_bias", "ip_mask")}
+    parts: dict[str, Any] = {name: getattr(row, name) for name in ("ip_k", "ip_v", "ip_bias", "ip_mask")}
     one = replace(row, **{name: part[:1] for name, part in parts.items()})
-    padded = {name: torch.cat([part[:1], 0 * part[:1]]) for name, part in parts.items()}
+    padded: dict[str, Any] = {name: torch.cat([part[:1], 0 * part[:1]]) for name, part in parts.items()}
     expected = _predicted(engine, component, one)
     for mask in (padded["ip_mask"], torch.cat([MASK[:1], torch.ones_like(MASK[:1])])):
         found = _predicted(engine, component, replace(row, **padded | {"ip_mask": mask}))
@@ -234,7 +234,7 @@ def test_an_adapter_of_fewer_tokens_equals_itself_padded(engine: TorchEngine, co
     noisy_k = row.ip_k.clone()
     noisy_k[0, 2:] = noise(2, row.ip_k.shape[-1], seed=10)
     assert_near(_predicted(engine, component, replace(row, ip_bias=bias, ip_k=noisy_k)), both)
-    first = {name: getattr(row, name)[:1] for name in ("ip_k", "ip_v", "ip_bias", "ip_mask")}
+    first: dict[str, Any] = {name: getattr(row, name)[:1] for name in ("ip_k", "ip_v", "ip_bias", "ip_mask")}
     short = {name: part if name == "ip_mask" else part[:, :2] for name, part in first.items()}
     padded = replace(row, **first | {"ip_bias": bias[:1]})
     assert_near(_predicted(engine, component, padded), _predicted(engine, component, replace(row, **short)))

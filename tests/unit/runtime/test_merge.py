@@ -63,3 +63,14 @@ def test_added_input_channels_start_at_zero() -> None:
     assert torch.equal(padded[:, :4], base)
     assert not padded[:, 4:].any()
     assert pad_inputs(base, base.shape) is base
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_low_rank_change_of_fewer_input_channels_changes_the_first_ones(dtype: torch.dtype) -> None:
+    """A LoRA of conv_in, merged for an architecture that takes more channels."""
+    start, change = noise(6, 4, 3, 3), _low_rank((6, 4, 3, 3), seed=1)
+    narrow, wide = torch.empty(6, 4, 3, 3, dtype=dtype), torch.empty(6, 8, 3, 3, dtype=dtype)
+    merge(start, [change], narrow)
+    merge(pad_inputs(start, wide.shape), [change], wide)
+    torch.testing.assert_close(wide[:, :4], narrow)
+    assert not wide[:, 4:].any()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import fields, replace
+from typing import Any
 
 import pytest
 import torch
@@ -23,7 +24,8 @@ def test_the_inputs_are_the_fields_that_are_there() -> None:
     assert row.inputs().keys() == {"latent", "t", "text"}
     assert row.inputs()["latent"] is row.latent
     assert replace(row, residuals=(noise(1),)).inputs().keys() == {"latent", "t", "text", "residuals"}
-    everything = Row(**{field.name: noise(1) for field in fields(Row)})
+    parts: dict[str, Any] = {field.name: noise(1) for field in fields(Row)}
+    everything = Row(**parts)
     assert everything.inputs().keys() == {field.name for field in fields(Row)}
 
 

@@ -82,7 +82,7 @@ def _changes(draw: st.DrawFn, header: Header) -> Header:
 
 
 def _bind_all(checkpoint: Checkpoint) -> None:
-    parts = {part.role: part for part in checkpoint.components}
+    parts = {str(part.role): part for part in checkpoint.components}
     for name, kind in KINDS:
         if name in parts:
             make_engine(kind, parts[name])[0].bind(WeightSet(parts[name]), never_cancelled).release()

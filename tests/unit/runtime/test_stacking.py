@@ -7,12 +7,11 @@ from typing import Any
 import pytest
 import torch
 
-from runtime.engines.engine import Inputs
 from runtime.engines.stacking import shapes, stack, unstack
 from tests.unit.runtime.engines import noise
 
 
-def _row(seed: int, **more: Any) -> Inputs:
+def _row(seed: int, **more: Any) -> dict[str, Any]:
     return {
         "latent": noise(4, 8, 8, seed=seed),
         "t": torch.tensor(float(seed)),

@@ -1,11 +1,10 @@
-"""Weight sets through the torch engine: whatever was bound before leaves nothing behind."""
+"""Weight sets through the torch engine: what was bound before has no effect."""
 
 from __future__ import annotations
 
 import gc
 import weakref
-from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass
 from itertools import combinations, pairwise
 from pathlib import Path
 
@@ -14,15 +13,16 @@ import torch
 from diffusers import UNet2DConditionModel
 
 from runtime.checkpoints.checkpoint import Checkpoint, Component
-from runtime.engines.engine import WeightsError
-from runtime.engines.torch.torch_engine import TorchBinding, TorchEngine
+from runtime.engines.engine import WeightsError, never_cancelled
+from runtime.engines.torch.torch_engine import TorchEngine
+from runtime.engines.torch.weights_cache import TorchBinding
 from runtime.lora.file import read_lora
-from runtime.lora.load import LoraChanges
 from runtime.weights.change import Change, LowRank
-from runtime.weights.weight_set import WeightSet, base_tensors
+from runtime.weights.weight_set import WeightSet
 from tests.unit.runtime import lora_files
-from tests.unit.runtime.engines import make_engine, noise, predict, unet_inputs
-from tests.unit.runtime.merging import merged
+from tests.unit.runtime.engines import batched, make_cache, make_engine, noise, predict, rows_of, unet_inputs
+from tests.unit.runtime.merging import Changes, Replacement, merged
+from tests.unit.runtime.tiny_checkpoints import base_tensors
 
 INPUTS = unet_inputs("sd")
 NAME = "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q.weight"  # [16, 16]
@@ -30,7 +30,7 @@ NAME = "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q.weight"  # [1
 
 def _lora(checkpoint: Checkpoint, path: Path, scale: float) -> WeightSet:
     layers = [layer for layer in read_lora(path, checkpoint.adaptable) if layer.target.component == "unet"]
-    return WeightSet(checkpoint.unet, f"{path.name}*{scale}", added=[LoraChanges(path, layers, scale)])
+    return WeightSet(checkpoint.unet, (lora_files.source(path, layers, scale),))
 
 
 @pytest.fixture(scope="module")
@@ -81,39 +81,37 @@ def test_nothing_of_one_set_is_left_in_another(
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_a_set_has_the_memory_of_the_one_dropped_for_it_and_nothing_else_of_it(
+def test_a_set_has_the_memory_of_the_evicted_one_and_nothing_else_of_it(
     sd15: Checkpoint, a: WeightSet, b: WeightSet, c: WeightSet, dtype: torch.dtype
 ) -> None:
     fresh = {w.digest: predict(make_engine("unet", sd15.unet, dtype)[0], w, INPUTS) for w in (a, b, c)}
     sizes: list[int] = []
-    plenty, residency = make_engine("unet", sd15.unet, dtype)
+    plenty, cache = make_engine("unet", sd15.unet, dtype)
     for weights in (WeightSet(sd15.unet), a, b, c):
-        plenty.bind(weights)
-        sizes.append(residency.nbytes - sum(sizes))
+        plenty.bind(weights, never_cancelled)
+        sizes.append(cache.nbytes - sum(sizes))
     engine, _ = make_engine("unet", sd15.unet, dtype, budget=sizes[0] + max(sizes[1:]))  # the base, and any one of them
     places: list[set[int]] = []
     for weights in (a, b, a, c, b, c):
-        binding = engine.bind(weights)
+        binding = engine.bind(weights, never_cancelled)
         assert torch.equal(_prediction(engine, binding), fresh[weights.digest])
-        places.append({binding.weights.tensors[name].data_ptr() for name in binding.weights.own})
+        places.append({binding.tensors[name].data_ptr() for name in weights.changed})
         binding.release()
     assert all(one & other for one, other in pairwise(places))
 
 
 def _prediction(engine: TorchEngine, binding: TorchBinding) -> torch.Tensor:
-    found = engine.run(binding, INPUTS)["prediction"]
+    found = batched(engine.run([(binding, row) for row in rows_of(INPUTS)]))["prediction"]
     assert isinstance(found, torch.Tensor)
     return found
 
 
 def test_two_sets_can_be_bound_at_once(engine: TorchEngine, base: WeightSet, a: WeightSet) -> None:
     alone = [predict(engine, weights, INPUTS) for weights in (base, a)]
-    bindings = [engine.bind(weights) for weights in (base, a)]
+    bindings = [engine.bind(weights, never_cancelled) for weights in (base, a)]
     for _ in range(2):
         for binding, expected in zip(bindings, alone, strict=True):
-            found = engine.run(binding, INPUTS)["prediction"]
-            assert isinstance(found, torch.Tensor)
-            assert torch.equal(found, expected)
+            assert torch.equal(_prediction(engine, binding), expected)
 
 
 def test_a_full_replacement_replaces(engine: TorchEngine, sd15: Checkpoint, tiny: Path) -> None:
@@ -122,13 +120,14 @@ def test_a_full_replacement_replaces(engine: TorchEngine, sd15: Checkpoint, tiny
     unet.get_parameter(NAME).data = new
     with torch.no_grad():
         expected = unet(INPUTS["latent"], INPUTS["t"], INPUTS["text"]).sample
-    found = predict(engine, WeightSet(sd15.unet, "full", full={NAME: new}), INPUTS)
+    found = predict(engine, WeightSet(sd15.unet, (Changes("full", {NAME: Replacement(new)}),)), INPUTS)
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
 
 
-def test_a_change_is_added_to_a_replacement(sd15: Checkpoint) -> None:
+def test_a_low_rank_change_is_added_to_a_replacement(sd15: Checkpoint) -> None:
     change, full = LowRank(noise(2, 16, seed=1), noise(16, 2, seed=2), 0.5), noise(16, 16, seed=3)
-    found = merged(WeightSet(sd15.unet, "x", {NAME: full}, [{NAME: change}]), NAME, noise(16, 16))
+    sources = (Changes("full", {NAME: Replacement(full)}), Changes("low", {NAME: change}))
+    found = merged(WeightSet(sd15.unet, sources), NAME, noise(16, 16))
     torch.testing.assert_close(found, full + 0.5 * change.up @ change.down)
 
 
@@ -138,11 +137,11 @@ def test_several_changes_are_summed_in_their_order(sd15: Checkpoint) -> None:
     expected = start
     for change in changes:
         expected = torch.addmm(expected, change.up, change.down, alpha=change.scale)
-    weights = WeightSet(sd15.unet, "x", added=[{NAME: change} for change in changes])
+    weights = WeightSet(sd15.unet, tuple(Changes("x", {NAME: change}) for change in changes))
     assert torch.equal(merged(weights, NAME, start), expected)
 
 
-def test_a_convolution_changes_as_two_convolutions_do(sd15: Checkpoint) -> None:
+def test_a_changed_convolution_equals_two_convolutions(sd15: Checkpoint) -> None:
     """W + up @ down, applied at once, is what W and the pair, applied one after the other, give in sum."""
     weight, down, up, picture = (
         noise(6, 5, 3, 3),
@@ -151,81 +150,94 @@ def test_a_convolution_changes_as_two_convolutions_do(sd15: Checkpoint) -> None:
         noise(1, 5, 9, 9),
     )
     conv = torch.nn.functional.conv2d
-    found = merged(WeightSet(sd15.unet, added=[{NAME: LowRank(down, up, 1.5)}]), NAME, weight)
+    found = merged(WeightSet(sd15.unet, (Changes("x", {NAME: LowRank(down, up, 1.5)}),)), NAME, weight)
     expected = conv(picture, weight) + 1.5 * conv(conv(picture, down), up)
     torch.testing.assert_close(conv(picture, found), expected, rtol=1e-5, atol=1e-5)
 
 
 def test_the_digest_names_the_result(sd15: Checkpoint, sdxl: Checkpoint) -> None:
-    sets = [WeightSet(sd15.unet), WeightSet(sdxl.unet), *(WeightSet(sd15.unet, c) for c in ("a*1.0", "a*0.5", "b*1.0"))]
-    sets += [WeightSet(sd15.unet, "a*1.0+b*1.0"), WeightSet(sd15.unet, "b*1.0+a*1.0")]
+    def of(*digests: str) -> WeightSet:
+        return WeightSet(sd15.unet, tuple(Changes(digest, {}) for digest in digests))
+
+    sets = [WeightSet(sd15.unet), WeightSet(sdxl.unet), of("a*1.0"), of("a*0.5"), of("b*1.0")]
+    sets += [of("a*1.0", "b*1.0"), of("b*1.0", "a*1.0")]
     assert len({weights.digest for weights in sets}) == len(sets)
-    assert WeightSet(sd15.unet, "a*1.0").digest == sets[2].digest
+    assert of("a*1.0").digest == sets[2].digest
+
+
+def test_a_parameter_is_low_rank_where_every_source_is(sd15: Checkpoint) -> None:
+    low, full = LowRank(noise(2, 16), noise(16, 2), 1.0), Replacement(noise(16, 16))
+    one, other = Changes("a", {"x": low, "y": low}), Changes("b", {"y": full, "z": low, "w": full})
+    weights = WeightSet(sd15.unet, (one, other))
+    assert weights.changed == {"x": (one,), "y": (one, other), "z": (other,), "w": (other,)}
+    assert weights.low_rank == {"x": (one,), "z": (other,)}
+    assert weights.full == {"y": (one, other), "w": (other,)}
+    assert weights.read("y") == [low, full] and weights.read("nowhere") == []
 
 
 def test_the_same_weights_elsewhere_are_the_same_base(sd15: Checkpoint) -> None:
     def elsewhere(**change: str) -> Component:
         files = tuple(file.model_copy(update={"path": Path("/elsewhere")} | change) for file in sd15.unet.files)
-        return Component(name="unet", config=sd15.unet.config, files=files)
+        return Component(role="unet", config=sd15.unet.config, files=files)
 
     assert elsewhere().digest == sd15.unet.digest
+    assert elsewhere().weights_digest == sd15.unet.weights_digest
     assert elsewhere(digest="0" * 64).digest != sd15.unet.digest
 
 
 def test_equal_weights_have_one_key(engine: TorchEngine, base: WeightSet, a: WeightSet) -> None:
-    assert engine.bind(a).key == engine.bind(a).key != engine.bind(base).key
+    first, again, other = (engine.bind(weights, never_cancelled) for weights in (a, a, base))
+    assert first.key == again.key != other.key
 
 
-def test_what_is_there_already_is_not_read_again(engine: TorchEngine, a: WeightSet) -> None:
-    class Unreadable(Mapping[str, Change]):
-        """Says what it changes, and cannot be read."""
+def test_weights_in_memory_are_not_read_again(engine: TorchEngine, a: WeightSet) -> None:
+    @dataclass(frozen=True, eq=False)
+    class Unreadable(Changes):
+        """Names its changes, and cannot be read."""
 
-        def __iter__(self) -> Iterator[str]:
-            return iter(a.changed)
-
-        def __len__(self) -> int:
-            return len(a.changed)
-
-        def __getitem__(self, name: str) -> Change:
+        def read(self, name: str) -> Change:
             raise InterruptedError
 
-    unreadable = replace(a, added=[Unreadable()])
+    (source,) = a.sources
+    unreadable = WeightSet(a.base, (Unreadable(source.digest, dict.fromkeys(source.names, Replacement(noise(1)))),))
     with pytest.raises(InterruptedError):
-        engine.bind(unreadable)
-    first = engine.bind(a)
-    again = engine.bind(unreadable)
-    assert again.weights is first.weights
+        engine.bind(unreadable, never_cancelled)
+    first = engine.bind(a, never_cancelled)
+    again = engine.bind(unreadable, never_cancelled)
+    assert all(again.tensors[name] is first.tensors[name] for name in a.changed)
 
 
 def test_a_set_that_changes_nothing_is_its_base(sd15: Checkpoint, base: WeightSet) -> None:
-    engine, residency = make_engine("unet", sd15.unet)
-    assert engine.bind(WeightSet(sd15.unet, "lora for the text encoder alone")).key == engine.bind(base).key
-    assert residency.nbytes == sum(tensor.nbytes for _, tensor in base_tensors(sd15.unet))
+    engine, cache = make_engine("unet", sd15.unet)
+    for_text_encoder = WeightSet(sd15.unet, (Changes("of the text encoder alone", {}),))
+    assert engine.bind(for_text_encoder, never_cancelled).key == engine.bind(base, never_cancelled).key
+    assert cache.nbytes == sum(tensor.nbytes for tensor in base_tensors(sd15.unet).values())
 
 
 def test_only_what_a_set_changes_is_kept_twice(sd15: Checkpoint, base: WeightSet, a: WeightSet) -> None:
-    engine, residency = make_engine("unet", sd15.unet)
-    engine.bind(base)
-    before = residency.nbytes
-    engine.bind(a)
-    tensors = dict(base_tensors(sd15.unet))
-    assert residency.nbytes - before == sum(tensors[name].nbytes for name in a.changed)
+    engine, cache = make_engine("unet", sd15.unet)
+    engine.bind(base, never_cancelled)
+    before = cache.nbytes
+    engine.bind(a, never_cancelled)
+    tensors = base_tensors(sd15.unet)
+    assert cache.nbytes - before == sum(tensors[name].nbytes for name in a.changed)
 
 
 def test_the_base_stays_while_a_merged_set_lives(sd15: Checkpoint, a: WeightSet) -> None:
-    engine, residency = make_engine("unet", sd15.unet, budget=0)
-    binding = engine.bind(a)
-    held = residency.nbytes
-    assert held > sum(tensor.nbytes for _, tensor in base_tensors(sd15.unet))
+    engine, cache = make_engine("unet", sd15.unet, budget=0)
+    binding = engine.bind(a, never_cancelled)
+    assert cache.nbytes > sum(tensor.nbytes for tensor in base_tensors(sd15.unet).values())
     binding.release()
-    assert residency.nbytes == 0
+    assert cache.nbytes == 0
 
 
 def test_a_change_of_what_is_not_there_is_an_error(sd15: Checkpoint) -> None:
-    engine, residency = make_engine("unet", sd15.unet, budget=0)
+    engine, cache = make_engine("unet", sd15.unet, budget=0)
     with pytest.raises(WeightsError, match=r"unet has no nowhere\.weight"):
-        engine.bind(WeightSet(sd15.unet, "x", full={"nowhere.weight": noise(2, 2)}))
-    assert residency.nbytes == 0, "the base must be let go of"
+        engine.bind(
+            WeightSet(sd15.unet, (Changes("x", {"nowhere.weight": Replacement(noise(2, 2))}),)), never_cancelled
+        )
+    assert cache.nbytes == 0
 
 
 def test_bound_weights_do_not_change_with_their_file(sd15: Checkpoint, tmp_path: Path) -> None:
@@ -233,46 +245,106 @@ def test_bound_weights_do_not_change_with_their_file(sd15: Checkpoint, tmp_path:
     path.write_bytes(sd15.unet.files[0].path.read_bytes())
     copy = sd15.unet.model_copy(update={"files": (sd15.unet.files[0].model_copy(update={"path": path}),)})
     engine, _ = make_engine("unet", copy)
-    binding = engine.bind(WeightSet(copy))
-    before = engine.run(binding, INPUTS)["prediction"]
+    binding = engine.bind(WeightSet(copy), never_cancelled)
+    before = _prediction(engine, binding)
     with path.open("r+b") as file:
         file.seek(-4096, 2)
         file.write(b"\x7f" * 4096)
-    after = engine.run(binding, INPUTS)["prediction"]
-    assert isinstance(before, torch.Tensor) and isinstance(after, torch.Tensor)
-    assert torch.equal(before, after)
+    assert torch.equal(_prediction(engine, binding), before)
 
 
 @pytest.mark.parametrize("changes", [False, True])
-def test_one_that_loads_asks_before_every_tensor_whether_to_stop(
+def test_bind_calls_check_cancelled_before_every_tensor(
     sd15: Checkpoint, base: WeightSet, a: WeightSet, changes: bool
 ) -> None:
-    engine, residency = make_engine("unet", sd15.unet, budget=0)
-    held = engine.bind(base) if changes else None
-    asked = 0
+    engine, cache = make_engine("unet", sd15.unet, budget=0)
+    held = engine.bind(base, never_cancelled) if changes else None
+    calls = 0
 
-    def stop() -> None:
-        nonlocal asked
-        asked += 1
-        if asked == 3:
+    def check_cancelled() -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 3:
             raise InterruptedError
 
     with pytest.raises(InterruptedError):
-        engine.bind(a if changes else base, stop)
+        engine.bind(a if changes else base, check_cancelled)
     if held:
         held.release()
-    assert residency.nbytes == 0
+    assert cache.nbytes == 0
 
 
-def test_what_was_dropped_is_freed_though_the_network_ran_it_last(sd15: Checkpoint, base: WeightSet) -> None:
+def test_evicted_weights_are_freed_though_the_network_ran_them_last(sd15: Checkpoint, base: WeightSet) -> None:
     engine, _ = make_engine("unet", sd15.unet, budget=0)
-    binding = engine.bind(base)
-    expected = engine.run(binding, INPUTS)["prediction"]
-    tensors = [weakref.ref(tensor) for tensor in binding.weights.tensors.values()]
+    binding = engine.bind(base, never_cancelled)
+    expected = _prediction(engine, binding)
+    tensors = [weakref.ref(tensor) for tensor in binding.tensors.values()]
     binding.release()
     del binding
     gc.collect()
     assert not any(tensor() is not None for tensor in tensors)
-    again = engine.run(engine.bind(base), INPUTS)["prediction"]
-    assert isinstance(again, torch.Tensor) and isinstance(expected, torch.Tensor)
-    assert torch.equal(again, expected)
+    assert torch.equal(_prediction(engine, engine.bind(base, never_cancelled)), expected)
+
+
+CONV_IN = "conv_in.weight"  # [16, 4, 3, 3] in the files
+
+
+def _with_8_channels(component: Component) -> Component:
+    """Another architecture over the component's files, as IC-Light's is over Stable Diffusion's."""
+    return component.model_copy(update={"config": component.config | {"in_channels": 8}})
+
+
+@pytest.mark.parametrize(("dtype", "upcasts"), [(torch.float32, False), (torch.bfloat16, True)])
+def test_two_architectures_over_one_checkpoint_share_its_base(
+    sd15: Checkpoint, base: WeightSet, dtype: torch.dtype, upcasts: bool
+) -> None:
+    cache, wide = make_cache(), _with_8_channels(sd15.unet)
+    engine4, _ = make_engine("unet", sd15.unet, dtype, upcasts=upcasts, cache=cache)
+    engine8, _ = make_engine("unet", wide, dtype, upcasts=upcasts, cache=cache)
+    out, _, *kernel = sd15.unet.shapes[CONV_IN]
+
+    def offset(value: torch.Tensor) -> WeightSet:
+        padded = torch.cat([base_tensors(sd15.unet)[CONV_IN], torch.zeros(out, 4, *kernel)], dim=1)
+        return WeightSet(wide, (Changes(f"{value.sum()}", {CONV_IN: Replacement(padded + value)}),))
+
+    bound4 = engine4.bind(base, never_cancelled)
+    before = cache.nbytes
+    zero, other = offset(torch.zeros(out, 8, *kernel)), offset(noise(out, 8, *kernel))
+    bound8 = engine8.bind(zero, never_cancelled)
+    assert cache.nbytes - before == out * 8 * kernel[0] * kernel[1] * dtype.itemsize
+    assert all(
+        bound8.tensors[name].data_ptr() == tensor.data_ptr()
+        for name, tensor in bound4.tensors.items()
+        if name != CONV_IN
+    )
+    expected = predict(engine4, base, INPUTS)
+    without_picture = INPUTS | {"concat": torch.zeros(2, 4, 8, 8)}
+    found = predict(engine8, zero, without_picture)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+    assert not torch.allclose(predict(engine8, other, without_picture), expected, atol=1e-3)
+    assert torch.equal(predict(engine8, zero, without_picture), found)
+    assert torch.equal(predict(engine4, base, INPUTS), expected)
+
+
+def test_more_input_channels_need_a_source_of_full_changes(sd15: Checkpoint) -> None:
+    wide = _with_8_channels(sd15.unet)
+    engine, cache = make_engine("unet", wide)
+    low_rank = Changes("low", {CONV_IN: LowRank(noise(2, 8, 3, 3), noise(16, 2, 1, 1), 1.0)})
+    for sources in ((), (low_rank,)):
+        with pytest.raises(WeightsError, match=r"^unet: conv_in\.weight is \[16, 4, 3, 3\], not \[16, 8, 3, 3\]$"):
+            engine.bind(WeightSet(wide, sources), never_cancelled)
+    assert cache.nbytes == 0
+
+
+def test_a_merged_set_of_one_architecture_is_not_that_of_another(sd15: Checkpoint, a: WeightSet) -> None:
+    """The same LoRA over the same files, with other numbers of input channels."""
+    cache, wide = make_cache(), _with_8_channels(sd15.unet)
+    engine4, _ = make_engine("unet", sd15.unet, cache=cache)
+    engine8, _ = make_engine("unet", wide, cache=cache)
+    padded = torch.cat([base_tensors(sd15.unet)[CONV_IN], torch.zeros(16, 4, 3, 3)], dim=1)
+    both = WeightSet(wide, (*a.sources, Changes("wide", {CONV_IN: Replacement(padded)})))
+    expected = predict(make_engine("unet", sd15.unet)[0], a, INPUTS)
+    assert torch.equal(predict(engine4, a, INPUTS), expected)
+    found = predict(engine8, both, INPUTS | {"concat": torch.zeros(2, 4, 8, 8)})
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+    assert torch.equal(predict(engine4, a, INPUTS), expected)

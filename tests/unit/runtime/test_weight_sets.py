@@ -1,8 +1,9 @@
-"""What is bound is what was planned: a file that changes between `prepare` and a stage binds nothing."""
+"""What is bound is what was planned: a file that changes between `prepare` and a stage is an error."""
 
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import time
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ import pytest
 
 from runtime.checkpoints.checkpoint import Checkpoint
 from runtime.checkpoints.folder import read_folder
+from runtime.engines.engine import never_cancelled
 from runtime.engines.select import Engines
 from runtime.files.located import Folder
 from runtime.files.store import Store
@@ -20,8 +22,8 @@ from runtime.jobs.job_table import JobRef
 from runtime.plan import LoraPlan, Plan
 from runtime.settings import Settings
 from runtime.stage_errors import InvalidArgument
-from runtime.stages.weight_sets import bind
-from tests.unit.runtime.engines import unet_inputs
+from runtime.stages.bind_component import bind_component
+from tests.unit.runtime.engines import rows_of, unet_inputs
 from tests.unit.runtime.plans import make_plan
 
 UNET = "unet/diffusion_pytorch_model.safetensors"
@@ -73,20 +75,18 @@ def _spoil(path: Path) -> None:
 
 
 def _prediction(engines: Engines, plan: Plan) -> Any:
-    engine, binding = bind(engines, "unet", plan, plan.checkpoint.unet, lambda: None)
-    found = engine.run(binding, unet_inputs("sd"))["prediction"]
-    binding.release()
-    return found
+    bound = bind_component(engines, "unet", plan, plan.checkpoint.unet, never_cancelled)
+    (found,) = bound.engine.run([(bound.binding, row) for row in rows_of(unet_inputs("sd", rows=1))])
+    bound.release()
+    return found["prediction"]
 
 
-@pytest.mark.parametrize(("fields", "field"), [({}, "model_name"), ({"unet_name": "u"}, "unet_name")])
-def test_a_checkpoint_that_changed_is_not_bound(
-    engines: Engines, planned: Plan, folder: Path, fields: dict[str, str], field: str
-) -> None:
-    plan = planned.model_copy(update={"request": planned.request.model_copy(update=fields)})
+@pytest.mark.parametrize("field", ["model_name", "unet_name", "controlnets[0].path"])
+def test_a_component_that_changed_is_not_bound(engines: Engines, planned: Plan, folder: Path, field: str) -> None:
+    component = planned.checkpoint.unet.model_copy(update={"field": field})
     _spoil(folder / UNET)
-    with pytest.raises(InvalidArgument, match=f"^{field}: diffusion_pytorch_model.safetensors was changed"):
-        bind(engines, "unet", plan, plan.checkpoint.unet, lambda: None)
+    with pytest.raises(InvalidArgument, match=f"^{re.escape(field)}: diffusion_pytorch_model.safetensors was changed"):
+        bind_component(engines, "unet", planned, component, never_cancelled)
 
 
 def test_a_checkpoint_that_changed_is_not_kept_under_the_others_digest(
@@ -94,7 +94,7 @@ def test_a_checkpoint_that_changed_is_not_kept_under_the_others_digest(
 ) -> None:
     _spoil(folder / UNET)
     with pytest.raises(InvalidArgument):
-        bind(engines, "unet", planned, planned.checkpoint.unet, lambda: None)
+        bind_component(engines, "unet", planned, planned.checkpoint.unet, never_cancelled)
     genuine = make_plan(sd15)
     assert genuine.checkpoint.unet.digest == planned.checkpoint.unet.digest
     expected = _prediction(Engines(Settings(device="cpu", precision="float32", threads=1), "unet"), genuine)
@@ -105,7 +105,7 @@ def test_a_lora_that_changed_is_not_bound(engines: Engines, planned: Plan, store
     plan = _with_lora(planned, store, lora)
     _spoil(lora)
     with pytest.raises(InvalidArgument, match=r"^loras\[0\]\.path: lora\.safetensors was changed"):
-        bind(engines, "unet", plan, plan.checkpoint.unet, lambda: None)
+        bind_component(engines, "unet", plan, plan.checkpoint.unet, never_cancelled)
 
 
 def test_files_that_stay_are_bound(engines: Engines, planned: Plan, store: Store, lora: Path) -> None:
