@@ -8,7 +8,7 @@ import torch
 from diffusers import ControlNetModel, StableDiffusionControlNetPipeline
 from PIL import Image
 
-from deploy.demo_model.painter import GUIDANCE, STEPS, Painter
+from deploy.demo_model.painter import GUIDANCE, STEPS, Painter, autocast
 from deploy.demo_model.paths import CONTROLNET, IP_ADAPTER, IP_ADAPTER_FILE
 
 
@@ -30,7 +30,7 @@ def paint(
 ) -> list[Image.Image]:
     """A picture for each text, from noise; they depend on `seed` and their place alone."""
     generators = [torch.Generator().manual_seed(seed + index) for index in range(len(texts))]
-    with torch.no_grad(), torch.autocast(pipeline.unet.device.type, torch.bfloat16):
+    with torch.no_grad(), autocast(pipeline.unet.device):
         painted = pipeline(
             texts, num_inference_steps=steps, guidance_scale=guidance, generator=generators, **conditions
         )
