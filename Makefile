@@ -1,6 +1,6 @@
 # Each verb makes what it needs first; a second call makes nothing again.
 .DEFAULT_GOAL := help
-.PHONY: help setup venv demo gallery serve test test-unit soak bench lint lock readme clean
+.PHONY: help setup venv demo gallery serve test test-unit verify soak bench lint lock readme clean
 
 VENV ?= .venv
 TOOLS ?= .tools
@@ -33,11 +33,14 @@ gallery: setup ## the README's pictures, painted anew by a server of its own, or
 serve: setup ## the server, supervised, until Ctrl-C
 	@exec $(PY) -m runtime.supervisor
 
-test: setup ## all tests: units, then a real server, then whole journeys
-	@$(PYTEST) $(TESTS) $(ARGS)
+test: setup ## before each push, and in CI: units, a real server, whole journeys; every kind of behaviour, 20 minutes
+	@$(PYTEST) -m "not verify" $(TESTS) $(ARGS)
 
-test-unit: venv ## the unit tests alone
-	@$(PYTEST) tests/unit $(ARGS)
+test-unit: venv ## while you edit: the unit tests alone
+	@$(PYTEST) -m "not verify" tests/unit $(ARGS)
+
+verify: setup ## before a release: every row of every table; an interrupted run goes on, a changed source starts anew
+	@$(PYTEST) -p tests.passed_rows --passed-rows out/verify $(TESTS) $(ARGS)
 
 soak: setup ## thousands of requests, cancelled, late and bad ones among them, with stages killed in between: ten to twenty minutes
 	@$(PYTEST) tests/soak -s -o faulthandler_timeout=0 $(ARGS)

@@ -6,7 +6,6 @@ import os
 import re
 import signal
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -18,16 +17,9 @@ from deploy.local_server import LocalServer
 from lorikeet import Client, LorikeetError
 
 STAGES = ("prepare", "text_encoder", "vae_encoder", "denoiser", "vae_decoder", "finish", "jobs")
+IN_TEST = ("prepare", "denoiser")  # in `make test`: one without networks, one with; `make verify` kills all
 IN_FLIGHT = 8
 ERROR_SECONDS = 10
-
-
-@pytest.fixture(scope="module")
-def server(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServer]:
-    folder = tmp_path_factory.mktemp("killed")
-    settings = {"local_paths": str(tiny), "store": str(folder / "store"), "precision": "float32"}
-    with LocalServer(folder / "server.log", settings) as running:
-        yield running
 
 
 def children(pid: int) -> list[int]:
@@ -68,7 +60,9 @@ def ends(client: Client, request: dict[str, Any]) -> tuple[float, str]:
         return time.monotonic(), error.status
 
 
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize(
+    "stage", [stage if stage in IN_TEST else pytest.param(stage, marks=pytest.mark.verify) for stage in STAGES]
+)
 def test_a_killed_stage_costs_one_cold_start(server: LocalServer, tiny: Path, stage: str) -> None:
     ready = server.output().count("lorikeet: ready after")
     with Client(server.grpc) as client, ThreadPoolExecutor(IN_FLIGHT) as pool:

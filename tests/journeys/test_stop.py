@@ -19,9 +19,8 @@ from tests.journeys.test_killed import children, ends, long_request
 STOP_SECONDS = 10
 
 
-def test_ctrl_c_under_load_ends_everything(tiny: Path, tmp_path: Path) -> None:
-    server = LocalServer(tmp_path / "log", {"local_paths": str(tiny), "store": str(tmp_path / "store")})
-    with server, Client(server.grpc) as client, ThreadPoolExecutor(8) as pool:
+def test_ctrl_c_under_load_ends_everything(server: LocalServer, tiny: Path) -> None:
+    with Client(server.grpc) as client, ThreadPoolExecutor(8) as pool:
         processes = children(server.process.pid)
         waiting = [pool.submit(ends, client, long_request(tiny, seed)) for seed in range(8)]
         time.sleep(1.5)
@@ -34,16 +33,16 @@ def test_ctrl_c_under_load_ends_everything(tiny: Path, tmp_path: Path) -> None:
     assert not shared_memory(server.process.pid)
 
 
-def test_a_killed_supervisor_takes_the_server_with_it(tiny: Path, tmp_path: Path) -> None:
-    settings = {"local_paths": str(tiny), "store": str(tmp_path / "store")}
-    with LocalServer(tmp_path / "log", settings) as server:
-        processes = children(server.process.pid)
-        assert len(processes) >= 8
-        os.kill(server.process.pid, signal.SIGKILL)
-        assert shared_memory(server.process.pid)
-        gone_by(processes, 20)
-    with LocalServer(tmp_path / "log", settings):  # the next one tidies up
-        assert not shared_memory(server.process.pid)
+def test_a_killed_supervisor_takes_the_server_with_it(server: LocalServer) -> None:
+    killed, processes = server.process.pid, children(server.process.pid)
+    assert len(processes) >= 8
+    os.kill(killed, signal.SIGKILL)
+    server.process.wait()
+    assert shared_memory(killed)
+    gone_by(processes, 20)
+    server.start()  # the next one tidies up
+    server.wait_ready()
+    assert not shared_memory(killed)
 
 
 def shared_memory(supervisor: int) -> list[Path]:

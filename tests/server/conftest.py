@@ -11,6 +11,7 @@ import pytest
 from deploy.demo_model.paths import WEIGHTS
 from deploy.local_server import LocalServer
 from lorikeet import Client
+from tests.server.parity import Answers
 from tests.server.web import Web
 
 
@@ -43,3 +44,12 @@ def in_bfloat16(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 def client(server: LocalServer) -> Iterator[Client]:
     with Client(server.grpc) as connected:
         yield connected
+
+
+@pytest.fixture(scope="session")
+def answers(request: pytest.FixtureRequest, client: Client, tiny: Path) -> Iterator[Answers]:
+    """The answers to all rows of parity that this run has selected."""
+    found = (getattr(item, "callspec", None) for item in request.session.items)
+    running = Answers(client, tiny, [spec.params["row"] for spec in found if spec and "row" in spec.params])
+    yield running
+    running.close()

@@ -11,7 +11,9 @@ from lorikeet.schema import JobStatus
 
 
 def fields(tiny: Path, **more: Any) -> dict[str, Any]:
-    return {"model_name": str(tiny / "sd15"), "prompt": "a fish", "seed": 1, **more}
+    """Small, so that a step takes little; `more` are other fields, or others' values."""
+    small = {"width": 64, "height": 64}
+    return {"model_name": str(tiny / "sd15"), "prompt": "a fish", "seed": 1, "image_size": small, **more}
 
 
 def until(client: Client, job: Any, reached: Any, seconds: float = 30) -> JobStatus:

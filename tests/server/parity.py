@@ -2,30 +2,37 @@
 
 Each row changes one thing of a case; and the reference itself must move by ten times the tolerance when that one
 thing is taken back, so that a field that the server ignores cannot pass.
+
+`make verify` runs each row of a table on every kind of checkpoint, `make test` on one kind, in turn: so each row and
+each kind is in both.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cache, reduce
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
+from _pytest.mark import ParameterSet
 from diffusers import UNet2DConditionModel
 from numpy.typing import NDArray
 from PIL import Image
 
 from lorikeet import Client, Job
 from tests.reference import ReferenceLora, ReferenceRequest, reference, relative_error
+from tests.reference.kept import kept
 
 TOLERANCE = 1e-3  # of the latents' standard deviation
+AT_ONCE = 8  # of 16 that the server runs at a time: more would make no step quicker
 KINDS = ("sd15", "sd2", "sdxl")
 Latents = NDArray[np.float32]
 Report = Callable[[str, object], None]
-_EXPECTED: dict[object, Latents] = {}
 
 
 @dataclass(frozen=True)
@@ -86,19 +93,46 @@ def loras(*names: str, scale: float = 0.8) -> Change:
 TEXT_TO_IMAGE = fields(image=None, width=64, height=96)
 
 
-def check(client: Client, case: Case, changes: Sequence[Change], record_property: Report) -> None:
-    """The server's answer to `case` after all changes equals the oracle's, which the last change moved.
+@dataclass(frozen=True, eq=False)
+class Row:
+    """A case of one kind of checkpoint after `changes`. Rows are equal only to themselves."""
+
+    kind: str
+    changes: tuple[Change, ...]
+
+    def case(self, tiny: Path, changes: int | None = None) -> Case:
+        """The case after the first `changes`, or after all of them."""
+        return reduce(lambda case, change: change(case), self.changes[:changes], base(tiny, self.kind))
+
+
+def rows(table: Mapping[str, tuple[Change, ...]], shift: int = 0, on_all: Sequence[str] = ()) -> list[ParameterSet]:
+    """Each row of `table` on each kind of checkpoint.
+
+    `make test` runs the row at place i on the kind at place i + `shift`, and those named in `on_all` on all kinds.
+    """
+    found = []
+    for place, (name, changes) in enumerate(table.items(), shift):
+        chosen = KINDS if name in on_all else (KINDS[place % len(KINDS)],)
+        found += [row(f"{name}-{kind}", kind, changes, verify=kind not in chosen) for kind in KINDS]
+    return found
+
+
+def row(name: str, kind: str, changes: tuple[Change, ...], verify: bool = False) -> ParameterSet:
+    """One row as a parameter of a test; with `verify`, `make verify` alone runs it."""
+    return pytest.param(Row(kind, changes), id=name, marks=[pytest.mark.verify] if verify else [])
+
+
+def check(answers: Answers, row: Row, record_property: Report) -> None:
+    """The server's latents equal the reference's, which the last change moves.
 
     The figure of each row is in the report that `make test ARGS=--junitxml=out/tests.xml` writes.
     """
-    before = reduce(lambda made, change: change(made), changes[:-1], case)
-    after = changes[-1](before)
-    job = submit(client, after)  # the server is at work while the oracle is
-    expected, moved = expect(after), expect(before)
-    error = relative_error(latents(job), expected)
+    tiny = answers.tiny
+    expected, before = expect(tiny, row.case(tiny)), expect(tiny, row.case(tiny, len(row.changes) - 1))
+    error = relative_error(answers.latents(row), expected)
     record_property("relative_error", error)
     assert error < TOLERANCE
-    assert moves(moved, expected), "the last change does not move the reference: this row proves nothing"
+    assert moves(before, expected), "the last change does not move the reference: this row proves nothing"
 
 
 def moves(before: Latents, after: Latents) -> bool:
@@ -111,13 +145,40 @@ def moves(before: Latents, after: Latents) -> bool:
     return relative_error(before, after) > 10 * TOLERANCE
 
 
-def expect(case: Case) -> Latents:
-    """The oracle's latents; several rows share one. (Pictures have no hash.)"""
-    request = case.request
-    key = (replace(request, image=None), request.image and request.image.tobytes(), case.unet)
-    if key not in _EXPECTED:
-        _EXPECTED[key] = reference(request, _unet(case.unet) if case.unet else None).latents
-    return _EXPECTED[key]
+class Answers:
+    """The server's answers to rows, all asked for at once, in order, `AT_ONCE` in flight.
+
+    The server is at work on the next rows while the reference of this one is computed.
+    """
+
+    def __init__(self, client: Client, tiny: Path, rows: Iterable[Row]) -> None:
+        self.tiny = tiny
+        self._pool = ThreadPoolExecutor(AT_ONCE)
+        self._jobs = {row: self._pool.submit(_ask, client, row.case(tiny)) for row in rows}
+
+    def latents(self, row: Row) -> Latents:
+        """Wait for the row's latents."""
+        return self._jobs[row].result()
+
+    def close(self) -> None:
+        """Ask for no more rows."""
+        self._pool.shutdown(cancel_futures=True)
+
+
+def _ask(client: Client, case: Case) -> Latents:
+    result = submit(client, case).result()
+    assert result.latents is not None
+    assert len(result.images) == len(result.latents)
+    return result.latents
+
+
+def expect(tiny: Path, case: Case) -> Latents:
+    """The reference's latents, kept on disk: rows and runs share them."""
+    return kept(tiny, (case.request, case.unet), lambda: _reference(case))
+
+
+def _reference(case: Case) -> Latents:
+    return reference(case.request, _unet(case.unet) if case.unet else None).latents
 
 
 @cache
@@ -152,14 +213,6 @@ def submit(client: Client, case: Case) -> Job:
         "debug_latents": True,
     }
     return client.submit(**asked | case.served)
-
-
-def latents(job: Job) -> Latents:
-    """The server's latents."""
-    result = job.result()
-    assert result.latents is not None
-    assert len(result.images) == len(result.latents)
-    return result.latents
 
 
 def _schedule(steps: Sequence[float]) -> dict[str, Any]:

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
-from lorikeet import Client
-from tests.server.parity import KINDS, TEXT_TO_IMAGE, Change, Report, base, check, fields, loras, picture
+from tests.server.parity import TEXT_TO_IMAGE, Answers, Change, Report, Row, check, fields, loras, picture, rows
 
 TABLE: dict[str, tuple[Change, ...]] = {
     "prompt": (fields(prompt="a green house"),),
@@ -35,9 +32,7 @@ TABLE: dict[str, tuple[Change, ...]] = {
 }
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("name", TABLE)
-def test_latents_equal_those_of_diffusers(
-    client: Client, tiny: Path, kind: str, name: str, record_property: Report
-) -> None:
-    check(client, base(tiny, kind), TABLE[name], record_property)
+# Each kind of checkpoint has another scheduler of its own.
+@pytest.mark.parametrize("row", rows(TABLE, on_all=["own_scheduler"]))
+def test_latents_equal_those_of_diffusers(answers: Answers, row: Row, record_property: Report) -> None:
+    check(answers, row, record_property)

@@ -3,37 +3,36 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from diffusers import AutoencoderKL
 from diffusers.image_processor import VaeImageProcessor
 
-from lorikeet import Client
 from tests.reference import relative_error
 from tests.server.parity import (
     KINDS,
     TOLERANCE,
+    Answers,
     Case,
     Change,
     Report,
-    base,
+    Row,
     check,
     expect,
     fields,
-    latents,
     loras,
     moves,
     picture,
-    submit,
+    row,
 )
 
 FORMS = {
-    "sd15": ("sd15.safetensors", "sd15-diffusers.safetensors"),
-    "sd2": ("sd2.safetensors",),
-    "sdxl": ("sdxl.safetensors",),
+    "sd15.safetensors": "sd15",
+    "sd15-diffusers.safetensors": "sd15",
+    "sd2.safetensors": "sd2",
+    "sdxl.safetensors": "sdxl",
 }
-FILES = [(kind, name) for kind, names in FORMS.items() for name in names]
+WORN: dict[str, tuple[Change, ...]] = {"alone": (), "two_loras": (loras("peft", "kohya"),)}
 
 
 def served_as(name: str) -> Change:
@@ -45,44 +44,48 @@ def other_unet(*place: str) -> Change:
     return lambda case: replace(case, unet=case.request.model.parent.joinpath(*place))
 
 
-@pytest.mark.parametrize(("kind", "name"), FILES)
-@pytest.mark.parametrize("worn", [(), ("peft", "kohya")], ids=["alone", "two_loras"])
-def test_a_single_file_is_its_folder(
-    client: Client, tiny: Path, kind: str, name: str, worn: tuple[str, ...], record_property: Report
-) -> None:
-    case = served_as(name)(loras(*worn)(base(tiny, kind)))
-    error = relative_error(latents(submit(client, case)), expect(case))
+def of_strength_0(case: Case) -> Case:
+    """The reference cannot be asked for it: diffusers' pipelines have no steps to run there."""
+    return replace(case, served={"noise_strength": 0.0})
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        row(f"{worn}-{name}", kind, (*changes, served_as(name)))
+        for worn, changes in WORN.items()
+        for name, kind in FORMS.items()
+    ],
+)
+def test_a_single_file_is_its_folder(answers: Answers, row: Row, record_property: Report) -> None:
+    tiny = answers.tiny
+    expected = expect(tiny, row.case(tiny))
+    error = relative_error(answers.latents(row), expected)
     record_property("relative_error", error)
     assert error < TOLERANCE
     for other in KINDS:
-        if other != kind:
-            assert moves(expect(loras(*worn)(base(tiny, other))), expect(case))
+        if other != row.kind:
+            assert moves(expect(tiny, Row(other, row.changes).case(tiny)), expected)
 
 
-@pytest.mark.parametrize("kind", ["sd15"])
-@pytest.mark.parametrize("scheduler", ["LCM", "Euler"])
-def test_an_lcm_distilled_unet(client: Client, tiny: Path, kind: str, scheduler: str, record_property: Report) -> None:
-    changes = (fields(scheduler=scheduler), other_unet("lcm", "unet"))
-    check(client, base(tiny, kind), changes, record_property)
+LCM = other_unet("lcm", "unet")
+LCM_UNET: dict[str, tuple[Change, ...]] = {
+    "LCM": (fields(scheduler="LCM"), LCM),
+    "Euler": (fields(scheduler="Euler"), LCM),
+    # which it takes as an input
+    "guidance_scale": (fields(scheduler="LCM"), LCM, fields(guidance_scale=1.5)),
+    "two_loras": (fields(scheduler="LCM"), LCM, loras("peft", "kohya")),
+}
 
 
-def test_an_lcm_distilled_unet_takes_the_guidance_scale_as_an_input(
-    client: Client, tiny: Path, record_property: Report
-) -> None:
-    changes = (fields(scheduler="LCM"), other_unet("lcm", "unet"), fields(guidance_scale=1.5))
-    check(client, base(tiny, "sd15"), changes, record_property)
+@pytest.mark.parametrize("row", [row(name, "sd15", changes) for name, changes in LCM_UNET.items()])
+def test_an_lcm_distilled_unet(answers: Answers, row: Row, record_property: Report) -> None:
+    check(answers, row, record_property)
 
 
-def test_an_lcm_distilled_unet_wears_loras(client: Client, tiny: Path, record_property: Report) -> None:
-    changes = (fields(scheduler="LCM"), other_unet("lcm", "unet"), loras("peft", "kohya"))
-    check(client, base(tiny, "sd15"), changes, record_property)
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_strength_0_is_the_round_trip_of_the_vae(client: Client, tiny: Path, kind: str) -> None:
-    """diffusers' pipelines have no steps to run there; AutoencoderKL.forward is the reference."""
-    case = base(tiny, kind)
-    vae = AutoencoderKL.from_pretrained(case.request.model / "vae")
+@pytest.mark.parametrize("row", [row(kind, kind, (of_strength_0,)) for kind in KINDS])
+def test_strength_0_is_the_round_trip_of_the_vae(answers: Answers, row: Row) -> None:
+    """AutoencoderKL.forward is the reference."""
+    vae = AutoencoderKL.from_pretrained(answers.tiny / row.kind / "vae")
     mean = vae.encode(VaeImageProcessor().preprocess(picture())).latent_dist.mode() * vae.config.scaling_factor
-    asked = Case(case.request, served={"noise_strength": 0.0})
-    assert relative_error(latents(submit(client, asked)), mean.detach().numpy()) < TOLERANCE
+    assert relative_error(answers.latents(row), mean.detach().numpy()) < TOLERANCE

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
+from _pytest.mark import ParameterSet
 
-from lorikeet import Client
 from lorikeet.schema import SchedulerName
-from tests.server.parity import KINDS, TEXT_TO_IMAGE, Change, Report, base, check, fields, loras
+from tests.server.parity import TEXT_TO_IMAGE, Answers, Change, Report, Row, check, fields, loras, row, rows
 
 SCHEDULERS = [name.value for name in SchedulerName]
 # How a step adds noise: by itself, or as eta says.
@@ -59,43 +57,46 @@ def switched_to(scheduler: str) -> tuple[Change, ...]:
     return fields(scheduler="DDIM" if scheduler == "Euler" else "Euler"), fields(scheduler=scheduler)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("scheduler", SCHEDULERS)
-def test_every_scheduler(client: Client, tiny: Path, kind: str, scheduler: str, record_property: Report) -> None:
-    check(client, base(tiny, kind), switched_to(scheduler), record_property)
+def at_every_length() -> list[ParameterSet]:
+    """Each scheduler at each length; `make test` runs each scheduler at one length, and each length with one scheduler.
+
+    SD 1.x predicts noise and SD 2.x v; SDXL's schedules are no others.
+    """
+    places = [*(("sd15", name) for name in LENGTHS), *(("sd2", name) for name in SHORTER)]
+    assert len(places) == len(SCHEDULERS)
+    return [
+        row(f"{scheduler}-{length}-{kind}", kind, (fields(scheduler=scheduler), *LENGTHS[length]), verify=i != j)
+        for i, scheduler in enumerate(SCHEDULERS)
+        for j, (kind, length) in enumerate(places)
+    ]
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("scheduler", SCHEDULERS)
-def test_every_scheduler_with_two_loras(
-    client: Client, tiny: Path, kind: str, scheduler: str, record_property: Report
-) -> None:
-    check(client, base(tiny, kind), (fields(scheduler=scheduler), loras("peft", "kohya")), record_property)
+@pytest.mark.parametrize("row", rows({name: switched_to(name) for name in SCHEDULERS}))
+def test_every_scheduler(answers: Answers, row: Row, record_property: Report) -> None:
+    check(answers, row, record_property)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("scheduler", NOISY)
-def test_noise_is_drawn_for_all_pictures_at_once(
-    client: Client, tiny: Path, kind: str, scheduler: str, record_property: Report
-) -> None:
-    noisy = fields(scheduler=scheduler, eta=NOISY[scheduler])
-    check(client, base(tiny, kind), (noisy, fields(num_images=2)), record_property)
+WITH_LORAS = {name: (fields(scheduler=name), loras("peft", "kohya")) for name in SCHEDULERS}
 
 
-# SD 1.x predicts noise and SD 2.x v; SDXL's schedules are no others.
-@pytest.mark.parametrize(
-    ("kind", "length"), [*(("sd15", name) for name in LENGTHS), *(("sd2", name) for name in SHORTER)]
-)
-@pytest.mark.parametrize("scheduler", SCHEDULERS)
-def test_every_scheduler_at_every_length(
-    client: Client, tiny: Path, kind: str, scheduler: str, length: str, record_property: Report
-) -> None:
-    check(client, base(tiny, kind), (fields(scheduler=scheduler), *LENGTHS[length]), record_property)
+@pytest.mark.parametrize("row", rows(WITH_LORAS, shift=1))
+def test_every_scheduler_with_two_loras(answers: Answers, row: Row, record_property: Report) -> None:
+    check(answers, row, record_property)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("name", SCHEDULES)
-def test_fields_that_change_the_schedule(
-    client: Client, tiny: Path, kind: str, name: str, record_property: Report
-) -> None:
-    check(client, base(tiny, kind), SCHEDULES[name], record_property)
+WITH_NOISE = {name: (fields(scheduler=name, eta=eta), fields(num_images=2)) for name, eta in NOISY.items()}
+
+
+@pytest.mark.parametrize("row", rows(WITH_NOISE, shift=2))
+def test_noise_is_drawn_for_all_pictures_at_once(answers: Answers, row: Row, record_property: Report) -> None:
+    check(answers, row, record_property)
+
+
+@pytest.mark.parametrize("row", at_every_length())
+def test_every_scheduler_at_every_length(answers: Answers, row: Row, record_property: Report) -> None:
+    check(answers, row, record_property)
+
+
+@pytest.mark.parametrize("row", rows(SCHEDULES))
+def test_fields_that_change_the_schedule(answers: Answers, row: Row, record_property: Report) -> None:
+    check(answers, row, record_property)

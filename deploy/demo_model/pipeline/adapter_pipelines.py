@@ -9,7 +9,7 @@ from diffusers import ControlNetModel, StableDiffusionControlNetPipeline
 from PIL import Image
 
 from deploy.demo_model.paths import CONTROLNET, IP_ADAPTER, IP_ADAPTER_FILE
-from deploy.demo_model.pipeline.image_generator import GUIDANCE, STEPS, ImageGenerator
+from deploy.demo_model.pipeline.image_generator import GUIDANCE, STEPS, ImageGenerator, autocast
 
 
 def with_controlnet(generator: ImageGenerator, controlnet: ControlNetModel | None = None) -> Any:
@@ -30,7 +30,7 @@ def paint(
 ) -> list[Image.Image]:
     """A picture for each text, from noise; they depend on `seed` and their place alone."""
     generators = [torch.Generator().manual_seed(seed + index) for index in range(len(texts))]
-    with torch.no_grad(), torch.autocast(pipeline.unet.device.type, torch.bfloat16):
+    with torch.no_grad(), autocast(pipeline.unet.device):
         generated = pipeline(
             texts, num_inference_steps=steps, guidance_scale=guidance, generator=generators, **conditions
         )
