@@ -142,14 +142,17 @@ DEFAULTS: Mapping[NetworkKind, Mapping[str, Any]] = {
     "vae_decoder": _VAE,
     "text_encoder": _TEXT_ENCODER,
 }
-# One number says the same as one for each level.
-_BY_LEVEL = (
-    "attention_head_dim",
-    "cross_attention_dim",
-    "layers_per_block",
-    "num_attention_heads",
-    "transformer_layers_per_block",
-)
+# One number says the same as one for each level. diffusers' ControlNetModel takes the others as one number alone.
+_BY_LEVEL: Mapping[str, tuple[str, ...]] = {
+    "unet": (
+        "attention_head_dim",
+        "cross_attention_dim",
+        "layers_per_block",
+        "num_attention_heads",
+        "transformer_layers_per_block",
+    ),
+    "controlnet": ("attention_head_dim", "num_attention_heads", "transformer_layers_per_block"),
+}
 _PROJECTION = "with_projection"
 
 
@@ -190,9 +193,9 @@ def architecture_of(kind: NetworkKind, config: Mapping[str, Any]) -> Architectur
     if kind == "text_encoder":
         canonical[_PROJECTION] = "CLIPTextModelWithProjection" in (config.get("architectures") or [])
     try:
-        if kind in ("unet", "controlnet"):
-            levels = len(canonical["down_block_types"])
-            canonical |= {name: [canonical[name]] * levels for name in _BY_LEVEL if isinstance(canonical[name], int)}
+        for name in _BY_LEVEL.get(kind, ()):
+            if isinstance(canonical[name], int):
+                canonical[name] = [canonical[name]] * len(canonical["down_block_types"])
         return Architecture(kind, json.dumps(canonical, sort_keys=True))
     except (TypeError, ValueError) as error:
         raise ArchitectureError(f"its configuration describes no {kind} ({error})") from error
