@@ -42,9 +42,8 @@ test-unit: venv ## the unit tests alone
 soak: setup ## thousands of requests, cancelled, late and bad ones among them, with stages killed in between: ten to twenty minutes
 	@$(PYTEST) tests/soak -s -o faulthandler_timeout=0 $(ARGS)
 
-bench: setup ## measure at full size, against diffusers; writes benchmarks/results and the README's table (CASES=... some)
+bench: setup ## measure all cases, or CASES="...": writes benchmarks/results and the README's table; continues after an interruption
 	@$(PY) -m benchmarks $(CASES)
-	@$(PY) -m deploy.readme
 
 lint: venv ## style, format and types
 	@$(VENV)/bin/ruff check .
@@ -54,8 +53,9 @@ lint: venv ## style, format and types
 lock: venv ## write requirements.lock anew (UPGRADE=1: with the newest releases)
 	@mkdir -p $(TOOLS) && deploy/lock.sh
 
-readme: venv ## write the README's generated parts anew
+readme: venv ## write the README's generated parts: the settings, and the table of benchmarks/results
 	@$(PY) -m deploy.readme
+	@$(PY) -m benchmarks.table
 
 clean: ## remove what the verbs above made
 	rm -rf $(VENV) $(VENV).log $(VENV).lock $(TOOLS) .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info client/*.egg-info

@@ -1,1 +1,1 @@
-"""Measurements: `python -m benchmarks` runs them, `results/` holds the figures, `perf_analyzer/` its inputs."""
+"""Measurements: `python -m benchmarks` runs the cases, `results/` holds figures, `perf_analyzer/` its input."""

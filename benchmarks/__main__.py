@@ -1,4 +1,4 @@
-"""`python -m benchmarks [CASE ...]` (`make bench`): measures, and writes `results/<case>.json`."""
+"""`python -m benchmarks [CASE ...]` (`make bench`): measure, write `results/<case>.json` and the README's table."""
 
 from __future__ import annotations
 
@@ -8,60 +8,102 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
 from benchmarks.bench import Bench
 from benchmarks.cases import CASES, run_case
-from benchmarks.machine import describe
+from benchmarks.machine import DirtyTree, describe_machine, require_commit
 from benchmarks.models import Models
-from benchmarks.results import RESULTS, Outcome, write_result
-from benchmarks.table import number
+from benchmarks.results import RESULTS, Outcome, is_measured, write_result
+from benchmarks.table import MixedMachines, number, write_table
 from runtime.settings import tools_folder
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 console = Console(highlight=False, soft_wrap=True)
 
+_HELP = """Measure the server. All cases take one to two hours on two idle cores, and 12 GB of disk for the models.
 
-@app.command()
+Each case writes its result when it ends. After an interruption, the command without a case continues with the first
+case that has no result of this commit and machine. The models' files are kept in the tools folder.
+
+\b
+Cases:
+"""
+
+
+@app.command(help=_HELP + "\n".join(f"  {case}: {description}" for case, description in CASES.items()))
 def main(
-    cases: Annotated[list[str] | None, typer.Argument(help=f"Of {', '.join(CASES)}; none: all.")] = None,
-    quick: Annotated[bool, typer.Option(help="Tiny models, to check the harness; results go to a new folder.")] = False,
+    cases: Annotated[
+        list[str] | None,
+        typer.Argument(help="Cases to measure, even if measured before. Default: all without a current result."),
+    ] = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Check the code of the cases on tiny models; results go to a new folder.")
+    ] = False,
 ) -> None:
-    """Measure the server. Takes one to two hours on two idle cores, and 12 GB of disk for the models."""
-    chosen = cases or list(CASES)
-    if unknown := [case for case in chosen if case not in CASES]:
-        raise typer.BadParameter(f"no such case: {', '.join(unknown)}; there are {', '.join(CASES)}")
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that servers and peers end too
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # the server does so for itself; the peers get the same
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # a peer's imports would be told amid the progress
-    results = Path(tempfile.mkdtemp(prefix="lorikeet-quick-")) if quick else RESULTS
+    if unknown := [case for case in cases or [] if case not in CASES]:
+        raise typer.BadParameter(f"unknown case: {', '.join(unknown)}; expected {', '.join(CASES)}")
+    signal.signal(
+        signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM)
+    )  # an exit stops servers and child processes
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # diffusers' process gets the server's policy
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # no import warnings between the progress lines
+    try:
+        if quick:
+            _measure_all(cases or list(CASES), Path(tempfile.mkdtemp(prefix="lorikeet-quick-")), quick)
+        else:
+            _measure_all(cases or _unmeasured(), RESULTS, quick)
+            write_table()
+    except (DirtyTree, MixedMachines) as error:
+        sys.exit(f"lorikeet: {error}")
+
+
+def _unmeasured() -> list[str]:
+    """The cases without a result of this commit and machine. Raises DirtyTree."""
+    machine = _machine(quick=False)
+    left = [case for case in CASES if not is_measured(RESULTS / f"{case}.json", machine)]
+    for case in CASES:
+        if case not in left:
+            console.print(
+                f"{case}: already measured at commit {machine['commit']} on this machine; name it to repeat it"
+            )
+    return left
+
+
+def _measure_all(cases: list[str], results: Path, quick: bool) -> None:
     with tempfile.TemporaryDirectory(prefix="lorikeet-bench-") as temporary:
         folder = Path(temporary)
-        models = Models(folder / "models" if quick else tools_folder() / "full", quick, _tell)
-        for position, case in enumerate(chosen, 1):
-            _measure(case, f"{position} of {len(chosen)}", Bench(quick, models, folder, _tell), results)
+        models = Models(folder / "models" if quick else tools_folder() / "full", quick, _print_progress)
+        bench = Bench(quick, models, folder, _print_progress)
+        for position, case in enumerate(cases, 1):
+            machine = _machine(quick)
+            console.print(f"{case} ({position} of {len(cases)}): {CASES[case]}", style="bold")
+            begun = time.monotonic()
+            outcome = run_case(case, bench)
+            _print_figures(outcome)
+            path = write_result(results, case, CASES[case], outcome, machine, allow_dirty=quick)
+            _print_progress(f"wrote {path} after {time.monotonic() - begun:.0f} s")
 
 
-def _measure(case: str, position: str, bench: Bench, results: Path) -> None:
-    console.print(f"{case} ({position}): {CASES[case]}", style="bold")
-    begun, machine = time.monotonic(), describe()
-    outcome = run_case(case, bench)
-    _show(outcome)
-    path = write_result(results, case, CASES[case], outcome, machine)
-    _tell(f"wrote {path} after {time.monotonic() - begun:.0f} s")
+def _machine(quick: bool) -> dict[str, Any]:
+    """The machine's description. Raises DirtyTree unless `quick`: before the measurement, not after it."""
+    machine = describe_machine()
+    if not quick:
+        require_commit(machine)
+    return machine
 
 
-def _show(outcome: Outcome) -> None:
+def _print_figures(outcome: Outcome) -> None:
     for figure in outcome.figures:
         limit = "" if figure.at_most is None else f", at most {number(figure.at_most, figure.unit)}"
         style = "red" if figure.met is False else None
-        console.print(f"  {figure.what}: {number(figure.value, figure.unit)}{limit}", style=style)
+        console.print(f"  {figure.label}: {number(figure.value, figure.unit)}{limit}", style=style)
 
 
-def _tell(line: str) -> None:
+def _print_progress(line: str) -> None:
     console.print(f"  {line}", style="dim")
 
 

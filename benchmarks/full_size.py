@@ -1,5 +1,4 @@
-"""Checkpoints of the published sizes with random weights: for time and memory, what the weights say makes no
-difference."""
+"""Checkpoints of the published sizes with random weights: the values of weights do not change time and memory."""
 
 from __future__ import annotations
 
@@ -21,12 +20,12 @@ from tests.tiny.weights import fill
 
 STORED = torch.bfloat16
 MAX_TOKENS = 77
-_GAINS = {"conv_out.weight": 0.4}  # quiet predictions and pictures stay finite under guidance
+_GAINS = {"conv_out.weight": 0.4}  # with small predictions, pictures stay finite under guidance
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """A family's networks: what their configurations say beside what the family says."""
+    """A family's networks: the values that their configurations add to the family's."""
 
     family: Family
     unet: dict[str, Any]
@@ -68,7 +67,7 @@ SDXL_SIZES = Sizes(
 
 
 def write_checkpoint(folder: Path, sizes: Sizes, seed: int) -> None:
-    """Write a diffusers folder in bfloat16; the same seed gives the same weights. It is made in memory at once."""
+    """Write a diffusers folder in bfloat16. Equal seeds give equal weights. The whole checkpoint is in memory."""
     family = sizes.family
     texts = [
         CLIPTextConfig(**own | given) for own, given in zip(family.text_encoders, sizes.text_encoders, strict=True)
@@ -93,10 +92,10 @@ def write_checkpoint(folder: Path, sizes: Sizes, seed: int) -> None:
 
 
 def _random(make: Callable[[], nn.Module], seed: int) -> nn.Module:
-    """A network of random weights, of which there never is more than one tensor in float32."""
+    """A network with random weights. At most one tensor at a time is in float32."""
     with torch.device("meta"):
         module = make()
-    module = nn.Module.to(module, STORED).to_empty(device="cpu")  # diffusers' own `to` warns of casts of weights
+    module = nn.Module.to(module, STORED).to_empty(device="cpu")  # diffusers' own `to` warns about casts of weights
     fill(module, seed, _GAINS)
     return module
 
@@ -111,7 +110,7 @@ def _tokenizer(pad: str) -> CLIPTokenizer:
 
 
 def _write_vocabulary(folder: Path) -> None:
-    """The two files that every published folder has, and transformers 5 writes no more."""
+    """Write the two files that every published folder has, but transformers 5 does not write."""
     vocabulary, merges = clip_vocabulary()
     (folder / "vocab.json").write_text(json.dumps(vocabulary, ensure_ascii=False) + "\n", encoding="utf-8")
     lines = ["#version: 0.2", *map(" ".join, merges)]

@@ -1,4 +1,4 @@
-"""LoRA files as trainers write them: rank 16, every attention layer of the UNet, PEFT's names."""
+"""LoRA files in a trainer's layout: rank 16, every attention layer of the UNet, PEFT's tensor names."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from safetensors.torch import save_file
 from tests.tiny.lora_layers import layers, low_rank
 
 RANK = 16
-STRENGTH = 0.05
+SPREAD = 0.05  # of an untrained weight's spread
 _TARGETS = ("to_q", "to_k", "to_v", "to_out.0")
 _WEIGHTS = Path("unet") / "diffusion_pytorch_model.safetensors"
 
 
 def write_lora(path: Path, checkpoint: Path, seed: int) -> None:
-    """Write a LoRA for the checkpoint's UNet in bfloat16; no two seeds give the same."""
+    """Write a LoRA for the checkpoint's UNet in bfloat16; each seed gives different weights."""
     generator = torch.Generator().manual_seed(seed)
     tensors: dict[str, torch.Tensor] = {}
     for layer in layers(checkpoint / _WEIGHTS, _TARGETS):
-        down, up = low_rank(layer, RANK, STRENGTH, generator)
+        down, up = low_rank(layer, RANK, SPREAD, generator)
         tensors[f"unet.{layer.name}.lora_A.weight"] = down.bfloat16()
         tensors[f"unet.{layer.name}.lora_B.weight"] = up.bfloat16()
     path.parent.mkdir(parents=True, exist_ok=True)

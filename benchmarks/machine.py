@@ -1,4 +1,4 @@
-"""What a figure must be read with: the machine, the versions, the commit, the day."""
+"""What a result was measured on: the machine, the library versions, the commit, the date."""
 
 from __future__ import annotations
 
@@ -14,10 +14,18 @@ from runtime.cpu import has_bfloat16
 from runtime.settings import ROOT
 
 _LIBRARIES = ("torch", "diffusers", "transformers", "peft", "tritonclient")
+_DIRTY = "+"
+# `make bench` writes these; they change nothing that is measured.
+_WRITTEN_FILES = (":(exclude)benchmarks/results", ":(exclude)README.md")
 
 
-def describe() -> dict[str, Any]:
-    """As JSON has it. `load`: how busy the machine was when it began."""
+class DirtyTree(ValueError):
+    """Tracked files differ from the commit that the result would name."""
+
+
+def describe_machine(root: Path = ROOT) -> dict[str, Any]:
+    """A JSON object. `load`: the load average before the case; `commit` ends with "+" when tracked files in the
+    repository `root` differ from it, except for the files that `make bench` writes."""
     return {
         "cpu": _cpu(),
         "cores": len(os.sched_getaffinity(0)),
@@ -26,13 +34,22 @@ def describe() -> dict[str, Any]:
         "kernel": platform.release(),
         "python": platform.python_version(),
         "versions": {name: version(name) for name in _LIBRARIES},
-        "commit": _commit(),
+        "commit": _commit(root),
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
     }
 
 
+def require_commit(machine: dict[str, Any]) -> None:
+    """Raises DirtyTree when the description's commit does not name the exact code."""
+    if machine["commit"].endswith(_DIRTY):
+        raise DirtyTree(
+            f"tracked files differ from commit {machine['commit'].removesuffix(_DIRTY)}, which a result would name; "
+            "commit or stash the changes (`git status` lists them), or use --quick"
+        )
+
+
 def memory_bytes() -> int:
-    """Of the whole machine."""
+    """The machine's whole memory."""
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
@@ -44,8 +61,13 @@ def _cpu() -> str:
     return platform.machine()
 
 
-def _commit() -> str:
-    """The commit; with a + when files differ from it."""
-    command = ["git", "-C", str(ROOT), "describe", "--always", "--abbrev=12", "--exclude=*", "--dirty=+"]
-    done = subprocess.run(command, capture_output=True, text=True)
-    return done.stdout.strip() or "unknown"
+def _commit(root: Path) -> str:
+    """The commit's first 12 digits, with "+" for a dirty tree; "unknown" outside a git repository."""
+    commit = _git(root, "rev-parse", "--short=12", "HEAD")
+    changes = _git(root, "status", "--porcelain", "--untracked-files=no", "--", ".", *_WRITTEN_FILES)
+    return f"{commit}{_DIRTY if changes else ''}" if commit else "unknown"
+
+
+def _git(root: Path, *arguments: str) -> str:
+    done = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True)
+    return done.stdout.strip()

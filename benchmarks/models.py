@@ -1,4 +1,4 @@
-"""The checkpoints and LoRAs that are measured, each written when first asked for and kept."""
+"""The checkpoints and LoRAs of the cases. Each is written at its first use, and kept."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ _BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 
 class Models:
-    """What lies in `folder`; with `quick` the tiny checkpoints, which say nothing about time."""
+    """The model files in `folder`. With `quick`, checkpoints are tiny."""
 
-    def __init__(self, folder: Path, quick: bool, tell: Callable[[str], None]) -> None:
-        self.folder, self._quick, self._tell = folder, quick, tell
+    def __init__(self, folder: Path, quick: bool, progress: Callable[[str], None]) -> None:
+        self.folder, self._quick, self._progress = folder, quick, progress
 
     def checkpoint(self, name: CheckpointName) -> Path:
         """A checkpoint's folder. `sd15-other` has the architecture of `sd15` and other weights."""
         return self._once(self.folder / name, lambda path: self._write(path, name))
 
     def lora(self, number: int) -> Path:
-        """A LoRA for `sd15`; each number is another file."""
+        """A LoRA file for `sd15`; each number gives a different file."""
         checkpoint = self.checkpoint("sd15")
         path = self.folder / "loras" / f"{number:03}.safetensors"
         return self._once(path, lambda partial: _write_lora(partial, checkpoint, _FIRST_LORA_SEED + number))
@@ -39,24 +39,28 @@ class Models:
         if self._quick:
             shutil.copytree(tiny_folder() / _TINY[name], folder)
             return
-        self._tell(f"writing {name} in its full size, once: a minute or two")
-        # Here, because it imports torch and diffusers: seconds and memory, for nothing when the files are there.
+        self._progress(f"writing the full-size checkpoint {name}: one to two minutes, at its first use only")
+        # Imported here: torch and diffusers take seconds and memory, which a run with existing files does not need.
         from benchmarks.full_size import SD15_SIZES, SDXL_SIZES, write_checkpoint
 
         write_checkpoint(folder, SDXL_SIZES if name == "sdxl" else SD15_SIZES, _SEEDS[name])
 
     def _once(self, path: Path, write: Callable[[Path], None]) -> Path:
-        """Made by `write` unless it is there; it appears complete or not at all."""
+        """Call `write` unless the path exists. The path appears complete; an interruption leaves no partial files."""
         if not path.exists():
             partial = path.with_name(f"{path.name}.partial-{os.getpid()}")
             partial.parent.mkdir(parents=True, exist_ok=True)
-            write(partial)
-            partial.rename(path)
+            try:
+                write(partial)
+                partial.rename(path)
+            except BaseException:
+                _remove(partial)
+                raise
         return path
 
 
 def unet_bytes(checkpoint: Path, precision: str) -> int:
-    """What the weights of a checkpoint's UNet take in memory."""
+    """The size in memory of the checkpoint's UNet weights, in bytes."""
     header = read_header(checkpoint / "unet" / "diffusion_pytorch_model.safetensors")
     return sum(prod(tensor.shape) for tensor in header.tensors.values()) * _BYTES[precision]
 
@@ -65,3 +69,10 @@ def _write_lora(path: Path, checkpoint: Path, seed: int) -> None:
     from benchmarks.lora_files import write_lora
 
     write_lora(path, checkpoint, seed)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

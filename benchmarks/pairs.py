@@ -1,4 +1,4 @@
-"""Paired timing: on a machine that is shared and noisy, only what alternates within one run can be compared."""
+"""Paired timing. On a shared, noisy machine only times that alternate within one run are comparable."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ from statistics import median
 Samples = dict[str, list[float]]
 
 
-def alternate(sides: Mapping[str, Callable[[], float]], rounds: Iterable[object]) -> Samples:
-    """Run every side once a round, and keep the seconds that each says it took.
+def alternate(variants: Mapping[str, Callable[[], float]], rounds: Iterable[object]) -> Samples:
+    """Call each variant once a round, and collect the seconds that it returns, by name.
 
-    Each other round goes backwards, so that no side is always the one that comes after another.
+    Every second round runs in reverse order, so that no variant always follows the same other one.
     """
-    samples: Samples = {name: [] for name in sides}
-    order = list(sides)
+    samples: Samples = {name: [] for name in variants}
+    order = list(variants)
     for _ in rounds:
         for name in order:
-            samples[name].append(sides[name]())
+            samples[name].append(variants[name]())
         order.reverse()
     return samples
 
 
 def ratio(first: Sequence[float], second: Sequence[float]) -> float:
-    """Of the medians."""
+    """The ratio of the medians."""
     return median(first) / median(second)
 
 
 def difference(first: Sequence[float], second: Sequence[float]) -> float:
-    """The median of what the first took more than the second in the same round."""
+    """The median of the differences first - second of the same round."""
     return median(a - b for a, b in zip(first, second, strict=True))

@@ -1,4 +1,4 @@
-"""A case's figures, and the file that keeps them with all that they were made from."""
+"""A case's figures, and the JSON file that keeps them with their samples, settings and machine."""
 
 from __future__ import annotations
 
@@ -8,38 +8,45 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.machine import require_commit
+
 RESULTS = Path(__file__).resolve().parent / "results"
 
 
 @dataclass(frozen=True)
 class Figure:
-    """One number. `what` is the README's wording; `unit` is "", "s", "GiB", "%" or "/s"."""
+    """One number. `label` heads its row in the README, so it must be clear alone; `unit` is "", "s", "GiB", "%" or
+    "/s"."""
 
-    what: str
+    label: str
     value: float
     unit: str = ""
     at_most: float | None = None
 
     @property
     def met(self) -> bool | None:
-        """Whether the limit is kept; None without one."""
+        """Whether the value is within its limit; None without a limit."""
         return None if self.at_most is None else self.value <= self.at_most
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a case found. `raw`: every sample that the figures were made from; `settings`: what was run."""
+    """What a case returns. `raw`: every sample behind the figures; `settings`: what the case ran with."""
 
     figures: list[Figure]
     raw: dict[str, Any]
     settings: dict[str, Any]
 
 
-def write_result(folder: Path, case: str, title: str, outcome: Outcome, machine: dict[str, Any]) -> Path:
-    """Write `<case>.json`; it appears complete or not at all."""
+def write_result(
+    folder: Path, case: str, description: str, outcome: Outcome, machine: dict[str, Any], allow_dirty: bool = False
+) -> Path:
+    """Write `<case>.json` atomically; its path. Raises DirtyTree when `machine` names no exact commit."""
+    if not allow_dirty:
+        require_commit(machine)
     content = {
         "case": case,
-        "title": title,
+        "description": description,
         "figures": [asdict(figure) | {"met": figure.met} for figure in outcome.figures],
         "machine": machine,
         "settings": outcome.settings,
@@ -57,3 +64,11 @@ def read_result(path: Path) -> dict[str, Any]:
     """The content of a file that `write_result` wrote."""
     content: dict[str, Any] = json.loads(path.read_text("utf-8"))
     return content
+
+
+def is_measured(path: Path, machine: dict[str, Any]) -> bool:
+    """Whether the file holds a result of this commit, measured on a machine of this kind with these versions."""
+    if not path.exists():
+        return False
+    measured = read_result(path)["machine"]
+    return all(measured[key] == machine[key] for key in ("cpu", "cores", "memory_gib", "versions", "commit"))

@@ -1,4 +1,4 @@
-"""A process's memory, from the kernel's own account of it."""
+"""A process's memory, from /proc/<pid>/smaps_rollup."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ _KIB = 1024
 
 
 def private_bytes(pid: int) -> int:
-    """Bytes that would be free without this process: its private pages, dirty and clean."""
+    """Bytes that the kernel frees when this process ends: its private pages, dirty and clean."""
     found = _rollup(pid)
     return found["Private_Dirty"] + found["Private_Clean"]
 
 
 def proportional_bytes(pid: int) -> int:
-    """Its pages, each shared one divided by the number of processes that share it: sums of it count nothing twice."""
+    """Bytes of the process's pages; a shared page is divided by the number of its processes. A sum over processes
+    counts each page once."""
     return _rollup(pid)["Pss"]
 
 

@@ -1,51 +1,69 @@
-"""The README's part on measurements, from the committed results."""
+"""`python -m benchmarks.table` (`make readme`): write the README's measurements from the files in `results/`."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from benchmarks.cases import CASES
 from benchmarks.results import RESULTS, read_result
+from deploy.readme import write_part
 
-_UNMEASURED = "Nothing was measured yet: `make bench` writes this part.\n"
+_UNMEASURED = "`benchmarks/results/` has no results: `make bench` measures them and writes this table.\n"
+_THROUGHPUT = "perf"
+_Results = Mapping[str, dict[str, Any]]  # by case, in the order of CASES
+
+
+class MixedMachines(ValueError):
+    """The results in one folder come from different machines or library versions."""
+
+
+def write_table() -> None:
+    """Write the README's generated part. Raises MixedMachines."""
+    write_part("benchmarks", benchmarks_table())
 
 
 def benchmarks_table(folder: Path = RESULTS) -> str:
-    """Markdown: a row for each figure that was measured with its limit, perf_analyzer's levels, and the machine."""
-    found = {path.stem: read_result(path) for path in sorted(folder.glob("*.json"))}
-    if not found:
+    """Markdown: one row for each figure, perf_analyzer's levels, and the machine. Raises MixedMachines."""
+    paths = {case: folder / f"{case}.json" for case in CASES}
+    results = {case: read_result(path) for case, path in paths.items() if path.exists()}
+    if not results:
         return _UNMEASURED
+    machine = _machine_line(results)
     parts = []
-    if rows := [row for case in CASES if case in found and case != "perf" for row in _rows(found[case])]:
-        parts.append("\n".join(["| | figure | limit | |", "|---|---|---|---|", *rows]) + "\n")
-    if "perf" in found:
-        parts.append(_levels(found["perf"]))
-    parts.append(_machines(found.values()))
-    return "\n".join(parts)
+    if rows := [row for case in results if case != _THROUGHPUT for row in _figure_rows(case, results[case])]:
+        header = "| measurement | figure | limit | met | `make bench CASES=...` |\n|---|---|---|---|---|"
+        parts.append("\n".join([header, *rows]) + "\n")
+    if _THROUGHPUT in results:
+        parts.append(_throughput_table(results[_THROUGHPUT]))
+    return "\n".join([*parts, machine])
 
 
-def _rows(result: dict[str, Any]) -> list[str]:
-    return [_row(result["title"], figure) for figure in result["figures"]]
+def _figure_rows(case: str, result: dict[str, Any]) -> list[str]:
+    rows = []
+    for figure in result["figures"]:
+        limit = "" if figure["at_most"] is None else f"at most {number(figure['at_most'], figure['unit'])}"
+        met = {True: "✓", False: "✗", None: ""}[figure["met"]]
+        cells = [figure["label"], number(figure["value"], figure["unit"]), limit, met, f"`{case}`"]
+        rows.append(f"| {' | '.join(cells)} |")
+    return rows
 
 
-def _row(title: str, figure: dict[str, Any]) -> str:
-    limit, met = figure["at_most"], {True: "✓", False: "✗", None: ""}[figure["met"]]
-    said = "" if limit is None else f"at most {number(limit, figure['unit'])}"
-    return f"| {title}: {figure['what']} | {number(figure['value'], figure['unit'])} | {said} | {met} |"
-
-
-def _levels(result: dict[str, Any]) -> str:
-    """perf_analyzer's figures: a row for each concurrency, a pair of columns for each protocol."""
+def _throughput_table(result: dict[str, Any]) -> str:
+    """perf_analyzer's figures: one row for each concurrency, a pair of columns for each protocol."""
     levels = {(level["concurrency"], level["protocol"]): level for level in result["raw"]["levels"]}
+    pixels, steps = result["settings"]["pixels"], result["settings"]["steps"]
     lines = [
-        f"| {result['title']}: at once | gRPC, requests/s | p50, p95 | HTTP, requests/s | p50, p95 |",
+        f"`make bench CASES={_THROUGHPUT}`: perf_analyzer, demo model, {pixels} px, {steps} steps.\n",
+        "| load | gRPC: requests/s | gRPC: p50, p95 latency | HTTP: requests/s | HTTP: p50, p95 latency |",
         "|---|---|---|---|---|",
     ]
     for concurrency in sorted({concurrency for concurrency, _ in levels}):
         cells = [_level(levels[concurrency, protocol]) for protocol in ("grpc", "http")]
-        lines.append(f"| {concurrency} | {' | '.join(cells)} |")
+        load = f"{concurrency} concurrent {'request' if concurrency == 1 else 'requests'}"
+        lines.append(f"| {load} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 
@@ -54,21 +72,40 @@ def _level(level: dict[str, Any]) -> str:
 
 
 def number(value: float, unit: str) -> str:
-    """Two digits behind the point; more where a number would be hidden, none where there are none."""
+    """The value with two decimals and its unit: three decimals below 0.1, no trailing zeros."""
     digits = f"{value:.3f}" if abs(value) < 0.1 and value else f"{value:.2f}"
-    digits = digits.rstrip("0").rstrip(".")
-    return f"{digits} {unit}".strip() if unit != "%" else f"{digits} %"
+    return f"{digits.rstrip('0').rstrip('.')} {unit}".rstrip()
 
 
-def _machines(results: Iterable[dict[str, Any]]) -> str:
-    """One line for each machine and commit that figures came from."""
-    said: dict[str, str] = {}
-    for result in results:
-        machine = result["machine"]
-        versions = machine["versions"]
-        line = (
-            f"{machine['cpu']}, {machine['cores']} cores, {machine['memory_gib']:g} GiB; torch {versions['torch']}, "
-            f"diffusers {versions['diffusers']}, Triton {result['settings']['triton']}; commit {machine['commit']}"
+def _machine_line(results: _Results) -> str:
+    """The machine and versions of all results, with their commits and dates. Raises MixedMachines."""
+    cases: dict[str, list[str]] = {}
+    for case, result in results.items():
+        cases.setdefault(_kind(result), []).append(case)
+    if len(cases) > 1:
+        found = "".join(f"\n  {kind}: {' '.join(names)}" for kind, names in cases.items())
+        raise MixedMachines(
+            f"the results are of several machines or library versions:{found}\n"
+            'README.md was not written. Measure all cases on one machine: make bench CASES="..."'
         )
-        said.setdefault(line, machine["date"][:10])
-    return "\n".join(f"{line}; {date}." for line, date in said.items()) + "\n"
+    (kind,) = cases
+    commits = list(dict.fromkeys(result["machine"]["commit"] for result in results.values()))
+    dates = sorted({result["machine"]["date"][:10] for result in results.values()})
+    days = dates[0] if len(dates) == 1 else f"{dates[0]} to {dates[-1]}"
+    return f"{kind}; {'commit' if len(commits) == 1 else 'commits'} {', '.join(commits)}; {days}.\n"
+
+
+def _kind(result: dict[str, Any]) -> str:
+    machine = result["machine"]
+    versions = machine["versions"]
+    return (
+        f"{machine['cpu']}, {machine['cores']} cores, {machine['memory_gib']:g} GiB; torch {versions['torch']}, "
+        f"diffusers {versions['diffusers']}, Triton {result['settings']['triton']}"
+    )
+
+
+if __name__ == "__main__":
+    try:
+        write_table()
+    except MixedMachines as error:
+        sys.exit(f"lorikeet: {error}")

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from deploy.demo_model.paths import CHECKPOINT, LORAS, WEIGHTS
-from deploy.demo_model.scene import Scene, Thing, draw
+from deploy.demo_model.world.scene import Scene, Thing, draw
 from deploy.local_server import LocalServer, ServerFailed
 from deploy.sheet import Row, sheet
 from lorikeet import Client, LorikeetError, Result

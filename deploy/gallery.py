@@ -12,7 +12,7 @@ from PIL import Image
 from rich.console import Console
 
 from deploy.demo_model.paths import WEIGHTS
-from deploy.demo_model.scene import Scene, Thing, draw
+from deploy.demo_model.world.scene import Scene, Thing, draw
 from deploy.local_server import LocalServer
 from deploy.sheet import Row, sheet
 from lorikeet import Client

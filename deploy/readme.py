@@ -1,4 +1,4 @@
-"""`make readme`: writes the README's generated parts, each between two marks, from their one source."""
+"""`python -m deploy.readme`: write the README's settings table. Other packages write theirs by `write_part`."""
 
 from __future__ import annotations
 
@@ -8,18 +8,28 @@ from typing import Any
 
 from pydantic import ByteSize
 
-from benchmarks.table import benchmarks_table
-from runtime.settings import PREFIX, Settings
+from runtime.settings import PREFIX, ROOT, Settings
 
-README = Path(__file__).resolve().parents[1] / "README.md"
-_PART = re.compile(r"(<!-- (?P<name>\w+): [^\n]*-->\n).*?(<!-- /(?P=name) -->)", re.DOTALL)
-
-
+README = ROOT / "README.md"
 _COMPUTED = {"local_paths": "the demo's", "memory_bytes": "3/4 of the machine's"}
 
 
+def replace_part(text: str, name: str, content: str) -> str:
+    """Replace what stands between `<!-- name: ... -->` and `<!-- /name -->`. Raises ValueError without these marks."""
+    part = re.compile(rf"(<!-- {re.escape(name)}: [^\n]*-->\n).*?(<!-- /{re.escape(name)} -->)", re.DOTALL)
+    replaced, count = part.subn(lambda match: f"{match[1]}{content}{match[2]}", text)
+    if count != 1:
+        raise ValueError(f"expected one part between '<!-- {name}: ... -->' and '<!-- /{name} -->', found {count}")
+    return replaced
+
+
+def write_part(name: str, content: str, readme: Path = README) -> None:
+    """Replace one generated part of the README file. Raises ValueError without its marks."""
+    readme.write_text(replace_part(readme.read_text("utf-8"), name, content), "utf-8")
+
+
 def settings_table() -> str:
-    """A row a setting: variable, default, description."""
+    """Markdown, one row for each setting: variable, default, description."""
     rows = [
         f"| `{PREFIX}{name.upper()}` | {_default(name, field.default)} | {field.description} |"
         for name, field in Settings.model_fields.items()
@@ -35,11 +45,5 @@ def _default(name: str, value: Any) -> str:
     return "none" if value in ((), None) else f"`{value}`"
 
 
-def rendered(text: str) -> str:
-    """The README with its generated parts made anew."""
-    parts = {"settings": settings_table, "benchmarks": benchmarks_table}
-    return _PART.sub(lambda match: f"{match[1]}{parts[match['name']]()}{match[3]}", text)
-
-
 if __name__ == "__main__":
-    README.write_text(rendered(README.read_text("utf-8")), "utf-8")
+    write_part("settings", settings_table())

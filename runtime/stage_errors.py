@@ -1,55 +1,57 @@
-"""The errors that a stage answers with. Each knows its Triton status code; nothing else leaks."""
+"""The errors that a stage answers a request with. `code` is Triton's name of the error."""
 
 from __future__ import annotations
 
 from typing import ClassVar
 
+from lorikeet.protocol.errors import CANCELLED, DEADLINE_PREFIX, INTERNAL, INVALID_ARG, NOT_FOUND, UNAVAILABLE
+
 
 class StageError(Exception):
-    """An answer to the client: `str(error)` is shown as it is, so it names the field and holds no stack trace."""
+    """An error for the client, who sees `str(error)`: it names the field and holds no stack trace."""
 
-    code: ClassVar[str] = "INTERNAL"
+    code: ClassVar[str] = INTERNAL
 
 
 class InvalidArgument(StageError):
-    """The request is wrong. The message starts with the field: `loras[1].path: ...`."""
+    """The request is invalid. The message begins with the field: `loras[1].path: ...`."""
 
-    code = "INVALID_ARG"
+    code = INVALID_ARG
 
     def __init__(self, field: str, message: str) -> None:
         super().__init__(f"{field}: {message}" if field else message)
 
 
 class NotFound(StageError):
-    """No live job has that id and token."""
+    """No job has this request id and token."""
 
-    code = "NOT_FOUND"
+    code = NOT_FOUND
 
 
 class Unavailable(StageError):
-    """The server is full or stopping: the same request may succeed later."""
+    """The server is full or stopping; the request may succeed later."""
 
-    code = "UNAVAILABLE"
+    code = UNAVAILABLE
 
 
 class Cancelled(StageError):
-    """The client asked for the job to stop."""
+    """The client cancelled the job."""
 
-    code = "CANCELLED"
+    code = CANCELLED
 
     def __init__(self, message: str = "the request was cancelled") -> None:
         super().__init__(message)
 
 
 class DeadlineExceeded(StageError):
-    """The time that the client gave the request has passed. Triton has no code of its own for it, and UNAVAILABLE
-    would have clients try again: the message says which."""
+    """The job's timeout has passed. Triton has no code for it, and UNAVAILABLE would make clients retry: the prefix of
+    the message distinguishes it from a cancel."""
 
-    code = "CANCELLED"
+    code = CANCELLED
 
     def __init__(self) -> None:
-        super().__init__("DEADLINE_EXCEEDED: the request's time is over")
+        super().__init__(f"{DEADLINE_PREFIX}the request's job_timeout_ms has passed")
 
 
 class Internal(StageError):
-    """Something failed that the request is not to blame for; the log holds the trace."""
+    """The server failed, not the request. The log holds the stack trace."""

@@ -1,4 +1,4 @@
-"""The cases, a module each, in the order of the README's table."""
+"""The cases: one module each, in the order of the README's table."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from importlib import import_module
 from benchmarks.bench import Bench
 from benchmarks.results import Outcome
 
-# Module -> what its figures are headed with.
+# Module -> what it measures.
 CASES = {
-    "end_to_end": "SD 1.5, 256 px, 8 steps",
-    "lora": "A LoRA of rank 16, file on local disk",
-    "mixed": "Eight requests at once, long and short",
-    "loading": "While another checkpoint loads",
-    "memory": "Memory, SD 1.5, less interpreter and libraries",
-    "sdxl": "SDXL in bfloat16, 512 px",
-    "perf": "perf_analyzer, the demo's model, 128 px, 4 steps",
+    "end_to_end": "Compares an SD 1.5 request's time with diffusers and with the network forward passes alone.",
+    "lora": "Measures the time that a new LoRA and a cached LoRA add before the first denoising step.",
+    "mixed": "Measures the latency of short requests that arrive together with long ones.",
+    "loading": "Compares a request's step time while another checkpoint loads with its usual one.",
+    "memory": "Measures how the stages' memory grows over SD 1.5 requests with and without LoRAs.",
+    "sdxl": "Measures the peak memory of all server processes and the time of an SDXL request.",
+    "perf": "Measures requests per second and latency with perf_analyzer, over gRPC and HTTP.",
 }
 
 
 def run_case(name: str, bench: Bench) -> Outcome:
-    """Run one of `CASES`, imported only now: those with a peer import torch and diffusers."""
+    """Run one of `CASES`. The module is imported here because some modules import torch and diffusers."""
     outcome = import_module(f"benchmarks.cases.{name}").run(bench)
     assert isinstance(outcome, Outcome)
     return outcome

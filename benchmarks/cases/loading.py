@@ -1,4 +1,4 @@
-"""How much a running request slows down while another checkpoint is loaded."""
+"""A running request's step time while another checkpoint loads, relative to its step time otherwise."""
 
 from __future__ import annotations
 
@@ -12,39 +12,45 @@ from typing import Any
 from benchmarks.bench import Bench
 from benchmarks.pairs import ratio
 from benchmarks.results import Figure, Outcome
-from benchmarks.server import Serving
+from benchmarks.running_server import RunningServer
 from lorikeet import Cancelled, Job
 from runtime.jobs.job_table import JobRef, JobTable, State
 
-_STEPS = 150  # more than are waited for
-_LOOK_SECONDS = 0.005
-# As little work besides the loading as a request can be.
+_STEPS = 150  # more than the case waits for
+_POLL_SECONDS = 0.005
+# A request with the least work besides the load.
 _SMALLEST = {"image_size": {"width": 64, "height": 64}, "num_inference_steps": 1, "guidance_scale": 1.0}
 
 
 def run(bench: Bench) -> Outcome:
     pixels, rounds, steps_alone = (64, 2, 20) if bench.quick else (256, 4, 5)
     model, other = bench.models.checkpoint("sd15"), bench.models.checkpoint("sd15-other")
-    found: list[_Seen] = []
+    measured: list[_StepTimes] = []
     for _ in bench.rounds(rounds):
-        with bench.server() as server:  # a new one each time: the other checkpoint was never seen
+        with bench.server() as server:  # a new one each time, which has not loaded the other checkpoint
             settings = {"pixels": pixels, "triton": server.triton_version()}
-            running = {"model_name": str(model), **bench.questions.next(pixels).fields}
-            question = bench.questions.next(64)
-            small = {"model_name": str(other), "prompt": question.prompt, "seed": question.seed, **_SMALLEST}
-            found.append(_round(server, running, small, steps_alone))
-    alone = [seconds for seen in found for seconds in seen.alone]
-    loading = [seconds for seen in found for seconds in seen.loading]
+            running = {"model_name": str(model), **bench.requests.next(pixels).fields}
+            request = bench.requests.next(64)
+            small = {"model_name": str(other), "prompt": request.prompt, "seed": request.seed, **_SMALLEST}
+            measured.append(_round(server, running, small, steps_alone))
+    alone = [seconds for times in measured for seconds in times.alone]
+    loading = [seconds for times in measured for seconds in times.loading]
     return Outcome(
-        [Figure("a running request's step / the same alone", ratio(loading, alone), at_most=1.5)],
-        {"alone": alone, "loading": loading, "load_seconds": [seen.load_seconds for seen in found]},
+        [
+            Figure(
+                f"SD 1.5, {pixels} px: step time while another checkpoint loads, relative to step time without loading",
+                ratio(loading, alone),
+                at_most=1.5,
+            )
+        ],
+        {"alone": alone, "loading": loading, "load_seconds": [times.load_seconds for times in measured]},
         settings,
     )
 
 
 @dataclass(frozen=True)
-class _Seen:
-    """Seconds of each step by what else was going on, and how long the loading took."""
+class _StepTimes:
+    """Seconds of each step alone and during the load, and seconds of the load."""
 
     alone: list[float]
     loading: list[float]
@@ -52,8 +58,8 @@ class _Seen:
 
 
 @dataclass
-class _Watch:
-    """The moments at which a job ended a step, as the job table shows them."""
+class _StepWatch:
+    """The monotonic times at which a job ended its steps, as the job table shows them."""
 
     job_table: JobTable
     job: JobRef
@@ -61,40 +67,40 @@ class _Watch:
     _step: int = 0
 
     def until(self, done: Callable[[], bool]) -> float:
-        """Watch until then; the moment. Raises RuntimeError when the job ends before."""
+        """Watch until `done()`; the monotonic time. Raises RuntimeError when the job ends first."""
         while not done():
             progress = self.job_table.progress(self.job)
             if progress.state >= State.DONE or progress.step == _STEPS:
-                raise RuntimeError("the running request ended before the other checkpoint was loaded")
+                raise RuntimeError("the running request ended before the load of the other checkpoint")
             if progress.stage == "denoiser" and progress.step > self._step:
                 self.times.append(time.monotonic())
                 self._step = progress.step
-            time.sleep(_LOOK_SECONDS)
+            time.sleep(_POLL_SECONDS)
         return time.monotonic()
 
-    def more(self, steps: int) -> float:
-        """Watch so many steps."""
+    def next_steps(self, steps: int) -> float:
+        """Watch this number of further steps; the monotonic time."""
         enough = len(self.times) + steps
         return self.until(lambda: len(self.times) >= enough)
 
 
-def _round(server: Serving, running: dict[str, Any], other: dict[str, Any], steps_alone: int) -> _Seen:
-    """Some steps alone, some while the other checkpoint loads, some alone again."""
+def _round(server: RunningServer, running: dict[str, Any], other: dict[str, Any], steps_alone: int) -> _StepTimes:
+    """Watch steps alone, then during the load of the other checkpoint, then alone again."""
     long = server.client.submit(running, num_inference_steps=_STEPS)
-    watch = _Watch(server.job_table, _admitted(server.job_table, long))
-    watch.more(steps_alone + 1)
+    watch = _StepWatch(server.job_table, _admitted(server.job_table, long))
+    watch.next_steps(steps_alone + 1)
     sent = time.monotonic()
     loader = server.client.submit(other)
     job = _admitted(server.job_table, loader)
     loaded = watch.until(lambda: _is_loaded(server.job_table, job))
     ended = watch.until(lambda: server.job_table.progress(job).state >= State.DONE)
-    watch.more(steps_alone + 1)
+    watch.next_steps(steps_alone + 1)
     long.cancel()
     with suppress(Cancelled):
         long.result()
     loader.result()
     steps = list(pairwise(watch.times))
-    return _Seen(
+    return _StepTimes(
         alone=[end - begin for begin, end in steps if end <= sent or begin >= ended],
         loading=[end - begin for begin, end in steps if end > sent and begin < loaded],
         load_seconds=loaded - sent,
@@ -102,14 +108,14 @@ def _round(server: Serving, running: dict[str, Any], other: dict[str, Any], step
 
 
 def _admitted(job_table: JobTable, job: Job) -> JobRef:
-    """The job's place on the job table, when it has one."""
+    """Wait until the job is in the job table; its reference."""
     while (found := job_table.find(job.request_id, job.job_token)) is None:
-        time.sleep(_LOOK_SECONDS)
+        time.sleep(_POLL_SECONDS)
     return found
 
 
 def _is_loaded(job_table: JobTable, job: JobRef) -> bool:
-    """Whether the job's UNet is bound, so that its first step is next; or the job has ended."""
+    """Whether the job's UNet is bound and its first step is next, or the job has ended."""
     progress = job_table.progress(job)
     if progress.stage == "denoiser":
         return progress.state != State.WAITING

@@ -1,4 +1,4 @@
-"""Eight requests that come together: what stepping them in turn does for the short ones."""
+"""The latency of short requests that arrive together with long ones, relative to running all one at a time."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from typing import Any
 from benchmarks.bench import Bench
 from benchmarks.pairs import alternate, ratio
 from benchmarks.results import Figure, Outcome
-from benchmarks.server import Serving
+from benchmarks.running_server import RunningServer
 
-_LONG, _SHORT, _TOGETHER = 30, 4, 8  # the API's default steps, and those of a few-step model
+_LONG, _SHORT, _TOGETHER = 30, 4, 8  # steps: the API's default, and a few-step model's; requests
 _SCHEDULERS = ("DDIM", "Euler", "DPM++ 2M")
 
 
 class _Mix:
-    """Makes eight requests: long and short in turn, a long one first; some with guidance, some with a LoRA."""
+    """Creates eight requests, long and short in turn, a long one first. Long ones have guidance, some have a LoRA."""
 
     def __init__(self, bench: Bench, pixels: int) -> None:
-        self._questions, self._pixels = bench.questions, pixels
+        self._inputs, self._pixels = bench.requests, pixels
         self._model = str(bench.models.checkpoint("sd15"))
         self._loras = [str(bench.models.lora(number)) for number in range(1)]
 
@@ -29,7 +29,7 @@ class _Mix:
 
     def _request(self, number: int) -> dict[str, Any]:
         is_short = number % 2 == 1
-        return self._questions.next(self._pixels).fields | {
+        return self._inputs.next(self._pixels).fields | {
             "model_name": self._model,
             "num_inference_steps": _SHORT if is_short else _LONG,
             "guidance_scale": 1.0 if is_short else 7.5,
@@ -42,16 +42,16 @@ def run(bench: Bench) -> Outcome:
     pixels, rounds = (64, 2) if bench.quick else (128, 3)
     mix = _Mix(bench, pixels)
     with bench.server() as server:
-        bench.tell("warming up: eight requests")
+        bench.progress("warming up: eight requests")
         _at_once(server, mix.requests())
-        sides = {
+        variants = {
             "at_once": lambda: _short(_at_once(server, mix.requests())),
             "one_at_a_time": lambda: _short(_one_at_a_time(server, mix.requests())),
         }
-        samples = alternate(sides, bench.rounds(rounds))
+        samples = alternate(variants, bench.rounds(rounds))
         settings = {"pixels": pixels, "steps": [_LONG, _SHORT], "triton": server.triton_version()}
     figure = Figure(
-        "mean latency of the four short ones / one at a time",
+        "Eight concurrent requests: mean latency of the four short ones, relative to running all eight one at a time",
         ratio(samples["at_once"], samples["one_at_a_time"]),
         at_most=0.4,
     )
@@ -62,8 +62,8 @@ def _short(latencies: list[float]) -> float:
     return mean(latencies[1::2])
 
 
-def _at_once(server: Serving, requests: list[dict[str, Any]]) -> list[float]:
-    """Seconds from the first request's sending to each one's end, all sent together."""
+def _at_once(server: RunningServer, requests: list[dict[str, Any]]) -> list[float]:
+    """Send all requests together; seconds from the first send to the end of each."""
     begun = perf_counter()
     jobs = [server.client.submit(request) for request in requests]
 
@@ -75,8 +75,8 @@ def _at_once(server: Serving, requests: list[dict[str, Any]]) -> list[float]:
         return list(pool.map(ended, range(len(jobs))))
 
 
-def _one_at_a_time(server: Serving, requests: list[dict[str, Any]]) -> list[float]:
-    """Seconds from the first request's sending to each one's end, each sent when the one before has ended."""
+def _one_at_a_time(server: RunningServer, requests: list[dict[str, Any]]) -> list[float]:
+    """Send each request after the end of the previous one; seconds from the first send to the end of each."""
     begun = perf_counter()
     ends = []
     for request in requests:

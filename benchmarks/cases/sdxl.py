@@ -1,4 +1,4 @@
-"""SDXL through all stages, and the memory that all of them together take at most."""
+"""The peak memory of all server processes during SDXL requests, and the time of a request."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from benchmarks.machine import memory_bytes
 from benchmarks.results import Figure, Outcome
 from benchmarks.smaps import proportional_bytes
 
-_LOOK_SECONDS = 0.5
+_POLL_SECONDS = 0.5
 _GIB = 1 << 30
 
 
@@ -22,27 +22,31 @@ def run(bench: Bench) -> Outcome:
     model = bench.models.checkpoint("sdxl")
     with bench.server(precision="bfloat16") as server:
         seconds = []
-        with _Peak(lambda: server.processes) as peak:
+        with _PeakMemory(lambda: server.processes) as peak:
             for _ in bench.rounds(requests, "request"):
-                fields = bench.questions.next(pixels).fields
-                taken, result = server.ask(model_name=str(model), num_inference_steps=steps, **fields)
+                fields = bench.requests.next(pixels).fields
+                taken, result = server.timed_request(model_name=str(model), num_inference_steps=steps, **fields)
                 assert result.images[0].size == (pixels, pixels)
                 seconds.append(taken)
         settings = {"pixels": pixels, "steps": steps, "triton": server.triton_version()}
+    setup = f"SDXL, bfloat16 weights, {pixels} px"
     return Outcome(
         [
             Figure(
-                "memory of all processes, at most", peak.bytes / _GIB, "GiB", at_most=round(memory_bytes() / _GIB, 1)
+                f"{setup}: peak memory of all server processes",
+                peak.bytes / _GIB,
+                "GiB",
+                at_most=round(memory_bytes() / _GIB, 1),
             ),
-            Figure(f"a request of {steps} steps, weights in memory", seconds[-1], "s"),
+            Figure(f"{setup}: time of a request of {steps} steps with cached weights", seconds[-1], "s"),
         ],
         {"seconds": seconds, "peak_bytes": peak.bytes},
         settings,
     )
 
 
-class _Peak:
-    """The most memory that processes took together while the block ran, looked at twice a second."""
+class _PeakMemory:
+    """The peak of the processes' total memory while the block runs, read twice a second."""
 
     def __init__(self, processes: Callable[[], list[int]]) -> None:
         self.bytes = 0
@@ -59,6 +63,6 @@ class _Peak:
         self._thread.join()
 
     def _watch(self) -> None:
-        while not self._ended.wait(_LOOK_SECONDS):
-            with suppress(OSError):  # one has ended: the request says so
+        while not self._ended.wait(_POLL_SECONDS):
+            with suppress(OSError):  # a process has ended: the request reports it
                 self.bytes = max(self.bytes, sum(map(proportional_bytes, self._processes())))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 
 from runtime.checkpoints.checkpoint import Component
-from runtime.files.safetensors_file import read_floats, read_header
+from runtime.files.safetensors_file import SafetensorsFile, read_header
 
 V_MARK = "v_pred"
 ZERO_SNR_MARK = "ztsnr"
@@ -29,4 +29,7 @@ def predicts_v(unet: Component, *, is_sd_2: bool) -> bool:
         return False
     find = unet.views(names)
     stored = next((name for name in names if any(view.name == _TELLTALE for view in find(name))), None)
-    return stored is not None and float(read_floats(path, stored).std()) > _SPREAD
+    if stored is None:
+        return False
+    file = SafetensorsFile(path, unet.files[0].stamp, [stored])
+    return float(file.read_floats(stored).std()) > _SPREAD

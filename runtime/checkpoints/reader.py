@@ -9,7 +9,7 @@ from typing import Any
 from runtime.checkpoints.checkpoint import Tokenizer
 from runtime.checkpoints.checks import CheckpointError
 from runtime.files.located import Folder
-from runtime.files.store import file_stamp
+from runtime.files.store import file_fingerprint
 
 _MAX_JSON = 8 << 20
 _MAX_TOKENIZER = 32 << 20  # bytes of all its files; CLIP's have 4 MB
@@ -71,7 +71,7 @@ class Reader:
         files = sorted(place for place in places if place.is_file())
         if sum(file.stat().st_size for file in files) > _MAX_TOKENIZER:
             raise CheckpointError(f"{name[:_SHOWN]} is too large for a tokenizer")
-        return Tokenizer(folder=folder, stamps=tuple(map(file_stamp, files)))
+        return Tokenizer(folder=folder, stamps=tuple(map(file_fingerprint, files)))
 
 
 def _is_deep(value: object) -> bool:

@@ -1,17 +1,18 @@
-"""Reads the pickles of torch.save as plain data: nothing in them is called.
+"""Reads the pickles of torch.save as plain data. Nothing that a pickle names is imported or called.
 
-A pickle's instructions are read one by one, and those that tensors, dictionaries and numbers need are followed.
-Whatever else it names is refused.
+The machine carries out the instructions that tensors, dictionaries, lists, strings and numbers need. It refuses every
+other instruction, class and function.
 """
 
 from __future__ import annotations
 
-import math
 import pickletools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from lorikeet.protocol.shorten import shorten
+from runtime.files.pickle_tree import StorageRef, TensorRef
 from runtime.files.safetensors_file import WeightFileError
 
 _MAX_INTEGER = 1 << 62
@@ -44,37 +45,11 @@ class _Name:
     name: str
 
 
-@dataclass(frozen=True)
-class Storage:
-    """A file of the archive, and the dtype and bytes of its items."""
-
-    key: str
-    dtype: str
-    size: int
-
-
-@dataclass(frozen=True)
-class Tensor:
-    """A view of a storage. Offset and strides count items."""
-
-    storage: Storage
-    offset: int
-    shape: tuple[int, ...]
-    strides: tuple[int, ...]
-
-    @property
-    def nbytes(self) -> int:
-        return math.prod(self.shape) * self.storage.size
-
-    @property
-    def span(self) -> int:
-        """Bytes of the storage from its first item to its last."""
-        last = sum((size - 1) * stride for size, stride in zip(self.shape, self.strides, strict=True))
-        return (last + 1) * self.storage.size if self.nbytes else 0
-
-
 def load_pickle(pickle: bytes) -> object:
-    """What a pickle describes, of plain data, storages and tensors. Raises WeightFileError for anything else."""
+    """What a pickle describes: plain values, tuples and references. One value may be referred to from many places.
+
+    Raises WeightFileError for anything else, and ValueError where the pickle ends too early.
+    """
     machine = _Machine()
     try:
         for opcode, argument, _ in pickletools.genops(pickle):
@@ -117,9 +92,11 @@ class _Machine:
 
     def set_items(self, items: list[Any]) -> None:
         target = self.stack[-1]
-        # A key of nested tuples could take ages to hash.
-        if not isinstance(target, dict) or len(items) % 2 or not all(isinstance(key, str) for key in items[::2]):
+        if not isinstance(target, dict) or len(items) % 2:
             raise TypeError
+        # Only strings: a key of nested tuples could take hours to hash.
+        if not all(isinstance(key, str) for key in items[::2]):
+            raise WeightFileError("a dictionary of its pickle has a key that is not a string")
         target.update(zip(items[::2], items[1::2], strict=True))
 
     def append(self, items: list[Any]) -> None:
@@ -131,17 +108,19 @@ class _Machine:
         if not isinstance(module, str) or not isinstance(name, str):
             raise TypeError
         if (module, name) not in _CALLS and not (module == "torch" and name in _STORAGES):
-            what = f"{module}.{name}"[:99]
-            raise WeightFileError(f"it names {what}, which weights do not need: a pickle with code in it is not read")
+            raise WeightFileError(
+                f"its pickle names {shorten(f'{module}.{name}', 100)}, which weights do not need: a pickle that runs "
+                "code is refused; save the tensors alone"
+            )
         self.push(_Name(module, name))
 
     def storage(self) -> None:
-        """`("storage", class, key, device, items)`, what stands in a pickle for data that is beside it."""
-        tag, kind, key, *_ = self.stack.pop()
-        if tag != "storage" or not isinstance(kind, _Name) or not isinstance(key, str):
+        """`("storage", class, key, device, items)` refers to a file of the archive."""
+        tag, storage_class, key, *_ = self.stack.pop()
+        if tag != "storage" or not isinstance(storage_class, _Name) or not isinstance(key, str):
             raise TypeError
-        dtype, size = _STORAGES[kind.name]
-        self.push(Storage(key, dtype, size))
+        dtype, itemsize = _STORAGES[storage_class.name]
+        self.push(StorageRef(key, dtype, itemsize))
 
     def call(self) -> None:
         function, arguments = self.take(2)
@@ -151,28 +130,30 @@ class _Machine:
             self.push({})
         elif function.name == "_rebuild_tensor_v2":
             self.push(_tensor(*arguments[:4]))
-        elif function.name == "_rebuild_parameter" and isinstance(arguments[0], Tensor):
+        elif function.name == "_rebuild_parameter" and isinstance(arguments[0], TensorRef):
             self.push(arguments[0])
         else:
             raise TypeError
 
     def build(self) -> None:
-        """The attributes of a dictionary (torch notes versions there) are no weights."""
+        """Drop the attributes of a dictionary: torch keeps version numbers there."""
         self.stack.pop()
         if not isinstance(self.stack[-1], dict):
             raise TypeError
 
 
-def _tensor(storage: object, offset: object, shape: object, strides: object) -> Tensor:
-    if not isinstance(storage, Storage) or not isinstance(shape, tuple) or not isinstance(strides, tuple):
+def _tensor(storage: object, offset: object, shape: object, strides: object) -> TensorRef:
+    if not isinstance(storage, StorageRef) or not isinstance(shape, tuple) or not isinstance(strides, tuple):
         raise TypeError
     for number in (offset, *shape, *strides):
         if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number < _MAX_INTEGER:
-            raise WeightFileError("a tensor's shape, strides or offset is no list of small numbers")
+            raise WeightFileError(
+                "a tensor's shape, strides or offset has a value that is not an integer from 0 to 2**62"
+            )
     if len(shape) != len(strides) or len(shape) > _MAX_AXES:
-        raise WeightFileError("a tensor has too many axes, or not a stride for each")
+        raise WeightFileError(f"a tensor has more than {_MAX_AXES} axes, or not one stride for each")
     assert isinstance(offset, int)
-    return Tensor(storage, offset, shape, strides)
+    return TensorRef(storage, offset, shape, strides)
 
 
 def _nothing(machine: _Machine, _: Any) -> None:

@@ -45,17 +45,19 @@ class FileChangedError(Exception):
         self.path = path
 
 
-def file_stamp(path: Path) -> str:
-    """What differs after every change of a file: its identity, size and times. Only the time of the change of state
-    cannot be set by its owner. Raises OSError."""
-    stat = path.stat()
+def file_fingerprint(file: Path | int) -> str:
+    """Identity, size and times of a file (a path or a descriptor): every change of the file changes it.
+
+    The owner of a file can set all of them but the ctime. Raises OSError.
+    """
+    stat = file.stat() if isinstance(file, Path) else os.fstat(file)
     return f"{stat.st_dev}:{stat.st_ino}:{stat.st_size}:{stat.st_mtime_ns}:{stat.st_ctime_ns}"
 
 
 def check_unchanged(path: Path, stamp: str) -> None:
     """Raises FileChangedError where a file that has a stamp is no longer the one that got it."""
     try:
-        if stamp and stamp != file_stamp(path):
+        if stamp and stamp != file_fingerprint(path):
             raise FileChangedError(path)
     except OSError as error:
         raise FileChangedError(path) from error
@@ -150,7 +152,7 @@ class Store:
 
         Raises FileChangedError.
         """
-        stamp = file_stamp(path)
+        stamp = file_fingerprint(path)
         key = f"file:{path}:{stamp}"
         note = self.recall(key)
         if note is None:

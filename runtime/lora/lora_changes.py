@@ -6,8 +6,8 @@ from collections.abc import Callable, Collection, Sequence
 
 import torch
 
+from runtime.files.safetensors_file import NotFiniteError, SafetensorsFile
 from runtime.files.store import StoredFile, check_unchanged
-from runtime.files.tensor_file import NotFiniteError, TensorFile
 from runtime.lora.file import LoraLayer
 from runtime.lora.kinds import dora
 from runtime.lora.lora_error import LoraError
@@ -32,7 +32,8 @@ class LoraChanges:
     ) -> None:
         self._stored, self._scale, self._refused = stored, scale, refused
         self._layers = {layer.target.parameter: layer for layer in layers}
-        self._file = TensorFile(stored.path, [name for layer in layers for name in layer.tensors])
+        names = [name for layer in layers for name in layer.tensors]
+        self._file = SafetensorsFile(stored.path, stored.stamp, names, finite=True)
 
     @property
     def names(self) -> Collection[str]:

@@ -6,6 +6,7 @@ import base64
 import time
 from importlib.metadata import version
 
+from lorikeet.protocol import parameters, tensors
 from lorikeet.schema import Image, ImageToImageOutput
 from runtime.files.image_codec import encode_image
 from runtime.plan import Plan
@@ -27,7 +28,7 @@ class FinishStage(WorkerStage):
         begun = time.monotonic()
         encoded = [encode_image(pixels, plan.request.image_format) for pixels in call.inputs["PIXELS"]]
         call.timings |= {"finish": time.monotonic() - begun, "total": time.monotonic() - plan.started}
-        inline = call.parameters.get("images") == "data_uri"
+        inline = call.parameters.get(parameters.IMAGES) == parameters.DATA_URI
         latents = call.inputs["LATENTS"]
         response = ImageToImageOutput(
             images=[_image(plan, index, data, inline) for index, data in enumerate(encoded)],
@@ -39,10 +40,10 @@ class FinishStage(WorkerStage):
             **call.report(),
         )
         return {
-            "RESPONSE": bytes_tensor([response.to_json().encode()]),
-            "IMAGES": bytes_tensor(encoded),
-            "DEBUG_LATENTS": latents if plan.request.debug_latents else latents[:0],
-            "DEBUG_PER_PASS_LATENTS": call.inputs["PER_PASS_LATENTS"],
+            tensors.RESPONSE: bytes_tensor([response.to_json().encode()]),
+            tensors.IMAGES: bytes_tensor(encoded),
+            tensors.DEBUG_LATENTS: latents if plan.request.debug_latents else latents[:0],
+            tensors.DEBUG_PER_PASS_LATENTS: call.inputs["PER_PASS_LATENTS"],
         }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pydantic import ValidationError
 
+from lorikeet.protocol.tensors import REQUEST, RESPONSE
 from lorikeet.schema import JobRequest, JobStatus
 from runtime.jobs.job_reporter import JobReporter
 from runtime.jobs.job_table import JobTable, State
@@ -32,7 +33,7 @@ class JobsStage:
 
     def submit(self, call: Call) -> None:
         try:
-            call.reply({"RESPONSE": bytes_tensor([self._answer(call).model_dump_json().encode()])})
+            call.reply({RESPONSE: bytes_tensor([self._answer(call).model_dump_json().encode()])})
         except Exception as error:
             self._reporter.fail(None, call, error)
 
@@ -41,9 +42,9 @@ class JobsStage:
 
     def _answer(self, call: Call) -> JobStatus:
         try:
-            request = JobRequest.model_validate_json(call.inputs["REQUEST"].reshape(-1)[0])
+            request = JobRequest.model_validate_json(call.inputs[REQUEST].reshape(-1)[0])
         except (ValidationError, IndexError) as error:
-            raise InvalidArgument("REQUEST", 'expected {"action", "request_id", "job_token"}') from error
+            raise InvalidArgument(REQUEST, 'expected {"action", "request_id", "job_token"}') from error
         job = self._job_table.find(request.request_id, request.job_token)
         if job is None:
             raise NotFound("no request with this id and token")

@@ -1,7 +1,8 @@
-"""The tritonserver that is there, and the command line that it is started with."""
+"""Finds tritonserver and its ports, and builds its command line."""
 
 from __future__ import annotations
 
+import secrets
 import shutil
 import socket
 from dataclasses import dataclass
@@ -9,7 +10,12 @@ from pathlib import Path
 
 from runtime.settings import ROOT, Settings, tools_folder
 
-_NGC = Path("/opt/tritonserver")  # where NVIDIA's image keeps it
+_NGC = Path("/opt/tritonserver")  # the folder of NVIDIA's image
+
+# Groups of Triton's APIs that read memory or change the server, and that no client of Lorikeet needs. Health, metadata,
+# model configuration, statistics and inference stay open.
+_RESTRICTED_APIS = "shared-memory,model-repository,trace,logging"
+_SECRET_HEADER = "lorikeet-secret"
 
 
 class NoTriton(RuntimeError):
@@ -18,7 +24,7 @@ class NoTriton(RuntimeError):
 
 @dataclass(frozen=True)
 class Ports:
-    """The ports of one server; none is 0."""
+    """The ports of one server, each from 1 to 65535."""
 
     http: int
     grpc: int
@@ -26,13 +32,13 @@ class Ports:
 
 
 def choose_ports(settings: Settings) -> Ports:
-    """The ports that the settings name, a free one for each 0."""
+    """The ports of the settings, with a free one for each 0."""
     held = []
     try:
         chosen = []
         for port in (settings.http_port, settings.grpc_port, settings.metrics_port):
             if port == 0:
-                # Held until all are chosen, so that they differ.
+                # The socket stays open until all ports are chosen, so that they differ.
                 held.append(socket.socket(socket.AF_INET6 if ":" in settings.host else socket.AF_INET))
                 held[-1].bind((settings.host, 0))
                 port = held[-1].getsockname()[1]
@@ -44,7 +50,7 @@ def choose_ports(settings: Settings) -> Ports:
 
 
 def busy_port(settings: Settings, ports: Ports) -> int | None:
-    """A port that somebody else listens on, or None: Triton's own message about it is hard to find."""
+    """A port that another process uses, or None. Triton's own message about it is hard to find in its log."""
     for port in (ports.http, ports.grpc, ports.metrics):
         with socket.socket(socket.AF_INET6 if ":" in settings.host else socket.AF_INET) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -56,9 +62,9 @@ def busy_port(settings: Settings, ports: Ports) -> int | None:
 
 
 def server_command(settings: Settings, ports: Ports, memory_prefix: str) -> list[str]:
-    """The command line of tritonserver over this repository's models. Raises NoTriton.
+    """The command line that starts tritonserver on this repository's models. Raises NoTriton.
 
-    `memory_prefix` begins the names of the shared memory between Triton and its stages, in /dev/shm.
+    `memory_prefix` begins the names of the regions in /dev/shm that Triton and its stages share.
     """
     program, backends = _find_server()
     options = {
@@ -73,8 +79,11 @@ def server_command(settings: Settings, ports: Ports, memory_prefix: str) -> list
         "metrics-address": settings.host,
         "metrics-port": ports.metrics,
         "log-info": "false",
+        # The secret is stored nowhere else, so these APIs answer no request.
+        "http-restricted-api": (restricted := f"{_RESTRICTED_APIS}:{_SECRET_HEADER}={secrets.token_hex(16)}"),
+        "grpc-restricted-protocol": restricted,
     }
-    # Auto-completion would start, import and stop every stage once before its real start.
+    # Auto-completion of the configurations starts, imports and stops every stage once before its real start.
     backend = {"stub-timeout-seconds": settings.start_seconds, "shm-region-prefix-name": memory_prefix}
     return [
         str(program),
@@ -85,11 +94,11 @@ def server_command(settings: Settings, ports: Ports, memory_prefix: str) -> list
 
 
 def _find_server() -> tuple[Path, Path]:
-    """(tritonserver, its backends): the tools folder's, else NVIDIA's image's, else the one on PATH."""
+    """(tritonserver, its backends) of the tools folder, else of NVIDIA's image, else on PATH."""
     homes = [tools_folder() / "triton", _NGC]
     if found := shutil.which("tritonserver"):
         homes.append(Path(found).resolve().parents[1])
     for home in homes:
         if (home / "bin" / "tritonserver").exists():
             return home / "bin" / "tritonserver", home / "backends"
-    raise NoTriton("no tritonserver here: `make setup` installs one, and NVIDIA's image has one")
+    raise NoTriton("found no tritonserver: run `make setup`, which installs it, or use NVIDIA's image")

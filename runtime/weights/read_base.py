@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator
 
 import torch
-from safetensors import safe_open
 
 from runtime.checkpoints.checkpoint import Component
-from runtime.files.store import check_unchanged
+from runtime.files.safetensors_file import SafetensorsFile, read_header
 
 
 def read_base(
@@ -16,19 +15,16 @@ def read_base(
 ) -> Iterator[tuple[str, torch.Tensor]]:
     """(canonical name, tensor) of those of the component's parameters, in the order of its files.
 
-    Raises FileChangedError at the end of a file that is no longer the one that its digest names, and what
-    `check_cancelled` raises, which is called before every tensor.
+    Parameters that are views of one stored tensor share its memory. Raises WeightFileError, FileChangedError, and what
+    `check_cancelled` raises, which is called before every stored tensor.
     """
     for weight_file in component.files:
-        if not names:
-            return
-        with safe_open(weight_file.path, framework="pt") as file:
-            stored_names = list(file.keys())
-            find = component.views(stored_names)
-            for stored_name in stored_names:
-                views = [view for view in find(stored_name) if view.name in names]
-                if views:
-                    check_cancelled()
-                    stored = file.get_tensor(stored_name)
-                    yield from ((view.name, view.of(stored)) for view in views)
-        check_unchanged(weight_file.path, weight_file.stamp)
+        stored_names = read_header(weight_file.path).tensors.keys()
+        find = component.views(stored_names)
+        views = {stored: [view for view in find(stored) if view.name in names] for stored in stored_names}
+        wanted = {stored: found for stored, found in views.items() if found}
+        file = SafetensorsFile(weight_file.path, weight_file.stamp, wanted)
+        for stored_name in file.names:
+            check_cancelled()
+            stored = file.read(stored_name)
+            yield from ((view.name, view.of(stored)) for view in wanted[stored_name])

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from PIL import Image
 
-from deploy.readme import README, rendered
 from runtime.settings import ROOT
 
 
@@ -32,7 +31,3 @@ def test_a_wrong_input_is_one_clear_line(tmp_path: Path) -> None:
     assert done.returncode != 0
     said = [line for line in done.stdout.splitlines() if line.startswith("lorikeet: ")]
     assert len(said) == 1 and "Traceback" not in done.stdout + done.stderr
-
-
-def test_the_readme_tells_the_settings_as_they_are() -> None:
-    assert rendered(README.read_text("utf-8")) == README.read_text("utf-8"), "run `make readme`"

@@ -11,12 +11,12 @@ from functools import cache
 import pytest
 from PIL import Image
 
-from deploy.demo_model import measure
-from deploy.demo_model.cases import Case, held_out_cases
-from deploy.demo_model.evaluate import CLOSE, STRONG, WEAK
-from deploy.demo_model.painter import GUIDANCE
-from deploy.demo_model.style_measure import DEGREES, shows
-from deploy.demo_model.styles import STYLES
+from deploy.demo_model.evaluation import picture_metrics
+from deploy.demo_model.evaluation.checkpoint import CLOSE, STRONG, WEAK
+from deploy.demo_model.evaluation.edit_cases import EditCase, held_out_cases
+from deploy.demo_model.evaluation.style_metrics import DEGREES, has_style
+from deploy.demo_model.pipeline.image_generator import GUIDANCE
+from deploy.demo_model.world.styles import STYLES
 from lorikeet import Client
 
 CASES = held_out_cases(100)
@@ -31,7 +31,7 @@ def paint(in_bfloat16: Client) -> Paint:
 
     @cache
     def painted(strength: float, loras: tuple[tuple[str, float], ...]) -> list[Image.Image]:
-        def one(case: Case) -> Image.Image:
+        def one(case: EditCase) -> Image.Image:
             result = in_bfloat16.image_to_image(
                 model_name="scenes",
                 prompt=case.prompt,
@@ -61,29 +61,33 @@ def count(found: list[bool], record_property: Report) -> int:
 
 
 def test_the_thing_has_the_colour_that_the_prompt_names(paint: Paint, record_property: Report) -> None:
-    right = [measure.object_colour(picture) == case.colour for case, picture in zip(CASES, paint(), strict=True)]
+    right = [
+        picture_metrics.object_colour(picture) == case.colour for case, picture in zip(CASES, paint(), strict=True)
+    ]
     assert count(right, record_property) >= 90
 
 
 def test_the_thing_has_the_shape_that_the_prompt_names(paint: Paint, record_property: Report) -> None:
-    right = [measure.object_shape(picture) == case.kind for case, picture in zip(CASES, paint(), strict=True)]
+    right = [picture_metrics.object_shape(picture) == case.kind for case, picture in zip(CASES, paint(), strict=True)]
     assert count(right, record_property) >= 80
 
 
 def test_the_background_keeps_its_colour(paint: Paint, record_property: Report) -> None:
-    kept = [measure.same_background(picture, case.picture) for case, picture in zip(CASES, paint(), strict=True)]
+    kept = [
+        picture_metrics.same_background(picture, case.picture) for case, picture in zip(CASES, paint(), strict=True)
+    ]
     assert count(kept, record_property) >= 80
 
 
 def test_with_little_noise_the_picture_stays_close(paint: Paint, record_property: Report) -> None:
-    close = [measure.psnr(now, case.picture) >= CLOSE for case, now in zip(CASES, paint(WEAK), strict=True)]
+    close = [picture_metrics.psnr(now, case.picture) >= CLOSE for case, now in zip(CASES, paint(WEAK), strict=True)]
     assert count(close, record_property) >= 95
 
 
 @pytest.mark.parametrize("style", STYLES)
 def test_a_style_shows_at_scale_1_and_not_at_0(style: str, paint: Paint, record_property: Report) -> None:
-    assert count([shows(picture, style) for picture in paint(**{style: 1.0})], record_property) >= 90
-    assert count([shows(picture, style) for picture in paint()], record_property) <= 10
+    assert count([has_style(picture, style) for picture in paint(**{style: 1.0})], record_property) >= 90
+    assert count([has_style(picture, style) for picture in paint()], record_property) <= 10
 
 
 @pytest.mark.parametrize("style", STYLES)
@@ -97,4 +101,4 @@ def test_half_a_style_lies_between(style: str, paint: Paint, record_property: Re
 def test_two_styles_at_once_both_show(paint: Paint, record_property: Report) -> None:
     pictures = paint(**dict.fromkeys(STYLES, 1.0))
     for style in STYLES:
-        assert count([shows(picture, style) for picture in pictures], record_property) >= 90
+        assert count([has_style(picture, style) for picture in pictures], record_property) >= 90

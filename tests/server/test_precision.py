@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from deploy.demo_model.cases import held_out_cases
-from deploy.demo_model.measure import psnr
+from deploy.demo_model.evaluation.edit_cases import held_out_cases
+from deploy.demo_model.evaluation.picture_metrics import psnr
 from lorikeet import Client
 from lorikeet.schema import SchedulerName
 

@@ -1,4 +1,4 @@
-"""The asyncio client; `lorikeet.client.sync` runs this one in a thread."""
+"""The asyncio client. `lorikeet.client.sync` runs it in a background thread."""
 
 import asyncio
 import secrets
@@ -9,20 +9,14 @@ from typing import Any, Literal
 
 from typing_extensions import Self
 
+from lorikeet.client.calls import InferCall, image_call, job_call, read_result, read_status
 from lorikeet.client.job import AsyncJob
 from lorikeet.client.pack import pack
 from lorikeet.client.result import Result
 from lorikeet.client.transport import Transport, connect
-from lorikeet.protocol.errors import LorikeetError, make_error
-from lorikeet.protocol.tensors import (
-    IMAGE_MODEL,
-    InferCall,
-    JobParameters,
-    image_call,
-    job_call,
-    read_result,
-    read_status,
-)
+from lorikeet.protocol.errors import DEADLINE_EXCEEDED, LorikeetError, make_error
+from lorikeet.protocol.parameters import DEFAULT_PRIORITY, JobParameters
+from lorikeet.protocol.tensors import IMAGE_MODEL
 from lorikeet.schema import ImageToImageInput, JobRequest, JobStatus
 
 JOBS_TIMEOUT = 5.0
@@ -32,10 +26,10 @@ Request = ImageToImageInput | Mapping[str, Any] | None
 
 
 class AsyncClient:
-    """A Lorikeet server, from one event loop.
+    """A client of one Lorikeet server, used from one event loop.
 
-    `url` is `grpc[s]://host:port`, `http[s]://host:port`, or `host:port` for gRPC; `headers` go with every
-    call. Nothing is sent before the first call. All methods raise LorikeetError.
+    `url` is `grpc[s]://host:port`, `http[s]://host:port`, or `host:port` for gRPC. Every call sends `headers`. The
+    first call connects. All methods raise LorikeetError.
     """
 
     def __init__(self, url: str, *, headers: Mapping[str, str] | None = None) -> None:
@@ -54,13 +48,12 @@ class AsyncClient:
         timeout: float | None = None,
         **fields: object,
     ) -> Result:
-        """Generate, and wait for the images.
+        """Generate images and wait for them.
 
-        `fields` are laid over `request`; `image` is short for image_url. Fields that take a URL also take a
-        local path, bytes or a PIL image, which are sent along. `on_progress` is called in the event loop on
-        each change of the status. When this is cancelled, runs out of `timeout` (seconds) or `on_progress`
-        raises, the request is cancelled on the server; the server knows the `timeout` too. `priority`: as for
-        `submit`.
+        `fields` override those of `request`; `image` sets image_url. A field that takes a URL also takes a local path,
+        bytes or a PIL image, which the request carries. The event loop calls `on_progress` on each change of the
+        status. The server cancels the request when this coroutine is cancelled, `timeout` (seconds) passes or
+        `on_progress` raises. `priority`: as in `submit`.
         """
         job = await self.submit(
             request, image=image, request_id=request_id, priority=priority, deadline=timeout, **fields
@@ -81,28 +74,29 @@ class AsyncClient:
         deadline: float | None = None,
         **fields: object,
     ) -> AsyncJob:
-        """Send a request as `image_to_image` does and return at once, with the job in flight.
+        """Send a request as `image_to_image` does, and return its job at once.
 
-        Where requests wait, `priority` 1 goes before 2, which is normal, and 3 behind it. `deadline` seconds after
-        its admission the server lets go of it, and its result is DeadlineExceeded.
+        Queued jobs of `priority` 1 start before those of 2 (the default), and those of 2 before those of 3. The server
+        ends the job `deadline` seconds after its admission; `result` then raises DeadlineExceeded.
         """
         if image is not None:
             fields["image_url"] = image
         valid, files = await asyncio.to_thread(pack, request, fields)
         request_id, job_token = request_id or uuid.uuid4().hex, secrets.token_hex(16)
-        call = image_call(valid, files, JobParameters(request_id, job_token, priority, deadline))
+        priority = DEFAULT_PRIORITY if priority is None else priority
+        call = image_call(valid, files, request_id, JobParameters(job_token, priority, deadline))
         return AsyncJob(self, request_id, job_token, asyncio.create_task(self._generate(call)))
 
     async def status(self, request_id: str, job_token: str) -> JobStatus:
-        """Where a request stands. Raises NotFound before it is admitted and when the token is not its own."""
+        """The status of a request. Raises NotFound before its admission, and for another request's token."""
         return await self._ask_jobs("progress", request_id, job_token)
 
     async def cancel(self, request_id: str, job_token: str) -> JobStatus:
-        """End a request; its own call then raises Cancelled. Raises NotFound as `status` does."""
+        """Cancel a request; its own call then raises Cancelled. Raises NotFound as `status` does."""
         return await self._ask_jobs("cancel", request_id, job_token)
 
     async def wait_ready(self, timeout: float = 60.0) -> None:
-        """Return when the server is ready for requests; raise DeadlineExceeded after `timeout` seconds."""
+        """Wait until the server is ready for requests. Raises DeadlineExceeded after `timeout` seconds."""
         deadline = time.monotonic() + timeout
         reason = "not ready"
         while (left := deadline - time.monotonic()) > 0:
@@ -112,10 +106,10 @@ class AsyncClient:
             except (LorikeetError, asyncio.TimeoutError) as error:
                 reason = str(error) or reason
             await asyncio.sleep(min(READY_POLL_SECONDS, left))
-        raise make_error(f"{self._url} was not ready after {timeout:g} s: {reason}", "DEADLINE_EXCEEDED")
+        raise make_error(f"{self._url} was not ready after {timeout:g} s: {reason}", DEADLINE_EXCEEDED)
 
     async def close(self) -> None:
-        """Release the connection; the client can be used again and then reconnects."""
+        """Close the connection. A later call connects again."""
         if self._connected is not None:
             transport, self._connected = self._connected, None
             await transport.close()
@@ -127,7 +121,7 @@ class AsyncClient:
         await self.close()
 
     def _transport(self) -> Transport:
-        # Not in __init__: connections belong to the running event loop.
+        # Not in __init__: a connection belongs to the event loop that runs when it is made.
         if self._connected is None:
             self._connected = connect(self._url, self._headers)
         return self._connected
@@ -140,4 +134,4 @@ class AsyncClient:
         try:
             return read_status(await asyncio.wait_for(self._transport().infer(call), JOBS_TIMEOUT))
         except asyncio.TimeoutError as error:
-            raise make_error(f"no answer about the job in {JOBS_TIMEOUT:g} s", "DEADLINE_EXCEEDED") from error
+            raise make_error(f"the model jobs did not answer within {JOBS_TIMEOUT:g} s", DEADLINE_EXCEEDED) from error

@@ -1,4 +1,4 @@
-"""One event loop in a background thread, for all synchronous clients of the process."""
+"""One event loop in a background thread, shared by all synchronous clients of the process."""
 
 import asyncio
 import threading
@@ -16,7 +16,7 @@ _loop: asyncio.AbstractEventLoop | None = None
 def run(coroutine: Coroutine[Any, Any, T]) -> T:
     """Run `coroutine` in the background loop and wait for it.
 
-    An interrupt (Ctrl-C) cancels it and waits until it has wound up, at most `INTERRUPT_TIMEOUT` seconds.
+    An interrupt (Ctrl-C) cancels it, and waits at most `INTERRUPT_TIMEOUT` seconds for its end.
     """
     ended = threading.Event()
 
@@ -36,7 +36,7 @@ def run(coroutine: Coroutine[Any, Any, T]) -> T:
 
 
 def _background_loop() -> asyncio.AbstractEventLoop:
-    # One for all clients: gRPC's asyncio code polls one queue a process, which several loops would share.
+    # One loop for all clients: gRPC's asyncio code polls one queue a process, which several loops would share.
     global _loop
     with _lock:
         if _loop is None:

@@ -1,13 +1,13 @@
-"""The files that travel with a request: each distinct content once, referred to as `tensor:<i>`."""
+"""The files that a request carries: each distinct content once, referred to as `tensor:<i>`."""
 
 import io
 from pathlib import Path
 
 from PIL import Image
 
-from lorikeet.protocol.errors import make_error
+from lorikeet.protocol.errors import INVALID_ARG, make_error
 
-# A gRPC message ends at 2 GiB; 16 MiB of it are left for everything that is not a file.
+# A gRPC message holds at most 2 GiB; 16 MiB of it are reserved for everything but the files.
 MAX_FILES_BYTES = 2**31 - 2**24
 
 
@@ -24,7 +24,7 @@ class FileTable:
         return list(self._index)
 
     def add(self, content: bytes) -> str:
-        """`tensor:<i>` of a content. Raises InvalidRequest when the files grow too large for a message."""
+        """`tensor:<i>` of a content. Raises InvalidRequest when the files exceed `MAX_FILES_BYTES`."""
         if content not in self._index:
             _require_fit(self._size + len(content))
             self._size += len(content)
@@ -33,7 +33,7 @@ class FileTable:
     def add_objects(self, value: object) -> object:
         """`value` (nested lists and dicts) with each Path, bytes and PIL image replaced by a reference.
 
-        A folder stays a path, as text. Raises InvalidRequest for a Path that does not exist.
+        A folder becomes its path as text. Raises InvalidRequest for a Path that does not exist.
         """
         if isinstance(value, dict):
             return {key: self.add_objects(item) for key, item in value.items()}
@@ -48,21 +48,21 @@ class FileTable:
         return value
 
     def add_local(self, value: str) -> str:
-        """A reference if the text names a regular local file; else (URL, Hub id, ...) the text itself."""
+        """A reference if `value` names a regular local file, else (URL, Hub id, ...) `value` itself."""
         return self._add_path(Path(value)) if _is_local_file(value) else value
 
     def _add_path(self, path: Path) -> str:
         try:
-            _require_fit(path.stat().st_size)  # before it is read
+            _require_fit(path.stat().st_size)  # before reading it into memory
             return self.add(path.read_bytes())
         except OSError as error:
-            raise make_error(f"cannot read {path}: {error.strerror}", "INVALID_ARG") from error
+            raise make_error(f"cannot read {path}: {error.strerror}", INVALID_ARG) from error
 
 
 def _require_fit(size: int) -> None:
     if size > MAX_FILES_BYTES:
-        limit = f"more than {MAX_FILES_BYTES} bytes of local files"
-        raise make_error(f"{limit}: put the large ones where the server can fetch them", "INVALID_ARG")
+        limit = f"the local files exceed {MAX_FILES_BYTES} bytes"
+        raise make_error(f"{limit}: give the large ones as URLs that the server can fetch", INVALID_ARG)
 
 
 def _is_local_file(value: str) -> bool:
@@ -70,7 +70,7 @@ def _is_local_file(value: str) -> bool:
         return False
     try:
         return Path(value).is_file()
-    except (OSError, ValueError):  # a name too long, or one that no file can have
+    except (OSError, ValueError):  # a name that is too long, or that holds a null character
         return False
 
 

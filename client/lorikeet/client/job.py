@@ -6,7 +6,7 @@ from contextlib import suppress
 from typing import Any, NoReturn, Protocol
 
 from lorikeet.client.result import Result
-from lorikeet.protocol.errors import InvalidRequest, LorikeetError, NotFound, make_error
+from lorikeet.protocol.errors import CANCELLED, DEADLINE_EXCEEDED, InvalidRequest, LorikeetError, NotFound, make_error
 from lorikeet.schema import JobStatus
 
 POLL_SECONDS = 0.25
@@ -15,17 +15,17 @@ ABANDON_TIMEOUT = 5.0
 
 
 class JobsApi(Protocol):
-    """What a job needs of its client."""
+    """The methods of the client that a job calls."""
 
     async def status(self, request_id: str, job_token: str) -> JobStatus:
-        """Where the request stands."""
+        """The status of the request."""
 
     async def cancel(self, request_id: str, job_token: str) -> JobStatus:
-        """End the request."""
+        """Cancel the request."""
 
 
 class AsyncJob:
-    """One submitted request: `reply` is the call in flight, and the pair of id and token names it."""
+    """One submitted request. `reply` is its inference call; the request id and the token address it."""
 
     def __init__(self, client: JobsApi, request_id: str, job_token: str, reply: "asyncio.Task[Result]") -> None:
         self.request_id = request_id
@@ -39,8 +39,8 @@ class AsyncJob:
     ) -> Result:
         """Wait for the result, calling `on_progress` on each change of the status.
 
-        Raises the request's LorikeetError, DeadlineExceeded after `timeout` seconds, or what `on_progress`
-        raised. In the last two cases, and when the waiting is cancelled, the request goes on: ask again.
+        Raises the request's LorikeetError, DeadlineExceeded after `timeout` seconds, or what `on_progress` raises. In
+        the last two cases, and when this coroutine is cancelled, the request continues: call `result` again.
         """
         tasks: set[asyncio.Task[Any]] = {self._reply}
         watcher = asyncio.create_task(self._watch(on_progress)) if on_progress else None
@@ -55,26 +55,26 @@ class AsyncJob:
             watcher.result()
         if self._reply in done:
             return self._outcome()
-        raise make_error(f"request {self.request_id} took longer than {timeout:g} s", "DEADLINE_EXCEEDED")
+        raise make_error(f"request {self.request_id} took longer than {timeout:g} s", DEADLINE_EXCEEDED)
 
     async def status(self) -> JobStatus:
-        """Where the request stands. Raises NotFound until the server has admitted it."""
+        """The status of the request. Raises NotFound until the server has admitted it."""
         return await self._client.status(self.request_id, self.job_token)
 
     async def cancel(self) -> JobStatus:
-        """End the request; `result` then raises Cancelled. Raises NotFound when it is over already."""
+        """Cancel the request; `result` then raises Cancelled. Raises NotFound when it has ended already."""
         self._cancelled = True
         for _ in range(ADMISSION_POLLS):
             with suppress(NotFound):
                 return await self._client.cancel(self.request_id, self.job_token)
-            # Most likely still on its way in: a cancel that came too early would be lost.
+            # The server has most likely not admitted the request yet, so the cancel had no effect.
             await asyncio.wait({self._reply}, timeout=POLL_SECONDS)
             if self._reply.done():
                 break
         return await self._client.cancel(self.request_id, self.job_token)
 
     async def abandon(self) -> None:
-        """Cancel the request if it is still in flight, and drop the call. Raises nothing."""
+        """Cancel the request if it is in flight, and close its call. Raises nothing."""
         if not self._reply.done():
             with suppress(LorikeetError, asyncio.TimeoutError):
                 await asyncio.wait_for(self.cancel(), ABANDON_TIMEOUT)
@@ -87,7 +87,7 @@ class AsyncJob:
             await asyncio.sleep(POLL_SECONDS)
             try:
                 status = await self.status()
-            except LorikeetError:  # not admitted yet, or a hiccup: the result does not depend on it
+            except LorikeetError:  # not admitted yet, or a failed poll: neither affects the result
                 continue
             if status != last:
                 on_progress(status)
@@ -99,5 +99,5 @@ class AsyncJob:
         except InvalidRequest as error:
             # Over HTTP Triton answers 400 to both CANCELLED and INVALID_ARG.
             if self._cancelled:
-                raise make_error(error.message, "CANCELLED") from error
+                raise make_error(error.message, CANCELLED) from error
             raise

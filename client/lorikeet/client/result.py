@@ -1,4 +1,4 @@
-"""What a request gives: images, seed, timings, latents."""
+"""The result of a request: images, seed, timings, latents."""
 
 import io
 from dataclasses import dataclass
@@ -18,10 +18,10 @@ _IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg"}
 
 @dataclass(frozen=True, eq=False)
 class Result:
-    """A finished request.
+    """The result of a finished request.
 
-    `files` are the encoded images as the server made them; `latents` is [N, 4, h, w] and `per_pass_latents`
-    [steps, N, 4, h, w], each None unless it was asked for.
+    `files`: the encoded images, as the server sent them. `latents`: float32 [N, 4, h, w]; `per_pass_latents`: float32
+    [steps, N, 4, h, w]; each is None unless requested.
     """
 
     request_id: str
@@ -37,7 +37,7 @@ class Result:
 
     @property
     def seed(self) -> int:
-        """The seed that was used; the same request with it gives the same images."""
+        """The seed of the images. The same request with this seed gives the same images."""
         return self.response.seed
 
     @property
@@ -46,10 +46,10 @@ class Result:
         return self.response.timings
 
     def save(self, destination: str | Path) -> list[Path]:
-        """Write the encoded files and return where they are.
+        """Write the encoded files, without re-encoding them, and return their paths.
 
-        A path that ends in .png, .jpg or .jpeg is the file (with several images: the stem, `-0`, `-1`, ...);
-        any other path is a folder, made if need be, that gets `<seed>-<i>` files. Bytes are never re-encoded.
+        A path that ends in .png, .jpg or .jpeg names the file; several images get `-0`, `-1`, ... after the stem. Any
+        other path names a folder, created if absent, for files named `<seed>-<i>`.
         """
         path = Path(destination)
         paths = self._file_paths(path) if path.suffix.lower() in _IMAGE_SUFFIXES else self._folder_paths(path)

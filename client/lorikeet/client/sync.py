@@ -1,4 +1,4 @@
-"""The synchronous client: the asyncio one, run in a background thread."""
+"""The synchronous client: runs the asyncio client in a background thread."""
 
 from collections.abc import Callable, Mapping
 
@@ -24,19 +24,18 @@ class Job:
         return run(self._job.result(timeout, on_progress))
 
     def status(self) -> JobStatus:
-        """Where the request stands."""
+        """The status of the request."""
         return run(self._job.status())
 
     def cancel(self) -> JobStatus:
-        """End the request."""
+        """Cancel the request."""
         return run(self._job.cancel())
 
 
 class Client:
-    """A Lorikeet server; see AsyncClient for the contracts.
+    """A client of one Lorikeet server; see AsyncClient for the contracts.
 
-    `on_progress` is called in the background thread. Ctrl-C during `image_to_image` cancels the request on
-    the server.
+    The background thread calls `on_progress`. Ctrl-C during `image_to_image` cancels the request on the server.
     """
 
     def __init__(self, url: str, *, headers: Mapping[str, str] | None = None) -> None:
@@ -53,7 +52,7 @@ class Client:
         timeout: float | None = None,
         **fields: object,
     ) -> Result:
-        """Generate, and wait for the images."""
+        """Generate images and wait for them."""
         return run(
             self._client.image_to_image(
                 request,
@@ -76,26 +75,26 @@ class Client:
         deadline: float | None = None,
         **fields: object,
     ) -> Job:
-        """Send a request and return at once, with the job in flight."""
+        """Send a request and return its job at once."""
         sent = self._client.submit(
             request, image=image, request_id=request_id, priority=priority, deadline=deadline, **fields
         )
         return Job(run(sent))
 
     def status(self, request_id: str, job_token: str) -> JobStatus:
-        """Where a request stands."""
+        """The status of a request."""
         return run(self._client.status(request_id, job_token))
 
     def cancel(self, request_id: str, job_token: str) -> JobStatus:
-        """End a request."""
+        """Cancel a request."""
         return run(self._client.cancel(request_id, job_token))
 
     def wait_ready(self, timeout: float = 60.0) -> None:
-        """Return when the server is ready for requests."""
+        """Wait until the server is ready for requests."""
         run(self._client.wait_ready(timeout))
 
     def close(self) -> None:
-        """Release the connection."""
+        """Close the connection."""
         run(self._client.close())
 
     def __enter__(self) -> Self:

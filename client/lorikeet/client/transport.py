@@ -1,4 +1,4 @@
-"""The two ways to a Triton server, gRPC and HTTP, behind one small protocol."""
+"""Triton over gRPC or HTTP, behind one interface."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -10,43 +10,46 @@ import tritonclient.grpc
 import tritonclient.grpc.aio
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
-from lorikeet.protocol.errors import make_error
-from lorikeet.protocol.tensors import IMAGE_MODEL, InferCall, Tensors
+from lorikeet.client.calls import Arrays, InferCall
+from lorikeet.protocol.errors import INTERNAL, UNAVAILABLE, make_error
+from lorikeet.protocol.shorten import shorten
+from lorikeet.protocol.tensors import IMAGE_MODEL
 
+# Triton puts this before the message of a stage, and offers no setting against it.
 _ENSEMBLE_PREFIX = f"in ensemble '{IMAGE_MODEL}', "
 
 _GRPC_OPTIONS = [
     ("grpc.max_send_message_length", -1),
     ("grpc.max_receive_message_length", -1),
-    # A server that comes up is noticed within a second; the default doubles up to two minutes.
+    # Reconnect within a second of a server's start. The default wait doubles up to two minutes.
     ("grpc.max_reconnect_backoff_ms", 1000),
 ]
 
 
 class Transport(Protocol):
-    """A connection to a server. Methods belong to one event loop; every error is a LorikeetError."""
+    """A connection to a server. Call its methods in one event loop; every error is a LorikeetError."""
 
-    async def infer(self, call: InferCall) -> Tensors:
-        """The outputs that the call asks for, by name."""
+    async def infer(self, call: InferCall) -> Arrays:
+        """The requested outputs, by name."""
 
     async def ready(self, model: str) -> bool:
-        """Whether the server says that the model is ready."""
+        """Whether the model is ready for requests."""
 
     async def close(self) -> None:
-        """Release the connection."""
+        """Close the connection."""
 
 
 def connect(url: str, headers: Mapping[str, str]) -> Transport:
-    """A transport for `grpc[s]://host:port`, `http[s]://host:port` or `host:port` (gRPC); connects lazily.
+    """A transport for `grpc[s]://host:port`, `http[s]://host:port` or `host:port` (gRPC).
 
-    Must be called in the event loop that will use it. Raises ValueError for another scheme.
+    Call it in the event loop that uses the transport. The first call connects. Raises ValueError for another scheme.
     """
     parts = urlsplit(url if "://" in url else f"grpc://{url}")
     if parts.scheme in ("grpc", "grpcs"):
         return GrpcTransport(parts.netloc, headers, ssl=parts.scheme == "grpcs")
     if parts.scheme in ("http", "https"):
         return HttpTransport(parts.netloc + parts.path, headers, ssl=parts.scheme == "https")
-    raise ValueError(f"{url}: the scheme must be grpc, grpcs, http or https")
+    raise ValueError(f"{shorten(url)}: expected a URL with the scheme grpc, grpcs, http or https")
 
 
 class _TritonTransport:
@@ -59,7 +62,7 @@ class _TritonTransport:
         self._client = api.aio.InferenceServerClient(address, **options)
         self._headers = {name.lower(): value for name, value in headers.items()}
 
-    async def infer(self, call: InferCall) -> Tensors:
+    async def infer(self, call: InferCall) -> Arrays:
         inputs = []
         for name, array in call.inputs.items():
             tensor = self._api.InferInput(name, array.shape, np_to_triton_dtype(array.dtype))
@@ -73,11 +76,11 @@ class _TritonTransport:
                 headers=dict(self._headers),  # a copy: tritonclient adds this call's length to it
                 parameters=call.parameters,
             )
-        tensors = {name: result.as_numpy(name) for name in call.outputs}
-        missing = [name for name, array in tensors.items() if array is None]
+        outputs = {name: result.as_numpy(name) for name in call.outputs}
+        missing = [name for name, array in outputs.items() if array is None]
         if missing:
-            raise make_error(f"the server left out {', '.join(missing)}", "INTERNAL")
-        return tensors
+            raise make_error(f"the server's reply lacks {', '.join(missing)}", INTERNAL)
+        return outputs
 
     async def ready(self, model: str) -> bool:
         with self._lorikeet_errors():
@@ -92,9 +95,9 @@ class _TritonTransport:
             yield
         except InferenceServerException as error:
             message = (error.message() or "no message").removeprefix(_ENSEMBLE_PREFIX)
-            raise make_error(message, error.status() or "INTERNAL") from error
+            raise make_error(message, error.status() or INTERNAL) from error
         except self._connection_errors as error:
-            raise make_error(str(error) or type(error).__name__, "UNAVAILABLE") from error
+            raise make_error(str(error) or type(error).__name__, UNAVAILABLE) from error
 
 
 class GrpcTransport(_TritonTransport):
@@ -108,11 +111,11 @@ class HttpTransport(_TritonTransport):
     """KServe v2 over HTTP, tensors in the binary extension."""
 
     def __init__(self, address: str, headers: Mapping[str, str], ssl: bool) -> None:
-        # Imported here: it loads gevent and aiohttp, which gRPC does without.
+        # Imported here because it loads gevent and aiohttp, which gRPC does not need.
         import aiohttp
         import tritonclient.http
         import tritonclient.http.aio
 
         self._connection_errors = (OSError, aiohttp.ClientError)
-        # conn_timeout bounds the whole request (60 s by default), which a generation may well outlast.
+        # conn_timeout bounds the whole request (60 s by default); a generation may take longer.
         super().__init__(tritonclient.http, address, headers, ssl=ssl, conn_timeout=None)

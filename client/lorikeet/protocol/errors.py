@@ -1,25 +1,35 @@
-"""What the client raises, and how a Triton status becomes it."""
+"""Triton's error names, and the exceptions that the client raises for them."""
 
-GRPC_STATUS_PREFIX = "StatusCode."
-_DEADLINE = "DEADLINE_EXCEEDED: "
+# Triton's own names (TRITONSERVER_Error_Code), which a stage answers with.
+INVALID_ARG = "INVALID_ARG"
+NOT_FOUND = "NOT_FOUND"
+UNAVAILABLE = "UNAVAILABLE"
+UNSUPPORTED = "UNSUPPORTED"
+CANCELLED = "CANCELLED"
+INTERNAL = "INTERNAL"
 
-# gRPC status names and HTTP codes to Triton's own error names.
+# Triton has no such name: a stage answers CANCELLED, with a message that begins with the prefix.
+DEADLINE_EXCEEDED = "DEADLINE_EXCEEDED"
+DEADLINE_PREFIX = f"{DEADLINE_EXCEEDED}: "
+
+_GRPC_STATUS_PREFIX = "StatusCode."
+# gRPC status names and HTTP codes that differ from the names above.
 _STATUS_NAMES = {
-    "INVALID_ARGUMENT": "INVALID_ARG",
-    "UNIMPLEMENTED": "UNSUPPORTED",
-    "400": "INVALID_ARG",
-    "404": "NOT_FOUND",
-    "499": "CANCELLED",
-    "500": "INTERNAL",
-    "501": "UNSUPPORTED",
-    "502": "UNAVAILABLE",
-    "503": "UNAVAILABLE",
-    "504": "DEADLINE_EXCEEDED",
+    "INVALID_ARGUMENT": INVALID_ARG,
+    "UNIMPLEMENTED": UNSUPPORTED,
+    "400": INVALID_ARG,
+    "404": NOT_FOUND,
+    "499": CANCELLED,
+    "500": INTERNAL,
+    "501": UNSUPPORTED,
+    "502": UNAVAILABLE,
+    "503": UNAVAILABLE,
+    "504": DEADLINE_EXCEEDED,
 }
 
 
 class LorikeetError(Exception):
-    """A request that did not succeed. `status` is Triton's name of the error, e.g. INTERNAL."""
+    """A request that did not succeed. `status` is one of the names above, e.g. INTERNAL."""
 
     def __init__(self, message: str, status: str) -> None:
         super().__init__(message)
@@ -28,15 +38,15 @@ class LorikeetError(Exception):
 
 
 class InvalidRequest(LorikeetError):
-    """The request is wrong (INVALID_ARG); the message names the field."""
+    """The request is invalid (INVALID_ARG). The message names the field."""
 
 
 class NotFound(LorikeetError):
-    """The server does not know the model, or the pair of request id and job token (NOT_FOUND)."""
+    """The server has no such model, or no job with this request id and job token (NOT_FOUND)."""
 
 
 class Unavailable(LorikeetError):
-    """The server cannot be reached, went away, or admits no more work (UNAVAILABLE)."""
+    """The server cannot be reached, is stopping, or is full (UNAVAILABLE)."""
 
 
 class Cancelled(LorikeetError):
@@ -44,22 +54,22 @@ class Cancelled(LorikeetError):
 
 
 class DeadlineExceeded(LorikeetError):
-    """The time-out passed (DEADLINE_EXCEEDED)."""
+    """The timeout has passed (DEADLINE_EXCEEDED)."""
 
 
 _ERRORS: dict[str, type[LorikeetError]] = {
-    "INVALID_ARG": InvalidRequest,
-    "NOT_FOUND": NotFound,
-    "UNAVAILABLE": Unavailable,
-    "CANCELLED": Cancelled,
-    "DEADLINE_EXCEEDED": DeadlineExceeded,
+    INVALID_ARG: InvalidRequest,
+    NOT_FOUND: NotFound,
+    UNAVAILABLE: Unavailable,
+    CANCELLED: Cancelled,
+    DEADLINE_EXCEEDED: DeadlineExceeded,
 }
 
 
 def make_error(message: str, status: str) -> LorikeetError:
-    """The error for a Triton error name, a gRPC status (`StatusCode.X` or `X`) or an HTTP code ("404")."""
-    name = status.removeprefix(GRPC_STATUS_PREFIX)
+    """The exception for a Triton error name, a gRPC status (`StatusCode.X` or `X`) or an HTTP code ("404")."""
+    name = status.removeprefix(_GRPC_STATUS_PREFIX)
     name = _STATUS_NAMES.get(name, name)
-    if message.startswith(_DEADLINE):  # Triton has no code of its own for it
-        name, message = "DEADLINE_EXCEEDED", message.removeprefix(_DEADLINE)
+    if message.startswith(DEADLINE_PREFIX):
+        name, message = DEADLINE_EXCEEDED, message.removeprefix(DEADLINE_PREFIX)
     return _ERRORS.get(name, LorikeetError)(message, name)

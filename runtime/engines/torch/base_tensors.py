@@ -21,6 +21,7 @@ class BaseTensors:
     ) -> None:
         self._make_empty, self._on_evict = make_empty, on_evict
         self._tensors: dict[str, torch.Tensor] = {}
+        self._nbytes = 0
 
     @property
     def tensors(self) -> Mapping[str, torch.Tensor]:
@@ -28,7 +29,7 @@ class BaseTensors:
 
     @property
     def nbytes(self) -> int:
-        return sum(tensor.nbytes for tensor in self._tensors.values())
+        return self._nbytes
 
     def load(self, component: Component, names: Collection[str], check_cancelled: Callable[[], None]) -> None:
         """Read those of the parameters that are not there yet. All are copied: a mapped file that somebody overwrites
@@ -40,6 +41,7 @@ class BaseTensors:
         for name, tensor in read_base(component, set(names) - self._tensors.keys(), check_cancelled):
             loaded[name] = self._make_empty(tensor.shape).copy_(tensor)
         self._tensors |= loaded  # all or nothing: a file that changed meanwhile leaves no tensor behind
+        self._nbytes += sum(tensor.nbytes for tensor in loaded.values())
 
     def evicted(self) -> None:
         self._on_evict(self)

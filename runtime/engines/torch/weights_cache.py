@@ -194,4 +194,4 @@ class WeightsCache:
 
 def _reshaped(tensor: torch.Tensor, shape: torch.Size) -> torch.Tensor:
     """A linear layer's weight as that of a 1x1 convolution, or the reverse; one of fewer input channels as it is."""
-    return tensor.reshape(shape) if tensor.numel() == shape.numel() else tensor
+    return tensor if tensor.shape == shape or tensor.numel() != shape.numel() else tensor.reshape(shape)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from dataclasses import dataclass
@@ -10,6 +11,8 @@ from functools import partial
 import numpy as np
 from pydantic import ValidationError
 
+from lorikeet.protocol.parameters import JobParameters, ParameterError
+from lorikeet.protocol.tensors import FILES, IMAGE, REQUEST
 from lorikeet.schema import ImageToImageInput, describe_errors
 from runtime.files.resolve import FileResolver, ResolveContext
 from runtime.files.store import Pins, Store
@@ -20,7 +23,6 @@ from runtime.settings import Settings
 from runtime.stage_errors import InvalidArgument, Unavailable
 from runtime.stages.call import Array, Call, json_tensor
 from runtime.stages.prepare.context import PrepareContext
-from runtime.stages.prepare.job_parameters import read_job_parameters
 from runtime.stages.prepare.memory_estimate import Need, need
 from runtime.stages.prepare.planner import Admission, Prepared, make_plan
 
@@ -62,14 +64,18 @@ class PrepareStage:
         if self._job_table.draining:
             raise Unavailable("the server is stopping")
         limit, now = self._settings.max_in_flight, time.monotonic()
-        terms = read_job_parameters(call.parameters, now)
         try:
-            job = self._job_table.open(call.request_id, terms.token, limit, terms.deadline)
+            parameters = JobParameters.from_triton(call.parameters)
+        except ParameterError as error:
+            raise InvalidArgument(error.name, error.reason) from error
+        deadline = now + parameters.timeout if parameters.timeout else math.inf
+        try:
+            job = self._job_table.open(call.request_id, parameters.token, limit, deadline)
         except ValueError as error:
             raise InvalidArgument("request_id", "a request with this id is in flight") from error
         if job is None:
             raise Unavailable(f"{limit} requests are in flight already")
-        return Admission(job, now, terms.priority)
+        return Admission(job, now, parameters.priority)
 
     def _work(self, admission: Admission, call: Call) -> None:
         job = admission.job
@@ -128,9 +134,9 @@ class _Kept:
 
 def _request(call: Call) -> ImageToImageInput:
     """The validated input; IMAGE, when sent, is the one file that image_url then means."""
-    tensor = call.inputs.get("REQUEST")
+    tensor = call.inputs.get(REQUEST)
     if tensor is None or tensor.size != 1:
-        raise InvalidArgument("REQUEST", "expected one element, the input as JSON")
+        raise InvalidArgument(REQUEST, "expected one element, the input as JSON")
     try:
         request = ImageToImageInput.model_validate_json(tensor.reshape(-1)[0])
     except ValidationError as error:
@@ -144,11 +150,11 @@ def _request(call: Call) -> ImageToImageInput:
 
 def _files(call: Call) -> list[bytes]:
     """What was sent along: FILES, and behind them IMAGE."""
-    files = [bytes(item) for item in call.inputs.get("FILES", np.array([], np.object_)).reshape(-1)]
+    files = [bytes(item) for item in call.inputs.get(FILES, np.array([], np.object_)).reshape(-1)]
     image = _image(call)
     return files if image is None else [*files, image.tobytes()]
 
 
 def _image(call: Call) -> Array | None:
-    image = call.inputs.get("IMAGE")
+    image = call.inputs.get(IMAGE)
     return image if image is not None and image.size else None

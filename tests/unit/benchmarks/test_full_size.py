@@ -1,4 +1,4 @@
-"""What the writer of full-size checkpoints writes, on sizes that are none: the runtime reads and runs it."""
+"""The runtime reads and runs the checkpoints and LoRAs that the benchmarks write, here in small sizes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file
 
-from benchmarks.bare_forwards import BareForwards
+from benchmarks.forward_passes import ForwardPasses
 from benchmarks.full_size import SD15_SIZES, SDXL_SIZES, STORED, Sizes, write_checkpoint
 from benchmarks.lora_files import write_lora
 from runtime.lora.file import read_lora
@@ -53,7 +53,7 @@ def test_the_runtime_reads_sd15_and_its_engines_run_it(folder: Path) -> None:
     assert checkpoint.kind == "sd"
     assert checkpoint.scaling_factor == 0.18215
     assert checkpoint.scheduler["_class_name"] == "PNDMScheduler"
-    assert math.isfinite(BareForwards(folder).run(pixels=64, steps=1))
+    assert math.isfinite(ForwardPasses(folder).run(pixels=64, steps=1))
 
 
 def test_the_runtime_reads_sdxl(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Sides alternate, and figures are made of medians."""
+"""Variants alternate, and figures are medians."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from benchmarks.pairs import alternate, difference, ratio
 
 
-def test_sides_alternate_and_every_sample_is_kept() -> None:
+def test_variants_alternate_and_every_sample_is_kept() -> None:
     calls: list[str] = []
 
     def side(name: str) -> float:

@@ -1,12 +1,14 @@
-"""The README's table is made of nothing but the result files."""
+"""The README's table contains what the result files contain."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from benchmarks.cases import CASES
-from benchmarks.results import Figure, Outcome, write_result
-from benchmarks.table import benchmarks_table
+from benchmarks.results import RESULTS, Figure, Outcome, read_result, write_result
+from benchmarks.table import MixedMachines, benchmarks_table
 
 MACHINE = {
     "cpu": "A processor",
@@ -16,23 +18,23 @@ MACHINE = {
     "commit": "abc",
     "date": "2031-02-03T04:05:06+00:00",
 }
-SETTINGS = {"triton": "2.51.0"}
+SETTINGS = {"triton": "2.51.0", "pixels": 128, "steps": 4}
 
 
-def write(folder: Path, case: str, *figures: Figure, **raw: object) -> None:
-    write_result(folder, case, CASES[case], Outcome(list(figures), raw, SETTINGS), MACHINE)
+def write(folder: Path, case: str, *figures: Figure, machine: dict[str, object] | None = None, **raw: object) -> None:
+    write_result(folder, case, CASES[case], Outcome(list(figures), raw, SETTINGS), MACHINE | (machine or {}))
 
 
-def test_a_row_for_each_figure_with_its_limit_and_whether_it_is_kept(tmp_path: Path) -> None:
+def test_a_row_for_each_figure_with_its_limit_and_its_case(tmp_path: Path) -> None:
     write(tmp_path, "lora", Figure("slow", 0.31, at_most=0.25), Figure("quick", 0.0412, "s", at_most=0.1))
     write(tmp_path, "end_to_end", Figure("whole", 1.0, at_most=1.05), Figure("seconds", 12.345, "s"))
     rows = [line for line in benchmarks_table(tmp_path).splitlines() if line.startswith("| ")]
     assert rows == [
-        "| | figure | limit | |",
-        "| SD 1.5, 256 px, 8 steps: whole | 1 | at most 1.05 | ✓ |",
-        "| SD 1.5, 256 px, 8 steps: seconds | 12.35 s |  |  |",
-        "| A LoRA of rank 16, file on local disk: slow | 0.31 | at most 0.25 | ✗ |",
-        "| A LoRA of rank 16, file on local disk: quick | 0.041 s | at most 0.1 s | ✓ |",
+        "| measurement | figure | limit | met | `make bench CASES=...` |",
+        "| whole | 1 | at most 1.05 | ✓ | `end_to_end` |",
+        "| seconds | 12.35 s |  |  | `end_to_end` |",
+        "| slow | 0.31 | at most 0.25 | ✗ | `lora` |",
+        "| quick | 0.041 s | at most 0.1 s | ✓ | `lora` |",
     ]
 
 
@@ -44,17 +46,35 @@ def test_a_row_for_each_concurrency_with_both_protocols(tmp_path: Path) -> None:
     ]
     write(tmp_path, "perf", Figure("one of many", 1.0, "/s"), levels=levels)
     table = benchmarks_table(tmp_path)
-    assert "| 1 | 1.00 | 0.50 s, 0.75 s | 2.00 | 0.50 s, 0.75 s |\n| 8 | 3.00 |" in table
+    assert (
+        "| 1 concurrent request | 1.00 | 0.50 s, 0.75 s | 2.00 | 0.50 s, 0.75 s |\n| 8 concurrent requests |" in table
+    )
+    assert "perf_analyzer, demo model, 128 px, 4 steps" in table
     assert "one of many" not in table
 
 
-def test_the_machine_is_told_once(tmp_path: Path) -> None:
+def test_one_line_names_the_machine_and_all_commits_and_dates(tmp_path: Path) -> None:
     write(tmp_path, "end_to_end", Figure("whole", 1.0))
-    write(tmp_path, "sdxl", Figure("memory", 9.0, "GiB"))
-    said = "A processor, 2 cores, 24 GiB; torch 2.13.0, diffusers 0.42.1, Triton 2.51.0; commit abc; 2031-02-03."
-    assert benchmarks_table(tmp_path).endswith(f"\n{said}\n")
-    assert benchmarks_table(tmp_path).count("A processor") == 1
+    write(tmp_path, "lora", Figure("added", 1.0))
+    write(tmp_path, "sdxl", Figure("memory", 9.0), machine={"commit": "def", "date": "2031-02-01T00:00:00+00:00"})
+    line = "A processor, 2 cores, 24 GiB; torch 2.13.0, diffusers 0.42.1, Triton 2.51.0; commits abc, def; "
+    table = benchmarks_table(tmp_path)
+    assert table.endswith(f"\n{line}2031-02-01 to 2031-02-03.\n")
+    assert table.count("A processor") == 1
 
 
-def test_nothing_measured_is_said(tmp_path: Path) -> None:
+def test_results_of_two_machines_make_no_table(tmp_path: Path) -> None:
+    write(tmp_path, "end_to_end", Figure("whole", 1.0))
+    write(tmp_path, "sdxl", Figure("memory", 9.0, "GiB"), machine={"cpu": "Another processor"})
+    with pytest.raises(MixedMachines, match=r"Another processor.*: sdxl\n"):
+        benchmarks_table(tmp_path)
+
+
+def test_without_results_the_table_names_the_command(tmp_path: Path) -> None:
     assert "`make bench`" in benchmarks_table(tmp_path)
+
+
+def test_every_committed_result_is_of_a_case_with_its_description() -> None:
+    for path in RESULTS.glob("*.json"):
+        result = read_result(path)
+        assert (result["case"], result["description"]) == (path.stem, CASES[path.stem])

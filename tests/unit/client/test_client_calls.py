@@ -202,5 +202,5 @@ def test_wait_ready(triton: FakeTriton) -> None:
 
 
 def test_unknown_scheme() -> None:
-    with pytest.raises(ValueError, match="scheme must be"), Client("ftp://x") as client:
+    with pytest.raises(ValueError, match="expected a URL with the scheme"), Client("ftp://x") as client:
         client.wait_ready()

@@ -60,7 +60,7 @@ def test_errors_are_one_line(triton: FakeTriton, tmp_path: Path) -> None:
     for arguments, message in (
         (MODEL, "error: image_url: [not] found\n"),
         (["--prompt", "p"], "error: model_name: Field required\n"),
-        ([*MODEL, "--url", "ftp://x"], "error: ftp://x: the scheme must be grpc, grpcs, http or https\n"),
+        ([*MODEL, "--url", "ftp://x"], "error: ftp://x: expected a URL with the scheme grpc, grpcs, http or https\n"),
     ):
         result = CliRunner().invoke(app, [*run, *arguments, "--out", str(tmp_path / "out.png")])
         assert (result.exit_code, result.stdout) == (1, "")

@@ -10,10 +10,11 @@ from PIL import Image
 
 from lorikeet import InvalidRequest, LorikeetError, NotFound, Unavailable
 from lorikeet.client import file_table
+from lorikeet.client.calls import image_call, job_call, read_result, read_status
 from lorikeet.client.pack import pack
 from lorikeet.client.result import Result
 from lorikeet.protocol.errors import make_error
-from lorikeet.protocol.tensors import JobParameters, image_call, job_call, read_result, read_status
+from lorikeet.protocol.parameters import JobParameters
 from lorikeet.schema import ImageToImageInput, ImageToImageOutput, JobRequest, LoraWeight
 
 BASE = {"model_name": "org/model", "prompt": "p"}
@@ -25,7 +26,7 @@ def strings(*contents: bytes) -> npt.NDArray[Any]:
 
 
 def test_request_holds_only_what_was_set() -> None:
-    call = image_call(ImageToImageInput(**BASE, seed=1), [], JobParameters("id", "token"))
+    call = image_call(ImageToImageInput(**BASE, seed=1), [], "id", JobParameters("token"))
     assert (call.model, call.request_id, call.parameters) == (
         "lora_image_to_image",
         "id",
@@ -36,23 +37,9 @@ def test_request_holds_only_what_was_set() -> None:
     assert call.outputs == ("RESPONSE", "IMAGES")
 
 
-@pytest.mark.parametrize(
-    ("terms", "parameters"),
-    [
-        (JobParameters("id", "t", priority=1), {"job_priority": 1}),
-        (JobParameters("id", "t", deadline=1.5), {"job_timeout_ms": 1500}),
-        (JobParameters("id", "t", deadline=0.0001), {"job_timeout_ms": 1}),
-        (JobParameters("id", "t", priority=3, deadline=60), {"job_priority": 3, "job_timeout_ms": 60000}),
-    ],
-)
-def test_terms_are_sent_only_where_they_are_set(terms: JobParameters, parameters: dict[str, int]) -> None:
-    call = image_call(ImageToImageInput(**BASE), [], terms)
-    assert call.parameters == {"job_token": "t"} | parameters
-
-
 def test_files_and_debug_outputs_are_sent_and_asked_for_on_demand() -> None:
     request = ImageToImageInput(**BASE, debug_latents=True, debug_per_pass_latents=True)
-    call = image_call(request, [b"same size", b"\0bytes\0"], JobParameters("id", "token"))
+    call = image_call(request, [b"same size", b"\0bytes\0"], "id", JobParameters("token"))
     assert list(call.inputs["FILES"]) == [b"same size", b"\0bytes\0"]
     assert call.outputs == ("RESPONSE", "IMAGES", "DEBUG_LATENTS", "DEBUG_PER_PASS_LATENTS")
 
@@ -142,7 +129,7 @@ def test_bad_input_names_the_field(tmp_path: Path) -> None:
         pack({"model_name": "m"}, {"seed": -1})
     with pytest.raises(InvalidRequest, match=r"cannot read .*missing\.png: No such file"):
         pack(BASE, {"image_url": tmp_path / "missing.png"})
-    with pytest.raises(InvalidRequest, match="a field that takes none"):
+    with pytest.raises(InvalidRequest, match="a field that takes no file"):
         pack(BASE, {"negative_prompt": b"bytes"})
 
 
@@ -154,7 +141,7 @@ def test_files_that_do_not_fit_a_message(tmp_path: Path, monkeypatch: pytest.Mon
     assert twice[1] == [b"four"]
     for second in (b"5", tmp_path / "five"):
         (tmp_path / "five").write_bytes(b"fives")
-        with pytest.raises(InvalidRequest, match="more than 4 bytes"):
+        with pytest.raises(InvalidRequest, match="exceed 4 bytes"):
             pack(BASE, {"image_url": path, "ic_light_image_url": second})
 
 

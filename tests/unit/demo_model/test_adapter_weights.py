@@ -1,4 +1,4 @@
-"""The committed adapters: small, and read by diffusers' own loaders; each changes what is painted."""
+"""The committed adapters: small, and read by diffusers' own loaders; each changes what is generated."""
 
 from typing import Any
 
@@ -7,20 +7,20 @@ import pytest
 from PIL import Image
 from safetensors.torch import load_file
 
-from deploy.demo_model.adapted_painting import paint, with_controlnet, with_ip_adapter
-from deploy.demo_model.edges import edges
-from deploy.demo_model.inversions import INVERSIONS
-from deploy.demo_model.painter import Painter, load_painter
 from deploy.demo_model.paths import CHECKPOINT, CONTROLNET, EMBEDDINGS, IP_ADAPTER, IP_ADAPTER_FILE
-from deploy.demo_model.scene import Scene, Thing, draw
+from deploy.demo_model.pipeline.adapter_pipelines import paint, with_controlnet, with_ip_adapter
+from deploy.demo_model.pipeline.image_generator import ImageGenerator, load_image_generator
+from deploy.demo_model.world.edges import edges
+from deploy.demo_model.world.embedding_specs import EMBEDDING_SPECS
+from deploy.demo_model.world.scene import Scene, Thing, draw
 
 PICTURE = draw(Scene("plain", "blue", (Thing("star", "red", "large"),)))
 
 
 @pytest.fixture
-def painter() -> Painter:
+def generator() -> ImageGenerator:
     """A new one for each test: a pipeline's adapters stay in its networks."""
-    return load_painter(CHECKPOINT)
+    return load_image_generator(CHECKPOINT)
 
 
 def _painted(pipeline: Any, text: str = "", **conditions: Any) -> Image.Image:
@@ -28,22 +28,20 @@ def _painted(pipeline: Any, text: str = "", **conditions: Any) -> Image.Image:
     return picture
 
 
-@pytest.mark.parametrize("name", INVERSIONS)
-def test_an_embedding_gives_its_word_a_meaning(name: str, painter: Painter) -> None:
-    path, inversion = EMBEDDINGS / f"{name}.safetensors", INVERSIONS[name]
-    pipeline, text = painter.pipeline(), f"a {inversion.token} on a meadow"
+@pytest.mark.parametrize("name", EMBEDDING_SPECS)
+def test_an_embedding_gives_its_word_a_meaning(name: str, generator: ImageGenerator) -> None:
+    path, spec = EMBEDDINGS / f"{name}.safetensors", EMBEDDING_SPECS[name]
+    pipeline, text = generator.pipeline(), f"a {spec.token} on a meadow"
 
     before = _painted(pipeline, text)
     pipeline.load_textual_inversion(path)
 
-    assert {key: tuple(value.shape) for key, value in load_file(path).items()} == {
-        inversion.token: (inversion.vectors, 128)
-    }
+    assert {key: tuple(value.shape) for key, value in load_file(path).items()} == {spec.token: (spec.vectors, 128)}
     assert _painted(pipeline, text) != before
 
 
-def test_a_controlnet_is_small_and_heeds_its_picture(painter: Painter) -> None:
-    pipeline = with_controlnet(painter)
+def test_a_controlnet_is_small_and_heeds_its_picture(generator: ImageGenerator) -> None:
+    pipeline = with_controlnet(generator)
     blank = Image.new("RGB", PICTURE.size)
 
     lines, none, off = (
@@ -53,12 +51,12 @@ def test_a_controlnet_is_small_and_heeds_its_picture(painter: Painter) -> None:
 
     assert (CONTROLNET / "diffusion_pytorch_model.safetensors").stat().st_size < 4_800_000
     assert lines != none != off
-    assert off == _painted(painter.pipeline())
+    assert off == _painted(generator.pipeline())
 
 
-def test_an_ip_adapter_is_small_and_heeds_its_picture(painter: Painter) -> None:
-    plain = _painted(painter.pipeline())
-    pipeline = with_ip_adapter(painter)
+def test_an_ip_adapter_is_small_and_heeds_its_picture(generator: ImageGenerator) -> None:
+    plain = _painted(generator.pipeline())
+    pipeline = with_ip_adapter(generator)
     other = draw(Scene("meadow", "", (Thing("house", "white"),)))
 
     one, two = (_painted(pipeline, ip_adapter_image=[picture]) for picture in (PICTURE, other))

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+
+from runtime.lora.file import LoraLayer
+from runtime.lora.lora_changes import LoraChanges
+from runtime.weights.change import Change
+from tests.unit.runtime.tiny_checkpoints import digest
 
 Tensors = dict[str, torch.Tensor]
 METADATA = "lora_adapter_metadata"
@@ -33,3 +39,14 @@ def pair(name: str, out: int, inputs: int, rank: int = 2, seed: int = 0) -> Tens
         f"{name}.lora_A.weight": torch.randn(rank, inputs, generator=generator),
         f"{name}.lora_B.weight": torch.randn(out, rank, generator=generator),
     }
+
+
+def source(path: Path, layers: Sequence[LoraLayer], scale: float) -> LoraChanges:
+    """The changes that these layers of a file make."""
+    return LoraChanges(digest(path), layers, scale)
+
+
+def read_changes(path: Path, layers: Sequence[LoraLayer], scale: float) -> dict[str, Change]:
+    """Parameter name -> its change, all of them read."""
+    changes = source(path, layers, scale)
+    return {name: changes.read(name) for name in changes.names}

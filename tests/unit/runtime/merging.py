@@ -1,15 +1,51 @@
-"""Weight sets as an engine merges them."""
+"""Weight sets with changes made by hand, and as an engine merges them."""
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
 import torch
 
+from runtime.weights.change import Change, LowRank
 from runtime.weights.merge import merge
 from runtime.weights.weight_set import WeightSet
+
+
+@dataclass(frozen=True)
+class Replacement:
+    """The change that makes a weight the given one; a weight of fewer input channels was padded with zeros."""
+
+    value: torch.Tensor
+
+    def delta(self, base: torch.Tensor) -> torch.Tensor:
+        return self.value - base
+
+
+@dataclass(frozen=True, eq=False)
+class Changes:
+    """A ChangeSource of changes that are in memory."""
+
+    digest: str
+    changes: Mapping[str, Change]
+
+    @property
+    def names(self) -> Collection[str]:
+        return self.changes.keys()
+
+    def rank(self, name: str) -> int | None:
+        change = self.changes[name]
+        return len(change.down) if isinstance(change, LowRank) else None
+
+    def read(self, name: str) -> Change:
+        return self.changes[name]
+
+    def check_unchanged(self) -> None:
+        """Memory does not change."""
 
 
 def merged(weights: WeightSet, name: str, base: torch.Tensor) -> torch.Tensor:
     """A parameter with its changes, float32."""
     out = torch.empty(base.shape, dtype=torch.float32)
-    merge(*weights.terms(name, base), out)
+    merge(base, weights.read(name), out)
     return out

@@ -1,4 +1,4 @@
-"""The UNet that takes everything, given a row with every field, answers as diffusers' own with IP-Adapters loaded."""
+"""A UNet with every input, given a row with every field, equals diffusers' UNet with IP-Adapters loaded."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from diffusers import UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor2_0, IPAdapterAttnProcessor2_0
 
 from runtime.checkpoints.checkpoint import Component
-from runtime.conditioning.row import Row, stack
+from runtime.conditioning.row import Row
+from runtime.engines.stacking import stack
 from runtime.engines.torch.torch_engine import TorchEngine
 from runtime.weights.weight_set import WeightSet
 from tests.unit.runtime.engines import assert_near, make_engine, noise, predict
@@ -69,7 +70,7 @@ MASK[1, 4:, :] = 0.5
 
 @pytest.fixture(scope="module")
 def row(oracle: Any) -> Row:
-    """A question with every field; the residuals are as many, and as large, as the UNet's skip connections."""
+    """A row with every field; the residuals are as many, and as large, as the UNet's skip connections."""
     keys, values = [], []
     with torch.no_grad():
         for attention in _cross_attentions(oracle):
@@ -87,8 +88,9 @@ def row(oracle: Any) -> Row:
         timestep_cond=noise(12, seed=4),
         concat=noise(4, SIDE, SIDE, seed=5),
         residuals=tuple(0.3 * noise(*shape, seed=50 + n) for n, shape in enumerate(_skip_shapes(oracle))),
-        ip_k=tuple(keys),
-        ip_v=tuple(values),
+        ip_k=torch.cat(keys, dim=-1),
+        ip_v=torch.cat(values, dim=-1),
+        ip_bias=torch.zeros(2, TOKENS),
         ip_mask=MASK,
     )
 
@@ -105,8 +107,8 @@ def _skip_shapes(unet: Any) -> list[tuple[int, ...]]:
     return [*shapes, (widths[-1], side, side)]
 
 
-def _asked(engine: TorchEngine, component: Component, row: Row) -> torch.Tensor:
-    return predict(engine, WeightSet(component), stack([row]))[0]
+def _predicted(engine: TorchEngine, component: Component, row: Row) -> torch.Tensor:
+    return predict(engine, WeightSet(component), stack([row.inputs()]))[0]
 
 
 def _expected(unet: Any, row: Row, masks: list[torch.Tensor] | None) -> torch.Tensor:
@@ -146,7 +148,7 @@ def projected(oracle: Any) -> None:
 @pytest.mark.parametrize("masked", [True, False])
 def test_a_row_with_every_field(engine: TorchEngine, component: Component, oracle: Any, row: Row, masked: bool) -> None:
     masks = [mask[None, None] for mask in MASK] if masked else None
-    found = _asked(engine, component, row if masked else replace(row, ip_mask=None))
+    found = _predicted(engine, component, row if masked else replace(row, ip_mask=None))
     assert_near(found, _expected(oracle, row, masks))
 
 
@@ -164,43 +166,89 @@ def test_a_row_with_every_field(engine: TorchEngine, component: Component, oracl
         lambda row: replace(row, residuals=None),
         lambda row: replace(row, residuals=(*row.residuals[:-1], 0 * row.residuals[-1])),
         lambda row: replace(row, residuals=(0 * row.residuals[0], *row.residuals[1:])),
-        lambda row: replace(row, ip_k=None, ip_v=None, ip_mask=None),
-        lambda row: replace(row, ip_k=tuple(-k for k in row.ip_k)),
-        lambda row: replace(row, ip_v=tuple(v.flip(0) for v in row.ip_v)),
-        lambda row: replace(row, ip_v=(*row.ip_v[:-1], 0 * row.ip_v[-1])),
+        lambda row: replace(row, ip_k=None, ip_v=None, ip_bias=None, ip_mask=None),
+        lambda row: replace(row, ip_k=-row.ip_k),
+        lambda row: replace(row, ip_v=row.ip_v.flip(0)),
+        lambda row: replace(row, ip_v=_without_last_layer(row.ip_v)),
+        lambda row: replace(row, ip_bias=_without_token(row.ip_bias, 0, 1)),
         lambda row: replace(row, ip_mask=1 - row.ip_mask),
     ],
 )
 def test_every_field_counts(engine: TorchEngine, component: Component, row: Row, change: Any) -> None:
-    changed = _asked(engine, component, change(row))
-    assert (changed - _asked(engine, component, row)).abs().max() > 1e-4
+    changed = _predicted(engine, component, change(row))
+    assert (changed - _predicted(engine, component, row)).abs().max() > 1e-4
+
+
+def _without_last_layer(values: torch.Tensor) -> torch.Tensor:
+    """Packed values [adapters, tokens, sum of inner widths] without those of the last layer."""
+    changed = values.clone()
+    changed[..., -16:] = 0
+    return changed
+
+
+def _without_token(bias: torch.Tensor, adapter: int, token: int) -> torch.Tensor:
+    changed = bias.clone()
+    changed[adapter, token] = float("-inf")
+    return changed
 
 
 def test_zero_values_have_no_effect(engine: TorchEngine, component: Component, row: Row) -> None:
-    assert row.ip_v
-    without = replace(row, ip_k=None, ip_v=None, ip_mask=None)
-    zero = replace(row, ip_v=tuple(0 * v for v in row.ip_v))
-    torch.testing.assert_close(_asked(engine, component, zero), _asked(engine, component, without), rtol=0, atol=0)
+    assert row.ip_v is not None
+    without = replace(row, ip_k=None, ip_v=None, ip_bias=None, ip_mask=None)
+    zero = replace(row, ip_v=0 * row.ip_v)
+    found, expected = (_predicted(engine, component, one) for one in (zero, without))
+    torch.testing.assert_close(found, expected, rtol=0, atol=0)
 
 
-def test_repeated_tokens_leave_an_adapter_as_it_is(engine: TorchEngine, component: Component, row: Row) -> None:
-    """So that adapters with fewer tokens can share a row."""
-    assert row.ip_k and row.ip_v
-    twice = replace(
-        row, ip_k=tuple(k.repeat(1, 2, 1) for k in row.ip_k), ip_v=tuple(v.repeat(1, 2, 1) for v in row.ip_v)
+def test_an_absent_adapter_has_no_effect(engine: TorchEngine, component: Component, row: Row) -> None:
+    """So that a row with fewer adapters can share a call: zero keys, values and bias fill its place."""
+    assert row.ip_k is not None and row.ip_v is not None and row.ip_bias is not None and row.ip_mask is not None
+    parts = {name: getattr(row, name) for name in ("ip_k", "ip_v", "ip_bias", "ip_mask")}
+    one = replace(row, **{name: part[:1] for name, part in parts.items()})
+    padded = {name: torch.cat([part[:1], 0 * part[:1]]) for name, part in parts.items()}
+    expected = _predicted(engine, component, one)
+    for mask in (padded["ip_mask"], torch.cat([MASK[:1], torch.ones_like(MASK[:1])])):
+        found = _predicted(engine, component, replace(row, **padded | {"ip_mask": mask}))
+        torch.testing.assert_close(found, expected, rtol=0, atol=0)
+
+
+def test_a_token_of_bias_minus_infinity_has_no_effect(engine: TorchEngine, component: Component, row: Row) -> None:
+    """So that adapters of different numbers of tokens can share a row, whatever fills the added tokens."""
+    assert row.ip_k is not None and row.ip_v is not None and row.ip_bias is not None
+    adapters, tokens, width = row.ip_k.shape
+    added = 3
+    padded = replace(
+        row,
+        ip_k=torch.cat([row.ip_k, noise(adapters, added, width, seed=8)], dim=1),
+        ip_v=torch.cat([row.ip_v, noise(adapters, added, width, seed=9)], dim=1),
+        ip_bias=torch.cat([row.ip_bias, torch.full((adapters, added), float("-inf"))], dim=1),
     )
-    assert_near(_asked(engine, component, twice), _asked(engine, component, row))
+    assert_near(_predicted(engine, component, padded), _predicted(engine, component, row))
+
+
+def test_an_adapter_of_fewer_tokens_equals_itself_padded(engine: TorchEngine, component: Component, row: Row) -> None:
+    """The first adapter has two tokens, and the second one has four."""
+    assert row.ip_k is not None and row.ip_v is not None and row.ip_bias is not None
+    bias = _without_token(_without_token(row.ip_bias, 0, 2), 0, 3)
+    both = _predicted(engine, component, replace(row, ip_bias=bias))
+    noisy_k = row.ip_k.clone()
+    noisy_k[0, 2:] = noise(2, row.ip_k.shape[-1], seed=10)
+    assert_near(_predicted(engine, component, replace(row, ip_bias=bias, ip_k=noisy_k)), both)
+    first = {name: getattr(row, name)[:1] for name in ("ip_k", "ip_v", "ip_bias", "ip_mask")}
+    short = {name: part if name == "ip_mask" else part[:, :2] for name, part in first.items()}
+    padded = replace(row, **first | {"ip_bias": bias[:1]})
+    assert_near(_predicted(engine, component, padded), _predicted(engine, component, replace(row, **short)))
 
 
 def test_rows_with_every_field_keep_their_own(engine: TorchEngine, component: Component, row: Row) -> None:
-    assert row.ip_v and row.residuals
+    assert row.ip_v is not None and row.residuals
     other = replace(
         row,
         latent=-row.latent,
-        ip_v=tuple(-v for v in row.ip_v),
+        ip_v=-row.ip_v,
         ip_mask=1 - MASK,
         residuals=tuple(-r for r in row.residuals),
     )
-    both = predict(engine, WeightSet(component), stack([row, other]))
+    both = predict(engine, WeightSet(component), stack([row.inputs(), other.inputs()]))
     for found, alone in zip(both, (row, other), strict=True):
-        assert_near(found, _asked(engine, component, alone))
+        assert_near(found, _predicted(engine, component, alone))

@@ -19,13 +19,12 @@ from runtime.lora.config import LoraConfig
 from runtime.lora.file import read_lora
 from runtime.lora.keys import Target
 from runtime.lora.kinds import KINDS, dora
-from runtime.lora.load import LoraChanges
 from runtime.lora.lora_error import LoraError
 from runtime.weights.change import LowRank
 from runtime.weights.weight_set import WeightSet
 from tests.unit.runtime import lora_files
-from tests.unit.runtime.lora_files import Tensors, pair
-from tests.unit.runtime.merging import merged
+from tests.unit.runtime.lora_files import Tensors, pair, read_changes
+from tests.unit.runtime.merging import Changes, merged
 
 LAYER = "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q"  # [16, 16]
 CONV = "unet.down_blocks.0.resnets.0.conv1"  # [16, 16, 3, 3]
@@ -64,7 +63,7 @@ def test_a_lora_of_another_architecture_is_refused(
 def _genuine(path: Path, width: int) -> Component:
     """A UNet's cross-attention of a genuine width, alone."""
     save_file({f"{CROSS}.to_k.weight": torch.zeros(4, width), f"{CROSS}.to_v.weight": torch.zeros(4, width)}, path)
-    return Component(name="unet", config={}, files=(WeightFile(path=path, digest=""),))
+    return Component(role="unet", config={}, files=(WeightFile(path=path, digest=""),))
 
 
 @pytest.mark.parametrize(
@@ -99,9 +98,13 @@ def test_only_what_is_of_low_rank_is_kept_in_factors(path: Path, sd15: Checkpoin
     tensors |= {f"unet.{CROSS}.to_k.lokr_w1": torch.ones(4, 4), f"unet.{CROSS}.to_k.lokr_w2": torch.ones(8, 8)}
     tensors |= {f"{CONV}.diff_b": torch.ones(16)}
     layers = read_lora(lora_files.write(path, tensors), sd15.adaptable)
-    kinds = {name: isinstance(change, LowRank) for name, change in LoraChanges(path, layers, 1.0).items()}
+    changes = lora_files.source(path, layers, 1.0)
+    kinds = {name: isinstance(changes.read(name), LowRank) for name in changes.names}
     low_rank = {f"{name.removeprefix('unet.')}.weight": True for name in (LAYER, CONV)}
     assert kinds == low_rank | {f"{CROSS}.to_k.weight": False, f"{CONV.removeprefix('unet.')}.bias": False}
+    assert {name: changes.rank(name) for name in changes.names} == {
+        name: 2 if is_low_rank else None for name, is_low_rank in kinds.items()
+    }
 
 
 def test_keys_that_match_nothing_are_listed(path: Path, sd15: Checkpoint) -> None:
@@ -195,7 +198,7 @@ def test_an_alpha_of_any_dtype_is_a_number(
 ) -> None:
     alpha = torch.tensor(6.0).to(dtype).reshape(shape)
     layers = read_lora(lora_files.write(path, _linear() | {f"{LAYER}.alpha": alpha}), sd15.adaptable)
-    (change,) = LoraChanges(path, layers, 0.5).values()
+    (change,) = read_changes(path, layers, 0.5).values()
     expected = 0.5 * 6 / 2 * _linear()[UP] @ _linear()[DOWN]
     torch.testing.assert_close(change.delta(torch.zeros(16, 16)), expected)
 
@@ -265,7 +268,7 @@ def test_a_norm_takes_no_lora(path: Path, sd15: Checkpoint) -> None:
 def test_a_scale_that_float32_does_not_hold_is_refused(path: Path, sd15: Checkpoint, scale: float) -> None:
     layers = read_lora(lora_files.write(path, _linear()), sd15.adaptable)
     with pytest.raises(LoraError, match="is not finite in float32"):
-        dict(LoraChanges(path, layers, scale))
+        read_changes(path, layers, scale)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
@@ -275,7 +278,7 @@ def test_factors_that_are_not_finite_are_refused(path: Path, sd15: Checkpoint, n
     tensors[name].view(-1)[0] = value
     layers = read_lora(lora_files.write(path, tensors), sd15.adaptable)
     with pytest.raises(LoraError, match="not finite"):
-        dict(LoraChanges(path, layers, 1.0))
+        read_changes(path, layers, 1.0)
 
 
 @pytest.mark.parametrize(
@@ -380,13 +383,13 @@ def test_any_keys_and_shapes_are_read_or_refused(path: Path, sd15: Checkpoint, s
     lora_files.write(path, {key: torch.zeros(shape) for key, shape in shapes.items()})
     try:
         layers = read_lora(path, sd15.adaptable)
-        changes = dict(LoraChanges(path, layers, 1.0))
+        changes = read_changes(path, layers, 1.0)
     except (LoraError, WeightFileError):
         return
     for layer in layers:
         name = layer.target.parameter
         weight = torch.ones(sd15.unet.shapes[name])
-        found = merged(WeightSet(sd15.unet, added=[{name: changes[name]}]), name, weight)
+        found = merged(WeightSet(sd15.unet, (Changes("", {name: changes[name]}),)), name, weight)
         assert found.shape == weight.shape
 
 
@@ -416,7 +419,7 @@ def test_a_factor_that_float32_does_not_hold_is_refused(path: Path, sd15: Checkp
     tensors[UP][0, 0] = 1e300
     layers = read_lora(lora_files.write(path, tensors), sd15.adaptable)
     with pytest.raises(LoraError, match="not finite in float32"):
-        dict(LoraChanges(path, layers, 1.0))
+        read_changes(path, layers, 1.0)
 
 
 def test_what_the_library_says_of_a_hostile_header_is_told_in_short(path: Path, sd15: Checkpoint) -> None:

@@ -18,15 +18,14 @@ from runtime.checkpoints.checkpoint import Checkpoint, Component
 from runtime.checkpoints.names import canonical_name
 from runtime.checkpoints.original_unet import unet_name
 from runtime.lora.file import read_lora
-from runtime.lora.load import LoraChanges
 from runtime.lora.sgm import sgm_names
-from runtime.weights.weight_set import WeightSet, base_tensors
+from runtime.weights.weight_set import WeightSet
 from tests.tiny.loras import SD15_PARTS, write_kohya, write_peft
 from tests.unit.runtime import lora_files
 from tests.unit.runtime.engines import make_engine, predict, unet_inputs
 from tests.unit.runtime.lora_files import Tensors
 from tests.unit.runtime.merging import merged
-from tests.unit.runtime.tiny_checkpoints import read_checkpoint
+from tests.unit.runtime.tiny_checkpoints import base_tensors, read_checkpoint
 
 PIPELINES = {"sd15": StableDiffusionPipeline, "sd2": StableDiffusionPipeline, "sdxl": StableDiffusionXLPipeline}
 TO_Q = "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q"
@@ -49,8 +48,8 @@ def _canonical(component: str, tensors: Tensors) -> Tensors:
 
 def _merged(component: Component, lora: Path, scale: float, parts: tuple[Component, ...]) -> Tensors:
     layers = [layer for layer in read_lora(lora, parts) if layer.target.component == component.name]
-    weights = WeightSet(component, lora.name, added=[LoraChanges(lora, layers, scale)])
-    base = dict(base_tensors(component))
+    weights = WeightSet(component, (lora_files.source(lora, layers, scale),))
+    base = base_tensors(component)
     return base | {name: merged(weights, name, base[name]) for name in weights.changed}
 
 
@@ -65,7 +64,7 @@ def _assert_the_same(checkpoint: Path, lora: Path, scale: float) -> None:
 
 def _assert_equals(checkpoint: Path, lora: Path, scale: float, expected: dict[str, Tensors]) -> None:
     parts = _base(checkpoint).adaptable
-    base = {part.name: dict(base_tensors(part)) for part in parts}
+    base = {part.name: base_tensors(part) for part in parts}
     assert any(not torch.equal(base[part][name], tensor) for part in base for name, tensor in expected[part].items())
     assert {part.name for part in parts} == expected.keys()
     for part in parts:
@@ -178,8 +177,8 @@ def test_two_files_at_once_predict_what_diffusers_does(tiny: Path, tmp_path: Pat
     with torch.no_grad():
         expected = pipe.unet(inputs["latent"], inputs["t"], inputs["text"]).sample
     layers = [read_lora(path, sd15.adaptable) for path in paths]
-    changes = list(map(LoraChanges, paths, layers, scales))
-    found = predict(make_engine("unet", sd15.unet)[0], WeightSet(sd15.unet, "ab", added=changes), inputs)
+    changes = tuple(map(lora_files.source, paths, layers, scales))
+    found = predict(make_engine("unet", sd15.unet)[0], WeightSet(sd15.unet, changes), inputs)
     assert (found - expected).norm() / expected.norm() < 1e-5
 
 
@@ -203,7 +202,7 @@ def test_diffusers_first_loras_of_a_text_encoder_and_of_a_unet(
 def test_a_lora_of_scale_0_changes_nothing(tiny: Path, sd15: Checkpoint) -> None:
     lora = tiny / "loras/sd15/kohya.safetensors"
     for part in sd15.adaptable:
-        base = dict(base_tensors(part))
+        base = base_tensors(part)
         assert all(torch.equal(tensor, base[name]) for name, tensor in _merged(part, lora, 0.0, sd15.adaptable).items())
 
 
@@ -250,6 +249,6 @@ def test_half_precision_factors_are_multiplied_in_float32(
     half = {name: tensor.to(dtype) for name, tensor in lora_files.pair(f"unet.{TO_Q}", 16, 16).items()}
     path = lora_files.write(tmp_path / "lora.safetensors", half)
     down, up = (tensor.float() for tensor in half.values())
-    base = dict(base_tensors(sd15.unet))[f"{TO_Q}.weight"]
+    base = base_tensors(sd15.unet)[f"{TO_Q}.weight"]
     found = _merged(sd15.unet, path, 0.5, sd15.adaptable)[f"{TO_Q}.weight"]
     torch.testing.assert_close(found, base + 0.5 * (up @ down), rtol=1e-6, atol=1e-7)

@@ -18,12 +18,12 @@ from torch import nn
 
 from runtime.checkpoints.checkpoint import Checkpoint
 from runtime.lora.file import read_lora
-from runtime.lora.load import LoraChanges
-from runtime.weights.weight_set import WeightSet, base_tensors
+from runtime.weights.weight_set import WeightSet
 from tests.unit.runtime import lora_files
 from tests.unit.runtime.engines import noise
 from tests.unit.runtime.lora_files import Tensors
 from tests.unit.runtime.merging import merged
+from tests.unit.runtime.tiny_checkpoints import base_tensors
 
 LINEAR = "down_blocks.1.attentions.0.transformer_blocks.0.ff.net.0.proj"
 CROSS = "down_blocks.1.attentions.0.transformer_blocks.0.attn2.to_k"
@@ -58,7 +58,7 @@ OPTIONS: dict[str, tuple[str, dict[str, Any]]] = {
 
 @pytest.fixture
 def base(sd15: Checkpoint) -> Tensors:
-    return dict(base_tensors(sd15.unet))
+    return base_tensors(sd15.unet)
 
 
 def _layer(base: Tensors, module: str) -> nn.Linear | nn.Conv2d:
@@ -96,8 +96,8 @@ def _keys(module: str, tensors: Tensors) -> Tensors:
 
 def _load(checkpoint: Checkpoint, base: Tensors, loras: list[tuple[Path, float]]) -> Tensors:
     """The base as these files change it."""
-    changes = [LoraChanges(path, read_lora(path, checkpoint.adaptable), scale) for path, scale in loras]
-    weights = WeightSet(checkpoint.unet, "", added=changes)
+    changes = [lora_files.source(path, read_lora(path, checkpoint.adaptable), scale) for path, scale in loras]
+    weights = WeightSet(checkpoint.unet, tuple(changes))
     return base | {name: merged(weights, name, base[name]) for name in weights.changed}
 
 

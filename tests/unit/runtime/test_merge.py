@@ -1,4 +1,4 @@
-"""A weight and its changes, summed where it is to lie: piece by piece, in whatever dtype and strides."""
+"""The sum of a weight and its changes: piece by piece, into any dtype and strides."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import torch
 
 from runtime.lora.kinds.difference import DIFFERENCE
 from runtime.weights.change import Change, LowRank
-from runtime.weights.merge import merge
+from runtime.weights.merge import merge, pad_inputs
 from tests.unit.runtime.engines import noise
 
 RANK = 4
@@ -46,7 +46,7 @@ def _exact(change: Change, shape: tuple[int, ...]) -> torch.Tensor:
     return change.delta(torch.zeros(shape)).double()
 
 
-def test_every_change_is_one_of_the_start() -> None:
+def test_every_change_is_a_function_of_the_start() -> None:
     class Twice:
         def delta(self, base: torch.Tensor) -> torch.Tensor:
             return 2.0 * base
@@ -55,3 +55,11 @@ def test_every_change_is_one_of_the_start() -> None:
     out = torch.empty(8, 8)
     merge(start, [Twice(), low_rank, Twice()], out)
     torch.testing.assert_close(out, 5.0 * start + low_rank.delta(start))
+
+
+def test_added_input_channels_start_at_zero() -> None:
+    base = noise(6, 4, 3, 3)
+    padded = pad_inputs(base, torch.Size([6, 9, 3, 3]))
+    assert torch.equal(padded[:, :4], base)
+    assert not padded[:, 4:].any()
+    assert pad_inputs(base, base.shape) is base

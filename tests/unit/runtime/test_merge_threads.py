@@ -1,4 +1,4 @@
-"""A merge_threads: every item once, one thread of torch's for each of its own, and an error ends it."""
+"""MergeThreads: every item once, one torch thread in each thread, and an error ends the call."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_every_item_goes_to_one_thread_and_every_thread_has_some(merge_threads: 
     assert sorted(shares[0] + shares[1]) == list(range(100))
 
 
-def test_its_threads_have_one_of_torchs_and_all_others_keep_theirs() -> None:
+def test_its_threads_have_one_torch_thread_and_all_others_keep_theirs() -> None:
     torch.set_num_threads(2)
     seen: list[int] = []
     merge_threads = MergeThreads(2)
@@ -45,13 +45,13 @@ def test_its_threads_have_one_of_torchs_and_all_others_keep_theirs() -> None:
         assert other.submit(torch.get_num_threads).result() == 2
 
 
-def test_its_threads_begin_with_what_they_are_told() -> None:
+def test_every_thread_calls_begin_first() -> None:
     begun: list[int] = []
     MergeThreads(2, lambda: begun.append(threading.get_native_id()))
     assert len(set(begun)) == 2
 
 
-def test_an_error_is_raised_when_all_have_ended_and_nothing_more_is_begun(merge_threads: MergeThreads) -> None:
+def test_an_error_is_raised_when_all_threads_have_ended(merge_threads: MergeThreads) -> None:
     ended = threading.Event()
 
     def work(items: Iterator[int]) -> None:
@@ -61,11 +61,11 @@ def test_an_error_is_raised_when_all_have_ended_and_nothing_more_is_begun(merge_
         ended.set()
 
     with pytest.raises(InterruptedError):
-        merge_threads.map(work, count())  # without an end, were it not for the error
+        merge_threads.map(work, count())  # endless: only the error ends it
     assert ended.is_set()
 
 
-def test_it_works_on_after_an_error(merge_threads: MergeThreads) -> None:
+def test_it_works_after_an_error(merge_threads: MergeThreads) -> None:
     def fail(items: Iterator[int]) -> None:
         raise InterruptedError
 

@@ -1,4 +1,4 @@
-"""Networks: through the torch engine, every one answers as diffusers' or transformers' own does."""
+"""Networks: through the torch engine, each computes what diffusers' or transformers' own computes."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers import AutoencoderKL, ControlNetModel, UNet2DConditionModel
 from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
 from runtime.checkpoints.checkpoint import Checkpoint, Component
-from runtime.engines.engine import GraphKind, WeightsError
+from runtime.engines.engine import WeightsError, never_cancelled
 from runtime.engines.select import Engines
-from runtime.networks.build import graph_of
+from runtime.networks.architecture import NetworkKind, architecture_of
 from runtime.settings import Settings
 from runtime.weights.weight_set import WeightSet
 from tests.unit.runtime.engines import assert_near, make_engine, noise, predict, run, unet_inputs
-from tests.unit.runtime.tiny_checkpoints import read_checkpoint
+from tests.unit.runtime.tiny_checkpoints import read_checkpoint, read_component
 
 MODELS = ("sd15", "sdxl")
 
@@ -38,7 +38,7 @@ def no_gradients() -> Any:
         yield
 
 
-def _answers(kind: GraphKind, component: Component, inputs: dict[str, Any]) -> Any:
+def _answers(kind: NetworkKind, component: Component, inputs: dict[str, Any]) -> Any:
     engine, _ = make_engine(kind, component)
     return run(engine, WeightSet(component), inputs)
 
@@ -82,7 +82,7 @@ def test_the_vae_decoder(tiny: Path, model: str) -> None:
 )
 def test_the_text_encoders(tiny: Path, name: str, model: Any) -> None:
     folder, part = name.split("/")
-    component = {part.name: part for part in read_checkpoint(tiny / folder).text_encoders}[part]
+    component = {part.role: part for part in read_checkpoint(tiny / folder).text_encoders}[part]
     vocabulary = component.config["vocab_size"]
     ids = torch.randint(vocabulary - 2, (1, 77), generator=torch.Generator().manual_seed(0))
     ids[0, 20:] = vocabulary - 1  # the end: CLIP pools at its first place
@@ -95,6 +95,48 @@ def test_the_text_encoders(tiny: Path, name: str, model: Any) -> None:
     for mine, theirs in zip(found["hidden_states"], expected.hidden_states, strict=True):
         assert_near(mine, theirs)
     assert_near(found["normed_states"][-1], expected.last_hidden_state)
+
+
+@pytest.mark.parametrize("with_time_ids", [False, True])
+def test_the_controlnet(tmp_path: Path, with_time_ids: bool) -> None:
+    inputs = unet_inputs("sdxl" if with_time_ids else "sd") | {"condition": noise(2, 3, 64, 64, seed=9).abs()}
+    network = _tiny_controlnet(with_time_ids)
+    network.save_pretrained(tmp_path)
+    component = read_component("controlnet", tmp_path).model_copy(
+        update={"name": "controlnets[0]", "field": "controlnets[0].path"}
+    )
+    added = {"text_embeds": inputs["pooled"], "time_ids": inputs["time_ids"]} if with_time_ids else None
+    down, mid = network(
+        inputs["latent"],
+        inputs["t"],
+        inputs["text"],
+        controlnet_cond=inputs["condition"],
+        added_cond_kwargs=added,
+        return_dict=False,
+    )
+    found = _answers("controlnet", component, inputs)["residuals"]
+    assert len(found) == len(down) + 1
+    for mine, theirs in zip(found, (*down, mid), strict=True):
+        assert theirs.abs().max() > 0.01
+        assert_near(mine, theirs)
+
+
+def _tiny_controlnet(with_time_ids: bool) -> ControlNetModel:
+    """Random weights everywhere: a new ControlNet's last layers are zero."""
+    added = {"addition_embed_type": "text_time", "addition_time_embed_dim": 8}
+    network = ControlNetModel(
+        block_out_channels=(16, 32),
+        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+        layers_per_block=1,
+        norm_num_groups=8,
+        attention_head_dim=4,
+        cross_attention_dim=80 if with_time_ids else 32,
+        conditioning_embedding_out_channels=(8, 8, 16, 16),
+        **(added | {"projection_class_embeddings_input_dim": 40 + 6 * 8} if with_time_ids else {}),
+    )
+    for seed, parameter in enumerate(network.parameters()):
+        parameter.copy_(0.2 * noise(*parameter.shape, seed=seed))
+    return network.eval()
 
 
 def test_bfloat16_is_near_float32(folder: Path, checkpoint: Checkpoint) -> None:
@@ -134,12 +176,12 @@ def test_in_bfloat16_neighbouring_timesteps_still_differ(sd15: Checkpoint) -> No
     ],
 )
 def test_a_configuration_that_cannot_be_built_is_an_error(
-    sd15: Checkpoint, kind: GraphKind, changes: dict[str, Any]
+    sd15: Checkpoint, kind: NetworkKind, changes: dict[str, Any]
 ) -> None:
     component = {"u": sd15.unet, "v": sd15.vae, "t": sd15.text_encoders[0]}[kind[0]]
     hostile = component.model_copy(update={"config": component.config | changes})
     with pytest.raises(WeightsError):
-        make_engine(kind, hostile)[0].bind(WeightSet(hostile))
+        make_engine(kind, hostile)[0].bind(WeightSet(hostile), never_cancelled)
 
 
 @pytest.mark.parametrize("name", ["attn_implementation", "_attn_implementation", "_attn_implementation_internal"])
@@ -162,33 +204,22 @@ def test_weights_that_do_not_fit_their_configuration_are_an_error(
     sd15: Checkpoint, changes: dict[str, Any], reason: str
 ) -> None:
     other = sd15.unet.model_copy(update={"config": sd15.unet.config | changes})
-    engine, residency = make_engine("unet", other)
+    engine, cache = make_engine("unet", other)
     with pytest.raises(WeightsError, match=reason):
-        engine.bind(WeightSet(other))
-    assert residency.nbytes == 0
+        engine.bind(WeightSet(other), never_cancelled)
+    assert cache.nbytes == 0
 
 
-def test_a_stage_keeps_the_networks_that_were_asked_for_last(settings: Settings, sd15: Checkpoint) -> None:
+def test_a_stage_keeps_the_networks_that_were_requested_last(settings: Settings, sd15: Checkpoint) -> None:
     engines = Engines(settings, "unet")
     first, *others = [
-        graph_of("unet", sd15.unet.model_copy(update={"config": sd15.unet.config | {"norm_eps": 1e-5 + index * 1e-6}}))
-        for index in range(17)
+        architecture_of("unet", sd15.unet.config | {"norm_eps": 1e-5 + index * 1e-6}) for index in range(17)
     ]
     kept = engines.of(first)
-    for graph in others[:-1]:
-        engines.of(graph)
+    for architecture in others[:-1]:
+        engines.of(architecture)
     assert engines.of(first) is kept
     second = engines.of(others[0])
     assert engines.of(others[0]) is second
     engines.of(others[-1])
     assert engines.of(others[0]) is second and engines.of(first) is kept
-
-
-def test_what_makes_no_difference_makes_no_other_graph(sd15: Checkpoint) -> None:
-    origin = {"_name_or_path": "elsewhere", "_diffusers_version": "0.1.0"}
-    default = {"sample_size": 8, "center_input_sample": False}
-    other = sd15.unet.model_copy(update={"config": sd15.unet.config | origin | default})
-    softer = sd15.unet.model_copy(update={"config": sd15.unet.config | {"norm_eps": 1e-3}})
-    graph = graph_of("unet", sd15.unet)
-    assert graph_of("unet", other) == graph
-    assert graph_of("unet", softer) != graph

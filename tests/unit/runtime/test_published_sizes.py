@@ -17,10 +17,10 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProject
 
 from runtime.checkpoints.checkpoint import Checkpoint
 from runtime.checkpoints.single_file import read_single_file
-from runtime.engines.engine import GraphKind
 from runtime.files.located import SingleFile
 from runtime.files.store import StoredFile
-from runtime.networks.build import build, graph_of, parameters
+from runtime.networks.architecture import NetworkKind, architecture_of
+from runtime.networks.build import build, parameters
 from tests.tiny.original import original
 
 CROSS = "CrossAttnDownBlock2D"
@@ -118,21 +118,21 @@ def test_the_published_configuration_is_told(checkpoint: Checkpoint, family: str
 
 
 def test_the_networks_that_are_built_have_a_place_for_every_tensor(checkpoint: Checkpoint) -> None:
-    kinds: list[GraphKind] = ["unet", "text_encoder", "text_encoder"]
+    kinds: list[NetworkKind] = ["unet", "text_encoder", "text_encoder"]
     for kind, component in zip(kinds, checkpoint.adaptable, strict=False):
-        places = parameters(build(graph_of(kind, component)))
+        places = parameters(build(architecture_of(kind, component.config)))
         assert {name: tuple(shape) for name, (_, _, shape) in places.items()} == component.shapes
-    halves: list[GraphKind] = ["vae_encoder", "vae_decoder"]
+    halves: list[NetworkKind] = ["vae_encoder", "vae_decoder"]
     shapes: dict[str, tuple[int, ...]] = {}
     for kind in halves:
-        places = parameters(build(graph_of(kind, checkpoint.vae)))
+        places = parameters(build(architecture_of(kind, checkpoint.vae.config)))
         shapes |= {name: tuple(shape) for name, (_, _, shape) in places.items()}
     assert shapes == checkpoint.vae.shapes
 
 
 def test_the_heads_are_those_of_the_published_unet(checkpoint: Checkpoint, family: str) -> None:
     """No shape shows them."""
-    found = build(graph_of("unet", checkpoint.unet)).weights
+    found = build(architecture_of("unet", checkpoint.unet.config)).weights
     expected = dict(_networks(family)["unet"].named_modules())
     heads = {name: module.heads for name, module in found.named_modules() if hasattr(module, "heads")}
     assert heads == {name: module.heads for name, module in expected.items() if hasattr(module, "heads")}

@@ -1,4 +1,4 @@
-"""Residency: what is kept between requests, and what never goes while it is in use."""
+"""Residency: items stay between requests within the budget, and an item in use is never evicted."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ from runtime.engines.residency import Residency
 @dataclass
 class Thing:
     nbytes: int
-    lost: list[str] = field(default_factory=list)
+    evicted_names: list[str] = field(default_factory=list)
     name: str = ""
-    gone: bool = False
+    is_evicted: bool = False
 
-    def dropped(self) -> None:
-        self.gone = True
-        self.lost.append(self.name)
+    def evicted(self) -> None:
+        self.is_evicted = True
+        self.evicted_names.append(self.name)
 
 
 class Kept:
-    """A residency whose items note that they went."""
+    """A residency whose items record that they are evicted."""
 
     def __init__(self, budget: int) -> None:
-        self.lost: list[str] = []
+        self.evicted_names: list[str] = []
         self.made: list[str] = []
         self.residency: Residency[Thing] = Residency(budget)
 
     def acquire(self, name: str, nbytes: int) -> Thing:
         def make() -> Thing:
             self.made.append(name)
-            return Thing(nbytes, self.lost, name)
+            return Thing(nbytes, self.evicted_names, name)
 
         return self.residency.acquire(name, make)
 
@@ -44,7 +44,7 @@ class Kept:
         self.residency.release(name)
 
 
-def test_what_is_kept_is_not_made_again() -> None:
+def test_an_item_in_memory_is_not_made_again() -> None:
     kept = Kept(100)
     first = kept.acquire("a", 10)
     kept.residency.release("a")
@@ -52,58 +52,58 @@ def test_what_is_kept_is_not_made_again() -> None:
     assert kept.made == ["a"]
 
 
-def test_the_least_recently_used_goes_first() -> None:
+def test_the_least_recently_used_is_evicted_first() -> None:
     kept = Kept(30)
     for name in ("a", "b", "c", "a", "d", "e"):
         kept.use(name, 10)
-    assert kept.lost == ["b", "c"]
+    assert kept.evicted_names == ["b", "c"]
 
 
-def test_what_is_in_use_never_goes() -> None:
+def test_an_item_in_use_is_never_evicted() -> None:
     kept = Kept(10)
     kept.acquire("a", 10)
     kept.use("b", 10)
-    assert kept.lost == ["b"]
+    assert kept.evicted_names == ["b"]
     kept.residency.release("a")
-    assert kept.lost == ["b"]
+    assert kept.evicted_names == ["b"]
     kept.use("c", 10)
-    assert kept.lost == ["b", "a"]
+    assert kept.evicted_names == ["b", "a"]
 
 
-def test_two_users_must_both_let_go() -> None:
+def test_two_users_must_both_release() -> None:
     kept = Kept(0)
     kept.acquire("a", 10)
     kept.acquire("a", 10)
     kept.residency.release("a")
-    assert kept.lost == []
+    assert kept.evicted_names == []
     kept.residency.release("a")
-    assert kept.lost == ["a"]
+    assert kept.evicted_names == ["a"]
 
 
-def test_what_is_larger_than_the_budget_lives_while_it_is_used() -> None:
+def test_an_item_above_the_budget_lives_while_it_is_used() -> None:
     kept = Kept(5)
     kept.acquire("a", 10)
-    assert (kept.residency.nbytes, kept.lost) == (10, [])
+    assert (kept.residency.nbytes, kept.evicted_names) == (10, [])
     kept.residency.release("a")
-    assert (kept.residency.nbytes, kept.lost) == (0, ["a"])
+    assert (kept.residency.nbytes, kept.evicted_names) == (0, ["a"])
 
 
-def test_what_goes_may_let_go_of_another() -> None:
-    """A merged set holds its base; when it goes, the base may follow."""
+def test_an_eviction_may_release_another_item() -> None:
+    """A merged set keeps its base in use; its eviction releases the base."""
     kept = Kept(0)
     kept.acquire("base", 10)
 
     class Merged(Thing):
-        def dropped(self) -> None:
-            super().dropped()
+        def evicted(self) -> None:
+            super().evicted()
             kept.residency.release("base")
 
-    kept.residency.acquire("merged", lambda: Merged(1, kept.lost, "merged"))
+    kept.residency.acquire("merged", lambda: Merged(1, kept.evicted_names, "merged"))
     kept.residency.release("merged")
-    assert kept.lost == ["merged", "base"]
+    assert kept.evicted_names == ["merged", "base"]
 
 
-def test_a_failed_make_leaves_nothing() -> None:
+def test_a_failed_make_keeps_nothing() -> None:
     kept = Kept(10)
 
     def fail() -> Thing:
@@ -116,7 +116,7 @@ def test_a_failed_make_leaves_nothing() -> None:
     kept.use("a", 5)
 
 
-def test_one_thread_may_let_go_while_another_makes() -> None:
+def test_one_thread_may_release_while_another_makes() -> None:
     kept = Kept(0)
     kept.acquire("a", 10)
     making, made = threading.Event(), threading.Event()
@@ -130,7 +130,7 @@ def test_one_thread_may_let_go_while_another_makes() -> None:
     thread.start()
     assert making.wait(5)
     kept.residency.release("a")
-    assert kept.lost == ["a"]
+    assert kept.evicted_names == ["a"]
     made.set()
     thread.join()
 
@@ -139,7 +139,7 @@ def test_one_thread_may_let_go_while_another_makes() -> None:
     budget=st.integers(0, 50),
     uses=st.lists(st.tuples(st.sampled_from("abcdef"), st.booleans()), max_size=40),
 )
-def test_nothing_beyond_the_budget_is_kept_besides_what_is_in_use(budget: int, uses: list[tuple[str, bool]]) -> None:
+def test_only_items_in_use_exceed_the_budget(budget: int, uses: list[tuple[str, bool]]) -> None:
     kept = Kept(budget)
     sizes = {name: 5 * (index + 1) for index, name in enumerate("abcdef")}
     held: list[Thing] = []
@@ -150,19 +150,19 @@ def test_nothing_beyond_the_budget_is_kept_besides_what_is_in_use(budget: int, u
             held.append(kept.acquire(name, sizes[name]))
         in_use = sum(sizes[name] for name in {thing.name for thing in held})
         assert in_use <= kept.residency.nbytes <= max(budget, in_use)
-        assert not any(thing.gone for thing in held)
+        assert not any(thing.is_evicted for thing in held)
 
 
-def test_room_is_made_of_what_is_idle() -> None:
+def test_make_room_evicts_idle_items() -> None:
     kept = Kept(30)
     for name in ("a", "b", "c"):
         kept.use(name, 10)
     kept.residency.make_room(15, pytest.fail)
-    assert kept.lost == ["a", "b"]
+    assert kept.evicted_names == ["a", "b"]
     assert "c" in kept.residency and "a" not in kept.residency
 
 
-def test_one_that_needs_room_waits_until_what_is_in_use_is_released() -> None:
+def test_make_room_waits_until_an_item_in_use_is_released() -> None:
     kept = Kept(10)
     kept.acquire("a", 10)
     asked, made = threading.Event(), threading.Event()
@@ -177,31 +177,31 @@ def test_one_that_needs_room_waits_until_what_is_in_use_is_released() -> None:
     assert not made.wait(0.1)
     kept.residency.release("a")
     assert made.wait(5)
-    assert kept.lost == ["a"]
+    assert kept.evicted_names == ["a"]
     thread.join()
 
 
-def test_one_that_waits_for_room_may_be_stopped() -> None:
+def test_make_room_can_be_cancelled() -> None:
     kept = Kept(10)
     kept.acquire("a", 10)
 
-    def stop() -> None:
+    def check_cancelled() -> None:
         raise InterruptedError
 
     with pytest.raises(InterruptedError):
-        kept.residency.make_room(5, stop)
+        kept.residency.make_room(5, check_cancelled)
 
 
-def test_what_is_larger_than_the_budget_waits_only_for_others() -> None:
+def test_a_request_above_the_budget_waits_only_for_items_in_use() -> None:
     kept = Kept(10)
     kept.use("a", 10)
     kept.residency.make_room(1000, pytest.fail)
-    assert kept.lost == ["a"]
+    assert kept.evicted_names == ["a"]
 
 
-def test_what_the_newcomer_builds_upon_is_kept() -> None:
+def test_make_room_keeps_the_named_key() -> None:
     kept = Kept(20)
     for name in ("base", "other"):
         kept.use(name, 10)
     kept.residency.make_room(10, pytest.fail, keep="base")
-    assert kept.lost == ["other"]
+    assert kept.evicted_names == ["other"]

@@ -18,13 +18,12 @@ from runtime.checkpoints.checkpoint import Checkpoint, Component
 from runtime.checkpoints.checks import CheckpointError
 from runtime.checkpoints.read import read_checkpoint, with_unet
 from runtime.checkpoints.single_file import read_single_file
-from runtime.engines.engine import GraphKind
 from runtime.files.located import Folder, SingleFile
-from runtime.networks.build import graph_of
-from runtime.weights.weight_set import WeightSet, base_tensors
+from runtime.networks.architecture import NetworkKind, architecture_of
+from runtime.weights.weight_set import WeightSet
 from tests.tiny.original import load, original_unet, write_prefixed, write_sidecar
 from tests.unit.runtime.engines import make_engine, predict, run, unet_inputs
-from tests.unit.runtime.tiny_checkpoints import digest
+from tests.unit.runtime.tiny_checkpoints import base_tensors, digest
 from tests.unit.runtime.tiny_checkpoints import read_checkpoint as read_tiny
 
 FILES = {"sd15": "sd15", "sd2": "sd2", "sdxl": "sdxl", "sd15-diffusers": "sd15"}
@@ -58,24 +57,24 @@ def _sidecar(path: Path, **values: Any) -> None:
 
 
 def _weights(component: Component) -> Tensors:
-    return dict(base_tensors(component))
+    return base_tensors(component)
 
 
 @pytest.mark.parametrize(("name", "source"), FILES.items())
-def test_every_graph_is_that_of_the_folder(tiny: Path, name: str, source: str) -> None:
+def test_every_architecture_is_that_of_the_folder(tiny: Path, name: str, source: str) -> None:
     """The configurations spell out different parts of it; one engine serves both."""
     one, other = _read(tiny / "single" / f"{name}.safetensors", tiny), read_tiny(tiny / source)
-    kinds: dict[str, tuple[GraphKind, ...]] = {"unet": ("unet",), "vae": ("vae_encoder", "vae_decoder")}
+    kinds: dict[str, tuple[NetworkKind, ...]] = {"unet": ("unet",), "vae": ("vae_encoder", "vae_decoder")}
     for mine, theirs in zip(one.components, other.components, strict=True):
-        for kind in kinds.get(mine.name, ("text_encoder",)):
-            assert graph_of(kind, mine) == graph_of(kind, theirs)
+        for kind in kinds.get(mine.role, ("text_encoder",)):
+            assert architecture_of(kind, mine.config) == architecture_of(kind, theirs.config)
 
 
 @pytest.mark.parametrize(("name", "source"), FILES.items())
 def test_every_parameter_is_that_of_the_folder(tiny: Path, name: str, source: str) -> None:
     one, other = _read(tiny / "single" / f"{name}.safetensors", tiny), read_tiny(tiny / source)
     assert one.kind == other.kind
-    assert [component.name for component in one.components] == [component.name for component in other.components]
+    assert [part.role for part in one.components] == [part.role for part in other.components]
     for mine, theirs in zip(one.components, other.components, strict=True):
         assert mine.shapes == theirs.shapes
         found, expected = _weights(mine), _weights(theirs)

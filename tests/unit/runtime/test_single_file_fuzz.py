@@ -16,10 +16,11 @@ from runtime.checkpoints.checkpoint import Checkpoint
 from runtime.checkpoints.checks import CheckpointError
 from runtime.checkpoints.read import with_unet
 from runtime.checkpoints.single_file import read_single_file
-from runtime.engines.engine import GraphKind, WeightsError
+from runtime.engines.engine import WeightsError, never_cancelled
 from runtime.files.located import SingleFile
 from runtime.files.safetensors_file import WeightFileError, read_header
 from runtime.files.store import StoredFile
+from runtime.networks.architecture import ArchitectureError, NetworkKind
 from runtime.weights.weight_set import WeightSet
 from tests.unit.runtime.engines import make_engine
 from tests.unit.runtime.tiny_checkpoints import digest
@@ -28,7 +29,7 @@ NAMES = ("sd15", "sd2", "sdxl", "sd15-diffusers")
 BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I8": 1, "BOOL": 1, "F8_E4M3": 1}
 SIZES = st.sampled_from([0, 1, 2, 3, 4, 7, 9, 16, 32, 64, 77, 101, 1000])
 SHAPES = st.lists(SIZES, max_size=5).filter(lambda shape: math.prod(shape) < 1 << 24)
-KINDS: list[tuple[str, GraphKind]] = [
+KINDS: list[tuple[str, NetworkKind]] = [
     ("unet", "unet"),
     ("vae", "vae_encoder"),
     ("vae", "vae_decoder"),
@@ -81,10 +82,10 @@ def _changes(draw: st.DrawFn, header: Header) -> Header:
 
 
 def _bind_all(checkpoint: Checkpoint) -> None:
-    parts = {part.name: part for part in checkpoint.components}
+    parts = {part.role: part for part in checkpoint.components}
     for name, kind in KINDS:
         if name in parts:
-            make_engine(kind, parts[name])[0].bind(WeightSet(parts[name])).release()
+            make_engine(kind, parts[name])[0].bind(WeightSet(parts[name]), never_cancelled).release()
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -101,7 +102,7 @@ def test_any_header_is_a_checkpoint_or_is_refused(tiny: Path, tmp_path: Path, na
     (tmp_path / "a.config.json").write_text(json.dumps(sidecar))
     try:
         _bind_all(read_single_file(_write(tmp_path / "a.safetensors", header)))
-    except (CheckpointError, WeightsError, WeightFileError) as error:
+    except (ArchitectureError, CheckpointError, WeightsError, WeightFileError) as error:
         assert 0 < len(str(error)) < 2000
 
 
@@ -112,6 +113,6 @@ def test_any_header_is_a_unet_or_is_refused(tiny: Path, tmp_path: Path, sd15: Ch
     header = data.draw(_changes(_header(tiny / f"{source}.safetensors")))
     try:
         unet = with_unet(sd15, _write(tmp_path / "unet.safetensors", header), digest).unet
-        make_engine("unet", unet)[0].bind(WeightSet(unet))
-    except (CheckpointError, WeightsError, WeightFileError) as error:
+        make_engine("unet", unet)[0].bind(WeightSet(unet), never_cancelled)
+    except (ArchitectureError, CheckpointError, WeightsError, WeightFileError) as error:
         assert 0 < len(str(error)) < 2000

@@ -221,7 +221,7 @@ def test_a_job_whose_time_is_over_is_not_begun(worker: Scripted, job_table: JobT
     worker.work = _raise(AssertionError("begun"))
     job = job_table.open("", "", 9, deadline=time.monotonic() - 1)
     error = submit(worker, make_plan(sd15, job)).error
-    assert (error.code, str(error)) == ("CANCELLED", "DEADLINE_EXCEEDED: the request's time is over")
+    assert (error.code, str(error)) == ("CANCELLED", "DEADLINE_EXCEEDED: the request's job_timeout_ms has passed")
 
 
 def test_who_waits_is_told_while_another_works(worker: Scripted, job_table: JobTable, sd15: Checkpoint) -> None:

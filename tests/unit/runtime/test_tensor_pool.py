@@ -1,4 +1,4 @@
-"""What was freed leaves the process."""
+"""The tensor pool: evicted memory is used again, and freed memory leaves the process."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ def test_freed_blocks_between_kept_ones_go_back_to_the_system() -> None:
         assert before - private_bytes(os.getpid()) > 0.8 * (_BLOCKS - len(kept)) * _MB
 
 
-def test_a_dropped_tensor_is_taken_once_by_one_of_its_kind() -> None:
-    tensor_pool, dropped = TensorPool(), torch.ones(2, 3)
-    kind = (dropped.shape, dropped.dtype, dropped.device)
+def test_a_recycled_tensor_is_taken_once_for_its_shape_dtype_and_device() -> None:
+    tensor_pool, recycled = TensorPool(), torch.ones(2, 3)
+    kind = (recycled.shape, recycled.dtype, recycled.device)
     with tensor_pool.collecting():
-        tensor_pool.drop([dropped])
-        assert tensor_pool.take(torch.Size([3, 2]), dropped.dtype, dropped.device) is None
-        assert tensor_pool.take(dropped.shape, torch.bfloat16, dropped.device) is None
-        assert tensor_pool.take(*kind) is dropped
+        tensor_pool.recycle([recycled])
+        assert tensor_pool.take(torch.Size([3, 2]), recycled.dtype, recycled.device) is None
+        assert tensor_pool.take(recycled.shape, torch.bfloat16, recycled.device) is None
+        assert tensor_pool.take(*kind) is recycled
         assert tensor_pool.take(*kind) is None
-        tensor_pool.drop([dropped])
-    assert tensor_pool.take(*kind) is None, "kept beyond the making that it was dropped for"
-    tensor_pool.drop([dropped])
+        tensor_pool.recycle([recycled])
+    assert tensor_pool.take(*kind) is None, "kept after its collecting block"
+    tensor_pool.recycle([recycled])
     assert tensor_pool.take(*kind) is None

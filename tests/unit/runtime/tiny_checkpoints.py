@@ -6,10 +6,14 @@ import hashlib
 import json
 from pathlib import Path
 
-from runtime.checkpoints.checkpoint import Checkpoint, Component, WeightFile
+import torch
+
+from runtime.checkpoints.checkpoint import Checkpoint, Component, Role, WeightFile
 from runtime.checkpoints.folder import read_folder
+from runtime.engines.engine import never_cancelled
 from runtime.files.located import Folder
 from runtime.files.store import StoredFile
+from runtime.weights.read_base import read_base
 
 
 def digest(path: Path) -> StoredFile:
@@ -20,8 +24,13 @@ def read_checkpoint(folder: Path) -> Checkpoint:
     return read_folder(Folder(folder.resolve(), folder.resolve()), digest)
 
 
-def read_component(name: str, folder: Path) -> Component:
+def read_component(role: Role, folder: Path) -> Component:
     """One network alone, as `read_checkpoint` would find it."""
     config = json.loads((folder / "config.json").read_text())
     files = [digest(path) for path in sorted(folder.glob("*.safetensors"))]
-    return Component(name=name, config=config, files=tuple(WeightFile(path=f.path, digest=f.digest) for f in files))
+    return Component(role=role, config=config, files=tuple(WeightFile(path=f.path, digest=f.digest) for f in files))
+
+
+def base_tensors(component: Component) -> dict[str, torch.Tensor]:
+    """All of a component's parameters by canonical name, as its files hold them."""
+    return dict(read_base(component, component.shapes.keys(), never_cancelled))

@@ -1,0 +1,79 @@
+"""The Triton request parameters that travel beside the input: their names, ranges and defaults."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from lorikeet.protocol.shorten import shorten
+
+JOB_TOKEN = "job_token"
+JOB_PRIORITY = "job_priority"
+JOB_TIMEOUT_MS = "job_timeout_ms"
+IMAGES = "images"
+DATA_URI = "data_uri"  # the value of IMAGES that puts the encoded images into RESPONSE
+
+DEFAULT_PRIORITY = 2
+MAX_PRIORITY = 3
+MAX_TIMEOUT_MS = 7 * 24 * 3600 * 1000
+
+Value = str | int | bool
+
+
+class ParameterError(ValueError):
+    """A request parameter has a value that is not allowed. `name` is the parameter's name."""
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(f"{name}: {reason}")
+        self.name, self.reason = name, reason
+
+
+@dataclass(frozen=True)
+class JobParameters:
+    """The parameters of one request.
+
+    `token`: the sender's secret; with the request id it addresses the job. `priority`: jobs of priority 1 start before
+    those of 2, and those of 2 before those of 3. `timeout`: seconds, or None for no limit; the server ends the job when
+    they have passed since its admission. `data_uri`: whether RESPONSE holds the images as data URIs.
+    """
+
+    token: str = ""
+    priority: int = DEFAULT_PRIORITY
+    timeout: float | None = None
+    data_uri: bool = False
+
+    def to_triton(self) -> dict[str, Value]:
+        """The parameters that differ from their defaults. Triton has no fractions: milliseconds are rounded up."""
+        found: dict[str, Value] = {}
+        if self.token:
+            found[JOB_TOKEN] = self.token
+        if self.priority != DEFAULT_PRIORITY:
+            found[JOB_PRIORITY] = self.priority
+        if self.timeout is not None:
+            found[JOB_TIMEOUT_MS] = max(1, math.ceil(self.timeout * 1000))
+        if self.data_uri:
+            found[IMAGES] = DATA_URI
+        return found
+
+    @classmethod
+    def from_triton(cls, parameters: Mapping[str, Value]) -> JobParameters:
+        """Read the parameters of a Triton request; unknown ones are ignored. Raises ParameterError."""
+        milliseconds = _whole_number(parameters, JOB_TIMEOUT_MS, MAX_TIMEOUT_MS)
+        return cls(
+            token=str(parameters.get(JOB_TOKEN, "")),
+            priority=_whole_number(parameters, JOB_PRIORITY, MAX_PRIORITY) or DEFAULT_PRIORITY,
+            timeout=milliseconds / 1000 if milliseconds else None,
+            data_uri=parameters.get(IMAGES) == DATA_URI,
+        )
+
+
+def _whole_number(parameters: Mapping[str, Value], name: str, most: int) -> int | None:
+    """The parameter as an integer from 1 to `most`, given as a number or as text; None when it is absent."""
+    value = parameters.get(name)
+    if value is None:
+        return None
+    text = "" if isinstance(value, bool) else str(value)
+    if text.isascii() and text.isdigit() and len(text) <= len(str(most)) and 1 <= int(text) <= most:
+        return int(text)
+    raise ParameterError(name, f"expected a whole number from 1 to {most}, found {shorten(repr(value), 60)}")

@@ -1,0 +1,1 @@
+"""Evaluation of the published weights on held-out scenes."""

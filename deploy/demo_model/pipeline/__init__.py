@@ -1,0 +1,1 @@
+"""The networks, the tokenizer and the diffusers pipelines of the demo model."""

@@ -1,0 +1,38 @@
+"""The trained networks with an adapter, in diffusers' own pipelines."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from diffusers import ControlNetModel, StableDiffusionControlNetPipeline
+from PIL import Image
+
+from deploy.demo_model.paths import CONTROLNET, IP_ADAPTER, IP_ADAPTER_FILE
+from deploy.demo_model.pipeline.image_generator import GUIDANCE, STEPS, ImageGenerator
+
+
+def with_controlnet(generator: ImageGenerator, controlnet: ControlNetModel | None = None) -> Any:
+    """A pipeline with `controlnet`, or the published one."""
+    controlnet = controlnet or ControlNetModel.from_pretrained(CONTROLNET)
+    return generator.pipeline(StableDiffusionControlNetPipeline, controlnet=controlnet)
+
+
+def with_ip_adapter(generator: ImageGenerator) -> Any:
+    """A pipeline with the published IP-Adapter and its image encoder. The generator's UNet keeps the adapter."""
+    pipeline = generator.pipeline()
+    pipeline.load_ip_adapter(IP_ADAPTER, subfolder="", weight_name=IP_ADAPTER_FILE)
+    return pipeline
+
+
+def paint(
+    pipeline: Any, texts: list[str], *, steps: int = STEPS, guidance: float = GUIDANCE, seed: int = 0, **conditions: Any
+) -> list[Image.Image]:
+    """A picture for each text, from noise; they depend on `seed` and their place alone."""
+    generators = [torch.Generator().manual_seed(seed + index) for index in range(len(texts))]
+    with torch.no_grad(), torch.autocast(pipeline.unet.device.type, torch.bfloat16):
+        generated = pipeline(
+            texts, num_inference_steps=steps, guidance_scale=guidance, generator=generators, **conditions
+        )
+    pictures: list[Image.Image] = generated.images
+    return pictures

@@ -1,0 +1,97 @@
+"""The trained networks at work, in diffusers' own pipelines: what training is judged by."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import (
+    AutoencoderKL,
+    StableDiffusionImg2ImgPipeline,
+    StableDiffusionPipeline,
+    UNet2DConditionModel,
+)
+from PIL import Image
+from transformers import CLIPTextModel
+
+from deploy.demo_model.pipeline.components import make_scheduler
+from deploy.demo_model.pipeline.tokenizer import make_tokenizer
+
+STEPS = 12
+GUIDANCE = 3.0
+
+
+@dataclass(frozen=True)
+class ImageGenerator:
+    """Paints pictures from texts; the pictures of one call depend on `seed` and their place in it alone."""
+
+    vae: AutoencoderKL
+    unet: UNet2DConditionModel
+    text_encoder: CLIPTextModel
+
+    def paint(
+        self,
+        texts: Sequence[str],
+        before: Sequence[Image.Image] | None = None,
+        *,
+        strength: float = 0.8,
+        steps: int = STEPS,
+        guidance: float = GUIDANCE,
+        seed: int = 0,
+    ) -> list[Image.Image]:
+        """A picture for each text: from noise, or from the picture `before` with `strength`; `steps` are really run."""
+        options: dict[str, Any] = {
+            "prompt": list(texts),
+            "guidance_scale": guidance,
+            "generator": [torch.Generator().manual_seed(seed + index) for index in range(len(texts))],
+        }
+        with torch.no_grad(), torch.autocast(self.unet.device.type, torch.bfloat16):
+            if before is None:
+                generated = self.pipeline(StableDiffusionPipeline)(**options, num_inference_steps=steps)
+            else:
+                scheduled = int(steps / strength)
+                generated = self.pipeline(StableDiffusionImg2ImgPipeline)(
+                    **options,
+                    image=list(before),
+                    num_inference_steps=scheduled,
+                    strength=min(1.0, (steps + 0.5) / scheduled),
+                )
+        pictures: list[Image.Image] = generated.images
+        return pictures
+
+    def set_loras(self, loras: Mapping[Path, float]) -> None:
+        """Paint with `loras` from now on, files with their scales, and with no others."""
+        pipeline = self.pipeline(StableDiffusionPipeline)
+        for path in loras:
+            if path.stem not in getattr(self.unet, "peft_config", {}):
+                pipeline.load_lora_weights(path.parent, weight_name=path.name, adapter_name=path.stem)
+        pipeline.set_adapters([path.stem for path in loras], list(loras.values()))
+
+    def pipeline(self, kind: Any = StableDiffusionPipeline, **parts: Any) -> Any:
+        """A pipeline of `kind` with these networks, a tokenizer of its own, and `parts` of the caller's."""
+        own = {
+            "vae": self.vae,
+            "text_encoder": self.text_encoder,
+            "tokenizer": copy.deepcopy(make_tokenizer()),  # an embedding adds its tokens
+            "unet": self.unet,
+            "scheduler": make_scheduler(),
+            "safety_checker": None,
+            "feature_extractor": None,
+            "requires_safety_checker": False,
+        }
+        pipeline = kind(**own | parts)
+        pipeline.set_progress_bar_config(disable=True)
+        return pipeline
+
+
+def load_image_generator(folder: Path) -> ImageGenerator:
+    """The generator of a published checkpoint."""
+    return ImageGenerator(
+        AutoencoderKL.from_pretrained(folder / "vae"),
+        UNet2DConditionModel.from_pretrained(folder / "unet"),
+        CLIPTextModel.from_pretrained(folder / "text_encoder", dtype=torch.float32),
+    )

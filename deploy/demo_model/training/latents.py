@@ -1,0 +1,73 @@
+"""Scenes encoded once, in bulk: what the UNet is trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import islice
+from random import Random
+
+import torch
+from diffusers import AutoencoderKL
+from PIL import Image
+
+from deploy.demo_model.paths import TRAINING
+from deploy.demo_model.pipeline.pictures import to_pixels
+from deploy.demo_model.pipeline.tokenizer import MAX_TOKENS, make_tokenizer
+from deploy.demo_model.training import data_parallel
+from deploy.demo_model.training.loop import device
+from deploy.demo_model.world.captions import caption
+from deploy.demo_model.world.random_scenes import training_scenes
+from deploy.demo_model.world.scene import Scene, draw
+
+EMPTY_SHARE = 0.1  # of captions left out, so that guidance has something to lead away from
+_CHUNK = 16
+
+
+@dataclass(frozen=True)
+class LatentDataset:
+    """`scenes` and their unscaled `latents` [n, 4, 16, 16]."""
+
+    scenes: list[Scene]
+    latents: torch.Tensor
+
+    def batch(self, count: int, random: Random) -> tuple[torch.Tensor, torch.Tensor]:
+        """Latents of `count` random scenes and the tokens [count, 77] of a new caption for each."""
+        chosen = [random.randrange(len(self.scenes)) for _ in range(count)]
+        texts = ["" if random.random() < EMPTY_SHARE else caption(self.scenes[index], random) for index in chosen]
+        return self.latents[chosen].float().to(device()), tokens(texts).to(device())
+
+
+def tokens(texts: list[str]) -> torch.Tensor:
+    """Token ids [n, 77], padded as pipelines pad."""
+    encoded = make_tokenizer()(texts, padding="max_length", truncation=True, max_length=MAX_TOKENS, return_tensors="pt")
+    ids: torch.Tensor = encoded.input_ids
+    return ids
+
+
+def encode(vae: AutoencoderKL, pictures: Iterable[Image.Image]) -> torch.Tensor:
+    """The unscaled latents [n, 4, 16, 16] of `pictures`, in float16 on the CPU."""
+    parts, waiting = [], iter(pictures)
+    while chunk := list(islice(waiting, _CHUNK)):
+        with torch.no_grad(), torch.autocast(device().type, torch.bfloat16):
+            pixels = to_pixels(chunk).to(device(), memory_format=torch.channels_last)
+            parts.append(vae.encode(pixels).latent_dist.mode().half().cpu())
+    return torch.cat(parts)
+
+
+def training_latents(vae: AutoencoderKL, count: int) -> LatentDataset:
+    """The pool of the first `count` training scenes; made once, by the first worker, and kept in `TRAINING`."""
+    scenes = list(islice(training_scenes(0), count))
+    path = TRAINING / f"latents-{count}.pt"
+    if not path.exists() and data_parallel.rank() == 0:
+        part = path.with_suffix(".part")
+        torch.save(encode(vae, map(draw, scenes)), part)
+        part.replace(path)
+    data_parallel.wait()
+    return LatentDataset(scenes, torch.load(path, weights_only=True))
+
+
+def remove_latents() -> None:
+    """Remove the latents that an older autoencoder made."""
+    for path in TRAINING.glob("latents-*.pt"):
+        path.unlink(missing_ok=True)

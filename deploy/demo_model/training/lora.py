@@ -1,0 +1,67 @@
+"""Training of the LoRAs, on top of the trained UNet."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from random import Random
+
+import torch
+from diffusers.utils import convert_state_dict_to_kohya
+from peft import LoraConfig
+from peft.utils import get_peft_model_state_dict
+from safetensors.torch import save_file
+
+from deploy.demo_model.paths import TRAINING
+from deploy.demo_model.pipeline.image_generator import ImageGenerator
+from deploy.demo_model.pipeline.pictures import save_grid
+from deploy.demo_model.training.denoiser import Denoiser
+from deploy.demo_model.training.latents import LatentDataset, encode
+from deploy.demo_model.training.loop import TrainingSettings, device, train
+from deploy.demo_model.training.state import load_average, resume
+from deploy.demo_model.training.trained_networks import trained_denoiser, trained_vae
+from deploy.demo_model.world.lora_specs import LORA_SPECS, LoraSpec
+
+RANK = 4
+LAYERS = ["to_q", "to_k", "to_v", "to_out.0", "conv1", "conv2", "conv_in", "conv_out"]
+SCENES = 800
+PREVIEWS = ("a red fish on a blue background", "a yellow house on a meadow", "a lorikeet on a purple background")
+
+
+def train_lora(name: str, minutes: float, peak_rate: float) -> None:
+    """Train the run `lora-<name>` for a spec up to `minutes` in all."""
+    spec = LORA_SPECS[name]
+    vae = trained_vae().to(device()).requires_grad_(False)
+    scenes = spec.scenes(SCENES)
+    pool = LatentDataset(scenes, encode(vae, spec.pictures(scenes)))
+    denoiser = _with_adapter()
+    vae.register_to_config(scaling_factor=float(denoiser.scale))
+    state = resume(f"lora-{name}", denoiser)
+    torch.manual_seed(state.steps)
+    random = Random(state.steps)
+
+    def loss_of(count: int) -> torch.Tensor:
+        return denoiser.loss(*pool.batch(count, random))
+
+    def preview() -> None:
+        generator = ImageGenerator(vae, state.average.unet, state.average.text_encoder)
+        save_grid(generator.paint(PREVIEWS * 3), len(PREVIEWS), TRAINING / f"lora-{name}.png")
+
+    train(state, TrainingSettings(minutes, batch=16, peak_rate=peak_rate, decay=0.99), loss_of, preview)
+
+
+def _with_adapter() -> Denoiser:
+    """The trained denoiser on the training device, nothing of it trainable but a new LoRA."""
+    denoiser = trained_denoiser().requires_grad_(False)
+    denoiser.unet.add_adapter(LoraConfig(r=RANK, lora_alpha=RANK, target_modules=LAYERS))
+    return denoiser.to(device())
+
+
+def write_lora(spec: LoraSpec, path: Path) -> None:
+    """Write the averaged LoRA of the run `lora-<name>` in float16, its layers named as the spec says."""
+    denoiser = _with_adapter()
+    load_average(f"lora-{spec.name}", denoiser)
+    layers = {f"unet.{name}": tensor for name, tensor in get_peft_model_state_dict(denoiser.unet).items()}
+    if spec.naming == "kohya":
+        layers = convert_state_dict_to_kohya(layers)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file({name: tensor.half().contiguous() for name, tensor in layers.items()}, path, {"format": "pt"})

@@ -1,0 +1,1 @@
+"""The drawn pictures, their captions and styles: all training and evaluation data."""

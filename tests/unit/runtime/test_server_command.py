@@ -1,0 +1,45 @@
+"""The command line of tritonserver."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from runtime.settings import Settings
+from runtime.supervisor.command import Ports, server_command
+
+
+@pytest.fixture
+def command_options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    return _options(tmp_path, monkeypatch)
+
+
+def _options(folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    program = folder / "triton" / "bin" / "tritonserver"
+    program.parent.mkdir(parents=True, exist_ok=True)
+    program.touch()
+    monkeypatch.setenv("LORIKEET_TOOLS", str(folder))
+    command = server_command(Settings(), Ports(1, 2, 3), "memory-")
+    assert command[0] == str(program)
+    return dict(option[2:].split("=", 1) for option in command[1:] if "=" in option)
+
+
+def test_ports_and_address_are_those_given(command_options: dict[str, str]) -> None:
+    assert [command_options[f"{kind}-port"] for kind in ("http", "grpc", "metrics")] == ["1", "2", "3"]
+    assert {command_options[f"{kind}-address"] for kind in ("http", "grpc", "metrics")} == {"127.0.0.1"}
+
+
+def test_apis_that_read_memory_or_change_the_server_need_a_secret(command_options: dict[str, str]) -> None:
+    for option in ("http-restricted-api", "grpc-restricted-protocol"):
+        apis, header = command_options[option].split(":")
+        assert set(apis.split(",")) == {"shared-memory", "model-repository", "trace", "logging"}
+        name, secret = header.split("=")
+        assert name == "lorikeet-secret" and len(secret) == 32
+
+
+def test_each_start_has_another_secret(
+    command_options: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    again = _options(tmp_path, monkeypatch)
+    assert again["http-restricted-api"] != command_options["http-restricted-api"]

@@ -1,0 +1,29 @@
+"""The README's generated parts are up to date, and each writer replaces its own part only."""
+
+from __future__ import annotations
+
+import pytest
+
+from benchmarks.table import benchmarks_table
+from deploy.readme import README, replace_part, settings_table
+
+TEXT = "before\n<!-- one: written by x -->\nold\n<!-- /one -->\n<!-- two: written by y -->\nkept\n<!-- /two -->\n"
+
+
+def test_only_the_named_part_is_replaced() -> None:
+    assert replace_part(TEXT, "one", "new \\1\n") == TEXT.replace("old\n", "new \\1\n")
+
+
+def test_a_part_without_marks_is_an_error() -> None:
+    with pytest.raises(ValueError, match="/three"):
+        replace_part(TEXT, "three", "new\n")
+
+
+def test_the_settings_are_up_to_date() -> None:
+    text = README.read_text("utf-8")
+    assert replace_part(text, "settings", settings_table()) == text, "run `make readme`"
+
+
+def test_the_measurements_are_up_to_date() -> None:
+    text = README.read_text("utf-8")
+    assert replace_part(text, "benchmarks", benchmarks_table()) == text, "run `make readme`"
