@@ -12,6 +12,7 @@ from functools import cache
 import pytest
 from PIL import Image
 
+from deploy.demo_model.evaluation import picture_metrics
 from deploy.demo_model.evaluation.checkpoint import CLOSE, STRONG, WEAK
 from deploy.demo_model.evaluation.edit_cases import EditCase, held_out_cases
 from deploy.demo_model.evaluation.style_metrics import DEGREES
@@ -73,26 +74,26 @@ def share(found: list[bool], record_property: Report) -> float:
 def test_the_thing_has_the_colour_that_the_prompt_names(
     paint: Paint, cases: list[EditCase], record_property: Report
 ) -> None:
-    right = [measure.object_colour(picture) == case.colour for case, picture in zip(cases, paint(), strict=True)]
+    right = [picture_metrics.object_colour(picture) == case.colour for case, picture in zip(cases, paint(), strict=True)]
     assert share(right, record_property) >= 0.9
 
 
 def test_the_thing_has_the_shape_that_the_prompt_names(
     paint: Paint, cases: list[EditCase], record_property: Report
 ) -> None:
-    right = [measure.object_shape(picture) == case.kind for case, picture in zip(cases, paint(), strict=True)]
+    right = [picture_metrics.object_shape(picture) == case.kind for case, picture in zip(cases, paint(), strict=True)]
     assert share(right, record_property) >= 0.8
 
 
 def test_the_background_keeps_its_colour(paint: Paint, cases: list[EditCase], record_property: Report) -> None:
-    kept = [measure.same_background(picture, case.picture) for case, picture in zip(cases, paint(), strict=True)]
+    kept = [picture_metrics.same_background(picture, case.picture) for case, picture in zip(cases, paint(), strict=True)]
     assert share(kept, record_property) >= 0.8
 
 
 def test_with_little_noise_the_picture_stays_close(
     paint: Paint, cases: list[EditCase], record_property: Report
 ) -> None:
-    close = [measure.psnr(now, case.picture) >= CLOSE for case, now in zip(cases, paint(WEAK), strict=True)]
+    close = [picture_metrics.psnr(now, case.picture) >= CLOSE for case, now in zip(cases, paint(WEAK), strict=True)]
     assert share(close, record_property) >= 0.95
 
 

@@ -118,6 +118,5 @@ def test_guess_mode_leaves_out_the_negative_prompt_and_weakens_the_fine_levels()
 def test_guess_mode_without_guidance_asks_for_every_row() -> None:
     (asks,), found = _ask([_network(1.0)], PROMPTED, guess_mode=True)
     assert len(asks) == 2
-    assert [_values(residuals) for residuals in found] == [
-        pytest.approx([0.1, 10 ** (-2 / 3), 10 ** (-1 / 3), 1.0])
-    ] * 2
+    for residuals in found:
+        assert _values(residuals) == pytest.approx([0.1, 10 ** (-2 / 3), 10 ** (-1 / 3), 1.0])

@@ -114,11 +114,11 @@ def test_pndm_calls_the_unet_once_more(sd15: Checkpoint) -> None:
 def test_a_guided_picture_asks_without_and_with_the_prompt(sd15: Checkpoint) -> None:
     job, given = _job(sd15, scheduler="DDIM", num_images=2)
     first, second = job.latents
-    assert [tensor(ask, "latent").tolist() for ask in _asks(job)] == [
-        x.tolist() for x in (first, first, second, second)
-    ]
-    assert all(torch.equal(tensor(ask, "text"), given.text[index % 2]) for index, ask in enumerate(_asks(job)))
-    assert all(ask.inputs.keys() == {"latent", "t", "text"} for ask in _asks(job))
+    asks = _asks(job)
+    assert len(asks) == 4
+    assert all(map(torch.equal, (tensor(ask, "latent") for ask in asks), (first, first, second, second)))
+    assert all(torch.equal(tensor(ask, "text"), given.text[index % 2]) for index, ask in enumerate(asks))
+    assert all(ask.inputs.keys() == {"latent", "t", "text"} for ask in asks)
 
 
 @pytest.mark.parametrize("scale", [0.0, 0.5, 1.0])
@@ -240,6 +240,6 @@ def test_a_job_that_cannot_be_made_releases_nothing(sd15: Checkpoint) -> None:
     """Its caller still holds the bindings."""
     unet, controlnet = fake_bound(), fake_bound("controlnet")
     plan = make_plan(sd15, scheduler="LCM", rescale_betas_snr_zero=True)
-    with pytest.raises(InvalidArgument, match="^rescale_betas_snr_zero: "):
+    with pytest.raises(InvalidArgument, match=r"^rescale_betas_snr_zero: "):
         Job(plan, _conditions(plan), unet, [ControlNet(controlnet, CONDITION)])
     assert (releases(unet), releases(controlnet)) == (0, 0)
