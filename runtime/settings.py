@@ -1,7 +1,7 @@
 """Settings of the server, read from `LORIKEET_*` environment variables once, at start.
 
-A value that cannot be right is an error at start, and so is a misspelt name: a setting that is silently ignored is
-worse than none. Every stage reads the same environment, so no setting has to be passed between processes.
+A wrong value or a misspelt name is an error at start. Every stage reads the same environment, so no process passes
+settings to another.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def tools_folder() -> Path:
-    """Where set-up put Triton; the Makefile says, and a copied tree finds its own."""
+    """The folder where set-up installed Triton: `LORIKEET_TOOLS`, else `.tools` in this repository."""
     return Path(os.environ.get(PREFIX + "TOOLS", ROOT / ".tools"))
 
 
 def demo_folder() -> Path:
-    """The demo model and its LoRAs: what a request may name when nothing else was allowed."""
+    """The folder of the demo model and its LoRAs; the default of `local_paths`."""
     return ROOT / "deploy" / "demo_model" / "weights"
 
 
@@ -42,77 +42,89 @@ def _machine_bytes() -> int:
 
 
 class SettingsError(ValueError):
-    """One or more settings are wrong; the message is one line for each."""
+    """One or more settings are wrong. The message has one line for each."""
 
 
 class Settings(BaseSettings):
-    """One field a variable: `http_port` is `LORIKEET_HTTP_PORT`. The descriptions are the README's table."""
+    """One field for each variable: `http_port` is `LORIKEET_HTTP_PORT`. The README's table shows the descriptions."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, extra="forbid", frozen=True)
 
-    host: str = Field("127.0.0.1", description="Address to listen on.")
-    http_port: Port = Field(8000, description="KServe HTTP port; 0 takes a free one.")
-    grpc_port: Port = Field(8001, description="KServe gRPC port; 0 takes a free one.")
-    metrics_port: Port = Field(8002, description="Prometheus port; 0 takes a free one.")
+    host: str = Field("127.0.0.1", description="IP address (or `localhost`) on which the server listens.")
+    http_port: Port = Field(8000, description="KServe HTTP port; 0 selects a free port.")
+    grpc_port: Port = Field(8001, description="KServe gRPC port; 0 selects a free port.")
+    metrics_port: Port = Field(8002, description="Prometheus port; 0 selects a free port.")
 
-    engine: Literal["auto", "torch"] = Field("auto", description="What runs the networks: the best one, or `torch`.")
-    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="`auto` is CUDA where there is one.")
+    engine: Literal["auto", "torch"] = Field(
+        "auto", description="Engine that runs the networks; `auto` selects the best available engine."
+    )
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto", description="`auto` selects CUDA if torch sees a CUDA device, else the CPU."
+    )
     precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto",
-        description="`auto`: float16 on CUDA; on a CPU bfloat16 where it is native (avx512_bf16, "
-        "AMX), else float32. bfloat16 that is not native halves the memory, and computes in float32.",
+        description="`auto`: float16 on CUDA, bfloat16 on a CPU with avx512_bf16 or AMX, else float32. "
+        "On other CPUs, bfloat16 halves the weights' memory and computes in float32.",
     )
-    threads: int = Field(0, ge=0, description="Threads for one network; 0 is one for each physical core.")
+    threads: int = Field(
+        0, ge=0, description="Threads that run one network; 0 means one thread for each physical core."
+    )
     weights_bytes: ByteSize = Field(
         ByteSize(8 * GIB),
-        description="Weights that each stage holds, least recently used first out; a request that needs more waits for "
-        "those that run.",
+        description="Memory for weights in each stage. The stage evicts the least recently used weights first. "
+        "A request waits while running requests use the memory that it needs.",
     )
     calls_per_turn: int = Field(
-        0, ge=0, description="Calls that one set of weights makes before another one's turn; 0 is the engine's own."
+        0,
+        ge=0,
+        description="Engine calls with one set of weights before another set's turn; 0 is the engine's default.",
     )
     block_rows: int = Field(
-        0, ge=0, description="Rows in one UNet call; 0 is 2 with guidance and 1 without. A GPU gains from 8 or more."
+        0, ge=0, description="Rows in one UNet call; 0 means 2 with guidance and 1 without. On a GPU, set 8 or more."
     )
 
     store: Path = Field(
-        Path("~/.cache/lorikeet"), description="Folder of downloaded and sent files, kept by their SHA-256."
+        Path("~/.cache/lorikeet"), description="Folder that keeps downloaded and sent files, named by their SHA-256."
     )
     store_bytes: ByteSize = Field(
-        ByteSize(50 * GIB), description="Its size, least recently used first out; files in use stay."
+        ByteSize(50 * GIB),
+        description="Size of `LORIKEET_STORE`. The least recently used files are evicted; files in use stay.",
     )
     local_paths: Annotated[tuple[Path, ...], NoDecode] = Field(
         default_factory=lambda: (demo_folder(),),
-        description="Folders, colon-separated, from which a request may name checkpoints, LoRAs and images.",
+        description="Colon-separated folders. A request may name checkpoints, LoRAs and images inside them.",
     )
     fetch_allow: Annotated[tuple[str, ...], NoDecode] = Field(
-        (), description="Hosts (or host:port), comma-separated, that may be fetched although private or plain http."
+        (),
+        description="Comma-separated hosts (`host` or `host:port`) that may have private addresses or use http.",
     )
     tokens: Path | None = Field(
         None,
-        description='File, readable by you alone, of gated hosts\' tokens: `{"huggingface.co": "hf_…"}`; each is '
-        "sent to its host only, over https.",
+        description='JSON file of host tokens that only you can read (mode 600): `{"huggingface.co": "hf_…"}`. A host '
+        "token is sent only to its host, over https.",
     )
-    fetch_seconds: Positive = Field(600, description="Longest time for one download.")
-    max_file_bytes: ByteSize = Field(ByteSize(20 * GIB), description="Largest weight file that is fetched or sent.")
+    fetch_seconds: Positive = Field(600, description="Time limit of one download, in seconds.")
+    max_file_bytes: ByteSize = Field(ByteSize(20 * GIB), description="Largest weight file that is downloaded or sent.")
     max_image_bytes: ByteSize = Field(ByteSize(50 << 20), description="Largest encoded image.")
-    max_pixels: Positive = Field(2048 * 2048, description="Largest picture, width times height.")
+    max_pixels: Positive = Field(2048 * 2048, description="Largest picture, in pixels (width times height).")
     max_in_flight: Annotated[int, Field(ge=1, le=512)] = Field(
-        64, description="Requests in the server at once; one more is UNAVAILABLE."
+        64, description="Largest number of requests in the server. Further requests get UNAVAILABLE at once."
     )
 
     max_running: Annotated[int, Field(ge=1, le=512)] = Field(
         16,
-        description="Requests in the step loop at once; others wait, by priority, then as they came.",
+        description="Largest number of requests in the step loop. Others wait, by priority, then in order of arrival.",
     )
     memory_bytes: ByteSize = Field(
         default_factory=lambda: ByteSize(_machine_bytes() * 3 // 4),
-        description="Memory for the pictures and latents of all requests in flight (weights have their own).",
+        description="Memory for the pictures and latents of all requests in flight. Weights are not included.",
     )
 
-    start_seconds: Positive = Field(300, description="Longest time for a start, all stages ready.")
-    stall_seconds: Positive = Field(60, description="A stage silent for so long is taken for dead.")
-    stop_seconds: Positive = Field(5, description="Time that running requests get to end after Ctrl-C.")
+    start_seconds: Positive = Field(300, description="Time limit for the start of all stages, in seconds.")
+    stall_seconds: Positive = Field(
+        60, description="The supervisor restarts the server when a stage sends no heartbeat for this many seconds."
+    )
+    stop_seconds: Positive = Field(5, description="Seconds that running requests get to finish after Ctrl-C.")
 
     @field_validator("local_paths", mode="before")
     @classmethod
@@ -129,7 +141,7 @@ class Settings(BaseSettings):
     def _resolve_paths(cls, value: tuple[Path, ...]) -> tuple[Path, ...]:
         for folder in value:
             if not folder.expanduser().is_dir():
-                raise ValueError(f"{folder} is not a folder")
+                raise ValueError(f"{folder} is not a folder: name existing folders, separated by colons")
         return tuple(folder.expanduser().resolve() for folder in value)
 
     @field_validator("tokens")
@@ -149,10 +161,12 @@ class Settings(BaseSettings):
     @field_validator("local_paths", "store", "tokens")
     @classmethod
     def _ascii_paths(cls, value: Any) -> Any:
-        """Triton's stub starts Python in the C locale, whatever the environment says: it can open no other path."""
+        """Refuse other paths: Triton's stub starts Python in the C locale, in which it cannot open them."""
         for path in value if isinstance(value, tuple) else (value,):
             if not str(path).isascii():
-                raise ValueError(f"{path}: Triton's Python opens paths of ASCII letters only")
+                raise ValueError(
+                    f"{path}: Triton's Python can open ASCII paths only; use a path without other characters"
+                )
         return value
 
     @field_validator("host")
@@ -170,14 +184,14 @@ class Settings(BaseSettings):
         return self
 
 
-# Set by the supervisor and the Makefile for the processes they start; not for people, so not among the settings.
+# The supervisor and the Makefile set these variables for the processes that they start. Users do not set them.
 INTERNAL = {"JOB_TABLE", "TOOLS"}
 
 
 def load_settings() -> Settings:
-    """The settings of this environment.
+    """Read the settings from this environment.
 
-    Raises SettingsError: one line for each variable that is wrong or unknown.
+    Raises SettingsError with one line for each variable that is wrong or unknown.
     """
     known = {name.upper() for name in Settings.model_fields}
     problems = []
@@ -197,6 +211,6 @@ def load_settings() -> Settings:
 
 
 def job_table_path() -> Path:
-    """Where the job table of this server lies; the supervisor sets it, a server started by hand has one a user."""
+    """The job table's file: `LORIKEET_JOB_TABLE`, which the supervisor sets, else one file for each user."""
     given = os.environ.get(PREFIX + "JOB_TABLE")
     return Path(given) if given else Path(tempfile.gettempdir()) / f"lorikeet-{os.getuid()}.job_table"

@@ -29,7 +29,7 @@ def generate(
     url: Annotated[str, typer.Option(help="grpc://host:port or http://host:port.")] = "grpc://127.0.0.1:8001",
     model: Annotated[str | None, typer.Option(help="Base checkpoint: URL, Hub id or path.")] = None,
     prompt: Annotated[str | None, typer.Option(help="What the image should show.")] = None,
-    negative_prompt: Annotated[str | None, typer.Option(help="What it should not show.")] = None,
+    negative_prompt: Annotated[str | None, typer.Option(help="What the image should not show.")] = None,
     image: Annotated[str | None, typer.Option(help="Init image: path or URL.")] = None,
     strength: Annotated[float | None, typer.Option(help="Noise added to the init image, 0 to 1.")] = None,
     lora: Annotated[list[str] | None, typer.Option(help="PATH or PATH:SCALE; repeatable.")] = None,
@@ -38,12 +38,12 @@ def generate(
     scheduler: Annotated[SchedulerName | None, typer.Option(help="Sampler.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed; random if absent.")] = None,
     num_images: Annotated[int | None, typer.Option(help="Images to generate.")] = None,
-    priority: Annotated[int | None, typer.Option(help="1 goes before 2, the default, and 3 behind it.")] = None,
-    timeout: Annotated[float | None, typer.Option(help="Give up after so many seconds.")] = None,
+    priority: Annotated[int | None, typer.Option(help="1 (first), 2 (default) or 3 (last).")] = None,
+    timeout: Annotated[float | None, typer.Option(help="Cancel the request after this many seconds.")] = None,
     image_format: Annotated[str | None, typer.Option("--format", help="png or jpeg.")] = None,
     json_file: Annotated[
         Path | None,
-        typer.Option("--json", exists=True, dir_okay=False, help="A request; the options are laid over it."),
+        typer.Option("--json", exists=True, dir_okay=False, help="File of a request; the options override its fields."),
     ] = None,
     out: Annotated[Path, typer.Option(help="Image file, or a folder.")] = Path("out.png"),
 ) -> None:
@@ -74,7 +74,7 @@ def generate(
 
 @app.command()
 def schema(
-    output: Annotated[bool, typer.Option("--output", help="The output's schema, not the input's.")] = False,
+    output: Annotated[bool, typer.Option("--output", help="Print the output's schema instead of the input's.")] = False,
 ) -> None:
     """Print the JSON schema of the input, or of the output."""
     message = ImageToImageOutput if output else ImageToImageInput
@@ -95,7 +95,7 @@ def _load(json_file: Path | None) -> dict[str, Any]:
         return {}
     content = json.loads(json_file.read_text())
     if not isinstance(content, dict):
-        raise ValueError(f"{json_file}: must hold one JSON object")
+        raise ValueError(f"{json_file}: expected one JSON object")
     return content
 
 

@@ -8,7 +8,7 @@ from lorikeet.schema import JobStatus
 
 
 class ProgressBar:
-    """Shows where a request stands; gone when the `with` block ends. `show` may be called from any thread."""
+    """Shows the status of a request until the `with` block ends. `show` may be called from any thread."""
 
     def __init__(self, console: Console) -> None:
         self._progress = Progress(
@@ -22,7 +22,7 @@ class ProgressBar:
         self._task = self._progress.add_task("sent", total=None)
 
     def show(self, status: JobStatus) -> None:
-        """Draw a status: the stage (or the state, while no stage has it) and the steps."""
+        """Draw the stage, or the state while the stage is unset, and the steps."""
         self._progress.update(
             self._task,
             description=status.stage or status.status,

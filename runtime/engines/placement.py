@@ -1,4 +1,4 @@
-"""Which device and which precision the networks run in."""
+"""The device and the precision of the networks."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torc
 
 @dataclass(frozen=True)
 class Placement:
-    """Where networks run, and the dtype of their weights and activations. With `upcasts` only the weights have it, and
-    each layer computes in float32."""
+    """The device of the networks, and the dtype of their weights and activations. With `upcasts` only the weights have
+    the dtype, and each layer computes in float32."""
 
     device: torch.device
     dtype: torch.dtype
@@ -29,9 +29,9 @@ class Placement:
 
 
 def place(settings: Settings) -> Placement:
-    """The placement that the settings ask for, `auto` resolved. Raises SettingsError for what this machine lacks."""
+    """Resolve the settings' `auto` values. Raises SettingsError when this machine lacks the device or the dtype."""
     if settings.device == "cuda" and not torch.cuda.is_available():
-        raise SettingsError("LORIKEET_DEVICE: cuda was asked for, and torch sees no CUDA device")
+        raise SettingsError("LORIKEET_DEVICE: cuda needs a CUDA device, and torch found none; set cpu or auto")
     on_gpu = settings.device == "cuda" or (settings.device == "auto" and torch.cuda.is_available())
     precision = settings.precision
     if precision == "auto":
@@ -43,9 +43,9 @@ def place(settings: Settings) -> Placement:
 
 
 def pin_threads(settings: Settings) -> None:
-    """Fix torch's thread count: results must not depend on what else the machine does."""
+    """Fix torch's thread count, so that results do not depend on the machine's load."""
     torch.set_num_threads(settings.threads or _physical_cores())
-    if torch.get_num_interop_threads() != 1:  # torch lets it be set once
+    if torch.get_num_interop_threads() != 1:  # torch allows one call only
         torch.set_num_interop_threads(1)
 
 

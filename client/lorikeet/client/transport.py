@@ -15,7 +15,7 @@ from lorikeet.protocol.errors import INTERNAL, UNAVAILABLE, make_error
 from lorikeet.protocol.shorten import shorten
 from lorikeet.protocol.tensors import IMAGE_MODEL
 
-# Triton puts this before the message of a stage, and offers no setting against it.
+# Triton's ensemble scheduler puts this before a stage's error message. No option in `tritonserver --help` removes it.
 _ENSEMBLE_PREFIX = f"in ensemble '{IMAGE_MODEL}', "
 
 _GRPC_OPTIONS = [

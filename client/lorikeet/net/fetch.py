@@ -1,7 +1,7 @@
 """Guarded download: https to public addresses, checked at every connection and redirect, bounded in size and time.
 
-A request names the URL, so it is hostile. The address that was checked is the address that is connected to (the check
-sits in httpcore's network backend), so a second DNS answer cannot differ from the first.
+A request names the URL, so the URL may be hostile. The check is part of httpcore's network backend and connects to the
+address that it checked. So a second DNS answer cannot bypass the check.
 """
 
 from __future__ import annotations
@@ -20,42 +20,42 @@ import httpcore
 _MAX_REDIRECTS = 5
 _CONNECT_SECONDS = 10.0
 _READ_SECONDS = 30.0
-_POLL_SECONDS = 0.5  # how often a download that waits for its server asks whether to stop
-_SLOWEST = 1000  # bytes a second: a slower server would hold a place in the server for little
+_POLL_SECONDS = 0.5  # how often a download that waits for its server calls `check_cancelled`
+_SLOWEST = 1000  # bytes a second; a slower download would occupy a worker thread for too long
 _USER_AGENT = b"lorikeet/0.1"
 
 
 class FetchError(Exception):
-    """The URL was refused or could not be read; the message says why and is fit for the client."""
+    """The URL was refused or could not be read. The message gives the reason and may be sent to the client."""
 
 
 class UnreachableError(FetchError):
-    """Its server does not answer, or says that it cannot: what was fetched earlier may still be right."""
+    """The server does not answer, or reports an error of its own. An earlier download may still be valid."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """Bounds of one download: bytes, seconds in all, and `stop`, asked often, which may raise. After `patience` seconds
-    it must have come at a kilobyte a second."""
+    """Bounds of one download. `bytes`: largest body. `seconds`: total time. `check_cancelled` is called often; it
+    raises when the job was cancelled. After `patience` seconds the mean rate must be at least 1000 bytes a second."""
 
     bytes: int
     seconds: float
-    stop: Callable[[], None] = field(default=lambda: None)
+    check_cancelled: Callable[[], None] = field(default=lambda: None)
     patience: float = 30.0
 
 
 class Fetcher:
-    """Downloads over https. `allow` names hosts (`name` or `name:port`) that may be private or plain http; `tokens`
-    are sent to the hosts that they belong to."""
+    """Downloads over https. `allow`: hosts (`name` or `name:port`) that may have private addresses or use http.
+    `host_tokens`: host -> bearer token; a token is sent only to its host."""
 
-    def __init__(self, allow: Iterable[str] = (), tokens: Mapping[str, str] | None = None) -> None:
-        self._allow, self._tokens = frozenset(allow), dict(tokens or {})
+    def __init__(self, allow: Iterable[str] = (), host_tokens: Mapping[str, str] | None = None) -> None:
+        self._allow, self._host_tokens = frozenset(allow), dict(host_tokens or {})
         self._ssl = ssl.create_default_context()
 
     def fetch(self, url: str, limits: Limits, etag: str | None = None) -> Response | None:
-        """Open the URL, redirects followed; None when the server says that `etag` still holds.
+        """Open the URL and follow its redirects. None when the server answers that `etag` is still current.
 
-        Raises FetchError at once for what is refused, and from the chunks' iterator for what goes wrong later.
+        Raises FetchError when the URL is refused. Errors while the body is read are raised by the chunks' iterator.
         """
         watch = _Watch(limits, time.monotonic())
         pool = httpcore.ConnectionPool(
@@ -88,8 +88,8 @@ class Fetcher:
         raise FetchError(f"more than {_MAX_REDIRECTS} redirects")
 
     def _token(self, asked: str, url: str) -> str | None:
-        """The token of the host that the request named; a redirect takes it nowhere else, and never into the open."""
-        return self._tokens.get(_origin(url)) if _origin(url) == _origin(asked) else None
+        """The token of the requested URL's host. None after a redirect to another host, and over plain http."""
+        return self._host_tokens.get(_origin(url)) if _origin(url) == _origin(asked) else None
 
     def _check(self, url: str) -> None:
         try:
@@ -102,7 +102,7 @@ class Fetcher:
         if not host or not url.isascii() or any(c <= " " for c in url):
             raise FetchError("not a valid URL")
         if parts.username or parts.password:
-            raise FetchError("a URL with a user name or password is not fetched")
+            raise FetchError("a URL with a user name or password is not fetched; remove it from the URL")
 
 
 def _open(pool: httpcore.ConnectionPool, url: str, headers: list[tuple[bytes, bytes]]) -> httpcore.Response:
@@ -114,7 +114,7 @@ def _open(pool: httpcore.ConnectionPool, url: str, headers: list[tuple[bytes, by
 
 
 def _origin(url: str) -> str:
-    """`host`, or `host:port` for another port than 443; "" unless it is https."""
+    """`host` for port 443, else `host:port`. "" unless the scheme is https."""
     parts = urlsplit(url)
     if parts.scheme != "https" or not parts.hostname:
         return ""
@@ -125,12 +125,12 @@ def _target(url: str, location: str) -> str:
     try:
         return urljoin(url, location)
     except ValueError as error:
-        raise FetchError("the redirect leads to no valid URL") from error
+        raise FetchError("the redirect leads to an invalid URL") from error
 
 
 @dataclass(frozen=True)
 class Response:
-    """What came: the ETag, if any, and the body as chunks."""
+    """The server's answer: its ETag, if any, and the body in chunks."""
 
     etag: str | None
     chunks: Iterator[bytes]
@@ -138,21 +138,21 @@ class Response:
 
 @dataclass
 class _Watch:
-    """How far one download is, and when it must be over."""
+    """The progress of one download: `begun` in seconds of time.monotonic(), `received` in bytes."""
 
     limits: Limits
     begun: float
     received: int = 0
 
     def left(self, seconds: float | None = None) -> float:
-        """The seconds that are left, at most those given. Raises FetchError if there are none, or what `stop` does."""
-        self.limits.stop()
+        """The seconds left, at most `seconds`. Raises FetchError if none are left, or what `check_cancelled` raises."""
+        self.limits.check_cancelled()
         spent = time.monotonic() - self.begun
         left = self.limits.seconds - spent
         if left <= 0:
             raise FetchError(f"not complete after {self.limits.seconds:g} seconds")
         if spent > self.limits.patience and self.received < _SLOWEST * spent:
-            raise FetchError(f"it comes too slowly: {self.received} bytes in {spent:.0f} seconds")
+            raise FetchError(f"the download is too slow: {self.received} bytes in {spent:.0f} seconds")
         return left if seconds is None else min(left, seconds)
 
 
@@ -192,7 +192,7 @@ class _GuardedBackend(httpcore.NetworkBackend):
 
 
 class _WatchedStream(httpcore.NetworkStream):
-    """A connection that never waits beyond its download's end: a server may trickle, or say nothing."""
+    """A connection whose waits end when its download must end, even if the server sends little or nothing."""
 
     def __init__(self, stream: httpcore.NetworkStream, watch: _Watch) -> None:
         self._stream, self._watch = stream, watch
@@ -225,16 +225,16 @@ class _WatchedStream(httpcore.NetworkStream):
 
 
 def is_public(address: str) -> bool:
-    """Whether an IP address (as text) is reachable by everyone: not private, loopback, link-local, multicast, ..."""
+    """Whether an IP address (as text) is on the public internet: not private, loopback, link-local, multicast, ..."""
     ip = ipaddress.ip_address(address.split("%")[0])
     if isinstance(ip, ipaddress.IPv6Address):
-        # An IPv4 address in IPv6 clothes (mapped, 6to4, NAT64) is judged as what it leads to.
+        # For an IPv4 address inside an IPv6 one (mapped, 6to4, NAT64), the IPv4 address decides.
         inner = ip.ipv4_mapped or ip.sixtofour
         if inner is None and ip in ipaddress.ip_network("64:ff9b::/96"):
             inner = ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
         if inner is not None:
             return is_public(str(inner))
-        if ip.is_site_local or ip.is_reserved:  # old private and IPv4-compatible addresses, which count as global
+        if ip.is_site_local or ip.is_reserved:  # site-local and IPv4-compatible addresses; `is_global` is true for them
             return False
     return ip.is_global and not ip.is_multicast
 
@@ -244,7 +244,7 @@ def _allowed(host: str, port: int, allow: frozenset[str]) -> bool:
 
 
 def _chunks(response: httpcore.Response, length: str | None, watch: _Watch) -> Iterator[bytes]:
-    """The body, held to its limits and to the length that the server announced."""
+    """The body in chunks. Raises FetchError when it exceeds its limits or the connection fails."""
     limits = watch.limits
     try:
         if length is not None and length.isdigit() and int(length) > limits.bytes:

@@ -1,4 +1,4 @@
-"""The messages of Lorikeet, the one source for client, server, gateway and docs. Imports only pydantic."""
+"""The messages of Lorikeet, shared by client, server, gateway and docs. Its only dependency is pydantic."""
 
 from lorikeet.schema.base import FileRef, Model
 from lorikeet.schema.controlnet import ControlNet

@@ -1,4 +1,4 @@
-"""What every message shares: the base model, numbers that refuse booleans, and the mark of a file field."""
+"""The base of all messages, number types that refuse booleans, and the mark of a file field."""
 
 import sys
 from typing import Annotated
@@ -10,7 +10,7 @@ MAX_JSON_DEPTH = 32
 
 
 class Model(BaseModel):
-    """Base of all messages: unknown fields are kept, NaN and infinity are refused everywhere."""
+    """Base of all messages. It keeps unknown fields and refuses NaN and infinity."""
 
     # protected_namespaces: `model_name` and `model_subfolder` are the API's own names.
     model_config = ConfigDict(extra="allow", allow_inf_nan=False, protected_namespaces=())
@@ -23,12 +23,12 @@ class Model(BaseModel):
         return self
 
     def to_json(self) -> str:
-        """The message as it goes over the wire: only the fields that were set."""
+        """The message as JSON, with only the fields that were set."""
         return self.model_dump_json(exclude_unset=True)
 
 
 def json_problem(value: object) -> str | None:
-    """Why `value` is not JSON with finite numbers, at most `MAX_JSON_DEPTH` levels deep; None if it is."""
+    """Why `value` is not JSON with finite numbers and at most `MAX_JSON_DEPTH` levels; None if it is."""
     stack = [(value, 0)]
     while stack:
         node, depth = stack.pop()

@@ -1,4 +1,4 @@
-"""A ControlNet and the part of the schedule it acts on."""
+"""A ControlNet and the steps in which it is applied."""
 
 from pydantic import Field, model_validator
 from typing_extensions import Self
@@ -7,7 +7,7 @@ from lorikeet.schema.base import FileRef, Float, Int, Model, Name
 
 
 class ControlNet(Model):
-    """One ControlNet; those of a request add their residuals."""
+    """One ControlNet. The residuals of all ControlNets of a request are added."""
 
     path: FileRef = Field(description="URL, Hub id or path of the ControlNet weights.")
     config_url: FileRef | None = Field(default=None, description="URL of the ControlNet's config.json.")
@@ -15,17 +15,19 @@ class ControlNet(Model):
     image_url: FileRef = Field(description="URL of the control image.")
     mask_url: FileRef | None = Field(
         default=None,
-        description="URL of a mask of the control image's size, both divisible by 32; black switches it off.",
+        description="URL of a mask of the control image's size, both divisible by 32; no effect where black.",
     )
-    conditioning_scale: Float = Field(default=1.0, ge=0, le=2, description="Factor of the residuals.")
+    conditioning_scale: Float = Field(
+        default=1.0, ge=0, le=2, description="Factor by which the residuals are multiplied."
+    )
     start_percentage: Float = Field(
-        default=0.0, ge=0, le=1, description="Fraction of the steps at which the ControlNet begins to act."
+        default=0.0, ge=0, le=1, description="Fraction of the steps at which the ControlNet starts."
     )
     end_percentage: Float = Field(
-        default=1.0, ge=0, le=1, description="Fraction of the steps at which the ControlNet ceases to act."
+        default=1.0, ge=0, le=1, description="Fraction of the steps at which the ControlNet stops."
     )
     ip_adapter_index: Int | None = Field(
-        default=None, ge=0, description="Index of the IP-Adapter that conditions it (InstantID only)."
+        default=None, ge=0, description="Index of the IP-Adapter that conditions the ControlNet (InstantID only)."
     )
 
     @model_validator(mode="after")

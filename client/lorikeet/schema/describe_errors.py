@@ -2,6 +2,8 @@
 
 from pydantic import ValidationError
 
+from lorikeet.protocol.shorten import shorten
+
 MAX_ERRORS = 8
 MAX_VALUE = 60
 MAX_LOCATION = 200
@@ -10,8 +12,7 @@ MAX_LOCATION = 200
 def describe_errors(error: ValidationError) -> str:
     """`field: message; field: message`, e.g. `loras[1].scale: Input should be a finite number (got nan)`.
 
-    Values are quoted only when they are scalars of at most `MAX_VALUE` characters; at most `MAX_ERRORS`
-    errors are told.
+    A value is quoted only if it is a scalar of at most `MAX_VALUE` characters. At most `MAX_ERRORS` errors are listed.
     """
     details = error.errors(include_url=False, include_context=False)
     lines = [_line(item["loc"], item["msg"], item["input"]) for item in details[:MAX_ERRORS]]
@@ -33,7 +34,7 @@ def _dotted(location: tuple[int | str, ...]) -> str:
             text += f"[{part}]"
         elif not part.startswith("<"):  # "<tag>" names the branch of a union, not a field
             text += f".{part}" if text else part
-    return text[:MAX_LOCATION]
+    return shorten(text, MAX_LOCATION)
 
 
 def _quoted(value: object) -> str:

@@ -1,4 +1,4 @@
-"""An IP-Adapter: image prompts and how strongly they act."""
+"""An IP-Adapter: its image prompts, weights and scales."""
 
 from typing import Annotated, Any
 
@@ -17,7 +17,7 @@ def _kind(value: object) -> str:
     return "<many>" if isinstance(value, (list, tuple)) else "<one>"
 
 
-# The branch is chosen by the value's type, so that an error speaks of the branch that was meant.
+# The value's type selects the branch, so that an error describes the intended branch only.
 OneOrManyFiles = Annotated[
     Annotated[FileRef, Tag("<one>")] | Annotated[list[FileRef], Field(min_length=1), Tag("<many>")],
     Discriminator(_kind),
@@ -39,13 +39,16 @@ class IPAdapter(Model):
     insight_face_model_path: FileRef | None = Field(
         default=None, description="URL, Hub id or path of the InsightFace model (FaceID adapters)."
     )
-    scale: Float = Field(default=1.0, ge=0, description="Factor of the image prompt.")
+    scale: Float = Field(default=1.0, ge=0, description="Strength of the image prompt.")
     scale_json: Annotated[dict[str, Any], AfterValidator(_scales)] | None = Field(
         default=None,
         description='Scales by U-Net block, overriding `scale`, e.g. {"down": {"block_2": [0.0, 1.0]}}.',
     )
     unconditional_noising_factor: Float = Field(
-        default=0.0, ge=0, le=1, description="Noise in the unconditional image prompt; 0 is a zero embedding."
+        default=0.0,
+        ge=0,
+        le=1,
+        description="Share of noise in the unconditional image prompt; 0 uses a zero embedding.",
     )
     image_projection_shortcut: bool = Field(
         default=True, description="True for FaceID Plus V2 weights, false for FaceID Plus V1."

@@ -8,17 +8,19 @@ from lorikeet.schema.base import Int, Model, Name
 
 
 class JobRequest(Model):
-    """A question about a request, or the wish to end it; only the holder of its job_token may ask."""
+    """Asks for the progress of a request, or cancels it. The job_token must be the one sent with the request."""
 
-    action: Literal["progress", "cancel"] = Field(description="'progress' only asks; 'cancel' also ends it.")
+    action: Literal["progress", "cancel"] = Field(
+        description="'progress' returns the status; 'cancel' also cancels the request."
+    )
     request_id: Name = Field(min_length=1, description="The Triton request id of the request.")
     job_token: Name = Field(min_length=1, description="The secret that was sent with the request.")
 
 
 class JobStatus(Model):
-    """Where a request stands."""
+    """The status of a request."""
 
-    status: Literal["queued", "running", "done", "failed", "cancelled"] = Field(description="Its state.")
-    stage: str | None = Field(default=None, description="The Triton model that works on it.")
-    step: Int = Field(default=0, ge=0, description="Denoising steps done.")
-    of: Int = Field(default=0, ge=0, description="Denoising steps in all; 0 while unknown.")
+    status: Literal["queued", "running", "done", "failed", "cancelled"] = Field(description="State of the request.")
+    stage: str | None = Field(default=None, description="Triton model that processes the request.")
+    step: Int = Field(default=0, ge=0, description="Completed denoising steps.")
+    of: Int = Field(default=0, ge=0, description="Total number of denoising steps; 0 while unknown.")

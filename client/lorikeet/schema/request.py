@@ -15,7 +15,7 @@ from lorikeet.schema.weights import Embedding, LoraWeight
 
 
 class ImageToImageInput(Model):
-    """One request. A file is given as URL, data URI, Hub id, path, or `tensor:<i>` (entry i of FILES)."""
+    """One request. A file field holds a URL, data URI, Hub id, path, or `tensor:<i>` (entry i of FILES)."""
 
     model_name: FileRef = Field(description="URL, Hub id or path of the base checkpoint.")
     unet_name: FileRef | None = Field(
@@ -31,10 +31,10 @@ class ImageToImageInput(Model):
         default=None, description="URL of the init image; without one the request is text-to-image."
     )
     image_size: SizeOrPreset | None = Field(
-        default=None, description="Size without an init image; unset is the checkpoint's native size."
+        default=None, description="Size of a text-to-image result; unset means the checkpoint's native size."
     )
     noise_strength: Float = Field(
-        default=0.5, ge=0, le=1, description="Noise added to the init image: 1 keeps none of it, 0 all of it."
+        default=0.5, ge=0, le=1, description="Noise added to the init image: 1 discards the image, 0 adds no noise."
     )
     loras: list[LoraWeight] = Field(default_factory=list, description="LoRAs, merged together.")
     embeddings: list[Embedding] = Field(
@@ -63,14 +63,14 @@ class ImageToImageInput(Model):
         default=None,
         ge=0,
         lt=2**64,
-        description="Seed of the noise; unset is a random one, told in the output.",
+        description="Seed of the noise; unset means a random seed, which the output contains.",
     )
-    num_inference_steps: Int = Field(default=30, ge=1, le=150, description="Denoising steps that are run.")
+    num_inference_steps: Int = Field(default=30, ge=1, le=150, description="Number of denoising steps.")
     guidance_scale: Float = Field(
-        default=7.5, ge=0, le=20, description="Classifier-free guidance: how closely to follow the prompt."
+        default=7.5, ge=0, le=20, description="Classifier-free guidance: higher values follow the prompt more closely."
     )
-    clip_skip: Int = Field(default=0, ge=0, le=2, description="Last layers of the text encoders that are skipped.")
-    scheduler: SchedulerName | None = Field(default=None, description="Sampler; unset is the checkpoint's own.")
+    clip_skip: Int = Field(default=0, ge=0, le=2, description="Number of last text encoder layers to skip.")
+    scheduler: SchedulerName | None = Field(default=None, description="Sampler; unset means the checkpoint's own.")
     timesteps: TimestepsInput = Field(
         default_factory=TimestepsInput,
         description="Custom timesteps; they replace num_inference_steps and exclude sigmas.",
@@ -80,7 +80,7 @@ class ImageToImageInput(Model):
         description="Custom sigmas; they replace num_inference_steps and exclude timesteps.",
     )
     prediction_type: Literal["v_prediction", "epsilon"] | None = Field(
-        default=None, description="What the U-Net predicts; unset is the checkpoint's own."
+        default=None, description="What the U-Net predicts; unset means the checkpoint's own setting."
     )
     rescale_betas_snr_zero: bool = Field(
         default=False, description="Rescale the betas to a terminal signal-to-noise ratio of zero."
@@ -96,13 +96,13 @@ class ImageToImageInput(Model):
         default=2048,
         ge=64,
         le=2048,
-        description="Distance of neighbouring tiles in pixels; at most tile_width.",
+        description="Horizontal distance between tiles in pixels; at most tile_width.",
     )
     tile_stride_height: Int = Field(
-        default=2048, ge=64, le=2048, description="Distance of tile rows in pixels; at most tile_height."
+        default=2048, ge=64, le=2048, description="Vertical distance between tiles in pixels; at most tile_height."
     )
     eta: Float = Field(default=0.0, ge=0, le=1, description="Noise added in each step (DDIM, TCD).")
-    debug_latents: bool = Field(default=False, description="Return the last latents.")
+    debug_latents: bool = Field(default=False, description="Return the final latents.")
     debug_per_pass_latents: bool = Field(default=False, description="Return the latents after each step.")
 
     @model_validator(mode="after")

@@ -8,10 +8,10 @@ from lorikeet.schema.base import Float, Int, Model
 class File(Model):
     """A file made by the server."""
 
-    url: str = Field(description="Where to download it; empty when it comes as a tensor of the same reply.")
-    content_type: str | None = Field(default=None, description="Its MIME type.")
-    file_name: str | None = Field(default=None, description="Its name.")
-    file_size: Int | None = Field(default=None, ge=0, description="Its size in bytes.")
+    url: str = Field(description="URL of the file; empty when the reply holds the file as a tensor.")
+    content_type: str | None = Field(default=None, description="MIME type of the file.")
+    file_name: str | None = Field(default=None, description="Name of the file.")
+    file_size: Int | None = Field(default=None, ge=0, description="Size of the file in bytes.")
 
 
 class Image(File):
@@ -22,13 +22,13 @@ class Image(File):
 
 
 class ImageToImageOutput(Model):
-    """The API's output, followed by what this server adds to it."""
+    """The API's output, followed by the fields that Lorikeet adds."""
 
     images: list[Image] = Field(description="The images.")
-    seed: Int = Field(description="The seed of the request, or the random one used in its place.")
-    has_nsfw_concepts: list[bool] = Field(description="Whether the safety checker flagged it, by image.")
-    debug_latents: File | None = Field(default=None, description="The last latents, when asked for.")
-    debug_per_pass_latents: File | None = Field(default=None, description="The latents of each step, when asked for.")
+    seed: Int = Field(description="The seed of the request, or the random seed that replaced it.")
+    has_nsfw_concepts: list[bool] = Field(description="For each image, whether the safety checker flagged it.")
+    debug_latents: File | None = Field(default=None, description="The final latents, if requested.")
+    debug_per_pass_latents: File | None = Field(default=None, description="The latents of each step, if requested.")
     timings: dict[str, Float] = Field(default_factory=dict, description="Seconds by stage.")
     engine: str = Field(default="", description="The engine that ran the U-Net.")
     precision: str = Field(default="", description="The U-Net's arithmetic, e.g. 'float16'.")
@@ -37,9 +37,9 @@ class ImageToImageOutput(Model):
         default_factory=dict, description="SHA-256 of every file used, by the dotted field that named it."
     )
     warnings: list[str] = Field(
-        default_factory=list, description="What was accepted but had no effect, e.g. unknown fields."
+        default_factory=list, description="Inputs that were accepted but had no effect, e.g. unknown fields."
     )
 
     def to_json(self) -> str:
-        """The output as it goes over the wire: what was not asked for is absent, never null."""
+        """The output as JSON. Fields that were not requested are absent, never null."""
         return self.model_dump_json(exclude_none=True)

@@ -9,7 +9,7 @@ from lorikeet.schema.base import Int, Model
 
 
 class ImageSizePreset(str, Enum):
-    """The sizes that have a name."""
+    """The named sizes of the API."""
 
     SQUARE_HD = "square_hd"
     SQUARE = "square"
@@ -45,7 +45,7 @@ def _kind(value: object) -> str:
     return "<preset>" if isinstance(value, str) else "<size>"
 
 
-# The branch is chosen by the value's type, so that an error speaks of the branch that was meant.
+# The value's type selects the branch, so that an error describes the intended branch only.
 SizeOrPreset = Annotated[
     Annotated[ImageSize, Tag("<size>")] | Annotated[ImageSizePreset, Tag("<preset>")], Discriminator(_kind)
 ]

@@ -10,10 +10,10 @@ Token = Annotated[str, StringConstraints(min_length=1, max_length=100)]
 
 
 class LoraWeight(Model):
-    """One LoRA; those of a request are merged together."""
+    """One LoRA. All LoRAs of a request are merged."""
 
     path: FileRef = Field(description="URL, Hub id or path of the LoRA weights.")
-    scale: Float = Field(default=1.0, description="Factor of the LoRA; any finite number, 0 switches it off.")
+    scale: Float = Field(default=1.0, description="Strength of the LoRA: any finite number; 0 has no effect.")
 
 
 class Embedding(Model):

@@ -1,4 +1,4 @@
-"""The step loop."""
+"""Triton model `denoiser`: the step loop."""
 
 from runtime.stages.denoiser.stage import DenoiserStage
 from runtime.triton.stage_model import StageModel

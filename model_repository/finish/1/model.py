@@ -1,4 +1,4 @@
-"""Pixels -> encoded files, and the response. No torch."""
+"""Triton model `finish`: pixels -> encoded images and the response. Imports no torch."""
 
 from runtime.stages.finish import FinishStage
 from runtime.triton.stage_model import StageModel

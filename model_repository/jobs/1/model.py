@@ -1,4 +1,4 @@
-"""Progress and cancel. No torch."""
+"""Triton model `jobs`: progress and cancel. Imports no torch."""
 
 from runtime.stages.jobs import JobsStage
 from runtime.triton.stage_model import StageModel

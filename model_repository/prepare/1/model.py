@@ -1,4 +1,4 @@
-"""JSON -> validated plan; admission; files fetched. No torch."""
+"""Triton model `prepare`: request JSON -> validated plan; admits requests and fetches files. Imports no torch."""
 
 from runtime.stages.prepare.stage import PrepareStage
 from runtime.triton.stage_model import StageModel

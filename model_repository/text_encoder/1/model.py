@@ -1,4 +1,4 @@
-"""Prompts -> embeddings, LoRA-merged."""
+"""Triton model `text_encoder`: prompts -> embeddings, with merged LoRAs."""
 
 from runtime.stages.text_encoder import TextEncoderStage
 from runtime.triton.stage_model import StageModel

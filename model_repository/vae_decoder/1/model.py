@@ -1,4 +1,4 @@
-"""Latents -> pixels."""
+"""Triton model `vae_decoder`: latents -> pixels."""
 
 from runtime.stages.vae import VaeDecoderStage
 from runtime.triton.stage_model import StageModel

@@ -1,4 +1,4 @@
-"""A gRPC server that speaks KServe v2, records what it gets and answers what the test scripts."""
+"""A KServe v2 server over gRPC that records its requests and sends scripted answers."""
 
 import json
 import threading
@@ -40,7 +40,7 @@ class Received:
 
 @dataclass
 class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
-    """`gate` holds the images back until it is set; `cancelled` is set by a cancel, and opens the gate."""
+    """The images are sent once `gate` is set. A cancel sets `cancelled` and `gate`."""
 
     images: list[bytes] = field(default_factory=list)
     output: dict[str, Any] = field(default_factory=lambda: dict(OUTPUT))

@@ -1,4 +1,4 @@
-"""The HTTP transport against a scripted KServe server; what both transports share is tested over gRPC."""
+"""The HTTP transport against a scripted KServe server. `test_client_calls.py` tests the shared code over gRPC."""
 
 import asyncio
 import json
@@ -33,7 +33,7 @@ def binary_reply(**tensors: list[bytes]) -> web.Response:
 
 
 class Server:
-    """Answers the ensemble with `status` or the images; `jobs` cancels."""
+    """The ensemble answers with `status` or the images. The model `jobs` cancels."""
 
     def __init__(self, status: int = 200, slow: bool = False) -> None:
         self.status = status
@@ -108,7 +108,7 @@ def test_headers_do_not_leak_into_the_next_call() -> None:
     asyncio.run(main())
 
 
-def test_a_cancelled_job_is_told_from_a_bad_request() -> None:
+def test_a_cancelled_job_is_not_reported_as_a_bad_request() -> None:
     async def main() -> None:
         server = Server(status=400, slow=True)
         async with TestServer(server.app()) as http, AsyncClient(str(http.make_url(""))) as client:

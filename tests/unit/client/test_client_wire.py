@@ -95,7 +95,7 @@ def test_local_files_are_sent_once_each(tmp_path: Path, png: bytes) -> None:
     assert Image.open(io.BytesIO(contents[2])).mode == "L"
 
 
-def test_what_is_not_a_local_file_stays(tmp_path: Path) -> None:
+def test_values_other_than_local_files_stay(tmp_path: Path) -> None:
     values = [
         "org/name",
         "data:image/png;base64," + "A" * 9000,
@@ -110,7 +110,7 @@ def test_what_is_not_a_local_file_stays(tmp_path: Path) -> None:
 
 
 def test_a_checkpoint_is_named_by_text_and_sent_only_as_a_path_or_bytes(tmp_path: Path) -> None:
-    """It lies where the server is: gigabytes do not fit a message."""
+    """Text names a file on the server, because a checkpoint of gigabytes does not fit into a message."""
     model = tmp_path / "model.safetensors"
     model.write_bytes(b"model")
     named, contents = pack(BASE, {"model_name": str(model), "unet_name": str(model)})
@@ -119,7 +119,7 @@ def test_a_checkpoint_is_named_by_text_and_sent_only_as_a_path_or_bytes(tmp_path
     assert (sent.model_name, sent.unet_name, contents) == ("tensor:0", "tensor:1", [b"model", b"unet"])
 
 
-def test_fields_are_laid_over_the_request() -> None:
+def test_keyword_fields_override_the_request() -> None:
     request, _ = pack(ImageToImageInput(**BASE, seed=1, eta=0.5), {"seed": 2})
     assert json.loads(request.to_json()) == {**BASE, "seed": 2, "eta": 0.5}
 

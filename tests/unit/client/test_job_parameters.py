@@ -1,4 +1,4 @@
-"""The Triton request parameters of a job, to the wire and back."""
+"""The Triton request parameters of a job: writing and reading."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an error message repeats of a name or a list is bounded."""
+"""Error messages bound the length of names and lists."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A Hugging Face Hub of one repository."""
+"""A scripted Hugging Face Hub."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
 def publish(web: Web, repo_id: str, files: dict[str, bytes]) -> None:
-    """Let `web` answer as the Hub does for a repository of these files."""
+    """Script the Hub's answers for a repository with these files."""
     blobs = {name: hashlib.sha1(content).hexdigest() for name, content in files.items()}
     siblings = [{"rfilename": name, "size": len(files[name]), "blobId": blob} for name, blob in blobs.items()]
     tree = [{"type": "file", "path": name, "size": len(files[name]), "oid": blob} for name, blob in blobs.items()]
@@ -25,6 +25,6 @@ def publish(web: Web, repo_id: str, files: dict[str, bytes]) -> None:
 
 
 def downloaded(web: Web, repo_id: str) -> set[str]:
-    """The files that were asked for."""
+    """The names of the requested files."""
     start = f"/{repo_id}/resolve/{COMMIT}/"
     return {path.removeprefix(start) for path, _ in web.seen if path.startswith(start)}

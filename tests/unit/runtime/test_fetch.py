@@ -1,4 +1,4 @@
-"""Guarded download: what a hostile URL, DNS server or web server can try."""
+"""Guarded download against hostile URLs, DNS servers and web servers."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from lorikeet.net.fetch import Fetcher, FetchError, Limits, is_public
 from tests.unit.runtime.web import Web, endless, endless_headers, redirect, reply, silent
 
 LIMITS = Limits(bytes=1000, seconds=10)
-STRICT = Fetcher()  # that allows nothing; made once, since it reads the certificates of this machine
+STRICT = Fetcher()  # allows no private host; made once because it reads this machine's certificates
 
 
-class Stopped(Exception):
-    """What a cancelled request's `stop` raises."""
+class JobCancelled(Exception):
+    """Raised by `check_cancelled` of a cancelled request."""
 
 
 @pytest.fixture
@@ -196,7 +196,7 @@ def test_a_redirect_is_followed(web: Web, fetcher: Fetcher) -> None:
         ("file:///etc/passwd", "only https"),
         ("ftp://8.8.8.8/a", "only https"),
         ("https://user:secret@8.8.8.8/", "user name or password"),
-        ("https://[/", "no valid URL"),
+        ("https://[/", "invalid URL"),
     ],
 )
 def test_a_redirect_is_checked_as_the_first_url_was(web: Web, fetcher: Fetcher, location: str, reason: str) -> None:
@@ -241,7 +241,7 @@ def test_a_server_that_trickles_is_left_in_time(web: Web, fetcher: Fetcher, answ
 @pytest.mark.parametrize("answer", [endless(b"x", 0.05), endless_headers(0.05)])
 def test_a_server_that_trickles_for_long_is_too_slow(web: Web, fetcher: Fetcher, answer: Any) -> None:
     web.answers["/a"] = answer
-    with pytest.raises(FetchError, match=r"it comes too slowly: \d+ bytes in 0 seconds"):
+    with pytest.raises(FetchError, match=r"the download is too slow: \d+ bytes in 0 seconds"):
         _body(fetcher, web.url("/a"), Limits(bytes=1000, seconds=60, patience=0.3))
 
 
@@ -261,13 +261,13 @@ def test_a_server_that_says_nothing_is_left_in_time(web: Web, fetcher: Fetcher, 
 def test_a_cancelled_download_stops_in_the_middle(web: Web, fetcher: Fetcher, answer: Any) -> None:
     begun = time.monotonic()
 
-    def stop() -> None:
+    def check_cancelled() -> None:
         if time.monotonic() - begun > 0.2:
-            raise Stopped
+            raise JobCancelled
 
     web.answers["/a"] = answer
-    with pytest.raises(Stopped):
-        _body(fetcher, web.url("/a"), Limits(bytes=1000, seconds=10, stop=stop))
+    with pytest.raises(JobCancelled):
+        _body(fetcher, web.url("/a"), Limits(bytes=1000, seconds=10, check_cancelled=check_cancelled))
     assert time.monotonic() - begun < 2
 
 
@@ -276,14 +276,14 @@ def test_a_download_that_waits_for_its_server_can_be_cancelled(
 ) -> None:
     cancelled = threading.Event()
 
-    def stop() -> None:
+    def check_cancelled() -> None:
         if cancelled.is_set():
-            raise Stopped
+            raise JobCancelled
 
     web.answers["/a"] = silent(released)
     threading.Timer(0.1, cancelled.set).start()
-    with pytest.raises(Stopped):
-        _body(fetcher, web.url("/a"), Limits(bytes=1000, seconds=10, stop=stop))
+    with pytest.raises(JobCancelled):
+        _body(fetcher, web.url("/a"), Limits(bytes=1000, seconds=10, check_cancelled=check_cancelled))
 
 
 def _break_off(head: bytes) -> Any:

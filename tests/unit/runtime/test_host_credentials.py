@@ -1,4 +1,4 @@
-"""Tokens for gated hosts: each goes to its own host, over https, and nowhere else."""
+"""Host tokens: each is sent only to its own host, over https."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ LIMITS = Limits(100, 5)
 
 
 class _Net:
-    """A network of redirects; `sent` is what came to each URL as Authorization."""
+    """A network of redirects. `sent`: URL -> the Authorization header that it received."""
 
     def __init__(self, redirects: dict[str, str]) -> None:
         self._redirects, self.sent = redirects, dict[str, str | None]()
@@ -41,7 +41,7 @@ class _Net:
 
 
 def _sent(monkeypatch: pytest.MonkeyPatch, *urls: str) -> list[str | None]:
-    """What each URL of a chain of redirects was sent."""
+    """The Authorization header that each URL of a redirect chain received."""
     net = _Net(dict(pairwise(urls)))
     monkeypatch.setattr(fetch_module, "_open", net.open)
     response = Fetcher(["a.example", "a.example:80"], TOKENS).fetch(urls[0], LIMITS)
@@ -52,7 +52,7 @@ def _sent(monkeypatch: pytest.MonkeyPatch, *urls: str) -> list[str | None]:
 def test_weights_are_fetched_with_a_token_and_pictures_without(
     monkeypatch: pytest.MonkeyPatch, settings: Settings, tmp_path: Path
 ) -> None:
-    """A picture is sent back: anyone could read what the token's owner may."""
+    """The server returns pictures, so a host token would give clients its owner's access."""
     tokens = tmp_path / "tokens.json"
     tokens.write_text(json.dumps(TOKENS))
     tokens.chmod(0o600)
@@ -99,7 +99,7 @@ def test_a_redirect_within_the_host_keeps_the_token(monkeypatch: pytest.MonkeyPa
     "target", ["https://cdn.example/y", "https://b.example/y", "http://a.example/y", "https://a.example:8443/y"]
 )
 def test_a_redirect_takes_no_token_along(monkeypatch: pytest.MonkeyPatch, target: str) -> None:
-    """Not even that of the host it leads to, which the request did not name."""
+    """A redirect's target does not receive its own host token either: the request did not name that host."""
     assert _sent(monkeypatch, "https://a.example/x", target) == [f"Bearer {SECRET}", None]
     assert _sent(monkeypatch, "https://evil.example/x", target) == [None, None]
 
@@ -160,7 +160,7 @@ def test_the_setting_names_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.parametrize(("endpoint", "sent"), [("https://a.example", SECRET), ("http://a.example", None)])
 def test_the_hub_is_sent_its_token(monkeypatch: pytest.MonkeyPatch, endpoint: str, sent: str | None) -> None:
-    """Its library sends it to the Hub alone."""
+    """huggingface_hub sends the token to the Hub only."""
     given = []
 
     class Api:

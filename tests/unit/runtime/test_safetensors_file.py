@@ -14,9 +14,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from runtime.checkpoints.checkpoint import Component, WeightFile
+from runtime.engines.engine import never_cancelled
 from runtime.files.safetensors_file import NotFiniteError, SafetensorsFile, WeightFileError
 from runtime.files.store import FileChangedError, file_fingerprint
-from runtime.weights.weight_set import base_tensors
+from runtime.weights.read_base import read_base
 from tests.unit.runtime.engines import noise
 
 INTEGERS = [torch.int8, torch.int16, torch.int32, torch.int64, torch.uint8, torch.uint16, torch.uint32, torch.uint64]
@@ -134,9 +135,9 @@ def test_a_dtype_that_torch_has_not_is_refused(path: Path) -> None:
 def test_a_base_is_read_one_tensor_at_a_time_and_never_mapped(path: Path) -> None:
     """The whole file has 128 MB. A generator that kept what it has read would hold all of them at its end."""
     save_file({f"{number}.weight": torch.ones(2 << 20) for number in range(16)}, path)
-    component = Component(name="unet", config={}, files=(WeightFile(path=path, digest="0"),))
+    component = Component(role="unet", config={}, files=(WeightFile(path=path, digest="0"),))
     before, most, count = _resident(), 0, 0
-    for _, tensor in base_tensors(component):
+    for _, tensor in read_base(component, [f"{number}.weight" for number in range(16)], never_cancelled):
         assert tensor[-1] == 1
         most, count = max(most, _resident()), count + 1
         assert str(path) not in Path("/proc/self/maps").read_text()
@@ -148,7 +149,8 @@ def test_views_of_one_stored_tensor_share_one_read(path: Path) -> None:
     name = "conditioner.embedders.1.model.transformer.resblocks.0.attn.in_proj_bias"
     save_file({name: noise(12)}, path)
     files = (WeightFile(path=path, digest="0"),)
-    found = dict(base_tensors(Component(name="text_encoder_2", config={}, files=files, layout="original")))
+    component = Component(role="text_encoder_2", config={}, files=files, layout="original")
+    found = dict(read_base(component, component.shapes.keys(), never_cancelled))
     assert len(found) == 3
     assert len({tensor.untyped_storage().data_ptr() for tensor in found.values()}) == 1
 

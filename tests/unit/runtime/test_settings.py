@@ -1,4 +1,4 @@
-"""Settings: what cannot be right is an error at start that names the variable."""
+"""Settings: a wrong value is an error at start that names the variable."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_a_wrong_value_is_an_error_that_names_its_variable(
         load_settings()
 
 
-def test_every_wrong_value_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_wrong_value_is_listed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LORIKEET_ENGINE", "onnx")
     monkeypatch.setenv("LORIKEET_DEVICE", "gpu")
     with pytest.raises(SettingsError) as caught:
@@ -97,7 +97,7 @@ def test_a_name_like_no_setting_is_an_error_without_advice(monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize("name", ["JOB_TABLE", "TOOLS"])
-def test_what_the_supervisor_sets_is_no_setting(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+def test_internal_variables_are_accepted(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setenv(f"LORIKEET_{name}", "/somewhere")
     load_settings()
 
@@ -117,17 +117,17 @@ def test_home_is_expanded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> No
     assert (found.store, found.local_paths) == (tmp_path / "files", (tmp_path,))
 
 
-def test_two_servers_cannot_have_one_port(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_equal_ports_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LORIKEET_METRICS_PORT", "8001")
     with pytest.raises(SettingsError, match=r"LORIKEET_\*: .*must differ"):
         load_settings()
 
 
-def test_any_number_of_ports_may_be_free_ones() -> None:
+def test_several_ports_may_be_zero() -> None:
     assert Settings(http_port=0, grpc_port=0, metrics_port=0).grpc_port == 0
 
 
-def test_the_job_table_lies_where_the_supervisor_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_job_table_path_is_the_variable_or_one_for_each_user(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert str(os.getuid()) in job_table_path().name
     monkeypatch.setenv("LORIKEET_JOB_TABLE", str(tmp_path / "job_table"))
     assert job_table_path() == tmp_path / "job_table"

@@ -1,4 +1,4 @@
-"""A web server on the loopback address that answers what a test scripts."""
+"""A web server on the loopback address with scripted answers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ Answer = Callable[[BaseHTTPRequestHandler], None]
 
 
 class Web:
-    """`answers` by path; `seen` are the requests that came, as (path, headers)."""
+    """`answers`: path -> answer. `seen`: (path, headers) of each request received."""
 
     def __init__(self) -> None:
         self.answers: dict[str, Answer] = {}
@@ -48,13 +48,13 @@ class Web:
             do_HEAD = do_GET  # noqa: N815 (the library's name)
 
             def log_message(self, *_: object) -> None:
-                """Say nothing."""
+                """Write no log."""
 
         return Handler
 
 
 def reply(body: bytes = b"", status: int = 200, headers: Mapping[str, str] | None = None) -> Answer:
-    """A whole answer, its length announced unless `headers` announces another."""
+    """A complete answer. `headers` may override its Content-Length."""
 
     def answer(handler: BaseHTTPRequestHandler) -> None:
         handler.send_response(status)
@@ -73,7 +73,7 @@ def redirect(location: str) -> Answer:
 
 
 def endless(piece: bytes, seconds: float = 0.0) -> Answer:
-    """A body of unknown length that never ends: `piece` every so many seconds."""
+    """An endless body of unknown length: `piece` every `seconds`."""
 
     def answer(handler: BaseHTTPRequestHandler) -> None:
         handler.send_response(200)
@@ -95,7 +95,7 @@ def endless_headers(seconds: float) -> Answer:
 
 
 def silent(released: threading.Event) -> Answer:
-    """No answer at all, until the test lets go."""
+    """No answer until `released` is set, at most 20 s."""
 
     def answer(handler: BaseHTTPRequestHandler) -> None:
         released.wait(20)
