@@ -215,7 +215,7 @@ def test_an_absent_adapter_has_no_effect(engine: TorchEngine, component: Compone
 def test_a_token_of_bias_minus_infinity_has_no_effect(engine: TorchEngine, component: Component, row: Row) -> None:
     """So that adapters of different numbers of tokens can share a row, whatever fills the added tokens."""
     assert row.ip_k is not None and row.ip_v is not None and row.ip_bias is not None
-    adapters, tokens, width = row.ip_k.shape
+    adapters, _, width = row.ip_k.shape
     added = 3
     padded = replace(
         row,

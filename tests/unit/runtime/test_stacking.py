@@ -34,7 +34,7 @@ def test_stacked_fields_get_a_first_axis() -> None:
 @pytest.mark.parametrize("has_it_first", [True, False])
 def test_a_field_that_some_rows_lack_is_an_error(has_it_first: bool) -> None:
     rows = [_row(0, pooled=noise(5)), _row(1)]
-    with pytest.raises(ValueError, match="^pooled: some rows of the batch have it and others do not$"):
+    with pytest.raises(ValueError, match=r"^pooled: some rows of the batch have it and others do not$"):
         stack(rows if has_it_first else rows[::-1])
 
 
