@@ -1,4 +1,4 @@
-"""Turns what a caller passes into a valid request and its files."""
+"""Makes of what a caller passes a valid request and its files."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -1,4 +1,4 @@
-"""Turns a validated request into a plan: each feature resolves its part, in order, cheap checks first."""
+"""Makes a plan of a validated request: each feature resolves its part, in order, cheap checks first."""
 
 from __future__ import annotations
 
