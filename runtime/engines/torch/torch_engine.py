@@ -12,12 +12,12 @@ from typing import Any
 
 import torch
 
+from runtime.engines import stacking
 from runtime.engines.engine import Binding, Inputs, Outputs, WeightsError
 from runtime.engines.placement import Placement
-from runtime.engines.stacking import shapes, stack, unstack
 from runtime.engines.torch.fit import check_fit
 from runtime.engines.torch.upcast import compute_in_float32
-from runtime.engines.torch.weights_cache import TensorForm, TorchBinding, WeightsCache
+from runtime.engines.torch.weights_cache import ParameterSpec, TensorForm, TorchBinding, WeightsCache
 from runtime.networks.architecture import Architecture, ArchitectureError
 from runtime.networks.build import build, parameters
 from runtime.weights.weight_set import WeightSet
@@ -46,7 +46,8 @@ class TorchEngine:
         except ArchitectureError as error:
             raise WeightsError(str(error)) from error
         self._parameters = parameters(self._network)
-        self._shapes = {name: parameter.shape for name, parameter in self._parameters.items()}
+        shapes = {name: parameter.shape for name, parameter in self._parameters.items()}
+        self._spec = ParameterSpec(architecture.digest, shapes, self._form)
         if placement.upcasts:
             compute_in_float32({parameter.module for parameter in self._parameters.values()})
         self._current: str | None = None  # the key of the weights that the network points at
@@ -58,21 +59,21 @@ class TorchEngine:
         return str(self._form.dtype).removeprefix("torch.")
 
     def bind(self, weights: WeightSet, check_cancelled: Callable[[], None]) -> TorchBinding:
-        check_fit(weights, self._architecture.kind, self._shapes)
-        return self._cache.bind(self._architecture.digest, self._shapes, weights, self._form, check_cancelled)
+        check_fit(weights, self._architecture.kind, self._spec.shapes)
+        return self._cache.bind(self._spec, weights, check_cancelled)
 
     def batch_key(self, binding: Binding, inputs: Inputs) -> Hashable:
         assert isinstance(binding, TorchBinding)
-        return binding.key, shapes(inputs)
+        return binding.key, stacking.shapes(inputs)
 
     @torch.inference_mode()
     def run(self, rows: Sequence[tuple[Binding, Inputs]]) -> list[Outputs]:
         binding = rows[0][0]
         assert isinstance(binding, TorchBinding)
         self._point_at(binding)
-        batch = stack([inputs for _, inputs in rows])
+        batch = stacking.stack([inputs for _, inputs in rows])
         outputs = self._network(**{name: self._placed(name, value) for name, value in batch.items()})
-        return unstack({name: _float32(value) for name, value in outputs.items()}, len(rows))
+        return stacking.unstack({name: _float32(value) for name, value in outputs.items()}, len(rows))
 
     def forget(self, key: str) -> None:
         """Free the memory of evicted weights: nobody runs them any more, but the network may still point at them."""

@@ -7,7 +7,7 @@ its merged tensors alone, and keeps the base that they were computed from.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
@@ -22,6 +22,7 @@ from runtime.weights.merge import merge, pad_inputs
 from runtime.weights.weight_set import WeightSet
 
 Shapes = Mapping[str, torch.Size]
+CheckCancelled = Callable[[], None]
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,15 @@ class TensorForm:
     dtype: torch.dtype
     memory_format: torch.memory_format
     device: torch.device
+
+
+@dataclass(frozen=True, eq=False)
+class ParameterSpec:
+    """What an engine wants: the digest of its architecture, the shapes of its parameters by name, and their form."""
+
+    architecture: str
+    shapes: Shapes
+    form: TensorForm
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,101 +92,77 @@ class WeightsCache:
         """Tell the listener of every eviction, for as long as it lives."""
         self._listeners.add(listener)
 
-    def bind(
-        self,
-        architecture: str,
-        shapes: Shapes,
-        weights: WeightSet,
-        form: TensorForm,
-        check_cancelled: Callable[[], None],
-    ) -> TorchBinding:
-        """The tensors of a weight set for an architecture (its digest) with parameters of these shapes.
+    def bind(self, spec: ParameterSpec, weights: WeightSet, check_cancelled: CheckCancelled) -> TorchBinding:
+        """The tensors of a weight set that fits the spec (see `check_fit`).
 
-        The weights fit: see `check_fit`. Raises what reading raises, and what `check_cancelled` raises.
+        Raises what reading the weights raises, and what `check_cancelled` raises.
         """
-        base_key = f"{weights.base.weights_digest}:{form}"
-        merged_key = f"{architecture}:{weights.digest}:{form}"
+        base_key = f"{weights.base.weights_digest}:{spec.form}"
+        merged_key = f"{spec.architecture}:{weights.digest}:{spec.form}"
         with self._pool.collecting():
-            self._make_room(base_key, merged_key, shapes, weights, form, check_cancelled)
-            base = self._base(base_key, shapes.keys(), weights, form, check_cancelled)
-            own = {name: _reshaped(tensor, shapes[name]) for name, tensor in base.tensors.items() if name in shapes}
+            self._make_room(base_key, merged_key, spec, weights, check_cancelled)
+            base = self._acquire_base(base_key, spec, weights, check_cancelled)
+            tensors = {name: _reshaped(base.tensors[name], shape) for name, shape in spec.shapes.items()}
             if not weights.changed:
-                return TorchBinding(base_key, own, lambda: self._residency.release(base_key))
+                return TorchBinding(base_key, tensors, lambda: self._residency.release(base_key))
             try:
-                merged = self._residency.acquire(
-                    merged_key,
-                    lambda: self._merge(base_key, merged_key, own, shapes, weights, form, check_cancelled),
-                )
+
+                def make() -> _Merged:
+                    merged = self._merge(tensors, spec, weights, check_cancelled)
+                    self._residency.retain(base_key)
+                    return _Merged(merged, lambda evicted: self._evict_merged(merged_key, base_key, evicted))
+
+                merged = self._residency.acquire(merged_key, make)
             finally:
                 self._residency.release(base_key)
-        return TorchBinding(merged_key, own | dict(merged.tensors), lambda: self._residency.release(merged_key))
+        return TorchBinding(merged_key, tensors | dict(merged.tensors), lambda: self._residency.release(merged_key))
 
     def _make_room(
-        self,
-        base_key: str,
-        merged_key: str,
-        shapes: Shapes,
-        weights: WeightSet,
-        form: TensorForm,
-        check_cancelled: Callable[[], None],
+        self, base_key: str, merged_key: str, spec: ParameterSpec, weights: WeightSet, check_cancelled: CheckCancelled
     ) -> None:
+        """Evict what must leave for the tensors that are not in memory yet."""
         base = self._residency.get(base_key)
-        missing = shapes.keys() - (base.tensors.keys() if base else ())
-        numbers = sum(shapes[name].numel() for name in missing)
+        missing = spec.shapes.keys() - (base.tensors.keys() if base else ())
+        numbers = sum(spec.shapes[name].numel() for name in missing)
         if weights.changed and merged_key not in self._residency:
-            numbers += sum(shapes[name].numel() for name in weights.changed)
+            numbers += sum(spec.shapes[name].numel() for name in weights.changed)
         if numbers:
-            self._residency.make_room(numbers * form.dtype.itemsize, check_cancelled, keep=base_key)
+            self._residency.make_room(numbers * spec.form.dtype.itemsize, check_cancelled, keep=base_key)
 
-    def _base(
-        self,
-        key: str,
-        names: Collection[str],
-        weights: WeightSet,
-        form: TensorForm,
-        check_cancelled: Callable[[], None],
+    def _acquire_base(
+        self, key: str, spec: ParameterSpec, weights: WeightSet, check_cancelled: CheckCancelled
     ) -> BaseTensors:
-        """The base, in use, with all parameters of these names."""
+        """The base, in use, with all parameters of the spec."""
 
-        def evict(evicted: BaseTensors) -> None:
-            self._evicted(key, evicted.tensors)
+        def make() -> BaseTensors:
+            return BaseTensors(
+                lambda shape: self._empty(shape, spec.form), lambda evicted: self._evicted(key, evicted.tensors)
+            )
 
-        base = self._residency.acquire(key, lambda: BaseTensors(lambda shape: self._empty(shape, form), evict))
+        base = self._residency.acquire(key, make)
         assert isinstance(base, BaseTensors)
         try:
-            base.load(weights.base, names, check_cancelled)
+            base.load(weights.base, spec.shapes.keys(), check_cancelled)
         except BaseException:
             self._residency.release(key)
             raise
         return base
 
     def _merge(
-        self,
-        base_key: str,
-        merged_key: str,
-        base: Mapping[str, torch.Tensor],
-        shapes: Shapes,
-        weights: WeightSet,
-        form: TensorForm,
-        check_cancelled: Callable[[], None],
-    ) -> _Merged:
+        self, base: Mapping[str, torch.Tensor], spec: ParameterSpec, weights: WeightSet, check_cancelled: CheckCancelled
+    ) -> dict[str, torch.Tensor]:
+        """The changed parameters, each summed from the base and its changes."""
         merged: dict[str, torch.Tensor] = {}
 
         def work(names: Iterator[str]) -> None:
             for name in names:
                 check_cancelled()
-                merged[name] = self._empty(shapes[name], form)
-                merge(pad_inputs(base[name], shapes[name]), weights.read(name), merged[name])
+                merged[name] = self._empty(spec.shapes[name], spec.form)
+                merge(pad_inputs(base[name], spec.shapes[name]), weights.read(name), merged[name])
 
         self._merge_threads.map(work, weights.changed)
         weights.check_unchanged()
-        self._residency.retain(base_key)
-
-        def evict(evicted: _Merged) -> None:
-            self._evicted(merged_key, evicted.tensors)
-            self._residency.release(base_key)
-
-        return _Merged(merged, evict)
+        return merged
 
     def _empty(self, shape: torch.Size, form: TensorForm) -> torch.Tensor:
         """Memory for a parameter: that of an evicted one of the same kind, where there is one."""
@@ -185,6 +171,10 @@ class WeightsCache:
             return recycled
         memory_format = form.memory_format if len(shape) == 4 else torch.contiguous_format
         return torch.empty(shape, dtype=form.dtype, device=form.device, memory_format=memory_format)
+
+    def _evict_merged(self, key: str, base_key: str, merged: _Merged) -> None:
+        self._evicted(key, merged.tensors)
+        self._residency.release(base_key)
 
     def _evicted(self, key: str, tensors: Mapping[str, torch.Tensor]) -> None:
         for listener in list(self._listeners):
