@@ -94,6 +94,9 @@ class Settings(BaseSettings):
         "sent to its host only, over https.",
     )
     fetch_seconds: Positive = Field(600, description="Longest time for one download.")
+    max_request_bytes: ByteSize = Field(
+        ByteSize(256 << 20), description="Longest REQUEST, the input as JSON; FILES and IMAGE do not count."
+    )
     max_file_bytes: ByteSize = Field(ByteSize(20 * GIB), description="Largest weight file that is fetched or sent.")
     max_image_bytes: ByteSize = Field(ByteSize(50 << 20), description="Largest encoded image.")
     max_pixels: Positive = Field(2048 * 2048, description="Largest picture, width times height.")

@@ -1,6 +1,7 @@
 """A validation error as one line of text, for Triton's INVALID_ARG."""
 
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
 MAX_ERRORS = 8
 MAX_VALUE = 60
@@ -13,8 +14,8 @@ def describe_errors(error: ValidationError) -> str:
     Values are quoted only when they are scalars of at most `MAX_VALUE` characters; at most `MAX_ERRORS`
     errors are told.
     """
-    details = error.errors(include_url=False, include_context=False)
-    lines = [_line(item["loc"], item["msg"], item["input"]) for item in details[:MAX_ERRORS]]
+    details = error.errors(include_url=False)
+    lines = [_line(item["loc"], _message(item), item["input"]) for item in details[:MAX_ERRORS]]
     if len(details) > MAX_ERRORS:
         lines.append(f"and {len(details) - MAX_ERRORS} more")
     return "; ".join(lines)
@@ -24,6 +25,12 @@ def _line(location: tuple[int | str, ...], message: str, value: object) -> str:
     text = message.removeprefix("Value error, ") + _quoted(value)
     where = _dotted(location)
     return f"{where}: {text}" if where else text
+
+
+def _message(item: ErrorDetails) -> str:
+    if item["type"] == "too_long":
+        return "at most {max_length}, not {actual_length}".format_map(item["ctx"])
+    return item["msg"]
 
 
 def _dotted(location: tuple[int | str, ...]) -> str:

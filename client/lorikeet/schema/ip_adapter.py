@@ -19,7 +19,7 @@ def _kind(value: object) -> str:
 
 # The branch is chosen by the value's type, so that an error speaks of the branch that was meant.
 OneOrManyFiles = Annotated[
-    Annotated[FileRef, Tag("<one>")] | Annotated[list[FileRef], Field(min_length=1), Tag("<many>")],
+    Annotated[FileRef, Tag("<one>")] | Annotated[list[FileRef], Field(min_length=1, max_length=64), Tag("<many>")],
     Discriminator(_kind),
 ]
 
