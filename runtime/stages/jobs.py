@@ -1,4 +1,4 @@
-"""`jobs`: progress and cancel, for whoever knows a request's id and token. No torch."""
+"""`jobs`: progress and cancel, for the client that knows a request's id and token. No torch."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ _WORDS = {
 
 
 class JobsStage:
-    """REQUEST BYTES [1] (a JobRequest) -> RESPONSE BYTES [1] (a JobStatus). An unknown id and a wrong token are the
-    same NOT_FOUND: nobody learns of others' requests."""
+    """REQUEST BYTES [1] (a JobRequest) -> RESPONSE BYTES [1] (a JobStatus). An unknown id and a wrong token get
+    the same NOT_FOUND, so that a client cannot find out other clients' request ids."""
 
     name = "jobs"
 
