@@ -1,4 +1,4 @@
-"""Work that leaves the cores to who runs. Importing this takes no torch."""
+"""Runs work at the lowest priority, so that running jobs keep the cores. Importing this takes no torch."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ T = TypeVar("T")
 
 
 def run_at_low_priority() -> None:
-    """Let this thread, and those of torch that it starts, have what the others leave of the cores: a checkpoint that
-    is loaded shall not slow down the steps of who runs."""
+    """Lower the priority of this thread and of the torch threads that it starts. Loading a checkpoint then hardly slows
+    the denoising steps of running jobs."""
     os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
 
 
 def call_at_low_priority(work: Callable[[], T]) -> T:
-    """What `work` returns or raises, done by a thread of its own that gives way (a thread that did cannot return)."""
+    """Return or raise what `work` does, in a new low-priority thread. A thread cannot raise its priority again."""
     with ThreadPoolExecutor(1, "background", run_at_low_priority) as thread:
         return thread.submit(work).result()

@@ -104,6 +104,9 @@ class Settings(BaseSettings):
         "token is sent only to its host, over https.",
     )
     fetch_seconds: Positive = Field(600, description="Time limit of one download, in seconds.")
+    max_request_bytes: ByteSize = Field(
+        ByteSize(256 << 20), description="Largest REQUEST, the input as JSON. FILES and IMAGE do not count."
+    )
     max_file_bytes: ByteSize = Field(ByteSize(20 * GIB), description="Largest weight file that is downloaded or sent.")
     max_image_bytes: ByteSize = Field(ByteSize(50 << 20), description="Largest encoded image.")
     max_pixels: Positive = Field(2048 * 2048, description="Largest picture, in pixels (width times height).")

@@ -1,4 +1,7 @@
-"""Threads that work on a line of tasks: priority first, then who came first; who is to stop leaves the line at once."""
+"""Threads that work on a queue of tasks, by priority and then by arrival.
+
+A queued task whose job is cancelled is removed within 0.1 s.
+"""
 
 from __future__ import annotations
 
@@ -8,37 +11,38 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-_SWEEP_SECONDS = 0.1  # how often the line is asked who is to stop
+_SWEEP_SECONDS = 0.1  # interval of the cancellation checks on queued tasks
 
 
 @dataclass(order=True)
 class Task:
-    """`work` is done once its turn has come. Until then `check` is asked often; what it raises goes to `fail`, as does
-    what `work` raises. A lower `priority` goes first."""
+    """`check_cancelled` is called every 0.1 s while the task is queued. What it or `work` raises goes to `fail`.
+
+    A lower `priority` runs first."""
 
     priority: int
     number: int = field(init=False, default=0)
     work: Callable[[], None] = field(compare=False)
-    check: Callable[[], None] = field(compare=False)
+    check_cancelled: Callable[[], None] = field(compare=False)
     fail: Callable[[BaseException], None] = field(compare=False)
 
 
 class WorkerPool:
-    """`count` threads, started when first needed. `begin` runs first in each of them.
+    """`count` threads, started when a task needs them. `begin` runs first in each of them.
 
-    With `room`, a thread takes a place in it before it takes a task, so that the choice of the task is as late as can
-    be; the task's work gives the place back.
+    With `slots`, a thread acquires a slot before it chooses a task, so that an urgent task that arrives meanwhile runs
+    first. The task's work releases the slot.
     """
 
     def __init__(
         self,
         count: int,
         name: str,
-        room: threading.Semaphore | None = None,
+        slots: threading.Semaphore | None = None,
         begin: Callable[[], None] = lambda: None,
     ) -> None:
-        self._count, self._name, self._room, self._begin = count, name, room, begin
-        self._line: list[Task] = []
+        self._count, self._name, self._slots, self._begin = count, name, slots, begin
+        self._queue: list[Task] = []
         self._numbers = itertools.count()
         self._changed = threading.Condition()
         self._threads: list[threading.Thread] = []
@@ -46,20 +50,21 @@ class WorkerPool:
         self._closed = False
 
     def submit(self, task: Task) -> None:
-        """Put a task into the line. Raises RuntimeError after `close`."""
+        """Queue a task. Raises RuntimeError after `close`."""
         with self._changed:
             if self._closed:
                 raise RuntimeError(f"{self._name} takes no more tasks")
             task.number = next(self._numbers)
-            self._line.append(task)
+            self._queue.append(task)
             if not self._threads:
                 self._start(self._sweep, "sweeper")
-            if len(self._line) > self._idle and len(self._threads) <= self._count:
+            if len(self._queue) > self._idle and len(self._threads) <= self._count:
                 self._start(self._work, str(len(self._threads)))
             self._changed.notify_all()
 
     def close(self) -> None:
-        """Return when the line is empty and every thread has ended; whoever waits should be told to stop before."""
+        """Return when the queue is empty and every thread has ended. The owner first makes `check_cancelled` raise,
+        or else all queued tasks run."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
@@ -74,8 +79,8 @@ class WorkerPool:
     def _work(self) -> None:
         self._begin()
         while True:
-            if self._room is not None:
-                self._room.acquire()
+            if self._slots is not None:
+                self._slots.acquire()
             task = self._next()
             if task is None:
                 break
@@ -83,37 +88,37 @@ class WorkerPool:
                 task.work()
             except BaseException as error:
                 task.fail(error)
-        if self._room is not None:
-            self._room.release()
+        if self._slots is not None:
+            self._slots.release()
 
     def _next(self) -> Task | None:
-        """The task whose turn it is, as soon as there is one; None when there will be none."""
+        """The next task, as soon as there is one; None after `close`, once the queue is empty."""
         with self._changed:
             self._idle += 1
-            self._changed.wait_for(lambda: self._line or self._closed)
+            self._changed.wait_for(lambda: self._queue or self._closed)
             self._idle -= 1
-            if not self._line:
+            if not self._queue:
                 return None
-            first = min(self._line)
-            self._line.remove(first)
+            first = min(self._queue)
+            self._queue.remove(first)
             return first
 
     def _sweep(self) -> None:
-        """Tell those in the line that are to stop, though every thread may be busy for long."""
-        while not self._closed or self._line:
+        """Remove cancelled tasks from the queue, also while every thread is busy."""
+        while not self._closed or self._queue:
             with self._changed:
-                self._changed.wait_for(lambda: self._line or self._closed)
-                waiting = list(self._line)
+                self._changed.wait_for(lambda: self._queue or self._closed)
+                waiting = list(self._queue)
             for task in waiting:
                 self._retire(task)
             time.sleep(_SWEEP_SECONDS)
 
     def _retire(self, task: Task) -> None:
         try:
-            task.check()
+            task.check_cancelled()
         except BaseException as error:
             with self._changed:
-                if task not in self._line:  # its turn came meanwhile
+                if task not in self._queue:  # its turn came meanwhile
                     return
-                self._line.remove(task)
+                self._queue.remove(task)
             task.fail(error)

@@ -1,4 +1,4 @@
-"""`jobs`: progress and cancel, for whoever knows a request's id and token. No torch."""
+"""`jobs`: progress and cancel, for the client that knows a request's id and token. No torch."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from runtime.settings import Settings
 from runtime.stage_errors import InvalidArgument, NotFound
 from runtime.stages.call import Call, bytes_tensor
 
+_MAX_BYTES = 4096
 _WORDS = {
     State.NONE: "queued",
     State.WAITING: "queued",
@@ -23,8 +24,8 @@ _WORDS = {
 
 
 class JobsStage:
-    """REQUEST BYTES [1] (a JobRequest) -> RESPONSE BYTES [1] (a JobStatus). An unknown id and a wrong token are the
-    same NOT_FOUND: nobody learns of others' requests."""
+    """REQUEST BYTES [1] (a JobRequest) -> RESPONSE BYTES [1] (a JobStatus). An unknown id and a wrong token get
+    the same NOT_FOUND, so that a client cannot find out other clients' request ids."""
 
     name = "jobs"
 
@@ -41,8 +42,11 @@ class JobsStage:
         """Nothing to end: every call is answered at once."""
 
     def _answer(self, call: Call) -> JobStatus:
+        body = call.inputs[REQUEST].reshape(-1)
+        if body.size and len(body[0]) > _MAX_BYTES:
+            raise InvalidArgument(REQUEST, f"{len(body[0])} bytes, expected at most {_MAX_BYTES}")
         try:
-            request = JobRequest.model_validate_json(call.inputs[REQUEST].reshape(-1)[0])
+            request = JobRequest.model_validate_json(body[0])
         except (ValidationError, IndexError) as error:
             raise InvalidArgument(REQUEST, 'expected {"action", "request_id", "job_token"}') from error
         job = self._job_table.find(request.request_id, request.job_token)

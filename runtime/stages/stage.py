@@ -16,6 +16,7 @@ from runtime.jobs.worker_pool import WorkerPool
 from runtime.plan import Plan
 from runtime.settings import Settings
 from runtime.stages.call import Array, Call, json_tensor
+from runtime.stages.take_plan import take_plan
 
 
 class Stage(Protocol):
@@ -29,7 +30,7 @@ class Stage(Protocol):
 
 
 class WorkerStage(ABC):
-    """A stage that works on one call at a time: by priority, then in the order of their coming."""
+    """A stage that works on one call at a time: by priority, then in order of arrival."""
 
     name: ClassVar[str]
 
@@ -43,14 +44,14 @@ class WorkerStage(ABC):
 
     def submit(self, call: Call) -> None:
         try:
-            plan = self.reporter.take(call)
+            plan = take_plan(self.reporter, call)
             self._workers.submit(self.reporter.task(plan.job, call, plan.priority, lambda: self._work(plan, call)))
         except Exception as error:
             self.reporter.fail(None, call, error)
 
     def close(self) -> None:
         self.reporter.close()
-        self._workers.close()  # what waits is answered, by its check
+        self._workers.close()  # queued calls are answered, because their check raises
 
     def _work(self, plan: Plan, call: Call) -> None:
         self.reporter.check(plan.job)

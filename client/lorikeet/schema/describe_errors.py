@@ -1,6 +1,7 @@
 """A validation error as one line of text, for Triton's INVALID_ARG."""
 
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
 from lorikeet.protocol.shorten import shorten
 
@@ -14,8 +15,8 @@ def describe_errors(error: ValidationError) -> str:
 
     A value is quoted only if it is a scalar of at most `MAX_VALUE` characters. At most `MAX_ERRORS` errors are listed.
     """
-    details = error.errors(include_url=False, include_context=False)
-    lines = [_line(item["loc"], item["msg"], item["input"]) for item in details[:MAX_ERRORS]]
+    details = error.errors(include_url=False)
+    lines = [_line(item["loc"], _message(item), item["input"]) for item in details[:MAX_ERRORS]]
     if len(details) > MAX_ERRORS:
         lines.append(f"and {len(details) - MAX_ERRORS} more")
     return "; ".join(lines)
@@ -25,6 +26,12 @@ def _line(location: tuple[int | str, ...], message: str, value: object) -> str:
     text = message.removeprefix("Value error, ") + _quoted(value)
     where = _dotted(location)
     return f"{where}: {text}" if where else text
+
+
+def _message(item: ErrorDetails) -> str:
+    if item["type"] == "too_long":
+        return "at most {max_length}, not {actual_length}".format_map(item["ctx"])
+    return item["msg"]
 
 
 def _dotted(location: tuple[int | str, ...]) -> str:

@@ -19,7 +19,7 @@ def _kind(value: object) -> str:
 
 # The value's type selects the branch, so that an error describes the intended branch only.
 OneOrManyFiles = Annotated[
-    Annotated[FileRef, Tag("<one>")] | Annotated[list[FileRef], Field(min_length=1), Tag("<many>")],
+    Annotated[FileRef, Tag("<one>")] | Annotated[list[FileRef], Field(min_length=1, max_length=64), Tag("<many>")],
     Discriminator(_kind),
 ]
 

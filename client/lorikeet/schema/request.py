@@ -1,8 +1,8 @@
 """The input of `lora_image_to_image`: all fields of the API and their ranges."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import FailFast, Field, model_validator
 from typing_extensions import Self
 
 from lorikeet.schema import walk
@@ -36,15 +36,21 @@ class ImageToImageInput(Model):
     noise_strength: Float = Field(
         default=0.5, ge=0, le=1, description="Noise added to the init image: 1 discards the image, 0 adds no noise."
     )
-    loras: list[LoraWeight] = Field(default_factory=list, description="LoRAs, merged together.")
-    embeddings: list[Embedding] = Field(
+    loras: Annotated[list[LoraWeight], FailFast()] = Field(
+        default_factory=list, max_length=100, description="LoRAs, merged together; at most 100."
+    )
+    embeddings: Annotated[list[Embedding], FailFast()] = Field(
         default_factory=list, max_length=1, description="Textual inversions; at most one."
     )
-    controlnets: list[ControlNet] = Field(default_factory=list, description="ControlNets, applied together.")
+    controlnets: Annotated[list[ControlNet], FailFast()] = Field(
+        default_factory=list, max_length=16, description="ControlNets, applied together; at most 16."
+    )
     controlnet_guess_mode: bool = Field(
         default=False, description="Apply the ControlNets to the conditional prediction only."
     )
-    ip_adapter: list[IPAdapter] = Field(default_factory=list, description="IP-Adapters.")
+    ip_adapter: Annotated[list[IPAdapter], FailFast()] = Field(
+        default_factory=list, max_length=16, description="IP-Adapters; at most 16."
+    )
     image_encoder_path: FileRef | None = Field(
         default=None, description="URL, Hub id or path of the CLIP image encoder of the IP-Adapters."
     )

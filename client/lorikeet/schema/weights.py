@@ -22,5 +22,6 @@ class Embedding(Model):
     path: FileRef = Field(description="URL, Hub id or path of the embedding weights.")
     tokens: list[Token] = Field(
         default_factory=lambda: ["<s0>", "<s1>"],
+        max_length=100,
         description="Tokens that stand for the embedding's vectors in the prompts.",
     )

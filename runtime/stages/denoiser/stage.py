@@ -24,6 +24,7 @@ from runtime.stages.call import Call, json_tensor
 from runtime.stages.denoiser.job import Conditions, Job
 from runtime.stages.denoiser.member import Member
 from runtime.stages.denoiser.step_loop import StepLoop
+from runtime.stages.take_plan import take_plan
 
 _MAX_WIDTH = 1 << 16  # numbers in an embedding; the network knows its own
 _NOT_FINITE = "the latents are not finite in {}: a LoRA's scale or guidance_scale is too large, or the weights are bad"
@@ -45,7 +46,7 @@ class DenoiserStage:
 
     def submit(self, call: Call) -> None:
         try:
-            plan = self.reporter.take(call)
+            plan = take_plan(self.reporter, call)
             self._loader.submit(self.reporter.task(plan.job, call, plan.priority, lambda: self._load(plan, call)))
         except Exception as error:
             self.reporter.fail(None, call, error)

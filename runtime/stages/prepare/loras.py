@@ -12,14 +12,6 @@ from runtime.plan import LoraPlan
 from runtime.stage_errors import InvalidArgument
 from runtime.stages.prepare.context import PrepareContext
 
-_MAX_LORAS = 100
-
-
-def check(request: ImageToImageInput) -> None:
-    """Raises InvalidArgument for more LoRAs than anybody mixes: other requests wait while one's LoRAs are merged."""
-    if len(request.loras) > _MAX_LORAS:
-        raise InvalidArgument("loras", f"at most {_MAX_LORAS} in a request, not {len(request.loras)}")
-
 
 def resolve(request: ImageToImageInput, context: PrepareContext, checkpoint: Checkpoint) -> tuple[LoraPlan, ...]:
     """Raises InvalidArgument that names the first LoRA that cannot be fetched or does not fit."""

@@ -38,7 +38,6 @@ class Prepared:
 def make_plan(request: ImageToImageInput, context: PrepareContext, admission: Admission) -> Prepared:
     """Raises InvalidArgument that names the field of what is refused, and what `context.check_cancelled` raises."""
     unavailable.check(request)
-    loras.check(request)
     schedule.check(request)
     decoded = pictures.resolve(request, context)
     checkpoint = checkpoints.resolve(request, context)

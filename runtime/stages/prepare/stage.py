@@ -9,11 +9,10 @@ from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
-from pydantic import ValidationError
 
 from lorikeet.protocol.parameters import JobParameters, ParameterError
 from lorikeet.protocol.tensors import FILES, IMAGE, REQUEST
-from lorikeet.schema import ImageToImageInput, describe_errors
+from lorikeet.schema import ImageToImageInput
 from runtime.files.resolve import FileResolver, ResolveContext
 from runtime.files.store import Pins, Store
 from runtime.jobs.job_reporter import JobReporter
@@ -25,6 +24,7 @@ from runtime.stages.call import Array, Call, json_tensor
 from runtime.stages.prepare.context import PrepareContext
 from runtime.stages.prepare.memory_estimate import Need, need
 from runtime.stages.prepare.planner import Admission, Prepared, make_plan
+from runtime.stages.prepare.request_json import read_request
 
 
 class PrepareStage:
@@ -100,7 +100,7 @@ class PrepareStage:
             sent = _files(call)
             files = ResolveContext(sent, pins, lambda: self._reporter.check(admission.job))
             context = PrepareContext(self._settings, self._store, self._files, files)
-            prepared = make_plan(_request(call), context, admission)
+            prepared = make_plan(_request(call, int(self._settings.max_request_bytes)), context, admission)
             self._keep(admission.job, pins, need(prepared.plan, sum(map(len, sent))))
         except BaseException:
             pins.release()
@@ -132,15 +132,12 @@ class _Kept:
     own: int
 
 
-def _request(call: Call) -> ImageToImageInput:
+def _request(call: Call, max_bytes: int) -> ImageToImageInput:
     """The validated input; IMAGE, when sent, is the one file that image_url then means."""
     tensor = call.inputs.get(REQUEST)
     if tensor is None or tensor.size != 1:
         raise InvalidArgument(REQUEST, "expected one element, the input as JSON")
-    try:
-        request = ImageToImageInput.model_validate_json(tensor.reshape(-1)[0])
-    except ValidationError as error:
-        raise InvalidArgument("", describe_errors(error)) from error
+    request = read_request(tensor.reshape(-1)[0], max_bytes)
     if _image(call) is not None:
         if request.image_url is not None:
             raise InvalidArgument("image_url", "give either image_url or the tensor IMAGE")

@@ -111,7 +111,7 @@ def test_ranges(name: str, default: object, least: float, greatest: float, below
             "image_size.width: Input should be greater than or equal to 1 (got 0)",
         ),
         ({"image_size": "huge"}, "image_size: Input should be 'square_hd'"),
-        ({"embeddings": [{"path": "a"}, {"path": "b"}]}, "embeddings: List should have at most 1 item"),
+        ({"embeddings": [{"path": "a"}, {"path": "b"}]}, "embeddings: at most 1, not 2"),
         ({"loras": [{}]}, "loras[0].path: Field required"),
         (
             {"ip_adapter": [{"path": "x", "ip_adapter_image_url": ["u", 1]}]},
@@ -157,7 +157,8 @@ def test_errors_name_the_field(fields: dict[str, Any], message: str) -> None:
 
 def test_errors_stay_short() -> None:
     assert "xxx" not in error_of(seed="x" * 61)
-    assert error_of(loras=[{}] * 20).endswith("and 12 more")
+    assert error_of(embeddings=[{"path": "a", "tokens": [""] * 20}]).endswith("and 12 more")
+    assert error_of(loras=[{}] * 20) == "loras[0].path: Field required"
     assert len(error_of(seed=10**5000)) < 200
 
 

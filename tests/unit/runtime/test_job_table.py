@@ -57,11 +57,11 @@ def test_another_process_sees_it_too(job_table: JobTable, tmp_path: Path) -> Non
     assert job_table.draining
 
 
-def test_nobody_else_can_read_the_board(job_table: JobTable, tmp_path: Path) -> None:
+def test_only_the_owner_can_read_the_file(job_table: JobTable, tmp_path: Path) -> None:
     assert stat.S_IMODE((tmp_path / "job_table").stat().st_mode) == 0o600
 
 
-def test_a_new_board_is_empty(job_table: JobTable) -> None:
+def test_a_new_job_table_is_empty(job_table: JobTable) -> None:
     assert (job_table.beats(), job_table.live(), job_table.draining) == ({}, [], False)
 
 

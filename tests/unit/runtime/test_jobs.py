@@ -49,3 +49,9 @@ def test_a_wrong_token_and_an_unknown_id_are_the_same(
 @pytest.mark.parametrize("body", ["", "{", "[]", _job_request("stop"), _job_request("cancel", job_token=""), "\x00"])
 def test_what_is_no_job_request_is_refused(settings: Settings, job_table: JobTable, body: str) -> None:
     assert isinstance(_jobs(job_table, settings, body).error, InvalidArgument)
+
+
+def test_a_job_request_may_have_4096_bytes(settings: Settings, job_table: JobTable, job: JobRef) -> None:
+    body = _job_request("progress").ljust(4096)
+    assert _jobs(job_table, settings, body).tensors
+    assert str(_jobs(job_table, settings, body + " ").error) == "REQUEST: 4097 bytes, expected at most 4096"

@@ -1,4 +1,4 @@
-"""Lines of work: who goes first, who leaves early, and that nobody is forgotten."""
+"""The worker pool: order of tasks, removal of cancelled tasks, and an orderly end."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Work:
         self.begun = threading.Semaphore(0)
         self.order: list[str] = []
         self.failed: dict[str, BaseException] = {}
-        self.stopped: set[str] = set()
+        self.cancelled: set[str] = set()
         self.ended = threading.Semaphore(0)
 
     def task(self, name: str, priority: int = 2, work: Callable[[], None] | None = None) -> Task:
@@ -32,15 +32,15 @@ class Work:
                 work()
             self.ended.release()
 
-        def check() -> None:
-            if name in self.stopped:
+        def check_cancelled() -> None:
+            if name in self.cancelled:
                 raise InterruptedError(name)
 
         def fail(error: BaseException) -> None:
             self.failed[name] = error
             self.ended.release()
 
-        return Task(priority, run, check, fail)
+        return Task(priority, run, check_cancelled, fail)
 
     def wait(self, semaphore: threading.Semaphore, times: int = 1) -> None:
         for _ in range(times):
@@ -60,7 +60,7 @@ def workers(work: Work) -> Iterator[WorkerPool]:
     found.close()
 
 
-def test_priority_goes_first_and_then_who_came_first(work: Work, workers: WorkerPool) -> None:
+def test_tasks_run_by_priority_and_then_by_arrival(work: Work, workers: WorkerPool) -> None:
     workers.submit(work.task("running"))
     work.wait(work.begun)
     for name, priority in (("a", 2), ("low", 3), ("b", 2), ("high", 1), ("high too", 1)):
@@ -70,12 +70,12 @@ def test_priority_goes_first_and_then_who_came_first(work: Work, workers: Worker
     assert work.order == ["running", "high", "high too", "a", "b", "low"]
 
 
-def test_one_that_is_to_stop_leaves_the_line_while_another_works(work: Work, workers: WorkerPool) -> None:
+def test_a_cancelled_task_leaves_the_queue_while_another_runs(work: Work, workers: WorkerPool) -> None:
     workers.submit(work.task("running"))
     work.wait(work.begun)
     workers.submit(work.task("a"))
     workers.submit(work.task("b"))
-    work.stopped.add("a")
+    work.cancelled.add("a")
     work.wait(work.ended)
     assert isinstance(work.failed["a"], InterruptedError)
     work.go.release(2)
@@ -106,30 +106,30 @@ def test_no_more_threads_than_the_count(work: Work) -> None:
     assert sorted(work.order) == ["0", "1", "2", "3", "4"]
 
 
-def test_a_place_is_taken_before_the_task_is_chosen(work: Work) -> None:
-    room = threading.Semaphore(1)
-    workers = WorkerPool(1, "test", room)
+def test_a_slot_is_acquired_before_the_task_is_chosen(work: Work) -> None:
+    slots = threading.Semaphore(1)
+    workers = WorkerPool(1, "test", slots)
     work.go.release(3)
     workers.submit(work.task("a"))
-    work.wait(work.ended)  # and keeps its place
+    work.wait(work.ended)  # and keeps its slot
     workers.submit(work.task("b"))
     workers.submit(work.task("urgent", 1))
     assert not work.ended.acquire(timeout=0.2)
     for _ in range(2):
-        room.release()
+        slots.release()
         work.wait(work.ended)
     assert work.order == ["a", "urgent", "b"]
-    room.release()
+    slots.release()
     workers.close()
 
 
-def test_what_waits_is_done_or_told_before_the_end(work: Work) -> None:
+def test_close_waits_until_each_queued_task_ran_or_failed(work: Work) -> None:
     workers = WorkerPool(1, "test")
     for name in ("running", "a", "b"):
         workers.submit(work.task(name))
     work.wait(work.begun)
     closing = threading.Thread(target=workers.close)
-    work.stopped |= {"a", "b"}
+    work.cancelled |= {"a", "b"}
     closing.start()
     work.wait(work.ended, 2)
     assert work.failed.keys() == {"a", "b"}
@@ -140,7 +140,7 @@ def test_what_waits_is_done_or_told_before_the_end(work: Work) -> None:
         workers.submit(work.task("late"))
 
 
-def test_each_thread_begins_as_it_is_told(work: Work) -> None:
+def test_begin_runs_once_in_each_thread(work: Work) -> None:
     threads = []
     workers = WorkerPool(1, "test", begin=lambda: threads.append(threading.current_thread().name))
     work.go.release(2)
@@ -150,7 +150,7 @@ def test_each_thread_begins_as_it_is_told(work: Work) -> None:
     assert threads == ["test-1"]
 
 
-def test_a_thread_that_gives_way_is_alone_in_it() -> None:
+def test_low_priority_applies_to_the_pools_thread_only() -> None:
     def of_thread() -> int:
         return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
 
