@@ -1,4 +1,4 @@
-"""`make demo`: one picture through a real server, from start to stop, with everything shown on the way."""
+"""`make demo`: starts a server, sends one image-to-image request, shows the progress and stops the server."""
 
 from __future__ import annotations
 
@@ -47,12 +47,12 @@ def main() -> int:
 
 
 def run(arguments: argparse.Namespace) -> tuple[Result, Image.Image]:
-    """Start a server, send the request, stop the server: the result, and the picture that was sent."""
+    """Start a server, send the request and stop the server. Returns the result and the input picture."""
     arguments.out.mkdir(parents=True, exist_ok=True)
     before = Image.open(arguments.image).convert("RGB") if arguments.image else draw(SCENE)
     model = Path(arguments.model).resolve() if Path(arguments.model).is_dir() else arguments.model
     allowed = [WEIGHTS, *([model] if isinstance(model, Path) else [])]
-    server = LocalServer(arguments.out / "server.log", {"local_paths": ":".join(map(str, allowed))}, _tell)
+    server = LocalServer(arguments.out / "server.log", {"local_paths": ":".join(map(str, allowed))}, _show_server_line)
     with server, Client(server.grpc) as client, ProgressBar(console) as bar:
         result = client.image_to_image(
             model_name=str(model),
@@ -68,7 +68,7 @@ def run(arguments: argparse.Namespace) -> tuple[Result, Image.Image]:
 
 
 def _loras(arguments: argparse.Namespace) -> list[dict[str, object]]:
-    """Those asked for, else two of the demo model's own; another model gets none."""
+    """The LoRAs of --lora; by default two for the demo model and none for another model."""
     if arguments.lora:
         return [parse_lora(text) for text in arguments.lora.split(",")]
     if Path(arguments.model) != CHECKPOINT:
@@ -76,7 +76,7 @@ def _loras(arguments: argparse.Namespace) -> list[dict[str, object]]:
     return [{"path": str(LORAS / f"{name}.safetensors"), "scale": scale} for name, scale in STYLED.items()]
 
 
-def _tell(line: str) -> None:
+def _show_server_line(line: str) -> None:
     console.print(f"server: {line}", style="dim")
 
 

@@ -1,4 +1,4 @@
-"""`make gallery`: the README's pictures, painted by a running server: what strength, LoRA scales and samplers do."""
+"""`make gallery`: generates the README's pictures: noise strengths, LoRA scales and schedulers."""
 
 from __future__ import annotations
 
@@ -26,56 +26,58 @@ TREE = draw(Scene("gradient", "orange", (Thing("tree", "green", "large"),)))
 console = Console(highlight=False)
 
 
-class Painter:
-    """Asks a server for pictures of the demo model."""
+class GalleryClient:
+    """Requests pictures of the demo model from a server."""
 
     def __init__(self, client: Client) -> None:
         self._client = client
 
-    def paint(self, image: Image.Image, prompt: str, loras: dict[str, float] | None = None, **more: Any) -> Image.Image:
-        """A picture of `prompt` in place of `image`; `loras` are names of the demo model's LoRAs and their scales."""
+    def generate(
+        self, image: Image.Image, prompt: str, loras: dict[str, float] | None = None, **more: Any
+    ) -> Image.Image:
+        """Edit `image` by `prompt`; `loras` maps names of the demo model's LoRAs to scales."""
         fields = {"noise_strength": 0.8, "num_inference_steps": 20, "guidance_scale": 3.0, "seed": 3} | more
-        worn = [{"path": f"loras/{name}.safetensors", "scale": scale} for name, scale in (loras or {}).items()]
-        result = self._client.image_to_image(model_name="scenes", prompt=prompt, image=image, loras=worn, **fields)
+        requested = [{"path": f"loras/{name}.safetensors", "scale": scale} for name, scale in (loras or {}).items()]
+        result = self._client.image_to_image(model_name="scenes", prompt=prompt, image=image, loras=requested, **fields)
         console.print(f"{result.seed}: {prompt} {loras or ''} {more or ''}", style="dim")
         return result.images[0]
 
 
-def strengths(painter: Painter) -> list[Row]:
-    """From the picture sent to a picture of the prompt alone."""
+def strengths(client: GalleryClient) -> list[Row]:
+    """Two prompts, each at rising noise strength."""
     asked = ((BOAT, "a large blue fish on a yellow background"), (HOUSE, "a large pink flower on a meadow"))
     return [
         Row(
             f"“{prompt}”, by noise_strength",
-            [("image_url", image), *((f"{s}", painter.paint(image, prompt, noise_strength=s)) for s in STRENGTHS)],
+            [("image_url", image), *((f"{s}", client.generate(image, prompt, noise_strength=s)) for s in STRENGTHS)],
         )
         for image, prompt in asked
     ]
 
 
-def loras(painter: Painter) -> list[Row]:
-    """One LoRA at rising scales, and two at once."""
+def loras(client: GalleryClient) -> list[Row]:
+    """One LoRA at rising scales, and several at once."""
     prompt = "a large red house on a meadow"
     rows = [
-        Row(f"“{prompt}”, LoRA {name} by scale", [(f"{s}", painter.paint(HOUSE, prompt, {name: s})) for s in SCALES])
+        Row(f"“{prompt}”, LoRA {name} by scale", [(f"{s}", client.generate(HOUSE, prompt, {name: s})) for s in SCALES])
         for name in ("sepia", "halftone")
     ]
     subject = "a large lorikeet on a meadow"
-    worn: Sequence[dict[str, float]] = (
+    requested: Sequence[dict[str, float]] = (
         {},
         {"lorikeet": 1.0},
         {"lorikeet": 1.0, "sepia": 1.0},
         {"lorikeet": 1.0, "halftone": 1.0},
         {"sepia": 1.0, "halftone": 1.0},
     )
-    pictures = [(" + ".join(names) or "no LoRA", painter.paint(HOUSE, subject, dict(names))) for names in worn]
+    pictures = [(" + ".join(names) or "no LoRA", client.generate(HOUSE, subject, dict(names))) for names in requested]
     return [*rows, Row(f"“{subject}”, several LoRAs at once", pictures)]
 
 
-def schedulers(painter: Painter) -> list[Row]:
-    """Every sampler of the API, from the same picture and seed."""
+def schedulers(client: GalleryClient) -> list[Row]:
+    """Every scheduler of the API, with one input picture and seed."""
     prompt, across = "a large purple star on a gradient orange background", 6
-    painted = [(name.value, painter.paint(TREE, prompt, scheduler=name.value)) for name in SchedulerName]
+    painted = [(name.value, client.generate(TREE, prompt, scheduler=name.value)) for name in SchedulerName]
     parts = [painted[start : start + across] for start in range(0, len(painted), across)]
     return [Row("" if index else f"“{prompt}”, by scheduler", part) for index, part in enumerate(parts)]
 
@@ -85,7 +87,7 @@ SHEETS = {"strength": strengths, "loras": loras, "schedulers": schedulers}
 
 @contextlib.contextmanager
 def _server(address: str, out: Path) -> Iterator[str]:
-    """The server at `address`, or one of our own."""
+    """The address of the given server, or of a new local one."""
     if address:
         yield address
         return
@@ -94,12 +96,12 @@ def _server(address: str, out: Path) -> Iterator[str]:
 
 
 def main(server: str = "", out: Path = Path("deploy/images")) -> None:
-    """Paint the gallery with the server at SERVER (grpc://host:port, which must serve the demo model) or a new one."""
+    """Generate the gallery with the server at SERVER (grpc://host:port, must serve the demo model) or a new one."""
     with _server(server, Path("out")) as address, Client(address) as client:
-        painter = Painter(client)
+        gallery_client = GalleryClient(client)
         out.mkdir(parents=True, exist_ok=True)
         for name, rows in SHEETS.items():
-            sheet(rows(painter)).save(out / f"gallery_{name}.png", optimize=True)
+            sheet(rows(gallery_client)).save(out / f"gallery_{name}.png", optimize=True)
             console.print(f"wrote {out / f'gallery_{name}.png'}")
 
 

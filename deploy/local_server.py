@@ -1,4 +1,4 @@
-"""A server of one's own for a while: supervised, on free ports. For demo, tests and benchmarks."""
+"""A supervised server as a child process on free ports, for the demo, tests and benchmarks."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ _PREFIX = "lorikeet: "
 
 
 class ServerFailed(RuntimeError):
-    """The server ended, or was not ready in time; the message ends with what it said last."""
+    """The server ended or was not ready in time; the message ends with its last output lines."""
 
 
 class LocalServer:
     """`make serve` as a child process. `settings` are LORIKEET_* variables without the prefix, in lower case.
 
-    A context manager: entering starts it and waits until it is ready, leaving stops it as Ctrl-C does.
+    As a context manager, it starts the server, waits until it is ready, and stops it with SIGINT at exit.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class LocalServer:
         self._log.parent.mkdir(parents=True, exist_ok=True)
         with self._log.open("wb") as output:
             self.process = subprocess.Popen(
-                # Tied to this process: a server whose test or benchmark was killed would keep its memory and its cores.
+                # The server exits with this process, so that a killed test or benchmark leaves no server running.
                 [
                     sys.executable,
                     "-m",
@@ -65,13 +65,13 @@ class LocalServer:
 
     def wait_ready(self, times: int = 1, timeout: float = 300) -> None:
         """Wait until the server has been ready for the given time (2: after one restart). Raises ServerFailed."""
-        deadline, told = time.monotonic() + timeout, 0
+        deadline, reported = time.monotonic() + timeout, 0
         while True:
             text = self.output()
             lines = [line.removeprefix(_PREFIX) for line in text.splitlines() if line.startswith(_PREFIX)]
-            for line in lines[told:]:
+            for line in lines[reported:]:
                 self._on_progress(line)
-            told = len(lines)
+            reported = len(lines)
             if len(found := _READY.findall(text)) >= times:
                 seconds, self.grpc, self.http = found[-1]
                 self.start_seconds = float(seconds)
@@ -82,11 +82,11 @@ class LocalServer:
             time.sleep(0.05)
 
     def output(self) -> str:
-        """All that the server has said."""
+        """The server's output so far."""
         return self._log.read_text(errors="replace")
 
     def stop(self) -> int:
-        """Stop it as Ctrl-C does; its exit status."""
+        """Stop the server with SIGINT, after 30 s with SIGKILL. Returns its exit status."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGINT)
         try:

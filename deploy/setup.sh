@@ -1,7 +1,7 @@
 #!/bin/sh
 # Runs set-up steps with the system's Python: deploy/setup.sh venv|tools ... (see deploy/setup/).
-# The Triton stub loads the system's libpython, so a Python of another build (pyenv's, conda's) cannot work here,
-# even where it is the first on PATH. PYTHON=/usr/bin/python3.x chooses among the system's.
+# The Triton stub loads the system's libpython, so pyenv's or conda's Python does not work here, even if it is the
+# first on PATH. PYTHON=/usr/bin/python3.x selects another system Python.
 set -eu
 cd "$(dirname "$0")/.."
 

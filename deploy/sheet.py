@@ -1,4 +1,4 @@
-"""Pictures laid out with captions, as one picture to look at."""
+"""A contact sheet: pictures with captions in rows, as one picture."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ class Row:
 
 
 def sheet(rows: Sequence[Row]) -> Image.Image:
-    """The rows from top to bottom on white, RGB; what is too long of a title is cut off."""
+    """The rows from top to bottom on white, RGB. A title that is too long is cut off."""
     columns = max(len(row.pictures) for row in rows)
     width = GAP + columns * (rows[0].pictures[0][1].width + GAP)
     whole = Image.new("RGB", (width, GAP + sum(map(_height, rows))), "white")
     top = GAP
     for row in rows:
-        _lay(row, whole, top)
+        _draw_row(row, whole, top)
         top += _height(row)
     return whole
 
@@ -39,7 +39,7 @@ def _height(row: Row) -> int:
     return (LINE if row.title else 0) + row.pictures[0][1].height + lines * LINE + GAP
 
 
-def _lay(row: Row, whole: Image.Image, top: int) -> None:
+def _draw_row(row: Row, whole: Image.Image, top: int) -> None:
     draw = ImageDraw.Draw(whole)
     if row.title:
         draw.text((GAP, top), row.title, INK, FONT)

@@ -1,4 +1,4 @@
-"""Where the model's files are."""
+"""Paths of the model's files."""
 
 from __future__ import annotations
 

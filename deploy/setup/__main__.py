@@ -11,7 +11,9 @@ from deploy.setup.venv import Environment
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="deploy.setup", description="Makes what the project runs in.")
+    parser = argparse.ArgumentParser(
+        prog="deploy.setup", description="Creates the Python environment and the tools folder."
+    )
     parser.add_argument("steps", nargs="+", choices=("venv", "tools"))
     parser.add_argument("--venv", type=Path, required=True, help="folder of the virtual environment")
     parser.add_argument("--tools", type=Path, required=True, help="folder of the server and perf_analyzer")
@@ -30,7 +32,7 @@ def main() -> int:
         say(str(error))
         return 1
     except KeyboardInterrupt:
-        say("stopped; the next call goes on from here")
+        say("stopped; run it again to resume")
         return 130
     return 0
 

@@ -1,4 +1,4 @@
-"""What the set-up steps share: one-line failures, stamps, and quiet commands with a log."""
+"""Shared by the set-up steps: one-line errors, completion markers and logged commands."""
 
 import fcntl
 import hashlib
@@ -13,12 +13,12 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 PYTHON_VERSION = f"{sys.version_info.major}.{sys.version_info.minor}"
 LOG_TAIL_LINES = 25
-# what these two name would shadow the packages of the environment that is being made
+# PYTHONPATH and PYTHONHOME would shadow the packages of the new environment
 ENVIRONMENT = {name: value for name, value in os.environ.items() if name not in {"PYTHONPATH", "PYTHONHOME"}}
 
 
 class SetupError(Exception):
-    """A failure that one line explains."""
+    """A failure with a one-line message for the user."""
 
 
 def say(line: str) -> None:
@@ -31,7 +31,7 @@ def shown(path: Path) -> str:
 
 
 def digest(*files: Path, salt: str = "") -> str:
-    """One hash over the files that a step depends on; one that is absent counts as empty."""
+    """The SHA-256 of `salt` and the contents of `files`; a missing file counts as empty."""
     total = hashlib.sha256(salt.encode())
     for file in files:
         content = file.read_bytes() if file.exists() else b""
@@ -39,12 +39,12 @@ def digest(*files: Path, salt: str = "") -> str:
     return total.hexdigest()
 
 
-def is_stamped(stamp: Path, key: str) -> bool:
+def is_complete(stamp: Path, key: str) -> bool:
     return stamp.exists() and stamp.read_text() == key
 
 
-def write_stamp(stamp: Path, key: str) -> None:
-    """Written last, in one move: it is there exactly when everything before it is."""
+def mark_complete(stamp: Path, key: str) -> None:
+    """Written last and atomically, so that its presence means that the step is complete."""
     part = stamp.with_name(stamp.name + ".part")
     part.write_text(key)
     part.replace(stamp)
@@ -52,7 +52,7 @@ def write_stamp(stamp: Path, key: str) -> None:
 
 @contextmanager
 def exclusive(lock: Path) -> Iterator[None]:
-    """One set-up at a time in a folder; the lock ends with its process, however that ends."""
+    """Hold the file lock, so that one set-up runs at a time. The kernel releases it when the process ends."""
     lock.parent.mkdir(parents=True, exist_ok=True)
     with lock.open("w") as handle:
         try:
@@ -64,7 +64,7 @@ def exclusive(lock: Path) -> Iterator[None]:
 
 
 class Step:
-    """One line of progress, its commands' output in a log, and the log's tail where one fails."""
+    """Runs commands: one progress line each, output to a log; an error shows the end of the log."""
 
     def __init__(self, log: Path) -> None:
         self._log = log

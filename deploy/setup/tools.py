@@ -1,10 +1,10 @@
 """The tools folder: a real Triton server and perf_analyzer, unpacked from two wheels pinned by hash.
 
-    triton/bin/tritonserver     the server; runs as it is
-    triton/bin/perf_analyzer    the load generator; runs as it is (also at bin/perf_analyzer)
+    triton/bin/tritonserver     the server; needs no installation
+    triton/bin/perf_analyzer    the load generator; needs no installation (also at bin/perf_analyzer)
     triton/backends/            for --backend-directory; holds the stub of this environment's Python
     triton/caches/              for --cache-directory
-    triton/wheel/               the server's wheel as it came: its programs find their libraries in it
+    triton/wheel/               the unpacked server wheel, where its programs find their libraries
 
 Every link inside is relative, so the folder can be moved or copied. The stub is a link because a copy of it
 elsewhere would not find its libraries.
@@ -25,10 +25,10 @@ from deploy.setup.common import (
     Step,
     digest,
     exclusive,
-    is_stamped,
+    is_complete,
+    mark_complete,
     say,
     shown,
-    write_stamp,
 )
 
 WHEELS = ROOT / "deploy" / "tools.lock"
@@ -40,7 +40,7 @@ PERF_ANALYZER_LICENSE = "tritonclient-2.50.0.data/data/LICENSE.txt"
 PERF_ANALYZER_NEEDS = ("libb64.so.0d", "libcudart.so.12")
 PERF_ANALYZER_WRAPPER = """\
 #!/bin/sh
-# The program's two libraries lie beside it under the names that it asks for.
+# The program's two libraries are in ../perf_analyzer/lib under the names that it loads.
 here=$(dirname "$(readlink -f "$0")")/../perf_analyzer
 LD_LIBRARY_PATH=$here/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH} exec "$here/perf_analyzer" "$@"
 """
@@ -49,7 +49,7 @@ LD_LIBRARY_PATH=$here/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH} exec "$here/perf_
 @dataclass(frozen=True)
 class Tools:
     folder: Path
-    # of the virtual environment whose stages the server shall run
+    # of the virtual environment in which the server runs its stages
     python: Path
 
     @property
@@ -60,10 +60,10 @@ class Tools:
         return digest(WHEELS, Path(__file__), salt=PYTHON_VERSION)
 
     def is_ready(self) -> bool:
-        return is_stamped(self._triton / ".stamp", self._key())
+        return is_complete(self._triton / ".stamp", self._key())
 
     def check_system(self) -> None:
-        """Raise SetupError where the machine or a Debian package does not do."""
+        """Raise SetupError if the machine is not x86_64 or a Debian package is missing."""
         if platform.machine() != "x86_64":
             raise SetupError(f"the Triton server here is for x86_64; this machine is {platform.machine()}")
         library = f"libpython{PYTHON_VERSION}.so.1.0"
@@ -73,7 +73,7 @@ class Tools:
             raise SetupError(f"{library} is missing: apt-get install libpython{PYTHON_VERSION}") from None
 
     def make(self) -> None:
-        """Unpack aside and move into place, so that an interrupted call leaves nothing half made."""
+        """Unpack to a temporary folder and rename it, so that an interrupted call leaves no partial result."""
         with exclusive(self.folder / ".lock"):
             if self.is_ready():
                 return
@@ -96,7 +96,7 @@ class Tools:
         unpack(scratch / "wheels", unpacked)
         link(unpacked)
         check_runs(unpacked, step)
-        write_stamp(unpacked / ".stamp", self._key())
+        mark_complete(unpacked / ".stamp", self._key())
         if self._triton.exists():
             self._triton.rename(scratch / "old")
         unpacked.rename(self._triton)
@@ -111,7 +111,7 @@ def unpack(wheels: Path, triton: Path) -> None:
         (target / "lib").mkdir(parents=True)
         for source in (PERF_ANALYZER, PERF_ANALYZER_LICENSE):
             (target / Path(source).name).write_bytes(wheel.read(source))
-    # zipfile drops the modes
+    # zipfile does not restore file modes
     programs = [triton / SERVER / "bin" / "tritonserver", triton / "perf_analyzer" / "perf_analyzer"]
     programs += (triton / SERVER / "python_backend_stubs").glob("*/triton_python_backend_stub")
     for program in programs:
@@ -149,12 +149,12 @@ def link_program(tools: Path) -> None:
 
 
 def check_runs(triton: Path, step: Step) -> None:
-    """A program that cannot start here (an old glibc, say) must fail now and not at the first request."""
+    """Start each program once, so that a missing library or an old glibc fails here and not at the first request."""
     programs = (
         ("the Triton server", triton / "bin" / "tritonserver", "--help"),
         ("its Python stub", triton / "backends" / "python" / "triton_python_backend_stub", "--help"),
         ("perf_analyzer", triton / "bin" / "perf_analyzer", "--version"),
     )
     for name, program, argument in programs:
-        # exit 1 is a program's answer to the argument; where the loader finds no library it is 127
+        # the programs exit with 0 or 1 for these arguments; the loader exits with 127 if a library is missing
         step.run(f"checking that {name} starts", program, argument, passes=(0, 1))

@@ -1,4 +1,4 @@
-"""The virtual environment: made by the system's Python, filled from requirements.lock."""
+"""The virtual environment: created by the system's Python, with the packages of requirements.lock."""
 
 import shutil
 import sys
@@ -12,10 +12,10 @@ from deploy.setup.common import (
     Step,
     digest,
     exclusive,
-    is_stamped,
+    is_complete,
+    mark_complete,
     say,
     shown,
-    write_stamp,
 )
 
 LOCK = ROOT / "requirements.lock"
@@ -38,24 +38,24 @@ class Environment:
         return digest(*INPUTS, salt=f"{self.folder} {sys.executable} {sys.version}")
 
     def is_ready(self) -> bool:
-        return is_stamped(self._stamp, self._key())
+        return is_complete(self._stamp, self._key())
 
     def check_system(self) -> None:
-        """Raise SetupError where a Debian package is missing."""
+        """Raise SetupError if the Debian package of venv is missing."""
         try:
-            from ensurepip import version  # noqa: F401 (Debian cuts it out of Python)
+            from ensurepip import version  # noqa: F401 (Debian packages it separately)
         except ImportError:
             package = f"python{PYTHON_VERSION}-venv"
             raise SetupError(f"Python's venv module is incomplete: apt-get install {package}") from None
 
     def make(self) -> None:
-        """Make the environment, or go on where an earlier call stopped: pip skips what is already right."""
+        """Create the environment, or resume an interrupted call: pip skips installed packages."""
         with exclusive(self._beside(".lock")):
             if self.is_ready():
                 return
             self._stamp.unlink(missing_ok=True)
             self._fill()
-            write_stamp(self._stamp, self._key())
+            mark_complete(self._stamp, self._key())
             say(f"{shown(self.folder)} is ready")
 
     def _fill(self) -> None:
@@ -70,15 +70,15 @@ class Environment:
             *(interpreter, "-m", "venv", self.folder),
             *(["--clear"] if made_by_other else []),
         )
-        self._forget_cut_off_packages()
+        self._remove_partial_packages()
         step.run("[1/3] pip", *pip, "--upgrade", "pip")
-        # first and alone: whatever depends on torch then takes this one and not the registry's newest
+        # torch first, so that packages that depend on it use this version and not the newest
         step.run("[2/3] torch", *pip, *locked, "torch")
-        step.run("[3/3] Lorikeet and what it needs (1 to 2 minutes)", *pip, *locked, *editable_projects())
-        step.run("checking that everything fits together", self.python, "-m", "pip", "check")
+        step.run("[3/3] Lorikeet and its dependencies (1 to 2 minutes)", *pip, *locked, *editable_projects())
+        step.run("checking that the packages are compatible", self.python, "-m", "pip", "check")
 
-    def _forget_cut_off_packages(self) -> None:
-        # pip writes INSTALLER after a package's files; without it, pip would take a part for the whole
+    def _remove_partial_packages(self) -> None:
+        # pip writes INSTALLER last; a package without it is incomplete, but pip would count it as installed
         for package in self.folder.glob("lib/python3.*/site-packages/*.dist-info"):
             if not (package / "INSTALLER").exists():
                 shutil.rmtree(package)

@@ -1,4 +1,4 @@
-"""Judge the published adapters: `python -m deploy.demo_model.evaluation.adapters`. Prints one JSON object a line."""
+"""Evaluate the published adapters: `python -m deploy.demo_model.evaluation.adapters`. Prints one JSON object a line."""
 
 from __future__ import annotations
 
@@ -14,59 +14,59 @@ import typer
 from PIL import Image
 
 from deploy.demo_model.evaluation import picture_metrics
-from deploy.demo_model.evaluation.checkpoint import BATCH, share
+from deploy.demo_model.evaluation.checkpoint import BATCH, percent
 from deploy.demo_model.evaluation.edit_cases import SEED, held_out_cases
 from deploy.demo_model.paths import CHECKPOINT, EMBEDDINGS
-from deploy.demo_model.pipeline.adapter_pipelines import paint, with_controlnet, with_ip_adapter
+from deploy.demo_model.pipeline.adapter_pipelines import generate, with_controlnet, with_ip_adapter
 from deploy.demo_model.pipeline.image_generator import GUIDANCE, load_image_generator
 from deploy.demo_model.world.edges import edges
 from deploy.demo_model.world.embedding_specs import EMBEDDING_SPECS, EmbeddingSpec
 from deploy.demo_model.world.scene import Scene, draw
 
-FOLLOWS = 0.7  # of the outlines' overlap: more than two kinds of things have at one place, on average
+FOLLOWS = 0.7  # overlap of the outlines; two different kinds at one place mostly overlap less
 Which = Literal["all", "embedding", "controlnet", "ip-adapter"]
 SCALES = {"without": 0.0, "with": 1.0}
 Figures: TypeAlias = dict[str, float]
 Conditions: TypeAlias = Callable[[slice], dict[str, Any]]
 
 
-class Judge:
-    """Paints from noise with `steps` and `guidance`, a row at a time, and measures; all figures are in per cent."""
+class AdapterEvaluation:
+    """Generates from noise with `steps` and `guidance` and measures. All figures are per cent."""
 
     def __init__(self, cases: int, steps: int, guidance: float) -> None:
         self._cases, self._steps, self._guidance = cases, steps, guidance
 
     def embedding(self, spec: EmbeddingSpec) -> Figures:
-        """How often the prompt's new word paints what it stands for; the same word before it is loaded; its name."""
+        """How often the new token generates its thing, with and without the embedding, and how often plain words do."""
         random = Random(SEED)
         scenes = list(islice(spec.scenes(random), self._cases))
         texts = [spec.caption(scene, random, spec.token) for scene in scenes]
         named = [text.replace(spec.token, f"{spec.colour} {spec.kind}") for text in texts]
         pipeline = load_image_generator(CHECKPOINT).pipeline()
         figures = {
-            "in_words": _shown(self._paint(pipeline, named), spec),
-            "without": _shown(self._paint(pipeline, texts), spec),
+            "in_words": _shown(self._generate(pipeline, named), spec),
+            "without": _shown(self._generate(pipeline, texts), spec),
         }
         pipeline.load_textual_inversion(EMBEDDINGS / f"{spec.name}.safetensors")
-        generated = self._paint(pipeline, texts)
+        generated = self._generate(pipeline, texts)
         return figures | {
             "with": _shown(generated, spec),
-            "colour": share([picture_metrics.object_colour(picture) == spec.colour for picture in generated]),
-            "shape": share([picture_metrics.object_shape(picture) == spec.kind for picture in generated]),
+            "colour": percent([picture_metrics.object_colour(picture) == spec.colour for picture in generated]),
+            "shape": percent([picture_metrics.object_shape(picture) == spec.kind for picture in generated]),
         }
 
     def controlnet(self) -> Figures:
-        """The mean outline overlap with the control picture, and the share of cases at or above `FOLLOWS`."""
+        """The mean outline overlap with the control picture, and the percent of cases at or above `FOLLOWS`."""
         cases = held_out_cases(self._cases)
         texts, wanted = [case.prompt for case in cases], [draw(case.after) for case in cases]
         control = list(map(edges, wanted))
         pipeline = with_controlnet(load_image_generator(CHECKPOINT))
         figures: Figures = {}
         for name, scale in SCALES.items():
-            generated = self._paint(pipeline, texts, partial(_controlled_by, control, scale))
+            generated = self._generate(pipeline, texts, partial(_controlled_by, control, scale))
             overlaps = [outline_overlap(*pair) for pair in zip(generated, wanted, strict=True)]
             figures[f"overlap_{name}"] = round(100 * sum(overlaps) / len(overlaps), 1)
-            figures[f"follows_{name}"] = share([overlap >= FOLLOWS for overlap in overlaps])
+            figures[f"follows_{name}"] = percent([overlap >= FOLLOWS for overlap in overlaps])
         return figures
 
     def ip_adapter(self) -> Figures:
@@ -77,24 +77,26 @@ class Judge:
         figures: Figures = {}
         for name, scale in SCALES.items():
             pipeline.set_ip_adapter_scale(scale)
-            # One at a time: in a pipeline's call an image prompt is for all texts.
-            generated = self._paint(pipeline, [""] * len(shown), lambda row: {"ip_adapter_image": shown[row]}, batch=1)
+            # One row a call: a pipeline applies an image prompt to all texts of a call.
+            generated = self._generate(
+                pipeline, [""] * len(shown), lambda row: {"ip_adapter_image": shown[row]}, batch=1
+            )
             figures |= {f"{what}_{name}": value for what, value in _alike(generated, scenes, shown).items()}
         return figures
 
-    def _paint(
+    def _generate(
         self,
         pipeline: Any,
         texts: list[str],
         conditions: Conditions = lambda _: {},
         batch: int = BATCH,
     ) -> list[Image.Image]:
-        """A picture for each of `texts`; `conditions` gives the pipeline's options for a part of them."""
+        """A picture for each of `texts`; `conditions` gives the pipeline options for a slice of them."""
         generated: list[Image.Image] = []
         for start in range(0, len(texts), batch):
             row = slice(start, start + batch)
             options = {"steps": self._steps, "guidance": self._guidance, "seed": start, **conditions(row)}
-            generated += paint(pipeline, texts[row], **options)
+            generated += generate(pipeline, texts[row], **options)
         return generated
 
 
@@ -103,15 +105,15 @@ def _controlled_by(pictures: list[Image.Image], scale: float, row: slice) -> dic
 
 
 def outline_overlap(picture: Image.Image, other: Image.Image) -> float:
-    """Intersection over union of what is not background in two pictures, 0 to 1; 0 where that is nothing."""
+    """Intersection over union of the object masks of two pictures, 0 to 1; 0 if both are empty."""
     one, two = picture_metrics.object_mask(picture), picture_metrics.object_mask(other)
     return int((one & two).sum()) / max(1, int((one | two).sum()))
 
 
 def _shown(pictures: list[Image.Image], spec: EmbeddingSpec) -> float:
-    """How often the pictures have both the kind and the colour."""
+    """Per cent of the pictures with the spec's kind and colour."""
     wanted = spec.kind, spec.colour
-    return share(
+    return percent(
         [
             (picture_metrics.object_shape(picture), picture_metrics.object_colour(picture)) == wanted
             for picture in pictures
@@ -122,13 +124,13 @@ def _shown(pictures: list[Image.Image], spec: EmbeddingSpec) -> float:
 def _alike(generated: list[Image.Image], scenes: list[Scene], shown: list[Image.Image]) -> Figures:
     things = [scene.things[0] for scene in scenes]
     return {
-        "colour": share(
+        "colour": percent(
             [picture_metrics.object_colour(now) == thing.colour for now, thing in zip(generated, things, strict=True)]
         ),
-        "shape": share(
+        "shape": percent(
             [picture_metrics.object_shape(now) == thing.kind for now, thing in zip(generated, things, strict=True)]
         ),
-        "background": share([picture_metrics.same_background(*pair) for pair in zip(generated, shown, strict=True)]),
+        "background": percent([picture_metrics.same_background(*pair) for pair in zip(generated, shown, strict=True)]),
     }
 
 
@@ -139,16 +141,16 @@ def main(
     guidance: float = GUIDANCE,
     threads: int = 2,
 ) -> None:
-    """Paint with and without each adapter and print how often the result matches the request, in per cent."""
+    """Generate with and without each adapter and print how often the result matches the request, in per cent."""
     torch.set_num_threads(threads)
-    judge = Judge(cases, steps, guidance)
+    evaluation = AdapterEvaluation(cases, steps, guidance)
     if adapter in ("all", "embedding"):
         for spec in EMBEDDING_SPECS.values():
-            _report(f"embedding {spec.name}", judge.embedding(spec))
+            _report(f"embedding {spec.name}", evaluation.embedding(spec))
     if adapter in ("all", "controlnet"):
-        _report("controlnet", judge.controlnet())
+        _report("controlnet", evaluation.controlnet())
     if adapter in ("all", "ip-adapter"):
-        _report("ip-adapter", judge.ip_adapter())
+        _report("ip-adapter", evaluation.ip_adapter())
 
 
 def _report(adapter: str, figures: Figures) -> None:

@@ -1,4 +1,4 @@
-"""What the model is judged on: pictures to change and prompts that say how, none of them seen in training."""
+"""Evaluation cases: held-out pictures with prompts that change the thing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The measuring stick: plain statistics of a picture that say what is in it. It knows nothing of the model."""
+"""Metrics of a picture that need no model: colour and shape of its object, background and PSNR."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from deploy.demo_model.world.things import KINDS
 Pixels = npt.NDArray[np.float64]  # [H, W, 3], 0 to 255
 Mask = npt.NDArray[np.bool_]  # [H, W]
 
-BORDER = 5  # pixels at either side in which no object is
-DIFFERENT = 75.0  # in RGB, from the background of the same row: more than between the tones of a pattern
-SMALLEST = 100  # pixels of an object
+BORDER = 5  # pixels at the left and right side that contain no object
+DIFFERENT = 75.0  # RGB distance from the row's background; the tones of a pattern differ by less
+SMALLEST = 100  # pixels; less is no object
 SAME_BACKGROUND = 60.0  # in RGB, between the means
 FRAME = 64  # side of the frame in which outlines are compared
 REACH = 2.0  # of that frame, in standard deviations of the object's pixels
 
 
 def background_rows(picture: Image.Image) -> Pixels:
-    """The background's colour in each row [H, 3]: the median of what is at both sides."""
+    """The background's colour in each row [H, 3]: the median of both side borders."""
     pixels = _pixels(picture)
     rows: Pixels = np.median(np.concatenate([pixels[:, :BORDER], pixels[:, -BORDER:]], axis=1), axis=1)
     return rows
@@ -42,14 +42,14 @@ def same_background(picture: Image.Image, other: Image.Image) -> bool:
 
 
 def object_mask(picture: Image.Image) -> Mask:
-    """Where the picture differs clearly from its background."""
+    """The pixels [H, W] that differ from their row's background by more than `DIFFERENT`."""
     away = np.linalg.norm(_pixels(picture) - background_rows(picture)[:, None], axis=2)
     mask: Mask = away > DIFFERENT
     return mask
 
 
 def object_colour(picture: Image.Image) -> str:
-    """The name of the colour that most pixels of the object are nearest to, or "" where there is no object."""
+    """The name of the colour that most pixels of the object are nearest to, or "" if there is no object."""
     mask = object_mask(picture)
     if mask.sum() < SMALLEST:
         return ""
@@ -59,7 +59,7 @@ def object_colour(picture: Image.Image) -> str:
 
 
 def object_shape(picture: Image.Image) -> str:
-    """The kind whose outline overlaps the object's best, both moved and scaled to the same; "" for no object."""
+    """The kind whose outline overlaps best after both are centred and scaled; "" if there is no object."""
     mask = object_mask(picture)
     if mask.sum() < SMALLEST:
         return ""
@@ -81,7 +81,7 @@ def _pixels(picture: Image.Image) -> Pixels:
 
 @cache
 def _outlines() -> tuple[list[str], Mask]:
-    """Kinds and their outlines [n, FRAME * FRAME], on every background: a leaf does not show on green."""
+    """Kinds and their outlines [n, FRAME * FRAME], on every background: a green leaf is invisible on green."""
     drawn = [
         (kind, object_mask(draw(Scene("plain", background, (Thing(kind, colour),)))))
         for kind in KINDS
@@ -92,7 +92,7 @@ def _outlines() -> tuple[list[str], Mask]:
 
 
 def _framed(mask: Mask) -> Mask:
-    """The object [FRAME, FRAME], its centre of mass in the middle, its spread always the same: specks count little."""
+    """The object [FRAME, FRAME], centred on its centre of mass and scaled to a fixed spread."""
     rows, columns = np.nonzero(mask)
     spread = np.sqrt(rows.var() + columns.var())
     steps = np.linspace(-REACH, REACH, FRAME) * spread

@@ -1,4 +1,4 @@
-"""The trained networks with an adapter, in diffusers' own pipelines."""
+"""Diffusers pipelines with a ControlNet or the IP-Adapter."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ def with_controlnet(generator: ImageGenerator, controlnet: ControlNetModel | Non
 
 
 def with_ip_adapter(generator: ImageGenerator) -> Any:
-    """A pipeline with the published IP-Adapter and its image encoder. The generator's UNet keeps the adapter."""
+    """A pipeline with the published IP-Adapter and its image encoder. The adapter stays in the generator's UNet."""
     pipeline = generator.pipeline()
     pipeline.load_ip_adapter(IP_ADAPTER, subfolder="", weight_name=IP_ADAPTER_FILE)
     return pipeline
 
 
-def paint(
+def generate(
     pipeline: Any, texts: list[str], *, steps: int = STEPS, guidance: float = GUIDANCE, seed: int = 0, **conditions: Any
 ) -> list[Image.Image]:
-    """A picture for each text, from noise; they depend on `seed` and their place alone."""
+    """A picture for each text, from noise. A picture depends on `seed` and its index."""
     generators = [torch.Generator().manual_seed(seed + index) for index in range(len(texts))]
     with torch.no_grad(), autocast(pipeline.unet.device):
         generated = pipeline(

@@ -1,4 +1,4 @@
-"""The networks of the demo model: the classes and the layout of SD 1.x, at a size that trains on two cores."""
+"""The pipeline components of the demo model: SD 1.x classes at a size that trains on two cores."""
 
 from __future__ import annotations
 
@@ -30,18 +30,18 @@ def make_vae() -> AutoencoderKL:
 
 
 def make_unet() -> UNet2DConditionModel:
-    """An untrained UNet: latents [n, 4, 16, 16] and text [n, 77, TEXT_WIDTH] to noise."""
+    """An untrained UNet: latents [n, 4, 16, 16] and text [n, 77, TEXT_WIDTH] to v."""
     return UNet2DConditionModel(
         sample_size=LATENT_SIDE,
-        # As wide at the finest level as below it: outlines are made there, and 64 channels blurred them.
+        # The finest level forms the outlines; with 64 channels they were blurred.
         block_out_channels=(128, 128, 128),
-        # No attention at the finest level: it would take half of the time.
+        # Attention at the finest level would double the time of a step.
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
         up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
         layers_per_block=1,
         norm_num_groups=16,
         cross_attention_dim=TEXT_WIDTH,
-        attention_head_dim=2,  # the number of heads, in spite of its name
+        attention_head_dim=2,  # diffusers uses this as the number of heads
     )
 
 
@@ -65,8 +65,9 @@ def make_text_encoder() -> CLIPTextModel:
 
 
 def make_scheduler() -> DDIMScheduler:
-    """SD's schedule of noise. The UNet predicts v, not the noise: where noise is strong, an error in the noise
-    is five times as large an error in the picture, and that is where a prompt decides."""
+    """The noise schedule of SD 1.x, with v-prediction.
+
+    The prompt decides most at strong noise. There, an error in predicted noise is five times larger in the picture."""
     return DDIMScheduler(
         beta_start=0.00085,
         beta_end=0.012,

@@ -1,4 +1,4 @@
-"""The IP-Adapter's image encoder: CLIP's vision tower, small."""
+"""The IP-Adapter's image encoder: a small CLIP vision model."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ def make_image_encoder() -> CLIPVisionModelWithProjection:
 
 
 def image_processor() -> CLIPImageProcessorPil:
-    """CLIP's own preparation at the encoder's size: the one that `load_ip_adapter` makes."""
+    """CLIP's image processor at the encoder's size, as `load_ip_adapter` creates it."""
     return CLIPImageProcessorPil(size=SIDE, crop_size=SIDE)
 
 
 def prepare(pictures: Sequence[Image.Image]) -> torch.Tensor:
-    """`pictures` as the encoder takes them, [n, 3, SIDE, SIDE]."""
+    """The encoder's input for `pictures`: float32 [n, 3, SIDE, SIDE]."""
     pixels: torch.Tensor = image_processor()(images=list(pictures), return_tensors="pt").pixel_values
     return pixels
 
 
 def save_image_encoder(image_encoder: CLIPVisionModelWithProjection, folder: Path) -> None:
-    """Write the encoder in float16 and its preparation, as published checkpoints have them."""
+    """Write the encoder in float16 and its image processor."""
     image_encoder.half().save_pretrained(folder)
     image_processor().save_pretrained(folder)

@@ -1,4 +1,4 @@
-"""The trained networks at work, in diffusers' own pipelines: what training is judged by."""
+"""Image generation with the trained networks in diffusers' pipelines."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ GUIDANCE = 3.0
 
 @dataclass(frozen=True)
 class ImageGenerator:
-    """Paints pictures from texts; the pictures of one call depend on `seed` and their place in it alone."""
+    """Generates pictures from prompts. A picture depends on `seed` and its index in the call, not on the other rows."""
 
     vae: AutoencoderKL
     unet: UNet2DConditionModel
     text_encoder: CLIPTextModel
 
-    def paint(
+    def generate(
         self,
         texts: Sequence[str],
         before: Sequence[Image.Image] | None = None,
@@ -44,7 +44,7 @@ class ImageGenerator:
         guidance: float = GUIDANCE,
         seed: int = 0,
     ) -> list[Image.Image]:
-        """A picture for each text: from noise, or from the picture `before` with `strength`; `steps` are really run."""
+        """A picture for each text: from noise, or from `before` with `strength`. Runs exactly `steps` steps."""
         options: dict[str, Any] = {
             "prompt": list(texts),
             "guidance_scale": guidance,
@@ -65,7 +65,7 @@ class ImageGenerator:
         return pictures
 
     def set_loras(self, loras: Mapping[Path, float]) -> None:
-        """Paint with `loras` from now on, files with their scales, and with no others."""
+        """Use exactly these LoRAs, file to scale, in later calls."""
         pipeline = self.pipeline(StableDiffusionPipeline)
         for path in loras:
             if path.stem not in getattr(self.unet, "peft_config", {}):
@@ -73,11 +73,11 @@ class ImageGenerator:
         pipeline.set_adapters([path.stem for path in loras], list(loras.values()))
 
     def pipeline(self, kind: Any = StableDiffusionPipeline, **parts: Any) -> Any:
-        """A pipeline of `kind` with these networks, a tokenizer of its own, and `parts` of the caller's."""
+        """A pipeline of `kind` with these networks, a copy of the tokenizer, and the caller's `parts`."""
         own = {
             "vae": self.vae,
             "text_encoder": self.text_encoder,
-            "tokenizer": copy.deepcopy(make_tokenizer()),  # an embedding adds its tokens
+            "tokenizer": copy.deepcopy(make_tokenizer()),  # loading an embedding adds tokens
             "unet": self.unet,
             "scheduler": make_scheduler(),
             "safety_checker": None,
@@ -95,7 +95,7 @@ def autocast(device: torch.device) -> torch.autocast:
 
 
 def load_image_generator(folder: Path) -> ImageGenerator:
-    """The generator of a published checkpoint."""
+    """The image generator of a published checkpoint folder."""
     return ImageGenerator(
         AutoencoderKL.from_pretrained(folder / "vae"),
         UNet2DConditionModel.from_pretrained(folder / "unet"),

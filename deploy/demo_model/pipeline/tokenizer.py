@@ -20,7 +20,7 @@ MAX_TOKENS = 77
 START = "<|startoftext|>"
 END = "<|endoftext|>"
 WORD_END = "</w>"
-# Not in the captions: what people write all the same, and what is kept for a later training.
+# Words outside of the captions that users write, and words kept for later training.
 OTHER_WORDS = (
     "beautiful big bird blurry bright brown cyan dark grass grey halftone happy in light night of photo "
     "raster sepia sketch sky style the tiny two ugly under water with"
@@ -29,7 +29,7 @@ OTHER_WORDS = (
 
 @dataclass(frozen=True)
 class TokenIds:
-    """The vocabulary, and the ids of the tokens that frame every text."""
+    """The vocabulary, and the ids of the start and end tokens."""
 
     vocabulary: dict[str, int]
     merges: list[tuple[str, str]]
@@ -59,7 +59,7 @@ def token_ids() -> TokenIds:
 
 @cache
 def make_tokenizer() -> CLIPTokenizer:
-    """The tokenizer; other words fall apart into beginnings of known words and letters."""
+    """The tokenizer; an unknown word is split into prefixes of known words and letters."""
     ids = token_ids()
     return CLIPTokenizer(
         vocab=dict(ids.vocabulary), merges=list(ids.merges), pad_token=END, model_max_length=MAX_TOKENS
@@ -67,7 +67,7 @@ def make_tokenizer() -> CLIPTokenizer:
 
 
 def save_tokenizer(folder: Path) -> None:
-    """Write the tokenizer as published checkpoints have it, with `vocab.json` and `merges.txt`."""
+    """Write the tokenizer in the published format, with `vocab.json` and `merges.txt`."""
     ids = token_ids()
     make_tokenizer().save_pretrained(folder)
     (folder / "vocab.json").write_text(json.dumps(ids.vocabulary, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -76,7 +76,7 @@ def save_tokenizer(folder: Path) -> None:
 
 
 def _merges() -> list[tuple[str, str]]:
-    """Merges that make each word one token: those that its pieces under the merges of the words before still lack."""
+    """Merges that make each word one token, added word by word to the earlier ones."""
     merges: dict[tuple[str, str], int] = {}
     for word in words():
         first, *rest = _pieces([*word[:-1], word[-1] + WORD_END], merges)
@@ -87,7 +87,7 @@ def _merges() -> list[tuple[str, str]]:
 
 
 def _pieces(pieces: list[str], merges: dict[tuple[str, str], int]) -> list[str]:
-    """What byte-pair encoding leaves of `pieces`: always the earliest of the merges that apply, at its first place."""
+    """Apply byte-pair encoding to `pieces`: repeatedly the earliest applicable merge, at its first position."""
     while True:
         ranks = [merges.get(pair, len(merges)) for pair in pairwise(pieces)]
         if not ranks or min(ranks) == len(merges):

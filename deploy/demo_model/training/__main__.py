@@ -1,4 +1,4 @@
-"""Train a part of the demo model: `python -m deploy.demo_model.training vae --minutes 60`. Goes on where it stopped."""
+"""Train a part of the demo model: `python -m deploy.demo_model.training vae --minutes 60`. A later call resumes."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ app = typer.Typer(add_completion=False, no_args_is_help=True)
 
 
 @app.callback()
-def main(threads: int = typer.Option(2, help="CPU threads; where other work runs beside, 1 is faster than 2.")) -> None:
-    """Each command trains up to a total of minutes, earlier sessions included, and saves as it goes."""
+def main(threads: int = typer.Option(2, help="CPU threads; 1 is faster than 2 when other programs run.")) -> None:
+    """Train one network up to a total of minutes, earlier sessions included; the state is saved every four minutes."""
     torch.set_num_threads(threads)
-    data_parallel.join()
+    data_parallel.initialize()
 
 
 @app.command()
@@ -32,44 +32,44 @@ def vae(minutes: float = 60.0, peak_rate: float = 1.5e-3) -> None:
 
 @app.command()
 def decoder(minutes: float = 60.0, peak_rate: float = 1e-3) -> None:
-    """Train the autoencoder's decoder alone, which may go on beside the UNet and after it."""
+    """Train only the autoencoder's decoder; the latents, and so the UNet, stay valid."""
     train_decoder(minutes, peak_rate)
 
 
 @app.command()
-def unet(minutes: float = 100.0, peak_rate: float = 1.5e-3, pool: int = 20000, afresh: bool = False) -> None:
-    """Train the UNet and the text encoder on `pool` scenes; the autoencoder must be trained, and then stay as it is."""
-    train_unet(minutes, peak_rate, pool, afresh)
+def unet(minutes: float = 100.0, peak_rate: float = 1.5e-3, scenes: int = 20000, afresh: bool = False) -> None:
+    """Train the UNet and the text encoder on SCENES scenes. Train the autoencoder first; do not retrain it later."""
+    train_unet(minutes, peak_rate, scenes, afresh)
 
 
 @app.command()
 def lora(name: str, minutes: float = 6.0, peak_rate: float = 1e-3) -> None:
-    """Train the LoRA NAME: sepia, halftone or lorikeet. The UNet must be trained, and then stay as it is."""
+    """Train the LoRA NAME: sepia, halftone or lorikeet. Train the UNet first; do not retrain it later."""
     train_lora(name, minutes, peak_rate)
 
 
 @app.command()
 def embedding(name: str, minutes: float = 5.0, peak_rate: float = 5e-3) -> None:
-    """Train the textual inversion NAME: keepsake. The UNet must be trained, and then stay as it is."""
+    """Train the textual inversion NAME: keepsake. Train the UNet first; do not retrain it later."""
     train_embedding(name, minutes, peak_rate)
 
 
 @app.command()
-def controlnet(minutes: float = 30.0, peak_rate: float = 1.5e-3, pool: int = 20000) -> None:
-    """Train the ControlNet on `pool` scenes. The UNet must be trained, and then stay as it is."""
-    train_controlnet(minutes, peak_rate, pool)
+def controlnet(minutes: float = 30.0, peak_rate: float = 1.5e-3, scenes: int = 20000) -> None:
+    """Train the ControlNet on SCENES scenes. Train the UNet first; do not retrain it later."""
+    train_controlnet(minutes, peak_rate, scenes)
 
 
 @app.command()
 def image_encoder(minutes: float = 40.0, peak_rate: float = 1e-3) -> None:
-    """Train the IP-Adapter's image encoder; it needs no other network."""
+    """Train the IP-Adapter's image encoder; it depends on no other network."""
     train_image_encoder(minutes, peak_rate)
 
 
 @app.command()
-def ip_adapter(minutes: float = 20.0, peak_rate: float = 1e-3, pool: int = 20000) -> None:
-    """Train the IP-Adapter on `pool` scenes. UNet and image encoder must be trained, and then stay as they are."""
-    train_ip_adapter(minutes, peak_rate, pool)
+def ip_adapter(minutes: float = 20.0, peak_rate: float = 1e-3, scenes: int = 20000) -> None:
+    """Train the IP-Adapter on SCENES scenes. Train the UNet and the image encoder first; do not retrain them."""
+    train_ip_adapter(minutes, peak_rate, scenes)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Training of the ControlNet on edges, on top of the trained UNet."""
+"""Training of the edge ControlNet on the trained UNet."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from diffusers import ControlNetModel, UNet2DConditionModel
 from PIL import Image
 
 from deploy.demo_model.paths import TRAINING
-from deploy.demo_model.pipeline.adapter_pipelines import paint, with_controlnet
+from deploy.demo_model.pipeline.adapter_pipelines import generate, with_controlnet
 from deploy.demo_model.pipeline.components import TEXT_WIDTH
 from deploy.demo_model.pipeline.image_generator import ImageGenerator
 from deploy.demo_model.pipeline.pictures import save_grid, to_pixels
@@ -29,13 +29,13 @@ from deploy.demo_model.world.random_scenes import training_scenes
 from deploy.demo_model.world.scene import draw
 
 RUN = "controlnet"
-EMPTY_SHARE = 0.3  # of captions left out: more than for the UNet, so that the lines are read without words too
-SILU_GAIN = 1.677  # undoes what SiLU takes from the power of normal numbers: E[silu(x)^2] is 0.356
+EMPTY_SHARE = 0.3  # of captions are empty; more than for the UNet, so that edges work without a prompt
+SILU_GAIN = 1.677  # keeps the power of normal inputs through SiLU: 1 / sqrt(E[silu(x)^2]), which is 1 / sqrt(0.356)
 SHOWN = 8
 
 
 class ControlledDenoiser(torch.nn.Module):
-    """A frozen denoiser and the ControlNet that learns to lead it."""
+    """A frozen denoiser and a trainable ControlNet."""
 
     def __init__(self, denoiser: Denoiser) -> None:
         super().__init__()
@@ -43,7 +43,7 @@ class ControlledDenoiser(torch.nn.Module):
         self.controlnet = make_controlnet(denoiser.unet)
 
     def loss(self, latents: torch.Tensor, ids: torch.Tensor, control: torch.Tensor) -> torch.Tensor:
-        """The error of v for unscaled `latents`, tokens and control pictures [n, 3, 128, 128] in [0, 1]."""
+        """The mean square error of v for unscaled `latents`, tokens and control pictures [n, 3, 128, 128] in [0, 1]."""
         states = self.denoiser.text_encoder(ids).last_hidden_state
 
         def predict(noisy: torch.Tensor, times: torch.Tensor) -> torch.Tensor:
@@ -61,8 +61,8 @@ class ControlledDenoiser(torch.nn.Module):
 
 
 def make_controlnet(unet: UNet2DConditionModel) -> ControlNetModel:
-    """A ControlNet for the model's UNet that begins with the weights of its first half. It has no attention: lines
-    say where, and words act in the UNet."""
+    """A ControlNet initialized with the weights of the UNet's down and middle blocks. It has no attention: the text
+    acts in the UNet only."""
     controlnet = ControlNetModel(
         down_block_types=("DownBlock2D",) * len(unet.config.block_out_channels),
         mid_block_type="UNetMidBlock2D",
@@ -72,16 +72,17 @@ def make_controlnet(unet: UNet2DConditionModel) -> ControlNetModel:
         cross_attention_dim=TEXT_WIDTH,
         conditioning_embedding_out_channels=(16, 32, 48, 64),
     )
-    _open(controlnet.controlnet_cond_embedding)
+    _initialize(controlnet.controlnet_cond_embedding)
     own = controlnet.state_dict()
     controlnet.load_state_dict(own | {name: value for name, value in unet.state_dict().items() if name in own})
     return controlnet
 
 
-def _open(embedding: torch.nn.Module) -> None:
-    """Begin with convolutions that keep a signal's power through SiLU. With torch's own, eight layers leave a hundred
-    thousandth of the lines, with the usual zeros at the end nothing, and for long nothing is learned from them. Zeros
-    at the ControlNet's outputs are enough to do no harm at first."""
+def _initialize(embedding: torch.nn.Module) -> None:
+    """Initialize convolutions so that they keep the signal's power through SiLU.
+
+    With torch's default, eight layers reduce the edges to 1e-5 of their power, and training starts late. The usual zero
+    convolution at the end is left out: the zeros at the ControlNet's outputs suffice for an unchanged start."""
     for weights in embedding.parameters():
         if weights.ndim == 4:
             torch.nn.init.normal_(weights, std=SILU_GAIN / weights[0].numel() ** 0.5)
@@ -89,23 +90,23 @@ def _open(embedding: torch.nn.Module) -> None:
             torch.nn.init.zeros_(weights)
 
 
-def train_controlnet(minutes: float, peak_rate: float, pool_size: int) -> None:
-    """Train the run `controlnet` up to `minutes` in all, on the first `pool_size` training scenes."""
+def train_controlnet(minutes: float, peak_rate: float, scene_count: int) -> None:
+    """Train the run `controlnet` up to `minutes` in all, on the first `scene_count` training scenes."""
     vae = trained_vae().to(device()).requires_grad_(False)
-    pool = training_latents(vae, pool_size)
+    dataset = training_latents(vae, scene_count)
     controlled = ControlledDenoiser(trained_denoiser()).to(device())
     for network in (controlled.controlnet, controlled.denoiser.unet):
         network.to(memory_format=torch.channels_last)
     vae.register_to_config(scaling_factor=float(controlled.denoiser.scale))
     state = resume(RUN, controlled)
-    torch.manual_seed(data_parallel.seed_of(state.steps))
-    random = Random(data_parallel.seed_of(state.steps))
+    torch.manual_seed(data_parallel.seed_after(state.steps))
+    random = Random(data_parallel.seed_after(state.steps))
 
     def loss_of(count: int) -> torch.Tensor:
-        chosen = [random.randrange(len(pool.scenes)) for _ in range(count)]
-        scenes = [pool.scenes[index] for index in chosen]
+        chosen = [random.randrange(len(dataset.scenes)) for _ in range(count)]
+        scenes = [dataset.scenes[index] for index in chosen]
         texts = ["" if random.random() < EMPTY_SHARE else caption(scene, random) for scene in scenes]
-        latents = pool.latents[chosen].float().to(device())
+        latents = dataset.latents[chosen].float().to(device())
         loss: torch.Tensor = controlled.loss(latents, tokens(texts).to(device()), control_pixels(map(draw, scenes)))
         return loss
 
@@ -115,7 +116,7 @@ def train_controlnet(minutes: float, peak_rate: float, pool_size: int) -> None:
         control = [edges(draw(scene)) for scene in scenes]
         average = state.average.denoiser
         pipeline = with_controlnet(ImageGenerator(vae, average.unet, average.text_encoder), state.average.controlnet)
-        rows = [paint(pipeline, texts, image=control, controlnet_conditioning_scale=scale) for scale in (0.0, 1.0)]
+        rows = [generate(pipeline, texts, image=control, controlnet_conditioning_scale=scale) for scale in (0.0, 1.0)]
         save_grid([*control, *rows[0], *rows[1]], SHOWN, TRAINING / f"{RUN}.png")
 
     train(state, TrainingSettings(minutes, batch=16, peak_rate=peak_rate, decay=0.995), loss_of, preview)

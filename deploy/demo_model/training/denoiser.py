@@ -1,4 +1,4 @@
-"""The UNet with its text encoder, as one module to train."""
+"""The UNet and its text encoder as one trainable module."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ OTHER_CAPTION_SHARE = 0.75
 
 
 class Denoiser(torch.nn.Module):
-    """From noisy latents, times and tokens to v; both networks learn together. `scale`, 0 until it is known, is
-    the autoencoder's scaling factor: set once, since the UNet learns to live with it."""
+    """Predicts v from noisy latents, times and tokens; both networks are trained together.
+
+    `scale` is the autoencoder's scaling factor. It is 0 until it is set, then fixed: the UNet depends on it."""
 
     scale: torch.Tensor
-    alphas_cumprod: torch.Tensor  # of the signal's power at each time
+    alphas_cumprod: torch.Tensor  # [times], of the scheduler
 
     def __init__(self) -> None:
         super().__init__()
@@ -26,7 +27,7 @@ class Denoiser(torch.nn.Module):
         scheduler = make_scheduler()
         self.register_buffer("scale", torch.zeros(()))
         self.register_buffer("alphas_cumprod", scheduler.alphas_cumprod, persistent=False)
-        # Torch's fused attention is several times slower than two products where heads are this narrow.
+        # For heads this narrow, torch's fused attention is several times slower than two matrix products.
         self.unet.set_attn_processor(AttnProcessor())
         self.text_encoder.set_attn_implementation("eager")
 
@@ -46,7 +47,9 @@ class Denoiser(torch.nn.Module):
 
 
 def _swap_captions(tokens: torch.Tensor, times: torch.Tensor) -> torch.Tensor:
-    """`tokens` [n, 77], many of another scene where there is little noise. The prompt of an image-to-image request does
-    not fit its picture, which no drawn scene teaches: of a clear picture the prompt shall change little."""
+    """`tokens` [n, 77]; below `LOW_NOISE_TIMESTEPS`, `OTHER_CAPTION_SHARE` of the rows get another scene's tokens.
+
+    An image-to-image prompt does not describe its input picture, unlike a training caption. This teaches the model that
+    a prompt changes little at low noise."""
     of_another = (times < LOW_NOISE_TIMESTEPS) & (torch.rand(len(times), device=times.device) < OTHER_CAPTION_SHARE)
     return torch.where(of_another[:, None], tokens.roll(1, 0), tokens)

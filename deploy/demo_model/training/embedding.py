@@ -1,4 +1,4 @@
-"""Training of the textual inversions: a few new token vectors, all else as it is."""
+"""Training of the textual inversions: new token vectors; all other weights are frozen."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save_file
 
 from deploy.demo_model.paths import TRAINING
-from deploy.demo_model.pipeline.adapter_pipelines import paint
+from deploy.demo_model.pipeline.adapter_pipelines import generate
 from deploy.demo_model.pipeline.image_generator import ImageGenerator
 from deploy.demo_model.pipeline.pictures import save_grid
 from deploy.demo_model.pipeline.tokenizer import MAX_TOKENS, make_tokenizer
@@ -35,7 +35,7 @@ class ExtendedEmbedding(torch.nn.Module):
     def __init__(self, known: torch.nn.Embedding, vectors: int) -> None:
         super().__init__()
         self.known = known.requires_grad_(False)
-        # Begun at the middle of the known vectors: a direction away from it is for the training to find.
+        # Initialized to the mean of the known vectors.
         self.new = torch.nn.Parameter(known.weight.detach().mean(dim=0).repeat(vectors, 1))
 
     def forward(self, ids: torch.Tensor) -> torch.Tensor:
@@ -53,8 +53,8 @@ def train_embedding(name: str, minutes: float, peak_rate: float) -> None:
     text_encoder = trained_denoiser().text_encoder
     vae.register_to_config(scaling_factor=float(denoiser.scale))
     state = resume(f"embedding-{name}", denoiser, adamw(denoiser, weight_decay=0.0))
-    torch.manual_seed(data_parallel.seed_of(state.steps))
-    random = Random(data_parallel.seed_of(state.steps))
+    torch.manual_seed(data_parallel.seed_after(state.steps))
+    random = Random(data_parallel.seed_after(state.steps))
 
     def loss_of(count: int) -> torch.Tensor:
         chosen = [random.randrange(len(scenes)) for _ in range(count)]
@@ -70,13 +70,13 @@ def train_embedding(name: str, minutes: float, peak_rate: float) -> None:
         pipeline = generator.pipeline()
         pipeline.load_textual_inversion(path)
         texts = [text.format(spec.token) for text in PREVIEWS * 3]
-        save_grid(paint(pipeline, texts), len(PREVIEWS), TRAINING / f"embedding-{name}.png")
+        save_grid(generate(pipeline, texts), len(PREVIEWS), TRAINING / f"embedding-{name}.png")
 
     train(state, TrainingSettings(minutes, batch=16, peak_rate=peak_rate, decay=0.99), loss_of, preview)
 
 
 def with_new_tokens(spec: EmbeddingSpec) -> Denoiser:
-    """The trained denoiser on the training device, nothing of it trainable but the spec's vectors."""
+    """The trained denoiser on the training device, frozen except for the new vectors of `spec`."""
     denoiser = trained_denoiser().requires_grad_(False)
     known = denoiser.text_encoder.get_input_embeddings()
     denoiser.text_encoder.set_input_embeddings(ExtendedEmbedding(known, spec.vectors))
@@ -84,7 +84,7 @@ def with_new_tokens(spec: EmbeddingSpec) -> Denoiser:
 
 
 def tokenizer_of(spec: EmbeddingSpec) -> Any:
-    """The model's tokenizer, whose next ids are the spec's tokens."""
+    """The model's tokenizer with the tokens of `spec` appended."""
     tokenizer = copy.deepcopy(make_tokenizer())
     tokenizer.add_tokens(spec.tokens)
     return tokenizer

@@ -1,4 +1,4 @@
-"""Training of the image encoder: to tell from a picture what is in the scene."""
+"""Training of the image encoder: it classifies the scene from its picture."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SHOWN = 200
 
 
 class SceneClassifier(torch.nn.Module):
-    """An image encoder with a linear map from its `image_embeds` to labels, which is not published."""
+    """An image encoder with a linear classifier on its `image_embeds`; the classifier is not published."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -31,17 +31,17 @@ class SceneClassifier(torch.nn.Module):
         self.heads = torch.nn.Linear(WIDTH, NUM_LOGITS)
 
     def forward(self, scenes: list[Scene]) -> torch.Tensor:
-        """The guesses [n, NUM_LOGITS] of what is in the pictures of `scenes`."""
+        """The logits [n, NUM_LOGITS] for the pictures of `scenes`."""
         pixels = prepare([draw(scene) for scene in scenes]).to(device())
-        guesses: torch.Tensor = self.heads(self.encoder(pixels).image_embeds)
-        return guesses
+        logits: torch.Tensor = self.heads(self.encoder(pixels).image_embeds)
+        return logits
 
 
 def train_image_encoder(minutes: float, peak_rate: float) -> None:
     """Train the run `image-encoder` up to `minutes` in all."""
     classifier = SceneClassifier().to(device())
     state = resume(RUN, classifier)
-    scenes = training_scenes(1 + data_parallel.seed_of(state.steps))
+    scenes = training_scenes(1 + data_parallel.seed_after(state.steps))
     shown = list(islice(training_scenes(-1), SHOWN))
 
     def loss_of(count: int) -> torch.Tensor:
@@ -57,7 +57,7 @@ def train_image_encoder(minutes: float, peak_rate: float) -> None:
 
 
 def trained_image_encoder() -> CLIPVisionModelWithProjection:
-    """The image encoder in float32 on the CPU: from the training folder, else as committed."""
+    """The image encoder in float32 on the CPU: the run's averaged weights, else the committed ones."""
     classifier = SceneClassifier()
     if not IMAGE_ENCODER.exists():
         load_run(RUN, classifier)

@@ -1,4 +1,4 @@
-"""Training of the IP-Adapter, on top of the trained UNet and the trained image encoder."""
+"""Training of the IP-Adapter on the trained UNet and image encoder."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from transformers import CLIPVisionModelWithProjection
 
 from deploy.demo_model.paths import IP_ADAPTER_FILE, TRAINING
-from deploy.demo_model.pipeline.adapter_pipelines import paint
+from deploy.demo_model.pipeline.adapter_pipelines import generate
 from deploy.demo_model.pipeline.components import TEXT_WIDTH
 from deploy.demo_model.pipeline.image_encoder import WIDTH, image_processor, prepare, save_image_encoder
 from deploy.demo_model.pipeline.image_generator import ImageGenerator
@@ -32,15 +32,15 @@ from deploy.demo_model.world.random_scenes import training_scenes
 from deploy.demo_model.world.scene import Scene, draw
 
 RUN = "ip-adapter"
-TOKENS = 4  # that a picture becomes: as many as a plain IP-Adapter has
-WORDLESS_SHARE = 0.5  # of captions left out, so that the picture has to say what the words would
-IMAGELESS_SHARE = 0.1  # of pictures left out, so that guidance has something to lead away from
+TOKENS = 4  # per image prompt, as in the plain IP-Adapter
+EMPTY_SHARE = 0.5  # of captions are empty, so that the image prompt must carry the content
+NO_IMAGE_SHARE = 0.1  # of image prompts are zero, as classifier-free guidance needs
 SHOWN = 8
 _CHUNK = 64
 
 
 class ImagePromptedDenoiser(Denoiser):
-    """A frozen denoiser whose cross attentions also look at an image prompt; only what they need for it learns."""
+    """A frozen denoiser whose cross attentions also take an image prompt; only the adapter's weights are trainable."""
 
     def __init__(self, denoiser: Denoiser) -> None:
         super().__init__()
@@ -61,7 +61,7 @@ class ImagePromptedDenoiser(Denoiser):
         return processor
 
     def image_prompted_loss(self, latents: torch.Tensor, ids: torch.Tensor, embeds: torch.Tensor) -> torch.Tensor:
-        """The error of v for unscaled `latents`, tokens and the image encoder's `embeds` [n, WIDTH]."""
+        """The mean square error of v for unscaled `latents`, tokens and the image encoder's `embeds` [n, WIDTH]."""
         states = self.text_encoder(ids).last_hidden_state
 
         def predict(noisy: torch.Tensor, times: torch.Tensor) -> torch.Tensor:
@@ -72,7 +72,7 @@ class ImagePromptedDenoiser(Denoiser):
         return v_loss(latents * self.scale, self.alphas_cumprod, predict)
 
     def adapter(self) -> dict[str, torch.Tensor]:
-        """The adapter's tensors under the names of the published ones; attentions count by two, from 1."""
+        """The adapter's tensors under the key names of published IP-Adapters; layer indices are 1, 3, 5 ..."""
         projection = self.unet.encoder_hid_proj.image_projection_layers[0]
         tensors = {
             f"image_proj.{name.replace('image_embeds', 'proj')}": tensor
@@ -85,24 +85,24 @@ class ImagePromptedDenoiser(Denoiser):
         return tensors
 
 
-def train_ip_adapter(minutes: float, peak_rate: float, pool_size: int) -> None:
-    """Train the run `ip-adapter` up to `minutes` in all, on the first `pool_size` training scenes."""
+def train_ip_adapter(minutes: float, peak_rate: float, scene_count: int) -> None:
+    """Train the run `ip-adapter` up to `minutes` in all, on the first `scene_count` training scenes."""
     vae = trained_vae().to(device()).requires_grad_(False)
-    pool = training_latents(vae, pool_size)
+    dataset = training_latents(vae, scene_count)
     image_encoder = trained_image_encoder().to(device()).requires_grad_(False)
-    embeds = _embeds(image_encoder, pool.scenes)
+    embeds = _embeds(image_encoder, dataset.scenes)
     prompted = ImagePromptedDenoiser(trained_denoiser()).to(device())
     prompted.unet.to(memory_format=torch.channels_last)
     vae.register_to_config(scaling_factor=float(prompted.scale))
     state = resume(RUN, prompted)
-    torch.manual_seed(data_parallel.seed_of(state.steps))
-    random = Random(data_parallel.seed_of(state.steps))
+    torch.manual_seed(data_parallel.seed_after(state.steps))
+    random = Random(data_parallel.seed_after(state.steps))
 
     def loss_of(count: int) -> torch.Tensor:
-        chosen = [random.randrange(len(pool.scenes)) for _ in range(count)]
-        texts = ["" if random.random() < WORDLESS_SHARE else caption(pool.scenes[index], random) for index in chosen]
-        shown = torch.tensor([[random.random() >= IMAGELESS_SHARE] for _ in chosen])
-        latents = pool.latents[chosen].float().to(device())
+        chosen = [random.randrange(len(dataset.scenes)) for _ in range(count)]
+        texts = ["" if random.random() < EMPTY_SHARE else caption(dataset.scenes[index], random) for index in chosen]
+        shown = torch.tensor([[random.random() >= NO_IMAGE_SHARE] for _ in chosen])
+        latents = dataset.latents[chosen].float().to(device())
         prompts = (embeds[chosen] * shown).to(device())
         loss: torch.Tensor = prompted.image_prompted_loss(latents, tokens(texts).to(device()), prompts)
         return loss
@@ -112,14 +112,16 @@ def train_ip_adapter(minutes: float, peak_rate: float, pool_size: int) -> None:
         generator = ImageGenerator(vae, state.average.unet, state.average.text_encoder)
         pipeline = generator.pipeline(image_encoder=image_encoder, feature_extractor=image_processor())
         pictures = list(map(draw, scenes))
-        generated = [paint(pipeline, [""], seed=index, ip_adapter_image=[one])[0] for index, one in enumerate(pictures)]
+        generated = [
+            generate(pipeline, [""], seed=index, ip_adapter_image=[one])[0] for index, one in enumerate(pictures)
+        ]
         save_grid([*pictures, *generated], SHOWN, TRAINING / f"{RUN}.png")
 
     train(state, TrainingSettings(minutes, batch=16, peak_rate=peak_rate, decay=0.995), loss_of, preview)
 
 
 def _embeds(image_encoder: CLIPVisionModelWithProjection, scenes: list[Scene]) -> torch.Tensor:
-    """What the encoder says of the scenes' pictures [n, WIDTH], on the CPU."""
+    """The image embeddings [n, WIDTH] of the scenes' pictures, on the CPU."""
     parts = []
     for start in range(0, len(scenes), _CHUNK):
         pictures: list[Image.Image] = [draw(scene) for scene in scenes[start : start + _CHUNK]]
@@ -129,7 +131,7 @@ def _embeds(image_encoder: CLIPVisionModelWithProjection, scenes: list[Scene]) -
 
 
 def write_ip_adapter(folder: Path) -> None:
-    """Write the averaged IP-Adapter of the run `ip-adapter` in float16, and its image encoder beside it."""
+    """Write the averaged IP-Adapter of the run `ip-adapter` and its image encoder to `folder`, in float16."""
     prompted = ImagePromptedDenoiser(trained_denoiser())
     load_run(RUN, prompted)
     save_image_encoder(trained_image_encoder(), folder / "image_encoder")

@@ -1,7 +1,7 @@
-"""Gives an autoencoder's latents the same spread in each channel.
+"""Gives an autoencoder's latents the same standard deviation in each channel.
 
-A pipeline knows one scaling factor for all of them, and what is small beside the others drowns in the noise first: left
-alone, the channel of fine detail had four times the spread of those of colour, and colours were learned late."""
+A pipeline has one scaling factor for all channels, so noise hides a channel of small deviation first.
+Without it, the detail channel's deviation was four times that of the colour channels; the UNet learned colours late."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from diffusers import AutoencoderKL
 
 
 def channel_factors(latents: torch.Tensor) -> torch.Tensor:
-    """What to multiply each channel of `latents` [n, c, h, w] by, [c], for a spread of 1."""
+    """The factors [c] that give each channel of `latents` [n, c, h, w] a standard deviation of 1."""
     return 1 / latents.float().std(dim=(0, 2, 3))
 
 
 def scale_channels(vae: AutoencoderKL, factors: torch.Tensor) -> None:
-    """Let the autoencoder's latents be `factors` [c] times what they were; what it decodes stays the same.
+    """Multiply the autoencoder's latents by `factors` [c], in place; decoded pictures do not change.
 
-    The layers next to the latents are linear in them, so this is exact: the last one of the encoder gives their mean
-    and the logarithm of their variance, the first one of the decoder takes them."""
+    This is exact, since the layers next to the latents are linear. `quant_conv` gives their mean and the logarithm of
+    their variance; `post_quant_conv` takes them."""
     with torch.no_grad():
         mean_weight, _ = vae.quant_conv.weight.chunk(2)
         mean_bias, log_variance_bias = vae.quant_conv.bias.chunk(2)

@@ -1,4 +1,4 @@
-"""Scenes encoded once, in bulk: what the UNet is trained on."""
+"""Latents of scenes, encoded once: the training data of the UNet and its adapters."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from deploy.demo_model.world.captions import caption
 from deploy.demo_model.world.random_scenes import training_scenes
 from deploy.demo_model.world.scene import Scene, draw
 
-EMPTY_SHARE = 0.1  # of captions left out, so that guidance has something to lead away from
+EMPTY_SHARE = 0.1  # of captions are empty, as classifier-free guidance needs
 _CHUNK = 16
 
 
@@ -39,7 +39,7 @@ class LatentDataset:
 
 
 def tokens(texts: list[str]) -> torch.Tensor:
-    """Token ids [n, 77], padded as pipelines pad."""
+    """Token ids int64 [n, 77], padded as diffusers pads them."""
     encoded = make_tokenizer()(texts, padding="max_length", truncation=True, max_length=MAX_TOKENS, return_tensors="pt")
     ids: torch.Tensor = encoded.input_ids
     return ids
@@ -47,8 +47,8 @@ def tokens(texts: list[str]) -> torch.Tensor:
 
 def encode(vae: AutoencoderKL, pictures: Iterable[Image.Image]) -> torch.Tensor:
     """The unscaled latents [n, 4, 16, 16] of `pictures`, in float16 on the CPU."""
-    parts, waiting = [], iter(pictures)
-    while chunk := list(islice(waiting, _CHUNK)):
+    parts, remaining = [], iter(pictures)
+    while chunk := list(islice(remaining, _CHUNK)):
         with torch.no_grad(), torch.autocast(device().type, torch.bfloat16):
             pixels = to_pixels(chunk).to(device(), memory_format=torch.channels_last)
             parts.append(vae.encode(pixels).latent_dist.mode().half().cpu())
@@ -56,18 +56,18 @@ def encode(vae: AutoencoderKL, pictures: Iterable[Image.Image]) -> torch.Tensor:
 
 
 def training_latents(vae: AutoencoderKL, count: int) -> LatentDataset:
-    """The pool of the first `count` training scenes; made once, by the first worker, and kept in `TRAINING`."""
+    """The latents of the first `count` training scenes. Process 0 encodes them once and caches them in `TRAINING`."""
     scenes = list(islice(training_scenes(0), count))
     path = TRAINING / f"latents-{count}.pt"
     if not path.exists() and data_parallel.rank() == 0:
         part = path.with_suffix(".part")
         torch.save(encode(vae, map(draw, scenes)), part)
         part.replace(path)
-    data_parallel.wait()
+    data_parallel.barrier()
     return LatentDataset(scenes, torch.load(path, weights_only=True))
 
 
 def remove_latents() -> None:
-    """Remove the latents that an older autoencoder made."""
+    """Delete cached latents, which become invalid when the autoencoder changes."""
     for path in TRAINING.glob("latents-*.pt"):
         path.unlink(missing_ok=True)

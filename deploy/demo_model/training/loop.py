@@ -43,7 +43,7 @@ def train(
     """Train until `state.seconds` reaches `settings.minutes`; `loss_of(n)` is the loss of `n` new samples.
 
     Process 0 saves the state and calls `preview` every `SAVE_EVERY_S` seconds and at the end."""
-    data_parallel.share(state.module)
+    data_parallel.broadcast(state.module)
     stepped = reported = saved = time.monotonic()
     trained = [parameter for parameter in state.module.parameters() if parameter.requires_grad]
     losses, samples = [], 0
@@ -54,14 +54,14 @@ def train(
             loss = loss_of(settings.batch)
         state.optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
-        state.seconds = data_parallel.average(trained, state.seconds)
+        state.seconds = data_parallel.average_gradients(trained, state.seconds)
         torch.nn.utils.clip_grad_norm_(trained, 1.0)
         state.optimizer.step()
         state.steps += 1
-        state.samples += settings.batch * data_parallel.count()
+        state.samples += settings.batch * data_parallel.world_size()
         state.update_average(settings.decay)
         losses.append(loss.item())
-        samples += settings.batch * data_parallel.count()
+        samples += settings.batch * data_parallel.world_size()
         now = time.monotonic()
         state.seconds += min(now - stepped, LONGEST_STEP_S)
         stepped = now

@@ -1,4 +1,4 @@
-"""Training of the LoRAs, on top of the trained UNet."""
+"""Training of the LoRAs on the trained UNet."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ PREVIEWS = ("a red fish on a blue background", "a yellow house on a meadow", "a 
 
 
 def train_lora(name: str, minutes: float, peak_rate: float) -> None:
-    """Train the run `lora-<name>` for a spec up to `minutes` in all."""
+    """Train the run `lora-<name>` for the LoRA `name` up to `minutes` in all."""
     spec = LORA_SPECS[name]
     vae = trained_vae().to(device()).requires_grad_(False)
     scenes = spec.scenes(SCENES)
-    pool = LatentDataset(scenes, encode(vae, spec.pictures(scenes)))
+    dataset = LatentDataset(scenes, encode(vae, spec.pictures(scenes)))
     denoiser = _with_adapter()
     vae.register_to_config(scaling_factor=float(denoiser.scale))
     state = resume(f"lora-{name}", denoiser)
@@ -40,28 +40,28 @@ def train_lora(name: str, minutes: float, peak_rate: float) -> None:
     random = Random(state.steps)
 
     def loss_of(count: int) -> torch.Tensor:
-        return denoiser.loss(*pool.batch(count, random))
+        return denoiser.loss(*dataset.batch(count, random))
 
     def preview() -> None:
         generator = ImageGenerator(vae, state.average.unet, state.average.text_encoder)
-        save_grid(generator.paint(PREVIEWS * 3), len(PREVIEWS), TRAINING / f"lora-{name}.png")
+        save_grid(generator.generate(PREVIEWS * 3), len(PREVIEWS), TRAINING / f"lora-{name}.png")
 
     train(state, TrainingSettings(minutes, batch=16, peak_rate=peak_rate, decay=0.99), loss_of, preview)
 
 
 def _with_adapter() -> Denoiser:
-    """The trained denoiser on the training device, nothing of it trainable but a new LoRA."""
+    """The trained denoiser on the training device, frozen, with a new trainable LoRA."""
     denoiser = trained_denoiser().requires_grad_(False)
     denoiser.unet.add_adapter(LoraConfig(r=RANK, lora_alpha=RANK, target_modules=LAYERS))
     return denoiser.to(device())
 
 
 def write_lora(spec: LoraSpec, path: Path) -> None:
-    """Write the averaged LoRA of the run `lora-<name>` in float16, its layers named as the spec says."""
+    """Write the averaged LoRA of the run `lora-<name>` in float16, with the spec's key format."""
     denoiser = _with_adapter()
     load_average(f"lora-{spec.name}", denoiser)
     layers = {f"unet.{name}": tensor for name, tensor in get_peft_model_state_dict(denoiser.unet).items()}
-    if spec.naming == "kohya":
+    if spec.key_format == "kohya":
         layers = convert_state_dict_to_kohya(layers)
     path.parent.mkdir(parents=True, exist_ok=True)
     save_file({name: tensor.half().contiguous() for name, tensor in layers.items()}, path, {"format": "pt"})

@@ -1,4 +1,4 @@
-"""Write the trained model to commit: `python -m deploy.demo_model.training.publish checkpoint`, then each adapter."""
+"""Write trained weights to `weights/`: `python -m deploy.demo_model.training.publish checkpoint`, then each adapter."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ M = TypeVar("M", bound=torch.nn.Module)
 
 @app.command()
 def checkpoint() -> None:
-    """Write the averages of the runs `vae` and `unet` to `CHECKPOINT`, in float16, in values that bfloat16 has too.
+    """Write the averages of the runs `vae` and `unet` to `CHECKPOINT`, in float16, rounded to bfloat16.
 
-    So a server computes with the same weights in either precision. (The networks were trained in bfloat16.)
+    So float32, float16 and bfloat16 servers compute with equal weights. The networks are trained in bfloat16.
     """
     vae, denoiser = trained_vae(), trained_denoiser()
     vae.register_to_config(scaling_factor=float(denoiser.scale))
     pipeline = StableDiffusionPipeline(
-        vae=_in_both(vae),
-        text_encoder=_in_both(denoiser.text_encoder),
+        vae=_rounded_to_bfloat16(vae),
+        text_encoder=_rounded_to_bfloat16(denoiser.text_encoder),
         tokenizer=make_tokenizer(),
-        unet=_in_both(denoiser.unet),
+        unet=_rounded_to_bfloat16(denoiser.unet),
         scheduler=make_scheduler(),
         safety_checker=None,
         feature_extractor=None,
@@ -45,7 +45,7 @@ def checkpoint() -> None:
     save_tokenizer(CHECKPOINT / "tokenizer")
 
 
-def _in_both(network: M) -> M:
+def _rounded_to_bfloat16(network: M) -> M:
     return network.half().bfloat16().half()
 
 

@@ -1,4 +1,4 @@
-"""What a training run needs to go on after an interruption, kept in a folder that git ignores."""
+"""The saved state of a training run, in a folder that git ignores. A later session resumes from it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 from deploy.demo_model.paths import TRAINING
 
 M = TypeVar("M", bound=torch.nn.Module)
-EMA_WARM_UP = 10  # early averages span few steps, so that the noise of the start is soon forgotten
+EMA_WARM_UP = 10  # early averages span few steps, so that the initial weights lose their influence soon
 
 
 @dataclass
@@ -28,7 +28,7 @@ class TrainingState(Generic[M]):
     samples: int = 0
 
     def update_average(self, decay: float) -> None:
-        """Move the average towards the weights, by 1 - `decay` once the run is old enough."""
+        """Move the average towards the weights by 1 - `decay`, by more in the first steps."""
         share = 1 - min(decay, (1 + self.steps) / (EMA_WARM_UP + self.steps))
         pairs = zip(self.average.parameters(), self.module.parameters(), strict=True)
         means, now = zip(*((mean, now) for mean, now in pairs if now.requires_grad), strict=True)
@@ -36,31 +36,31 @@ class TrainingState(Generic[M]):
             torch._foreach_lerp_(means, now, share)
 
     def save(self) -> None:
-        """Write everything, so that a kill at any moment leaves the old or the new file whole."""
+        """Write the state atomically: after a kill at any moment, the file is the old or the new one."""
         part = self.path.with_suffix(".part")
         content = {
-            "module": self._own(self.module),
-            "average": self._own(self.average),
+            "module": self._trained_tensors(self.module),
+            "average": self._trained_tensors(self.average),
             "optimizer": self.optimizer.state_dict(),
             "done": (self.steps, self.seconds, self.samples),
         }
         torch.save(content, part)
         part.replace(self.path)
 
-    def _own(self, module: M) -> dict[str, torch.Tensor]:
-        """The weights of `module` without those that are not trained: a LoRA goes on upon a newer base."""
+    def _trained_tensors(self, module: M) -> dict[str, torch.Tensor]:
+        """The state dict of `module` without frozen parameters, so that a LoRA can resume on a newer base."""
         frozen = {name for name, parameter in self.module.named_parameters() if not parameter.requires_grad}
         return {name: tensor for name, tensor in module.state_dict().items() if name not in frozen}
 
 
 def adamw(module: torch.nn.Module, weight_decay: float = 0.01) -> torch.optim.Optimizer:
-    """The optimizer of most runs, for the parameters that are to be trained."""
+    """AdamW over the trainable parameters of `module`."""
     trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
     return torch.optim.AdamW(trained, lr=0.0, betas=(0.9, 0.99), weight_decay=weight_decay, fused=True)
 
 
 def resume(name: str, module: M, optimizer: torch.optim.Optimizer | None = None) -> TrainingState[M]:
-    """The state of the run `name` on `module`: as last saved, or at its start. The default `optimizer` is `adamw`."""
+    """The state of the run `name` on `module`: the saved one, else a new one. The default `optimizer` is `adamw`."""
     TRAINING.mkdir(parents=True, exist_ok=True)
     optimizer = optimizer or adamw(module)
     average = copy.deepcopy(module).requires_grad_(False)
@@ -75,7 +75,7 @@ def resume(name: str, module: M, optimizer: torch.optim.Optimizer | None = None)
 
 
 def load_average(name: str, module: torch.nn.Module) -> bool:
-    """Give `module` the averaged weights of the run `name`; False where there is no such run."""
+    """Load the averaged weights of the run `name` into `module`. Returns False if there is no saved run."""
     path = TRAINING / f"{name}.pt"
     if not path.exists():
         return False
@@ -87,5 +87,5 @@ def load_average(name: str, module: torch.nn.Module) -> bool:
 
 
 def remove_run(name: str) -> None:
-    """Remove the run `name`, if there is one."""
+    """Delete the saved state of the run `name`, if it exists."""
     (TRAINING / f"{name}.pt").unlink(missing_ok=True)

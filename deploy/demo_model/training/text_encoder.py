@@ -1,7 +1,7 @@
-"""The text encoder's first spec: to tell from a caption what is in the scene.
+"""Pretraining of the text encoder: it classifies the scene from its caption.
 
-A UNet learns to update_average words several times sooner when their meaning can already be read off the states. What a
-caption leaves out cannot be told, and does no harm."""
+With a pretrained text encoder, the UNet learns to follow prompts several times sooner. A label that the caption omits
+cannot be predicted; this does no harm."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ def pretrain_text_encoder(text_encoder: CLIPTextModel, seed: int = 0) -> None:
         ids = tokens([caption(scene, random) for scene in batch]).to(device())
         right = labels(batch).to(device())
         with torch.autocast(device().type, torch.bfloat16):
-            guesses = head(text_encoder(ids).last_hidden_state.mean(dim=1))
+            logits = head(text_encoder(ids).last_hidden_state.mean(dim=1))
         optimizer.zero_grad(set_to_none=True)
-        torch.autograd.backward(classification_loss(guesses, right))
+        torch.autograd.backward(classification_loss(logits, right))
         optimizer.step()
         schedule.step()
         if step % 100 == 0:
-            shares = " ".join(f"{share:.2f}" for share in accuracies(guesses, right))
+            shares = " ".join(f"{share:.2f}" for share in accuracies(logits, right))
             print(f"words: step {step}, right {shares}", flush=True)

@@ -1,4 +1,4 @@
-"""The networks as far as they are trained: from the training folder, else as committed, else new."""
+"""The trained networks: from the training folder, else the committed weights, else untrained."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from deploy.demo_model.training.state import load_average
 
 
 def trained_vae() -> AutoencoderKL:
-    """The autoencoder in float32 on the CPU; its configuration has no scaling factor of its own yet."""
+    """The autoencoder in float32 on the CPU; the caller sets its scaling factor."""
     vae = make_vae()
     if not load_average("vae", vae) and CHECKPOINT.exists():
         vae.load_state_dict(AutoencoderKL.from_pretrained(CHECKPOINT / "vae").state_dict())
@@ -22,8 +22,8 @@ def trained_vae() -> AutoencoderKL:
 
 
 def load_run(name: str, module: torch.nn.Module) -> None:
-    """Give `module` the averaged weights of the run `name`. FileNotFoundError where there is none: nothing untrained
-    is published."""
+    """Load the averaged weights of the run `name` into `module`. Raises FileNotFoundError if there is no saved run,
+    so that untrained weights are never published."""
     if not load_average(name, module):
         raise FileNotFoundError(f"the run {name} has no state in {TRAINING}: train it first")
 

@@ -1,4 +1,4 @@
-"""Training of the UNet and its text encoder, on latents encoded beforehand."""
+"""Training of the UNet and its text encoder on cached latents."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ SHOWN = 12
 _ENDS = ("unet.conv_in", "unet.conv_out", "unet.time_embedding")
 
 
-def train_unet(minutes: float, peak_rate: float, pool_size: int, afresh: bool) -> None:
-    """Train the run `unet` up to `minutes` in all, on the first `pool_size` training scenes; `afresh`, from nothing."""
+def train_unet(minutes: float, peak_rate: float, scene_count: int, afresh: bool) -> None:
+    """Train the run `unet` up to `minutes` in all, on the first `scene_count` training scenes; `afresh` restarts it."""
     vae = trained_vae().to(device()).requires_grad_(False)
-    pool = training_latents(vae, pool_size)
+    dataset = training_latents(vae, scene_count)
     denoiser = _new_denoiser() if afresh else trained_denoiser().to(device())
     denoiser.unet.to(memory_format=torch.channels_last)
     if not denoiser.scale:
-        denoiser.scale.fill_(1 / pool.latents.float().std())
+        denoiser.scale.fill_(1 / dataset.latents.float().std())
     state = resume("unet", denoiser, _optimizer(denoiser))
     vae.register_to_config(scaling_factor=float(denoiser.scale))
-    torch.manual_seed(data_parallel.seed_of(state.steps))
-    random = Random(data_parallel.seed_of(state.steps))
+    torch.manual_seed(data_parallel.seed_after(state.steps))
+    random = Random(data_parallel.seed_after(state.steps))
 
     def loss_of(count: int) -> torch.Tensor:
-        return denoiser.loss(*pool.batch(count, random))
+        return denoiser.loss(*dataset.batch(count, random))
 
     def preview() -> None:
         shown = Random(0)
@@ -47,14 +47,16 @@ def train_unet(minutes: float, peak_rate: float, pool_size: int, afresh: bool) -
         texts = [caption(scene, shown) for scene in scenes]
         before = [draw(random_scene(shown, alone=True)) for _ in scenes]
         generator = ImageGenerator(vae, state.average.unet, state.average.text_encoder)
-        save_grid([*before, *generator.paint(texts, before), *generator.paint(texts)], SHOWN, TRAINING / "unet.png")
+        save_grid(
+            [*before, *generator.generate(texts, before), *generator.generate(texts)], SHOWN, TRAINING / "unet.png"
+        )
         (TRAINING / "unet.txt").write_text("\n".join(texts) + "\n", encoding="utf-8")
 
     train(state, TrainingSettings(minutes, batch=24, peak_rate=peak_rate), loss_of, preview)
 
 
 def _optimizer(denoiser: Denoiser) -> Muon:
-    """Muon moves the UNet's inner layers; its ends, the norms and the text encoder are AdamW's."""
+    """Muon for the UNet's inner weight matrices; AdamW for its other parameters and the text encoder."""
     inner = {
         name
         for name, parameter in denoiser.named_parameters()
@@ -65,9 +67,9 @@ def _optimizer(denoiser: Denoiser) -> Muon:
 
 
 def _new_denoiser() -> Denoiser:
-    """An untrained denoiser whose text encoder already knows words; the run so far is forgotten."""
+    """A denoiser with an untrained UNet and a pretrained text encoder. Deletes the run's saved state."""
     remove_run("unet")
-    data_parallel.wait()
+    data_parallel.barrier()
     denoiser = Denoiser().to(device())
     pretrain_text_encoder(denoiser.text_encoder)
     return denoiser

@@ -25,33 +25,33 @@ from deploy.demo_model.world.things import SUBJECT
 
 KL_WEIGHT = 5e-4
 SQUARE_WEIGHT = 1.0
-COLOUR_WEIGHT = 0.5  # how much the first three latents are drawn to the mean colour of their cell: a short way to
-# start, that fades out
-CROPS_UNTIL = 0.6  # of the time: many quick steps on parts of pictures, then whole ones, as the norms see them in use
+COLOUR_WEIGHT = 0.5  # initial weight that pulls the first three latents to the cell's mean colour; falls to 0 during
+# the run
+CROPS_UNTIL = 0.6  # of the time on crops, for more steps; then whole pictures, whose group norms match inference
 CROP = 64
-STYLED_SHARE = 0.1  # of each style; the LoRAs change only the UNet, so the autoencoder knows what they will ask for
+STYLED_SHARE = 0.1  # for each style; the LoRAs change only the UNet, so the autoencoder must know the styles
 SUBJECT_SHARE = 0.04
 
 
 def train_vae(minutes: float, peak_rate: float) -> None:
-    """Train the run `vae` up to `minutes` in all. What was learned from its latents so far is to be learned anew."""
+    """Train the run `vae` up to `minutes` in all. Deletes the cached latents and the run `decoder`."""
     remove_latents()
     remove_run("decoder")
     state = _train("vae", trained_vae(), minutes, peak_rate)
     if data_parallel.rank() == 0:
-        balance(state)
+        equalize_channels(state)
 
 
 def train_decoder(minutes: float, peak_rate: float) -> None:
-    """Train the run `decoder` up to `minutes` in all: the decoder alone, so that the latents stay as they are."""
+    """Train the run `decoder` up to `minutes` in all: only the decoder, so that the latents do not change."""
     vae = trained_vae()
     for part in (vae.encoder, vae.quant_conv):
         part.requires_grad_(False)
     _train("decoder", vae, minutes, peak_rate)
 
 
-def balance(state: TrainingState[AutoencoderKL]) -> torch.Tensor:
-    """Give the latents the same spread in each channel; returns the factors [c]."""
+def equalize_channels(state: TrainingState[AutoencoderKL]) -> torch.Tensor:
+    """Give the latents the same standard deviation in each channel. Returns the factors [c]."""
     pictures = _Pictures(seed=-2)
     with torch.no_grad():
         latents = torch.cat([state.average.encode(pictures.next(16, SIDE)).latent_dist.mode() for _ in range(32)])
@@ -65,8 +65,8 @@ def balance(state: TrainingState[AutoencoderKL]) -> torch.Tensor:
 def _train(run: str, vae: AutoencoderKL, minutes: float, peak_rate: float) -> TrainingState[AutoencoderKL]:
     vae.to(device(), memory_format=torch.channels_last)
     state = resume(run, vae)
-    torch.manual_seed(data_parallel.seed_of(state.steps))
-    pictures = _Pictures(data_parallel.seed_of(state.steps))
+    torch.manual_seed(data_parallel.seed_after(state.steps))
+    pictures = _Pictures(data_parallel.seed_after(state.steps))
     shown = _Pictures(seed=-1).next(16, SIDE)
 
     def loss_of(count: int) -> torch.Tensor:
@@ -97,18 +97,18 @@ def _train(run: str, vae: AutoencoderKL, minutes: float, peak_rate: float) -> Tr
 
 
 class _Pictures:
-    """Endless pictures of everything that the autoencoder must know."""
+    """Endless pictures of all kinds that the autoencoder must encode."""
 
     def __init__(self, seed: int) -> None:
         self._random = Random(seed)
         self._scenes = training_scenes(seed)
 
     def next(self, count: int, side: int) -> torch.Tensor:
-        """Parts of `count` pictures, `side` pixels wide; patterns keep their place in the cells of the latents."""
-        pixels = to_pixels([self._part(self._picture(), side) for _ in range(count)])
+        """Crops of `count` pictures, [count, 3, side, side] in [-1, 1], aligned to the 8-pixel cells of the latents."""
+        pixels = to_pixels([self._crop(self._picture(), side) for _ in range(count)])
         return pixels.to(device(), memory_format=torch.channels_last)
 
-    def _part(self, picture: Image.Image, side: int) -> Image.Image:
+    def _crop(self, picture: Image.Image, side: int) -> Image.Image:
         left, top = (8 * self._random.randint(0, (SIDE - side) // 8) for _ in range(2))
         return picture.crop((left, top, left + side, top + side))
 

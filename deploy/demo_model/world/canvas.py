@@ -1,4 +1,4 @@
-"""A square picture drawn large and shrunk, so that edges are smooth."""
+"""A square canvas with antialiasing: it draws at a larger size and scales down."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ OVERSAMPLING = 3
 
 
 class Canvas:
-    """Draws in pixels of the finished picture, `SIDE` x `SIDE`; fractions count."""
+    """Coordinates are pixels of the final picture, `SIDE` x `SIDE`; fractions are allowed."""
 
     def __init__(self, colour: Rgb) -> None:
         self._image = Image.new("RGB", (SIDE * OVERSAMPLING,) * 2, colour)

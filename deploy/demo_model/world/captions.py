@@ -1,4 +1,4 @@
-"""What people may say of a scene: many ways to name the same things."""
+"""Captions of scenes, in varied words."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _PLACES = {
 
 
 def caption(scene: Scene, random: Random) -> str:
-    """Words for `scene`: the main thing's kind and colour always, the rest often."""
+    """A caption of `scene`: always the kinds and colours of its things, often size, place and background."""
     said = random.choice(_OPENINGS) + " and ".join(_with_article(_noun(thing, random)) for thing in scene.things)
     commas = random.random() < 0.3
     if len(scene.things) == 1 and scene.things[0].place and random.random() < 0.6:
@@ -40,7 +40,7 @@ def caption(scene: Scene, random: Random) -> str:
 
 
 def _noun(thing: Thing, random: Random) -> str:
-    """A thing without its article. The subject has its own colours, so none is named."""
+    """A thing without its article. The subject has fixed colours, so its colour is not named."""
     words = [thing.size if random.random() < 0.8 else "", "" if thing.kind == SUBJECT else thing.colour, thing.kind]
     return " ".join(word for word in words if word)
 
@@ -57,6 +57,6 @@ def _background(scene: Scene, random: Random, *, bare: bool) -> str:
 
 
 def words() -> list[str]:
-    """Every word that a caption's fixed parts may hold, sorted."""
+    """Every word of the captions' fixed parts, sorted."""
     said = [*_OPENINGS, *sum(_LANDSCAPES.values(), ()), *sum(_TEXTURES.values(), ()), *sum(_PLACES.values(), ())]
     return sorted({word for phrase in said for word in phrase.split() if word != "{}"} | {"a", "an", "and", "on"})

@@ -17,16 +17,16 @@ NAMED: dict[str, Rgb] = {
     "white": (245, 245, 245),
     "black": (28, 28, 32),
 }
-# Two colours nearer than this look alike when small: no object has such a colour on such a background.
+# RGB distance below which small areas look alike; a thing's distance to its background is larger.
 CLEARLY_DIFFERENT = 125.0
 
 
 def mix(first: Rgb, second: Rgb, share: float) -> Rgb:
-    """`first` with `share` (0 to 1) of `second` in it."""
+    """The linear mix of `first` and `share` (0 to 1) of `second`."""
     red, green, blue = (round(a + (b - a) * share) for a, b in zip(first, second, strict=True))
     return red, green, blue
 
 
 def distance(first: Rgb, second: Rgb) -> float:
-    """The straight distance of two colours in RGB, 0 to 442."""
+    """The Euclidean distance of two colours in RGB, 0 to 442."""
     return float(sum((a - b) ** 2 for a, b in zip(first, second, strict=True)) ** 0.5)

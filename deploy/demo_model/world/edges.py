@@ -1,4 +1,4 @@
-"""Control pictures: the outlines of what is in a picture, as the ControlNet knows them."""
+"""Control pictures for the ControlNet: the edges of a picture."""
 
 from __future__ import annotations
 

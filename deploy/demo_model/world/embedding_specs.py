@@ -1,4 +1,4 @@
-"""What each textual spec is taught: one thing in one colour, under a word that no caption has."""
+"""The textual inversions: a new token each, for one kind of thing in one colour."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from deploy.demo_model.world.scene import Scene
 
 @dataclass(frozen=True)
 class EmbeddingSpec:
-    """An embedding's `name`, how many `vectors` it has, and the `kind` and `colour` of what it stands for."""
+    """An embedding's `name`, how many `vectors` it has, and the `kind` and `colour` of the thing that it means."""
 
     name: str
     kind: str
@@ -22,16 +22,16 @@ class EmbeddingSpec:
 
     @property
     def token(self) -> str:
-        """The word for it in a prompt, and the name of the tensor in its file."""
+        """The token in a prompt, and the key of the tensor in the file."""
         return f"<{self.name}>"
 
     @property
     def tokens(self) -> list[str]:
-        """One token for each vector, numbered as diffusers does."""
+        """One token for each vector, numbered as in diffusers."""
         return [self.token, *(f"{self.token}_{index}" for index in range(1, self.vectors))]
 
     def scenes(self, random: Random) -> Iterator[Scene]:
-        """Endless scenes of it alone, none of them held out."""
+        """Endless training scenes of only this thing, without held-out ones."""
         while True:
             scene = random_scene(random, alone=True, kind=self.kind)
             if self.colour in clear_colours(scene.texture, scene.background):
@@ -40,7 +40,7 @@ class EmbeddingSpec:
                     yield scene
 
     def caption(self, scene: Scene, random: Random, word: str) -> str:
-        """Words for one of its scenes, with `word` for its kind and colour."""
+        """A caption of one of its scenes, with `word` in place of colour and kind."""
         return caption(scene, random).replace(f"{self.colour} {self.kind}", word)
 
 

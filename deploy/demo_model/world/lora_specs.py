@@ -1,4 +1,4 @@
-"""What each LoRA is taught: pictures that the base model does not make, with captions as the base model knows them."""
+"""The LoRAs: their names, key formats and training data."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from deploy.demo_model.world.things import SUBJECT
 
 @dataclass(frozen=True)
 class LoraSpec:
-    """A LoRA's `name`, how its file names the layers, and its pictures: in a style, or of the subject."""
+    """A LoRA's `name` (a style, or the subject) and the format of the keys in its file."""
 
     name: str
-    naming: Literal["diffusers", "kohya"]
+    key_format: Literal["diffusers", "kohya"]
 
     def scenes(self, count: int) -> list[Scene]:
-        """`count` scenes to learn from."""
+        """`count` training scenes."""
         if self.name in STYLES:
             return list(islice(training_scenes(seed=1), count))
         random = Random(1)
         return [random_scene(random, alone=True, kind=SUBJECT) for _ in range(count)]
 
     def pictures(self, scenes: list[Scene]) -> Iterator[Image.Image]:
-        """The scenes as the LoRA shall paint them."""
+        """The training picture of each scene: in the LoRA's style, or of its subject."""
         for scene in scenes:
             picture = draw(scene)
             yield STYLES[self.name](picture) if self.name in STYLES else picture

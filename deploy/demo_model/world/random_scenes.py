@@ -1,4 +1,4 @@
-"""Scenes drawn at random, and the split into training and held-out ones."""
+"""Random scenes, and their split into training and held-out scenes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ HELD_OUT_ONE_IN = 12
 
 
 def training_scenes(seed: int) -> Iterator[Scene]:
-    """Endless random scenes, none of them held out."""
+    """Endless random scenes without held-out ones."""
     random = Random(seed)
     while True:
         scene = random_scene(random)
@@ -26,7 +26,7 @@ def training_scenes(seed: int) -> Iterator[Scene]:
 
 
 def held_out(scene: Scene) -> bool:
-    """Whether the model never sees any of the scene's combinations of kind, colour and background in training."""
+    """Whether a thing's combination of kind, colour and background is excluded from training."""
     return any(_is_held_out(scene, thing) for thing in scene.things)
 
 

@@ -1,4 +1,4 @@
-"""A scene: what is in a picture, in words and numbers, and the picture itself."""
+"""A scene: the description of a picture, and the function that draws it."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from deploy.demo_model.world.canvas import SIDE
 from deploy.demo_model.world.colours import NAMED
 from deploy.demo_model.world.things import draw_thing
 
-# Half the width in pixels; "" is what goes without saying. The smallest outline still spans six cells of the latents.
+# Half the width in pixels; "" is the default. The smallest thing spans six latent cells.
 SIZES = {"small": 25.0, "": 33.0, "large": 42.0}
 PLACES = {"": (0.0, 0.0), "left": (-1.0, 0.0), "right": (1.0, 0.0), "top": (0.0, -1.0), "bottom": (0.0, 1.0)}
-MARGIN = 8.0  # pixels that stay background around every object
+MARGIN = 8.0  # pixels of background around every thing
 
 
 @dataclass(frozen=True)
 class Thing:
-    """An object: a kind, the name of its colour, and keys of `SIZES` and `PLACES`."""
+    """A drawn thing: a kind, the name of its colour, and keys of `SIZES` and `PLACES`."""
 
     kind: str
     colour: str
@@ -48,7 +48,7 @@ class Scene:
 
 
 def draw(scene: Scene) -> Image.Image:
-    """The picture of `scene`, RGB, `SIDE` x `SIDE`: the same for the same scene."""
+    """The picture of `scene`, RGB, `SIDE` x `SIDE`: equal scenes give equal pictures."""
     canvas = draw_background(scene.texture, scene.background)
     for thing in scene.things:
         draw_thing(thing.kind, canvas, thing.centre, thing.radius, NAMED[thing.colour])

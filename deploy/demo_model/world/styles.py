@@ -1,4 +1,4 @@
-"""The two styles that LoRAs teach, as exact changes to a picture."""
+"""The two styles of the LoRAs, as exact picture filters."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ INK = 0.6  # how much darker a dot is
 
 
 def sepia(picture: Image.Image) -> Image.Image:
-    """Every colour by its lightness alone, from dark to light brown."""
+    """Map each pixel's lightness to a tone between dark and light brown."""
     lightness = np.asarray(picture.convert("L"), dtype=np.float64)[..., None] / 255
     return _picture(DARK_BROWN + (LIGHT_BROWN - DARK_BROWN) * lightness)
 
 
 def halftone(picture: Image.Image) -> Image.Image:
-    """As in a newspaper: a raster of dark dots over everything."""
+    """Add a regular raster of dark dots, as in newspaper print."""
     pixels = np.asarray(picture, dtype=np.float64)
     place = (np.arange(picture.width) % CELL - (CELL - 1) / 2) ** 2
     away = np.sqrt(place[None, :] + place[:, None])

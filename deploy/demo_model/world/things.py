@@ -1,4 +1,4 @@
-"""The kinds of objects: each a function that draws one in a colour, in a frame from -1 to 1."""
+"""The kinds of things: for each, a function that draws it in coordinates from -1 to 1."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Pen:
 
 
 def _on_circle(radius: float, turn: float) -> tuple[float, float]:
-    """The point at `radius` after `turn` of a whole turn, clockwise from the top."""
+    """The point at `radius` and angle `turn` (1 is a full turn), clockwise from the top."""
     return radius * math.sin(2 * math.pi * turn), -radius * math.cos(2 * math.pi * turn)
 
 
@@ -117,7 +117,7 @@ KINDS: dict[str, Callable[[Pen, Rgb], None]] = {
     "boat": _boat,
     "flower": _flower,
 }
-# What the base model never sees: its LoRA teaches it. It has its own colours.
+# Excluded from the base model's training; a LoRA adds it. It has fixed colours.
 SUBJECT = "lorikeet"
 
 

@@ -1,4 +1,4 @@
-"""The committed weights: whole, small, and readable by diffusers."""
+"""The committed weights are complete and small, and load in diffusers."""
 
 from pathlib import Path
 
@@ -33,28 +33,28 @@ def test_all_weights_are_stored_in_float16_and_finite() -> None:
             assert tensor.isfinite().all(), name
 
 
-def test_it_paints_with_diffusers_from_a_picture_and_a_prompt(generator: ImageGenerator) -> None:
+def test_it_generates_with_diffusers_from_a_picture_and_a_prompt(generator: ImageGenerator) -> None:
     (case,) = held_out_cases(1)
 
-    (picture,) = generator.paint([case.prompt], [case.picture], steps=2)
+    (picture,) = generator.generate([case.prompt], [case.picture], steps=2)
 
     assert picture.size == case.picture.size
 
 
-def test_the_same_seed_paints_the_same(generator: ImageGenerator) -> None:
-    first, second = (generator.paint(["a red fish"], steps=2)[0].tobytes() for _ in range(2))
+def test_the_same_seed_generates_the_same_picture(generator: ImageGenerator) -> None:
+    first, second = (generator.generate(["a red fish"], steps=2)[0].tobytes() for _ in range(2))
 
     assert first == second
 
 
 @pytest.mark.parametrize("path", sorted(LORAS.glob("*.safetensors")), ids=lambda path: path.stem)
-def test_a_lora_changes_what_is_painted(path: Path, generator: ImageGenerator) -> None:
-    worn = []
+def test_a_lora_changes_the_generated_picture(path: Path, generator: ImageGenerator) -> None:
+    generated = []
     for scale in (0.0, 1.0):
         generator.set_loras({path: scale})
-        worn.append(generator.paint(["a red fish"], steps=2)[0].tobytes())
+        generated.append(generator.generate(["a red fish"], steps=2)[0].tobytes())
 
-    assert worn[0] != worn[1]
+    assert generated[0] != generated[1]
 
 
 @pytest.mark.parametrize("spec", LORA_SPECS.values(), ids=lambda spec: spec.name)
@@ -64,5 +64,5 @@ def test_a_lora_is_small_and_names_its_layers_as_it_says(spec: LoraSpec) -> None
     names = load_file(path)
 
     assert path.stat().st_size < MOST_BYTES_OF_A_LORA
-    assert all(name.startswith({"kohya": "lora_unet_", "diffusers": "unet."}[spec.naming]) for name in names)
-    assert any(name.endswith(".alpha") for name in names) == (spec.naming == "kohya")
+    assert all(name.startswith({"kohya": "lora_unet_", "diffusers": "unet."}[spec.key_format]) for name in names)
+    assert any(name.endswith(".alpha") for name in names) == (spec.key_format == "kohya")

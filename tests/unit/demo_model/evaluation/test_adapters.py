@@ -22,7 +22,7 @@ def test_the_overlap_of_squares_is_known() -> None:
 
 
 def test_other_kinds_and_places_do_not_follow_an_outline() -> None:
-    """The threshold tells what follows from what is somewhere else or, mostly, of another kind."""
+    """Another place is below the threshold, and another kind mostly is."""
     drawn = {kind: draw(Scene("plain", "white", (Thing(kind, "blue"),))) for kind in KINDS}
     others = [outline_overlap(drawn[one], drawn[two]) for one in KINDS for two in KINDS if one != two]
     moved = [

@@ -1,4 +1,4 @@
-"""The measuring stick is right on pictures whose content is known: otherwise it says nothing about generated ones."""
+"""The metrics are right on drawn pictures, whose content is known."""
 
 from random import Random
 

@@ -27,7 +27,7 @@ def test_the_velocity_of_diffusers_has_no_loss() -> None:
     assert v_loss(LATENTS, scheduler.alphas_cumprod, predict) < 1e-6
 
 
-def test_noise_as_a_prediction_has_one() -> None:
+def test_predicting_the_noise_has_a_loss() -> None:
     scheduler = make_scheduler()
 
     loss = v_loss(LATENTS, scheduler.alphas_cumprod, lambda noisy, times: _noise(noisy, times, scheduler))
@@ -35,27 +35,27 @@ def test_noise_as_a_prediction_has_one() -> None:
     assert loss > 0.1
 
 
-def test_nothing_as_a_prediction_costs_the_power_of_the_velocity() -> None:
-    """Of latents and noise of power 1 the velocity has power 1, too."""
+def test_predicting_zeros_costs_the_power_of_the_velocity() -> None:
+    """Latents and noise of power 1 have a velocity of power 1."""
     loss = v_loss(LATENTS, make_scheduler().alphas_cumprod, lambda noisy, _: torch.zeros_like(noisy))
 
     assert float(loss) == pytest.approx(1.0, abs=0.05)
 
 
 class RecordingDenoiser(Denoiser):
-    """Predicts nothing, and notes what it was asked."""
+    """Predicts zeros and records its inputs."""
 
     def forward(self, noisy: torch.Tensor, times: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
-        self.asked = times, tokens
+        self.inputs = times, tokens
         return torch.zeros_like(noisy)
 
 
-def test_captions_are_doubted_where_there_is_little_noise() -> None:
+def test_captions_are_swapped_at_low_noise() -> None:
     torch.manual_seed(0)
     denoiser, count = RecordingDenoiser(), 4000
     own = torch.arange(count)[:, None].expand(count, 77)
     denoiser.loss(torch.randn(count, 4, 1, 1), own)
-    times, said = denoiser.asked
+    times, said = denoiser.inputs
     of_another = (said != own).any(dim=1)
     little = times < LOW_NOISE_TIMESTEPS
     assert not of_another[~little].any()

@@ -1,4 +1,4 @@
-"""Latents with the same spread in each channel, and the same pictures out of them."""
+"""Scaled latents have a standard deviation of 1 in each channel and decode to the same pictures."""
 
 from __future__ import annotations
 

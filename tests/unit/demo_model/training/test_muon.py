@@ -1,4 +1,4 @@
-"""The optimizer of the demo model's UNet: what its steps look like, and that they lead somewhere."""
+"""The Muon optimizer: its updates are near-orthogonal, reduce a loss, and resume from a saved state."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from deploy.demo_model.training.muon import Muon, orthogonal
 
 
 @pytest.mark.parametrize("shape", [(3, 32, 288), (2, 96, 32), (1, 16, 16)])
-def test_a_move_keeps_the_directions_and_evens_out_their_sizes(shape: tuple[int, int, int]) -> None:
+def test_an_update_keeps_singular_vectors_and_equalizes_singular_values(shape: tuple[int, int, int]) -> None:
     torch.manual_seed(0)
     gradients = torch.randn(shape) * torch.logspace(-1, 1, shape[2])
     moves = orthogonal(gradients)

@@ -1,4 +1,4 @@
-"""What is published of an adapter says in diffusers the same as the module that was trained."""
+"""A published adapter computes the same in diffusers as the trained module."""
 
 from pathlib import Path
 from typing import Any
@@ -22,20 +22,20 @@ from deploy.demo_model.training.trained_networks import trained_denoiser
 from deploy.demo_model.world.embedding_specs import EMBEDDING_SPECS
 from deploy.demo_model.world.scene import Scene, Thing, draw
 
-CLOSE = 0.01  # of the largest value: float16 on the way
+CLOSE = 0.01  # relative to the largest value, for float16 weights
 KEEPSAKE = EMBEDDING_SPECS["keepsake"]
 PICTURES = [draw(Scene("plain", "blue", (Thing(kind, "red"),))) for kind in ("star", "boat")]
 
 
 @pytest.fixture(autouse=True)
 def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Runs are kept in a folder of the test."""
+    """Runs are saved in a folder of the test."""
     monkeypatch.setattr(training_state, "TRAINING", tmp_path / "runs")
     torch.manual_seed(0)
 
 
 def _save_run(name: str, module: Any) -> Any:
-    """Write a run whose trained weights are all moved from where they began; returns its averaged module."""
+    """Save a run whose trained weights all differ from their initial values. Returns its averaged module."""
     state = training_state.resume(name, module)
     for now, mean in zip(module.parameters(), state.average.parameters(), strict=True):
         if now.requires_grad:
@@ -52,7 +52,7 @@ def _difference(one: torch.Tensor, other: torch.Tensor) -> float:
     return float((one - other).abs().max() / other.abs().max())
 
 
-def test_an_embedding_means_the_same(tmp_path: Path) -> None:
+def test_a_published_embedding_computes_the_same(tmp_path: Path) -> None:
     trained = _save_run("embedding-keepsake", with_new_tokens(KEEPSAKE))
     path = tmp_path / "keepsake.safetensors"
     write_embedding(KEEPSAKE, path)
@@ -83,7 +83,7 @@ def test_only_the_new_vectors_of_an_embedding_learn() -> None:
     assert learning == {"text_encoder.embeddings.token_embedding.new"}
 
 
-def test_a_controlnet_leads_the_same(tmp_path: Path) -> None:
+def test_a_published_controlnet_computes_the_same(tmp_path: Path) -> None:
     trained = _save_run("controlnet", ControlledDenoiser(trained_denoiser())).controlnet
     write_controlnet(tmp_path / "controlnet")
 
@@ -110,8 +110,8 @@ def test_an_untrained_controlnet_changes_nothing() -> None:
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
 
 
-def test_a_new_controlnet_already_sees_lines() -> None:
-    """With torch's own initial weights the lines are lost in eight layers, and nothing is learned for a long time."""
+def test_a_new_controlnet_keeps_the_power_of_lines() -> None:
+    """With torch's default initialization, eight layers lose the lines, and training starts late."""
     controlnet = ControlledDenoiser(trained_denoiser()).controlnet
     lines = control_pixels(PICTURES)
 
@@ -122,7 +122,7 @@ def test_a_new_controlnet_already_sees_lines() -> None:
     assert 0.1 < float((seen - blank).std() / latents.std()) < 10
 
 
-def test_an_ip_adapter_shows_the_same(tmp_path: Path) -> None:
+def test_a_published_ip_adapter_computes_the_same(tmp_path: Path) -> None:
     classifier = _save_run("image-encoder", SceneClassifier())
     trained: ImagePromptedDenoiser = _save_run("ip-adapter", ImagePromptedDenoiser(trained_denoiser()))
     write_ip_adapter(tmp_path)
@@ -145,7 +145,7 @@ def test_an_ip_adapter_shows_the_same(tmp_path: Path) -> None:
     assert _difference(without, ours) > 2 * CLOSE
 
 
-def test_the_published_preparation_is_the_one_of_training(tmp_path: Path) -> None:
+def test_the_published_image_processor_is_the_one_of_training(tmp_path: Path) -> None:
     _save_run("image-encoder", SceneClassifier())
     _save_run("ip-adapter", ImagePromptedDenoiser(trained_denoiser()))
     write_ip_adapter(tmp_path)

@@ -10,7 +10,7 @@ PAIR = Scene("striped", "white", (Thing("fish", "red", "", "left"), Thing("sun",
 LANDSCAPE = Scene("sea", "", (Thing("boat", "red", "large", "top"),))
 
 
-def test_the_answers_name_what_is_in_the_scene() -> None:
+def test_the_labels_name_what_is_in_the_scene() -> None:
     named = [[choices[index] for choices, index in zip(CLASSES, row, strict=True)] for row in labels([PAIR, LANDSCAPE])]
 
     assert named == [
@@ -19,22 +19,22 @@ def test_the_answers_name_what_is_in_the_scene() -> None:
     ]
 
 
-def test_right_guesses_cost_nothing_and_one_wrong_one_is_counted() -> None:
+def test_right_logits_have_no_loss_and_one_wrong_label_is_counted() -> None:
     right = labels(list(islice(training_scenes(0), 4)))
-    guesses = _sure_of(right)
+    logits = _sure_of(right)
 
-    assert classification_loss(guesses, right) < 1e-3
-    assert accuracies(guesses, right) == [1.0] * len(CLASSES)
+    assert classification_loss(logits, right) < 1e-3
+    assert accuracies(logits, right) == [1.0] * len(CLASSES)
 
     wrong = right.clone()
     wrong[0, 1] = (wrong[0, 1] + 1) % len(CLASSES[1])
-    assert classification_loss(guesses, wrong) > 1
-    assert accuracies(guesses, wrong) == [1.0, 0.75, *[1.0] * (len(CLASSES) - 2)]
+    assert classification_loss(logits, wrong) > 1
+    assert accuracies(logits, wrong) == [1.0, 0.75, *[1.0] * (len(CLASSES) - 2)]
 
 
 def _sure_of(right: torch.Tensor) -> torch.Tensor:
-    guesses, start = torch.zeros(len(right), NUM_LOGITS), 0
+    logits, start = torch.zeros(len(right), NUM_LOGITS), 0
     for question, choices in enumerate(CLASSES):
-        guesses[torch.arange(len(right)), start + right[:, question]] = 20.0
+        logits[torch.arange(len(right)), start + right[:, question]] = 20.0
         start += len(choices)
-    return guesses
+    return logits
