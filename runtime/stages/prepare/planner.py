@@ -13,8 +13,8 @@ from lorikeet.schema import ImageToImageInput, map_file_refs, size_in_pixels
 from lorikeet.schema.walk import walk_models
 from runtime.checkpoints.checkpoint import Checkpoint
 from runtime.checkpoints.checks import CheckpointError, VariantError
-from runtime.checkpoints.folder import Digest
-from runtime.checkpoints.read import read_checkpoint, with_unet
+from runtime.checkpoints.folder import HashFile
+from runtime.checkpoints.read_checkpoint import read_checkpoint, with_unet
 from runtime.checkpoints.scheduler_config import ScheduleError, read_schedule
 from runtime.files.image_codec import MIN_SIDE, ImageError, Pixels, decode_image
 from runtime.files.located import SingleFile
@@ -130,9 +130,9 @@ class Planner:
         except (CheckpointError, FileChangedError) as error:
             raise InvalidArgument("unet_name", str(error)) from error
 
-    def _digest(self, files: ResolveContext) -> Digest:
+    def _digest(self, files: ResolveContext) -> HashFile:
         """What hashes a folder's files, as long as nobody cancels."""
-        return partial(self._store.digest_local, stop=files.stop)
+        return partial(self._store.digest_local, check_cancelled=files.check_cancelled)
 
     def _size(self, request: ImageToImageInput, image: Pixels, checkpoint: Checkpoint) -> tuple[int, int]:
         """(width, height) of the result: the picture's own, else image_size, else what the checkpoint was made for."""
@@ -147,7 +147,7 @@ class Planner:
 
     def _lora(self, request: ImageToImageInput, index: int, checkpoint: Checkpoint, files: ResolveContext) -> LoraPlan:
         field, lora = f"loras[{index}].path", request.loras[index]
-        files.stop()
+        files.check_cancelled()
         try:
             stored = self._sources.lora(field, lora.path, files)
             layers = read_lora(stored.path, checkpoint.adaptable)
@@ -157,7 +157,7 @@ class Planner:
             field=field,
             path=stored.path,
             digest=stored.digest,
-            stamp=stored.stamp,
+            stamp=stored.fingerprint,
             scale=lora.scale,
             components=frozenset(layer.target.component for layer in layers),
         )
