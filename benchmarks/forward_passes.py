@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from runtime.checkpoints.checkpoint import Checkpoint, Component
-from runtime.checkpoints.read import read_checkpoint
+from runtime.checkpoints.read_checkpoint import read_checkpoint
 from runtime.engines.engine import Binding, Engine, Inputs, never_cancelled
 from runtime.engines.select import Engines
 from runtime.files.located import Folder

@@ -15,7 +15,7 @@ from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from runtime.checkpoints.clip_vocabulary import clip_vocabulary
-from runtime.checkpoints.families import SD_1, SDXL, Family
+from runtime.checkpoints.model_families import SD_1, SDXL, Family
 from tests.tiny.weights import fill
 
 STORED = torch.bfloat16

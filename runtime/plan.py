@@ -26,7 +26,7 @@ class LoraPlan(BaseModel):
     field: str
     path: Path
     digest: str
-    stamp: str = ""
+    fingerprint: str = ""
     scale: float
     components: frozenset[str]
 

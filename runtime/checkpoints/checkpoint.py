@@ -21,12 +21,12 @@ _SHOWN = 200  # characters of a name that a message repeats
 
 
 class WeightFile(BaseModel):
-    """A file of weights, the SHA-256 of its content, and the stamp by which a change of it is seen (see `store`)."""
+    """A file of weights, the SHA-256 of its content, and its fingerprint, which shows a change (see `store`)."""
 
     model_config = ConfigDict(frozen=True)
     path: Path
     digest: str
-    stamp: str = ""
+    fingerprint: str = ""
 
 
 class Component(BaseModel):
@@ -93,11 +93,11 @@ def _shapes(component: Component) -> dict[str, tuple[int, ...]]:
 
 
 class Tokenizer(BaseModel):
-    """A tokenizer's folder, and the stamps of its files; None is CLIP's own vocabulary, padded with `pad_token`."""
+    """A tokenizer folder and its files' fingerprints; None is CLIP's own vocabulary, padded with `pad_token`."""
 
     model_config = ConfigDict(frozen=True)
     folder: Path | None = None
-    stamps: tuple[str, ...] = ()
+    fingerprints: tuple[str, ...] = ()
     pad_token: str | None = None
 
 

@@ -1,4 +1,4 @@
-"""What every checkpoint must be, wherever its configurations and weights come from."""
+"""Checks of a checkpoint that do not depend on where its configurations and weights come from."""
 
 from __future__ import annotations
 
@@ -6,48 +6,54 @@ from collections.abc import Sequence
 
 from runtime.checkpoints.checkpoint import Component
 
-_INPAINTING = 9  # channels: latents, and a masked picture's with the mask
-_SIZES = 6  # numbers that SDXL takes beside the text: of the original, the crop and the target
+_INPAINTING = 9  # channels: latents (4), latents of the masked picture (4), mask (1)
+_SIZES = 6  # SDXL's time_ids: height and width of the original, the crop and the target
 
 
 class CheckpointError(ValueError):
-    """It is no checkpoint that can be served; the message is fit for the client."""
+    """The checkpoint cannot be served; the message is fit for the client."""
 
 
 class VariantError(CheckpointError):
-    """It has no files of the variant that was asked for."""
+    """The checkpoint has no files of the variant of the request."""
 
 
 def check_unet(unet: Component, encoders: Sequence[Component]) -> None:
-    """Refuse a UNet that is none of Stable Diffusion, or that was made for other text encoders."""
+    """Raises CheckpointError: not a Stable Diffusion UNet, or one that was made for other text encoders."""
     shapes = unet.shapes
     if len(shapes.get("conv_in.weight", ())) != 4:
-        raise CheckpointError("unet has no conv_in.weight: not a Stable Diffusion UNet")
+        raise CheckpointError("not a Stable Diffusion UNet: conv_in.weight is missing")
     if (channels := shapes["conv_in.weight"][1]) != 4:
         hint = " (it is for inpainting)" if channels == _INPAINTING else ""
-        raise CheckpointError(f"the UNet takes {channels} channels{hint}; checkpoints with 4 are served")
+        raise CheckpointError(f"the UNet has {channels} input channels{hint}: expected 4")
     norm = "text_model.final_layer_norm.weight"
     widths = [encoder.shapes[norm][0] for encoder in encoders if encoder.shapes.get(norm)]
     crossed = [shape[-1] for name, shape in shapes.items() if shape and name.endswith("attn2.to_k.weight")]
     if not crossed or sum(widths) != crossed[0]:
-        raise CheckpointError(f"the UNet expects text of width {crossed[:1]}; the text encoders give {widths}")
+        wanted = crossed[0] if crossed else "unknown"
+        raise CheckpointError(
+            f"the UNet does not fit the text encoders: its cross_attention_dim is {wanted}, "
+            f"their hidden sizes are {widths}"
+        )
     if "add_embedding.linear_1.weight" in shapes:
         _check_added(unet, encoders[-1])
 
 
 def check_vae(vae: Component) -> None:
-    """Refuse a VAE that is none of Stable Diffusion."""
-    if vae.shapes.get("decoder.conv_in.weight", ())[1:2] != (4,):
-        raise CheckpointError("the VAE is none of Stable Diffusion: its latents have not 4 channels")
+    """Raises CheckpointError: not a Stable Diffusion VAE."""
+    shape = vae.shapes.get("decoder.conv_in.weight", ())
+    if shape[1:2] != (4,):
+        found = shape[1] if len(shape) > 1 else "no decoder.conv_in.weight"
+        raise CheckpointError(f"not a Stable Diffusion VAE: expected 4 latent channels, found {found}")
 
 
 def _check_added(unet: Component, encoder: Component) -> None:
-    """Refuse a UNet of SDXL that takes another pooled text, or its sizes by other embeddings, than it will be given."""
+    """Raises CheckpointError: the input of SDXL's added embedding does not fit the pooled text and the time_ids."""
     takes = unet.shapes["add_embedding.linear_1.weight"][1:]
     pooled = encoder.shapes.get("text_projection.weight", ())[:1]
     width = unet.config.get("addition_time_embed_dim")
     if not takes or not pooled or not width or takes[0] != pooled[0] + _SIZES * width:
         raise CheckpointError(
-            f"the UNet's added embedding is of {list(takes)}; its addition_time_embed_dim is {width}, "
-            f"and the pooled text of {list(pooled)}"
+            f"the UNet's add_embedding has an input of {list(takes)}: expected the pooled text of {list(pooled)} plus "
+            f"{_SIZES} times addition_time_embed_dim, which is {width}"
         )

@@ -1,6 +1,6 @@
-"""CLIP's vocabulary, which single-file checkpoints do not hold: every published one has the same.
+"""The vocabulary of CLIP, which single-file checkpoints do not contain. All published checkpoints use it.
 
-The package `openai-clip` ships the merges that it was made with; its code is not imported.
+The package `openai-clip` contains its merges; the code of the package is not imported.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from functools import lru_cache
 from importlib.metadata import distribution
 
 _PACKAGE, _FILE = "openai-clip", "clip/bpe_simple_vocab_16e6.txt.gz"
-# The file holds more merges than CLIP has. Its 49408 tokens: two for each byte, one for each merge, and two special.
+# The file has more merges than CLIP uses. The 49408 tokens are two for each byte, one for each merge, and two special.
 _MERGES = 49408 - 2 * 256 - 2
 _WORD_END = "</w>"
 _SPECIAL = ("<|startoftext|>", "<|endoftext|>")
@@ -21,7 +21,7 @@ def clip_vocabulary() -> tuple[dict[str, int], list[tuple[str, str]]]:
     """Token -> id (49408 of them), and the merges in their order."""
     packed = distribution(_PACKAGE).locate_file(_FILE)
     with gzip.open(str(packed), "rt", encoding="utf-8") as file:
-        next(file)  # its version
+        next(file)  # a version line
         lines = [next(file).split() for _ in range(_MERGES)]
     merges = [(left, right) for left, right in lines]
     symbols = _byte_symbols()
@@ -31,8 +31,7 @@ def clip_vocabulary() -> tuple[dict[str, int], list[tuple[str, str]]]:
 
 
 def _byte_symbols() -> list[str]:
-    """A printable character for each byte: printable bytes stand for themselves and come first, the others follow
-    from U+0100 on."""
+    """A printable character for each byte. Printable bytes come first, as themselves; the others are U+0100 and up."""
     ranges = (("!", "~"), ("¡", "¬"), ("®", "ÿ"))
     printable = [code for first, last in ranges for code in range(ord(first), ord(last) + 1)]
     return [chr(code) for code in (*printable, *range(256, 512 - len(printable)))]

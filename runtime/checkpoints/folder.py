@@ -1,4 +1,4 @@
-"""Reads a diffusers-format folder into a Checkpoint. It is as hostile as its request."""
+"""Reads a diffusers-format folder, which is untrusted, into a Checkpoint."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from pathlib import Path
 
 from runtime.checkpoints.checkpoint import Checkpoint, Component, Role, WeightFile
 from runtime.checkpoints.checks import CheckpointError, VariantError, check_unet, check_vae
-from runtime.checkpoints.configs import check_config
-from runtime.checkpoints.reader import Reader
+from runtime.checkpoints.folder_reader import FolderReader
+from runtime.checkpoints.network_config import check_config
 from runtime.files.located import Folder
 from runtime.files.safetensors_file import WeightFileError
 from runtime.files.store import StoredFile
 
-Digest = Callable[[Path], StoredFile]
+HashFile = Callable[[Path], StoredFile]  # hashes a file, or recalls its hash
 
 _STEMS = {"unet": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model"}
 _CLASSES = {
@@ -24,20 +24,19 @@ _CLASSES = {
 }
 
 
-def read_folder(folder: Folder, digest: Digest, variant: str | None = None) -> Checkpoint:
-    """The checkpoint in a folder. `digest` hashes a file, or remembers its hash.
+def read_folder(folder: Folder, hash_file: HashFile, variant: str | None = None) -> Checkpoint:
+    """The checkpoint in a folder.
 
-    `variant` picks `….fp16.safetensors` and the like; a component without them gives its plain files, as in diffusers.
-
-    Raises CheckpointError: something missing, damaged, leading out of the folder, or of an architecture not served;
-    VariantError: no component has the variant.
+    `variant` selects files such as `….fp16.safetensors`; a component without them has its plain files read, as in
+    diffusers. Raises CheckpointError: a file is missing, damaged or outside the folder, or the architecture is not
+    served. Raises VariantError: no component has the variant.
     """
-    reader = _Components(folder, digest, variant)
+    reader = _Components(folder, hash_file, variant)
     try:
         unet, vae = reader.component("unet"), reader.component("vae")
         is_xl = "add_embedding.linear_1.weight" in unet.shapes
         if not (folder.path / "text_encoder").is_dir():
-            raise CheckpointError("it has no text_encoder (an SDXL refiner is not a base model)")
+            raise CheckpointError("its folder text_encoder is missing (an SDXL refiner is not a base model)")
         encoders = [reader.component("text_encoder")]
         tokenizers = [reader.tokenizer("tokenizer")]
         if is_xl:
@@ -59,19 +58,19 @@ def read_folder(folder: Folder, digest: Digest, variant: str | None = None) -> C
         raise CheckpointError(str(error)) from error
 
 
-def read_unet_folder(folder: Folder, digest: Digest, variant: str | None = None) -> Component:
+def read_unet_folder(folder: Folder, hash_file: HashFile, variant: str | None = None) -> Component:
     """The UNet of a folder: its own files, or those of its folder `unet`. Raises CheckpointError."""
-    reader = _Components(folder, digest, variant)
+    reader = _Components(folder, hash_file, variant)
     return reader.component("unet", "unet/" if reader.has("unet") else "")
 
 
-class _Components(Reader):
+class _Components(FolderReader):
     """Reads the components of one folder."""
 
-    def __init__(self, folder: Folder, digest: Digest, variant: str | None) -> None:
+    def __init__(self, folder: Folder, hash_file: HashFile, variant: str | None) -> None:
         super().__init__(folder)
-        self._digest, self._variant = digest, variant
-        self.has_variant = False  # whether some component did have it
+        self._hash_file, self._variant = hash_file, variant
+        self.has_variant = False  # whether any component has files of the variant
 
     def component(self, name: Role, place: str | None = None) -> Component:
         """The component of that name in the folder `place` (`unet/`; by default, its own name)."""
@@ -80,14 +79,14 @@ class _Components(Reader):
         architectures = config.get("architectures")
         classes = [config.get("_class_name"), *(architectures if isinstance(architectures, list) else [])]
         if not any(known in classes for known in _CLASSES[name]):
-            raise CheckpointError(f"{place}config.json is of no {' or '.join(_CLASSES[name])}")
+            raise CheckpointError(f"{place}config.json names another class: expected {' or '.join(_CLASSES[name])}")
         check_config(name, config)
-        stored = [self._digest(self.file(f"{place}{file}")) for file in self._weight_files(name, place)]
-        files = tuple(WeightFile(path=file.path, digest=file.digest, stamp=file.stamp) for file in stored)
+        stored = [self._hash_file(self.file(f"{place}{file}")) for file in self._weight_files(name, place)]
+        files = tuple(WeightFile(path=file.path, digest=file.digest, fingerprint=file.fingerprint) for file in stored)
         return Component(role=name, config=config, files=files)
 
     def _weight_files(self, name: str, place: str) -> list[str]:
-        """One file, or the shards that an index names; of the variant where there are such."""
+        """One file, or the shards that an index names; those of the variant if there are any."""
         stem = _STEMS.get(name, "model")
         if self._variant:
             single, index = f"{stem}.{self._variant}.safetensors", f"{stem}.safetensors.index.{self._variant}.json"
@@ -100,5 +99,5 @@ class _Components(Reader):
     def _shards(self, index: str) -> list[str]:
         shards = self.json(index).get("weight_map")
         if not isinstance(shards, dict) or not all(isinstance(file, str) for file in shards.values()):
-            raise CheckpointError(f"{index} has no weight_map")
+            raise CheckpointError(f"{index} has no weight_map: expected an object of tensor names and file names")
         return sorted(set(shards.values()))

@@ -1,10 +1,10 @@
-"""Layouts: how a weight file names a component's tensors, and which parameter each of them holds. No torch.
+"""Layouts: how a weight file names the tensors of a component, and which parameters each tensor holds. No torch.
 
-    component   one component's own file, as diffusers and transformers save it
-    prefixed    a whole checkpoint in one file under diffusers' names: `unet.…`, `vae.…`, `text_encoder.…`
-    original    Stable Diffusion's own: `model.diffusion_model.…`, `first_stage_model.…`, `cond_stage_model.…`
+    component   a file of one component, as diffusers and transformers save it
+    prefixed    a whole checkpoint in one file with the names of diffusers: `unet.…`, `vae.…`, `text_encoder.…`
+    original    Stable Diffusion's own names: `model.diffusion_model.…`, `first_stage_model.…`, `cond_stage_model.…`
 
-A layout is chosen by name, since a component travels as JSON. Nothing is converted on disk: what differs is a view.
+A component names its layout, because it is sent as JSON. Files are not converted: a parameter is a view of a tensor.
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from runtime.checkpoints.names import canonical_name
-from runtime.checkpoints.original_text import open_clip_name
-from runtime.checkpoints.original_unet import layers_per_block, unet_name
-from runtime.checkpoints.original_vae import vae_levels, vae_name
+from lorikeet.protocol.shorten import shorten
+from runtime.checkpoints.canonical_names import canonical_name
+from runtime.checkpoints.open_clip_names import open_clip_name
+from runtime.checkpoints.original_unet_names import layers_per_block, unet_name
+from runtime.checkpoints.original_vae_names import vae_levels, vae_name
 from runtime.files.safetensors_file import WeightFileError
 
 if TYPE_CHECKING:
@@ -26,21 +27,23 @@ LayoutName = Literal["component", "prefixed", "original"]
 
 UNET_ROOT = "model.diffusion_model."
 VAE_ROOT = "first_stage_model."
-# Where the text encoders lie; `transformer` is CLIP by transformers, `model` is OpenCLIP.
+# Prefixes of the text encoders: `transformer` is CLIP of transformers, `model` is OpenCLIP.
 CLIP_ROOTS = ("cond_stage_model.transformer.", "conditioner.embedders.0.transformer.")
 OPEN_CLIP_ROOTS = ("cond_stage_model.model.", "conditioner.embedders.0.model.")
 OPEN_CLIP_2_ROOT = "conditioner.embedders.1.model."
-# The rest of CLIP, which some merges have kept.
+# Other parts of CLIP, which some merged checkpoints contain.
 _CLIP_OTHERS = ("logit_scale", "text_projection", "vision_model.", "visual_projection")
-# What the VAE's training left.
+# Left over from the training of the VAE.
 _VAE_OTHERS = ("loss.", "model_ema.")
 _QKV = ("q_proj", "k_proj", "v_proj")
 
 
 @dataclass(frozen=True)
 class View:
-    """A parameter in a stored tensor: one of `parts` equal parts along the first axis, perhaps transposed, perhaps
-    a linear layer that is stored as a 1x1 convolution."""
+    """A parameter in a stored tensor: one of `parts` equal parts along the first axis.
+
+    It can be transposed, or a linear layer that is stored as a 1x1 convolution.
+    """
 
     name: str
     part: int = 0
@@ -49,20 +52,22 @@ class View:
     is_linear: bool = False
 
     def shape(self, stored: tuple[int, ...]) -> tuple[int, ...]:
-        """The parameter's shape. Raises WeightFileError when the stored one can hold no such parameter."""
+        """The shape of the parameter. Raises WeightFileError when the shape of the stored tensor does not fit."""
         shape = stored
         if self.parts > 1:
             if not shape or shape[0] % self.parts:
-                raise WeightFileError(f"{self.name}: a tensor of shape {list(stored)} has not {self.parts} parts")
+                raise WeightFileError(
+                    f"{self.name}: shape {list(stored)} does not divide into {self.parts} equal parts"
+                )
             shape = (shape[0] // self.parts, *shape[1:])
         if self.transposed:
             if len(shape) != 2:
-                raise WeightFileError(f"{self.name}: a tensor of shape {list(stored)} is no matrix")
+                raise WeightFileError(f"{self.name}: expected a matrix, found shape {list(stored)}")
             shape = (shape[1], shape[0])
         return shape[:2] if self.is_linear and shape[2:] == (1, 1) else shape
 
     def of(self, stored: torch.Tensor) -> torch.Tensor:
-        """The parameter, sharing the stored tensor's memory."""
+        """The parameter, a view of the memory of the stored tensor."""
         tensor = stored.chunk(self.parts)[self.part] if self.parts > 1 else stored
         if self.transposed:
             tensor = tensor.t()
@@ -73,10 +78,10 @@ Finder = Callable[[str], tuple[View, ...]]
 
 
 def views(layout: LayoutName, component: str, config: dict[str, Any], names: Collection[str]) -> Finder:
-    """What finds a stored tensor's parameters in a component, given all tensors' names in the file.
+    """A function from the name of a stored tensor to its parameters in the component. `names` are all of the file.
 
-    It returns none for what belongs to another component or to none, and raises WeightFileError for a name within
-    the component that the layout does not know.
+    The function returns () for a tensor that is not of this component. It raises WeightFileError for an unknown name
+    within the component.
     """
     if layout == "component":
         return lambda name: _plain(canonical_name(component, name))
@@ -98,19 +103,19 @@ def _original(component: str, config: dict[str, Any], names: Collection[str]) ->
     root = text_root(names)
     if root in CLIP_ROOTS:
         return lambda name: _under(root, name, lambda inner: _clip(name, inner))
-    # SD 2.x conditions on the last layer but one: the last is in its files, and in no network.
+    # SD 2.x uses the output of the penultimate layer: its files contain the last layer, its networks do not.
     wanted = config.get("num_hidden_layers")
     used = wanted if isinstance(wanted, int) else None
     return lambda name: _under(root, name, lambda inner: _open_clip(name, inner, used, projected=False))
 
 
 def unet_root(names: Collection[str]) -> str:
-    """How the UNet's names begin; a UNet alone may have no beginning at all."""
+    """The prefix of the UNet; "" in a file of a UNet alone."""
     return "" if "input_blocks.0.0.weight" in names else UNET_ROOT
 
 
 def text_root(names: Collection[str]) -> str:
-    """How the first text encoder's names begin, if there are any."""
+    """The prefix of the first text encoder."""
     for root in (*CLIP_ROOTS, *OPEN_CLIP_ROOTS):
         end = "token_embedding.weight"
         if any(f"{root}{middle}{end}" in names for middle in ("", "embeddings.", "text_model.embeddings.")):
@@ -128,7 +133,7 @@ def _plain(canonical: str | None) -> tuple[View, ...]:
 
 def _known(name: str, canonical: str | None) -> tuple[View, ...]:
     if canonical is None:
-        raise WeightFileError(f"{name[:200]} has no place in a Stable Diffusion checkpoint")
+        raise WeightFileError(f"{shorten(name)} is not a tensor of a Stable Diffusion checkpoint")
     return (View(canonical),)
 
 

@@ -1,4 +1,4 @@
-"""Reads a checkpoint's scheduler configuration, which is as hostile as the rest, before torch sees it."""
+"""Checks the untrusted scheduler configuration of a checkpoint before diffusers uses it."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from typing_extensions import Self
 
+from lorikeet.protocol.shorten import shorten
 from lorikeet.schema import describe_errors
 from runtime.schedulers.samplers import CLASSES
 
 MAX_TRAIN_TIMESTEPS = 10_000
-_SHOWN = 100
 
 _Flag = bool | None
 _Beta = Annotated[float, Field(gt=0, lt=1)]
@@ -23,7 +23,7 @@ class ScheduleError(ValueError):
 
 
 class _Config(BaseModel):
-    """What diffusers' schedulers of Stable Diffusion know of a configuration; other fields are of no consequence."""
+    """The fields that the Stable Diffusion schedulers of diffusers use. Other fields are ignored."""
 
     model_config = ConfigDict(strict=True, extra="ignore", allow_inf_nan=False)
 
@@ -54,7 +54,7 @@ class _Config(BaseModel):
     final_sigmas_type: Literal["zero", "sigma_min"] = "zero"
     lambda_min_clipped: float = Field(default=-float("inf"), allow_inf_nan=True, le=0)
 
-    # The second names are those of DEIS and UniPC, which diffusers takes for its own.
+    # The last values are those of DEIS and UniPC; diffusers accepts them for the DPM solvers too.
     algorithm_type: Literal["dpmsolver", "dpmsolver++", "sde-dpmsolver", "sde-dpmsolver++", "deis"] = "dpmsolver++"
     solver_type: Literal["midpoint", "heun", "logrho", "bh1", "bh2"] = "midpoint"
     solver_order: int = Field(default=2, ge=1, le=3)
@@ -77,19 +77,21 @@ class _Config(BaseModel):
 
 
 def read_schedule(config: dict[str, Any], kind: Literal["sd", "sdxl"], *, own: bool) -> dict[str, Any]:
-    """What of the configuration diffusers' schedulers may be given. Raises ScheduleError.
+    """The fields of the configuration to pass to a scheduler of diffusers. Raises ScheduleError.
 
-    `own`: whether its own scheduler is used, not only its noise schedule. As in diffusers' pipelines of SD 1.x and
-    2.x, there steps_offset is always 1 and samples are never clipped: configurations that differ are outdated.
+    `own`: whether the scheduler of the checkpoint is used, not only its noise schedule. For SD 1.x and 2.x the result
+    has steps_offset 1 and no clipping, because the pipelines of diffusers correct outdated configurations to these.
     """
     name = config.get("_class_name")
     if own and name not in CLASSES:
         known = ", ".join(CLASSES)
-        raise ScheduleError(f"its scheduler {str(name)[:_SHOWN]!r} is none of {known}: set the field scheduler")
+        raise ScheduleError(
+            f"its scheduler is {shorten(str(name), 100)!r}; expected one of {known}: set the field scheduler"
+        )
     try:
         checked = _Config.model_validate(config).model_dump(exclude_unset=True)
     except ValidationError as error:
-        raise ScheduleError(f"its scheduler's configuration cannot be used: {describe_errors(error)}") from error
+        raise ScheduleError(f"its scheduler configuration is invalid: {describe_errors(error)}") from error
     if kind == "sd":
         checked |= {"steps_offset": 1, "clip_sample": False}
     return checked | ({"_class_name": name} if own else {})

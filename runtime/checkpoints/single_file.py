@@ -1,7 +1,7 @@
-"""Reads a checkpoint that is one `.safetensors` file. Its tensors stay there; see `layouts`.
+"""Reads a checkpoint that is one `.safetensors` file. The file is not converted; see `layouts`.
 
-Which network it is, its tensors tell. What shapes cannot tell comes from the published checkpoint of its family
-(`families`), or from a sidecar.
+The names and shapes of the tensors give the architecture. The other configuration values come from the published
+checkpoint of its family (`model_families`), or from a sidecar.
 """
 
 from __future__ import annotations
@@ -11,23 +11,23 @@ from typing import Any
 
 from runtime.checkpoints.checkpoint import Checkpoint, Component, Role, Tokenizer, WeightFile
 from runtime.checkpoints.checks import CheckpointError, check_unet, check_vae
-from runtime.checkpoints.configs import check_config
-from runtime.checkpoints.derived import Shapes, text_config, unet_config, vae_config
-from runtime.checkpoints.families import SD_1, SD_2_BASE, SD_2_V, SDXL, Family
+from runtime.checkpoints.config_from_shapes import ComponentShapes, text_config, unet_config, vae_config
 from runtime.checkpoints.layouts import UNET_ROOT, LayoutName
-from runtime.checkpoints.others import other_file
-from runtime.checkpoints.prediction import ZERO_SNR_MARK, predicts_v
+from runtime.checkpoints.model_families import SD_1, SD_2_BASE, SD_2_V, SDXL, Family
+from runtime.checkpoints.network_config import check_config
+from runtime.checkpoints.other_models import other_file
+from runtime.checkpoints.prediction_type import ZERO_SNR_MARK, predicts_v
 from runtime.checkpoints.sidecar import Sidecar, read_sidecar
 from runtime.files.located import SingleFile
 from runtime.files.safetensors_file import WeightFileError, read_header
 
 _CLIP_VOCABULARY = 49408
-# EDM's way of noising (arXiv 2206.00364), which Playground v2.5 and a few others have, is no scheduler of the API.
+# Tensors of models for the EDM noise schedule (arXiv 2206.00364), as Playground v2.5; no scheduler of the API has it.
 _EDM_MARKS = {"edm_mean", "edm_vpred.sigma_max"}
 
 
 def read_single_file(file: SingleFile) -> Checkpoint:
-    """The checkpoint in a file. Raises CheckpointError: damaged, or of a kind that is not served."""
+    """The checkpoint in a file. Raises CheckpointError: damaged, or of an architecture that is not served."""
     try:
         return _read(file, read_sidecar(file))
     except WeightFileError as error:
@@ -35,14 +35,14 @@ def read_single_file(file: SingleFile) -> Checkpoint:
 
 
 def read_unet_file(file: SingleFile, base: Component) -> Component:
-    """The UNet in a file, which may hold more than it. What shapes cannot tell is as in the UNet that it replaces.
+    """The UNet in a file, which may contain other components. Values that shapes cannot give are those of `base`.
 
     Raises CheckpointError.
     """
     try:
         names = read_header(file.stored.path).tensors.keys()
         unet = _component("unet", file, _unet_layout(names))
-        config = {**base.config, **unet_config(Shapes(unet)), **read_sidecar(file).config("unet")}
+        config = {**base.config, **unet_config(ComponentShapes(unet)), **read_sidecar(file).config("unet")}
         if "time_embedding.cond_proj.weight" not in unet.shapes:
             config.pop("time_cond_proj_dim", None)
         return _configured(unet, config)
@@ -53,16 +53,16 @@ def read_unet_file(file: SingleFile, base: Component) -> Component:
 def _read(file: SingleFile, sidecar: Sidecar) -> Checkpoint:
     names = read_header(file.stored.path).tensors.keys()
     if marks := _EDM_MARKS & names:
-        raise CheckpointError(f"it is made for EDM's noise ({min(marks)}), which is not served")
+        raise CheckpointError(f"it is made for the EDM noise schedule (it has {min(marks)}), which is not served")
     layout = _layout(names)
     bare = _component("unet", file, layout)
-    shapes = Shapes(bare)
+    shapes = ComponentShapes(bare)
     derived = unet_config(shapes)
     family = _family(bare, derived, names)
     encoders = _text_encoders(file, layout, family, sidecar)
     unet = _configured(bare, _unet_config(derived, family, encoders) | sidecar.config("unet"))
     vae = _component("vae", file, layout)
-    vae = _configured(vae, family.vae | vae_config(Shapes(vae)) | sidecar.config("vae"))
+    vae = _configured(vae, family.vae | vae_config(ComponentShapes(vae)) | sidecar.config("vae"))
     check_unet(unet, encoders)
     check_vae(vae)
     zero_snr = {"rescale_betas_zero_snr": True} if ZERO_SNR_MARK in names else {}
@@ -83,14 +83,14 @@ def _layout(names: Collection[str]) -> LayoutName:
     if "unet.conv_in.weight" in names:
         return "prefixed"
     if "input_blocks.0.0.weight" in names or "conv_in.weight" in names:
-        raise CheckpointError("it holds a UNet alone: give it as unet_name")
+        raise CheckpointError("it contains only a UNet: give it as unet_name")
     what = other_file(names)
-    hint = f", but {what}" if what else " (model.diffusion_model.… or unet.…)"
-    raise CheckpointError(f"it holds no Stable Diffusion UNet{hint}")
+    hint = f"it is {what}" if what else "expected tensors model.diffusion_model.… or unet.…"
+    raise CheckpointError(f"it contains no Stable Diffusion UNet: {hint}")
 
 
 def _unet_layout(names: Collection[str]) -> LayoutName:
-    """As `_layout`, or that of a UNet alone."""
+    """As `_layout`; the file may contain only a UNet."""
     if "input_blocks.0.0.weight" in names:
         return "original"
     return "component" if "conv_in.weight" in names else _layout(names)
@@ -105,9 +105,9 @@ def _family(unet: Component, config: dict[str, Any], names: Collection[str]) -> 
 
 
 def _component(name: Role, file: SingleFile, layout: LayoutName) -> Component:
-    """A component that is not configured yet."""
+    """A component without a configuration."""
     stored = file.stored
-    weights = WeightFile(path=stored.path, digest=stored.digest, stamp=stored.stamp)
+    weights = WeightFile(path=stored.path, digest=stored.digest, fingerprint=stored.fingerprint)
     return Component(role=name, config={}, files=(weights,), layout=layout)
 
 
@@ -120,9 +120,9 @@ def _configured(component: Component, config: dict[str, Any]) -> Component:
 def _unet_config(derived: dict[str, Any], family: Family, encoders: list[Component]) -> dict[str, Any]:
     widths = derived["block_out_channels"]
     heads = 8 if family.head_width is None else [max(width // family.head_width, 1) for width in widths]
-    config = family.unet | derived | {"attention_head_dim": heads}  # which is what diffusers calls their number
-    if family is SDXL:  # what the pooled text leaves of the added embedding belongs to the six sizes
-        pooled = Shapes(encoders[-1]).size("text_projection.weight", 0)
+    config = family.unet | derived | {"attention_head_dim": heads}  # diffusers' name for the number of heads
+    if family is SDXL:  # the input of the added embedding is the pooled text and six embedded sizes
+        pooled = ComponentShapes(encoders[-1]).size("text_projection.weight", 0)
         config["addition_time_embed_dim"] = max((derived["projection_class_embeddings_input_dim"] - pooled) // 6, 1)
     return config
 
@@ -133,9 +133,9 @@ def _text_encoders(file: SingleFile, layout: LayoutName, family: Family, sidecar
     for name, published in zip(roles, family.text_encoders, strict=False):
         bare = _component(name, file, layout)
         if not bare.shapes:
-            hint = "a UNet alone is a unet_name" if not encoders else "an SDXL refiner is not a base model"
-            raise CheckpointError(f"it has no {name} ({hint})")
-        config = published | text_config(Shapes(bare))
+            hint = "give a UNet alone as unet_name" if not encoders else "an SDXL refiner is not a base model"
+            raise CheckpointError(f"its {name} is missing ({hint})")
+        config = published | text_config(ComponentShapes(bare))
         if family.text_layers is not None:
             config["num_hidden_layers"] = min(config["num_hidden_layers"], family.text_layers)
         if "projection_dim" not in config:
@@ -150,8 +150,8 @@ def _tokenizers(family: Family, encoders: list[Component], sidecar: Sidecar) -> 
         if name not in sidecar.tokenizers and encoder.config["vocab_size"] != _CLIP_VOCABULARY:
             size = encoder.config["vocab_size"]
             raise CheckpointError(
-                f"{encoder.name} has {size} tokens, which are not CLIP's {_CLIP_VOCABULARY}: beside a local file, "
-                f"NAME.config.json may name a {name}"
+                f"{encoder.name} has {size} tokens; expected the {_CLIP_VOCABULARY} of CLIP: name a {name} in "
+                "NAME.config.json next to a local file"
             )
         found.append(sidecar.tokenizers.get(name, Tokenizer(pad_token=pad)))
     return tuple(found)

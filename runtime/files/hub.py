@@ -1,4 +1,4 @@
-"""The Hugging Face Hub, through `huggingface_hub` and its own cache (which other programs on the machine share)."""
+"""Downloads from the Hugging Face Hub with `huggingface_hub`, into its cache, which other programs share."""
 
 from __future__ import annotations
 
@@ -10,18 +10,20 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-_PARTS = ("unet", "vae", "text_encoder", "text_encoder_2")
-# What a diffusers-format checkpoint needs here besides the weights of its parts.
+from lorikeet.protocol.shorten import listed, shorten
+
+_COMPONENTS = ("unet", "vae", "text_encoder", "text_encoder_2")
+# The files of a diffusers-format checkpoint besides those of its components.
 _FOLDER_PATTERNS = ["model_index.json", "scheduler/*.json", "tokenizer/*", "tokenizer_2/*"]
 _STEM = r"(diffusion_pytorch_model|model)"
 _SHARD = r"(-\d+-of-\d+)"
 _LORA_NAME = "pytorch_lora_weights.safetensors"
-Tokens = Mapping[str, str]
-Stop = Callable[[], None]
+HostTokens = Mapping[str, str]  # by host
+CheckCancelled = Callable[[], None]
 
 
 class HubError(Exception):
-    """The Hub has no such repository or file, or does not answer; the message is fit for the client."""
+    """The Hub does not answer, or has no such repository or file; the message is fit for the client."""
 
 
 def hub_cache() -> Path:
@@ -32,28 +34,30 @@ def hub_cache() -> Path:
 
 
 def _never() -> None:
-    """Do not stop."""
+    """The default of `check_cancelled`: raises nothing."""
 
 
 @dataclass(frozen=True)
 class Hub:
-    """The Hub for one request: downloads of at most `limit` bytes, with the `tokens` (by host). `stop` is asked while
-    files come, and may raise. Every method raises HubError; without the network, the cache serves."""
+    """The Hub for one request. A download has at most `limit` bytes; `check_cancelled` is called during it.
+
+    Every method raises HubError, and what `check_cancelled` raises. Without a network they return what is cached.
+    """
 
     limit: int
-    tokens: Tokens = field(default_factory=dict)
-    stop: Stop = _never
+    tokens: HostTokens = field(default_factory=dict)
+    check_cancelled: CheckCancelled = _never
 
     def checkpoint(self, repo_id: str, variant: str | None = None) -> Path:
-        """The snapshot folder of a checkpoint; a part without files of the `variant` gives its plain ones."""
+        """The snapshot folder of a checkpoint. A component without that `variant` has plain files."""
         return self._snapshot(repo_id, lambda names: _checkpoint_files(names, variant))
 
     def unet(self, repo_id: str, variant: str | None = None) -> Path:
-        """The snapshot folder of a repository that holds a UNet, in its folder `unet` or by itself."""
+        """The snapshot folder of a repository with a UNet, in the folder `unet` or at the top."""
         return self._snapshot(repo_id, lambda names: _unet_files(names, variant))
 
     def lora(self, repo_id: str) -> Path:
-        """The LoRA file of a repository: the one with the usual name, or the only `.safetensors`."""
+        """The LoRA file of a repository: `pytorch_lora_weights.safetensors`, or the only `.safetensors` at the top."""
         folder = self._snapshot(repo_id, lambda names: [_lora_file(names)])
         return (folder / _lora_file([path.name for path in folder.glob("*.safetensors")])).resolve()
 
@@ -67,30 +71,34 @@ class Hub:
                 return _cached(repo_id)
             names = choose(list(sizes))
             if (total := sum(sizes[name] for name in names)) > self.limit:
-                raise HubError(f"{total} bytes are needed of it, more than {self.limit}")
-            return Path(snapshot_download(repo_id, allow_patterns=names, token=token, tqdm_class=_asking(self.stop)))
+                raise HubError(f"its files have {total} bytes; expected at most {self.limit}")
+            return Path(
+                snapshot_download(
+                    repo_id, allow_patterns=names, token=token, tqdm_class=_checking_bar(self.check_cancelled)
+                )
+            )
         except HubError:
             raise
-        except Exception as error:  # its errors have no common base: HTTP, cache, validation, file system
-            self.stop()  # it was this that ended the download
-            first = str(error).strip().split("\n")[0][:200]
+        except Exception as error:  # the library has no base class for its HTTP, cache, validation and file errors
+            self.check_cancelled()  # a cancelled download ends with an error too
+            first = shorten(str(error).strip().split("\n")[0])
             raise HubError(f"the Hugging Face Hub could not provide it ({type(error).__name__}: {first})") from error
 
 
 def _checkpoint_files(names: list[str], variant: str | None) -> list[str]:
     rest = [name for name in names if any(fnmatch(name, pattern) for pattern in _FOLDER_PATTERNS)]
-    return rest + [file for part in _PARTS for file in _part_files(names, f"{part}/", variant)]
+    return rest + [file for part in _COMPONENTS for file in _part_files(names, f"{part}/", variant)]
 
 
 def _unet_files(names: list[str], variant: str | None) -> list[str]:
     files = _part_files(names, "unet/" if "unet/config.json" in names else "", variant)
     if not files:
-        raise HubError("the repository holds no UNet")
+        raise HubError("the repository has no UNet: expected unet/config.json, or config.json at its top, with weights")
     return files
 
 
 def _part_files(names: list[str], place: str, variant: str | None) -> list[str]:
-    """One part's configuration and weights: those of the variant where there are such, else the plain ones."""
+    """The configuration and weights of the component in folder `place`: those of the variant, or the plain ones."""
     plain = rf"{_STEM}({_SHARD}?\.safetensors|\.safetensors\.index\.json)"
     wanted = [plain]
     if variant:
@@ -107,35 +115,37 @@ def _lora_file(names: list[str]) -> str:
     if _LORA_NAME in found:
         return _LORA_NAME
     if len(found) != 1:
-        raise HubError(f"which .safetensors file? The repository holds {', '.join(found[:8]) or 'none'}")
+        raise HubError(
+            f"expected {_LORA_NAME} or one other .safetensors file; the repository has {listed(found) or 'none'}"
+        )
     return found[0]
 
 
-def _token(tokens: Tokens) -> str | None:
-    """The token of the Hub's own host; None leaves it to the Hub's library."""
+def _token(tokens: HostTokens) -> str | None:
+    """The configured token of the Hub's host; None: the library uses its own."""
     from huggingface_hub import constants
 
     endpoint = urlsplit(constants.ENDPOINT)
     return tokens.get(endpoint.netloc) if endpoint.scheme == "https" else None
 
 
-def _asking(stop: Stop) -> Any:
-    """A progress bar's class that shows nothing and asks whether to stop: the one thing that a download calls."""
+def _checking_bar(check_cancelled: CheckCancelled) -> Any:
+    """A class of progress bars that show nothing: a download calls nothing else from which it can be cancelled."""
     from tqdm import tqdm  # type: ignore[import-untyped]
 
-    class Asking(tqdm):  # type: ignore[misc]
+    class CheckingBar(tqdm):  # type: ignore[misc]
         def __init__(self, *arguments: Any, **options: Any) -> None:
             super().__init__(*arguments, **options | {"disable": True})
 
         def update(self, n: float | None = 1) -> bool | None:
-            stop()
+            check_cancelled()
             return super().update(n)  # type: ignore[no-any-return]
 
-    return Asking
+    return CheckingBar
 
 
 def _cached(repo_id: str) -> Path:
-    """The snapshot that the cache holds, though it may lack files that were never chosen."""
+    """The cached snapshot. It may lack files that no request needed so far."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 
@@ -148,7 +158,7 @@ def _cached(repo_id: str) -> Path:
 
 
 def _listing(repo_id: str, token: str | None) -> dict[str, int] | None:
-    """file -> bytes of a repository; None when the Hub cannot be reached, so that only the cache can serve."""
+    """File name -> bytes; None when the Hub cannot be reached."""
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError
 
@@ -156,6 +166,6 @@ def _listing(repo_id: str, token: str | None) -> dict[str, int] | None:
         siblings = HfApi(token=token).model_info(repo_id, files_metadata=True).siblings or []
     except (HfHubHTTPError, ValueError):
         raise
-    except Exception:  # what its HTTP library raises, which is another one from version to version
+    except Exception:  # its HTTP library differs from version to version
         return None
     return {item.rfilename: item.size or 0 for item in siblings}

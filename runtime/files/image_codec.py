@@ -1,4 +1,4 @@
-"""Pictures in and out. What comes in is hostile: bounded in pixels before it is decoded, one frame, no surprises."""
+"""Decodes and encodes pictures. A picture of a request is untrusted: its size is checked before it is decoded."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from lorikeet.protocol.shorten import shorten
+
 Pixels = npt.NDArray[np.uint8]
 
 _FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
@@ -16,11 +18,11 @@ MIN_SIDE = 64  # the UNet halves the latents (an eighth of a side) three times
 
 
 class ImageError(ValueError):
-    """The bytes are no picture that can be used; the message is fit for the client."""
+    """The bytes are not a usable picture; the message is fit for the client."""
 
 
 def decode_image(data: bytes, max_pixels: int) -> Pixels:
-    """RGB pixels [H, W, 3] of an encoded file, turned upright by its EXIF orientation, transparency over white.
+    """RGB pixels [H, W, 3] of the first frame, rotated by the EXIF orientation; transparent pixels are over white.
 
     Raises ImageError: unknown format, damaged, or its size out of bounds.
     """
@@ -28,20 +30,24 @@ def decode_image(data: bytes, max_pixels: int) -> Pixels:
         with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
             width, height = image.size
             if width * height > max_pixels:
-                raise ImageError(f"{width}x{height} is more than {max_pixels} pixels")
+                raise ImageError(
+                    f"{width}x{height} pixels: expected at most {max_pixels} in all; send a smaller picture"
+                )
             if min(width, height) < MIN_SIDE:
-                raise ImageError(f"{width}x{height}: each side must have at least {MIN_SIDE} pixels")
+                raise ImageError(
+                    f"{width}x{height} pixels: expected at least {MIN_SIDE} on each side; send a larger picture"
+                )
             image.load()
             upright = ImageOps.exif_transpose(image)
             return np.asarray(_flatten(upright))
     except ImageError:
         raise
-    except Image.DecompressionBombError as error:  # Pillow's own bound, which comes before ours
-        raise ImageError(f"it has more than {max_pixels} pixels") from error
+    except Image.DecompressionBombError as error:  # the limit of Pillow itself, which may be lower
+        raise ImageError(f"expected at most {max_pixels} pixels; send a smaller picture") from error
     except UnidentifiedImageError as error:
-        raise ImageError(f"not a picture in one of the formats {', '.join(_FORMATS)}") from error
-    except Exception as error:  # Pillow's decoders raise a dozen kinds for damaged files
-        raise ImageError(f"the picture is damaged ({error})") from error
+        raise ImageError(f"not a picture: expected one of the formats {', '.join(_FORMATS)}") from error
+    except Exception as error:  # the decoders of Pillow raise many classes for damaged files
+        raise ImageError(f"the picture is damaged ({shorten(str(error))})") from error
 
 
 def _flatten(image: Image.Image) -> Image.Image:

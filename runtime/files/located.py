@@ -1,4 +1,4 @@
-"""Where a checkpoint's files were found: a folder, or one file."""
+"""Where the files of a checkpoint are: in a folder, or in one file."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from runtime.files.store import StoredFile
 
 @dataclass(frozen=True)
 class Folder:
-    """A checkpoint's folder, and the folder that none of its files may lead out of."""
+    """The folder of a checkpoint. Every file of it must resolve to a path within `inside`."""
 
     path: Path
     inside: Path
@@ -18,7 +18,7 @@ class Folder:
 
 @dataclass(frozen=True)
 class SingleFile:
-    """A checkpoint in one file, and the folder that nothing beside it may lead out of; None: nothing lies beside it."""
+    """A checkpoint in one file. The files next to it must resolve to paths within `inside`; None: they are not read."""
 
     stored: StoredFile
     inside: Path | None = None

@@ -1,7 +1,7 @@
 """The store: files kept under the SHA-256 of their content, within a budget of bytes.
 
-A blob is written to a temporary name and renamed, so it is whole or absent. Only `prepare` writes and evicts; other
-stages open what their plan names. A blob that an in-flight job uses is pinned and stays.
+A blob is written under a temporary name and renamed, so it is complete or absent. Only `prepare` writes and evicts;
+the other stages open the paths in their plan. A blob that an in-flight job uses is pinned: it is not evicted.
 """
 
 from __future__ import annotations
@@ -15,33 +15,35 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
+from lorikeet.protocol.shorten import shorten
 from runtime.low_priority import call_at_low_priority
 
 _CHUNK = 1 << 20
-_LARGE = 64 << 20  # bytes whose hash is felt by who runs
-_SHOWN = 100
+_LARGE = 64 << 20  # hashing more than this many bytes slows running jobs
 
 
 @dataclass(frozen=True)
 class StoredFile:
     """A file on local disk and the SHA-256 of its content (64 hexadecimal digits).
 
-    `stamp` is that of a file outside the store, which others may write; "" in the store, where nothing changes.
+    `fingerprint` is the `file_fingerprint` of a file outside the store, which other programs may change. It is "" in
+    the store, where no file changes.
     """
 
     path: Path
     digest: str
-    stamp: str = ""
+    fingerprint: str = ""
 
 
 class FileChangedError(Exception):
     """A file is no longer the one that was hashed; the message is fit for the client."""
 
     def __init__(self, path: Path) -> None:
-        super().__init__(f"{path.name[:_SHOWN]} was changed while it was in use")
+        super().__init__(f"{shorten(path.name, 100)} was changed while it was in use: send the request again")
         self.path = path
 
 
@@ -54,26 +56,26 @@ def file_fingerprint(file: Path | int) -> str:
     return f"{stat.st_dev}:{stat.st_ino}:{stat.st_size}:{stat.st_mtime_ns}:{stat.st_ctime_ns}"
 
 
-def check_unchanged(path: Path, stamp: str) -> None:
-    """Raises FileChangedError where a file that has a stamp is no longer the one that got it."""
+def check_unchanged(path: Path, fingerprint: str) -> None:
+    """Raises FileChangedError when the file has another fingerprint. With "" nothing is checked."""
     try:
-        if stamp and stamp != file_fingerprint(path):
+        if fingerprint and fingerprint != file_fingerprint(path):
             raise FileChangedError(path)
     except OSError as error:
         raise FileChangedError(path) from error
 
 
 class Pins:
-    """Blobs that one job keeps from eviction, until it releases them all.
+    """The blobs that one job protects from eviction until `release`.
 
-    A pin is a shared lock on the blob: every process that shares the folder sees it, and it ends with its process.
+    A pin is a shared lock on the blob: every process that uses the folder sees it, and it ends with its process.
     """
 
     def __init__(self) -> None:
         self._held: list[BinaryIO] = []
 
     def add(self, path: Path) -> None:
-        """Raises FileNotFoundError. Called where nobody evicts."""
+        """Raises FileNotFoundError. The caller holds the lock under which blobs are evicted."""
         blob = path.open("rb")
         fcntl.flock(blob, fcntl.LOCK_SH)
         self._held.append(blob)
@@ -84,7 +86,7 @@ class Pins:
 
 
 class Store:
-    """Content-addressed files under `folder`, at most `budget` bytes of them besides what is pinned."""
+    """Content-addressed files under `folder`: at most `budget` bytes, not counting pinned files."""
 
     def __init__(self, folder: Path, budget: int) -> None:
         self._blobs, self._index = folder / "blobs", folder / "index"
@@ -97,7 +99,7 @@ class Store:
             self._remove_leftovers()
 
     def put(self, chunks: Iterable[bytes], pins: Pins, suffix: str = "") -> StoredFile:
-        """Keep the content of `chunks`, pinned. The suffix (`.safetensors`) is part of the name only."""
+        """Store the content of `chunks` and pin it. The suffix (`.safetensors`) is part of the file name only."""
         digest = hashlib.sha256()
         with self._part(self._blobs) as (file, part):
             for chunk in chunks:
@@ -106,7 +108,7 @@ class Store:
             _flush(file)
             path = self._blobs / (digest.hexdigest() + suffix)
             with self._exclusive():
-                if path.exists():  # others may have pinned it: it must stay the very same file
+                if path.exists():  # a pin is a lock on this inode, so the file is not replaced
                     os.utime(path)
                 else:
                     part.replace(path)
@@ -116,7 +118,7 @@ class Store:
         return StoredFile(path, digest.hexdigest())
 
     def blob(self, digest: str, pins: Pins, suffix: str = "") -> StoredFile | None:
-        """The kept file of that digest, pinned and marked as just used, or None."""
+        """The stored file with this digest, pinned and marked as just used; None: not stored."""
         stored = StoredFile(self._blobs / (digest + suffix), digest)
         with self._exclusive():
             try:
@@ -131,37 +133,37 @@ class Store:
         return Pins()
 
     def remember(self, key: str, value: dict[str, str]) -> None:
-        """Note facts about a name (a URL's digest and ETag, a local file's digest), for `recall`."""
+        """Store facts under a key (a URL's digest and ETag, a local file's digest) for `recall`."""
         with self._part(self._index) as (file, part):
             file.write(json.dumps(value).encode())
-            file.flush()  # no further: a note that a loss of power spoils is not there
+            file.flush()  # not synced: `recall` ignores a note that a power loss damaged
             part.replace(self._note(key))
 
     def recall(self, key: str) -> dict[str, str] | None:
-        """What was noted under the key, or None."""
+        """The facts stored under the key, or None."""
         try:
             note: dict[str, str] = json.loads(self._note(key).read_text())
         except (FileNotFoundError, ValueError):
             return None
         return note
 
-    def digest_local(self, path: Path, stop: Callable[[], None] = lambda: None) -> StoredFile:
-        """A file outside the store, hashed once for as long as its stamp stays.
+    def digest_local(self, path: Path, check_cancelled: Callable[[], None] = lambda: None) -> StoredFile:
+        """A file outside the store, hashed once for each fingerprint that it has.
 
-        `stop` is asked often meanwhile, and may raise: a checkpoint of gigabytes takes seconds.
-
-        Raises FileChangedError.
+        Raises FileChangedError, and what `check_cancelled` raises, which is called for every megabyte: hashing a
+        checkpoint takes seconds.
         """
-        stamp = file_fingerprint(path)
-        key = f"file:{path}:{stamp}"
+        fingerprint = file_fingerprint(path)
+        key = f"file:{path}:{fingerprint}"
         note = self.recall(key)
         if note is None:
             is_large = path.stat().st_size > _LARGE
-            digest = call_at_low_priority(lambda: _sha256(path, stop)) if is_large else _sha256(path, stop)
-            check_unchanged(path, stamp)
+            hash_file = partial(_sha256, path, check_cancelled)
+            digest = call_at_low_priority(hash_file) if is_large else hash_file()
+            check_unchanged(path, fingerprint)
             note = {"digest": digest}
             self.remember(key, note)
-        return StoredFile(path, note["digest"], stamp)
+        return StoredFile(path, note["digest"], fingerprint)
 
     def _note(self, key: str) -> Path:
         return self._index / (hashlib.sha256(key.encode()).hexdigest() + ".json")
@@ -176,14 +178,14 @@ class Store:
                 total -= stat.st_size
 
     def _remove_leftovers(self) -> None:
-        """Remove what a killed process left half written: nobody holds its lock any more."""
+        """Remove the incomplete files of a killed process: their locks ended with it."""
         for folder in (self._blobs, self._index):
             for part in folder.glob(".part-*"):
                 _remove_unlocked(part)
 
     @contextmanager
     def _part(self, folder: Path) -> Iterator[tuple[BinaryIO, Path]]:
-        """A new file to write, locked meanwhile, and where it lies; unless it is renamed, it is removed at the end."""
+        """A new locked file to write, and its path. It is removed at the end unless it was renamed."""
         with self._exclusive():
             descriptor, name = tempfile.mkstemp(prefix=".part-", dir=folder)
             fcntl.flock(descriptor, fcntl.LOCK_EX)
@@ -195,7 +197,7 @@ class Store:
 
     @contextmanager
     def _exclusive(self) -> Iterator[None]:
-        """Alone among the threads of this process and the processes that share the folder."""
+        """Exclude the other threads of this process and the other processes that use the folder."""
         with self._writing:
             fcntl.flock(self._lock_file, fcntl.LOCK_EX)
             try:
@@ -204,23 +206,23 @@ class Store:
                 fcntl.flock(self._lock_file, fcntl.LOCK_UN)
 
 
-def _sha256(path: Path, stop: Callable[[], None]) -> str:
+def _sha256(path: Path, check_cancelled: Callable[[], None]) -> str:
     digest, chunk = hashlib.sha256(), memoryview(bytearray(_CHUNK))
     with path.open("rb", buffering=0) as file:
         while count := file.readinto(chunk):
-            stop()
+            check_cancelled()
             digest.update(chunk[:count])
     return digest.hexdigest()
 
 
 def _flush(file: BinaryIO) -> None:
-    """To the disk, before the file gets its name: after a loss of power it is whole or absent too."""
+    """Write to the disk before the file is renamed: it is complete or absent after a power loss too."""
     file.flush()
     os.fsync(file.fileno())
 
 
 def _remove_unlocked(path: Path) -> bool:
-    """Remove a file that nobody holds a lock on; whether it is gone."""
+    """Remove a file unless it is locked. Returns whether it is gone."""
     try:
         with path.open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

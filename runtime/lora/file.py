@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from runtime.checkpoints.checkpoint import Component
-from runtime.checkpoints.others import other_model
+from runtime.checkpoints.other_models import other_model
 from runtime.files.safetensors_file import FLOATS, Header, TensorInfo, read_header
 from runtime.lora.config import LoraConfig
 from runtime.lora.keys import ALPHA, Target, modules, split_key

@@ -33,7 +33,7 @@ class LoraChanges:
         self._stored, self._scale, self._refused = stored, scale, refused
         self._layers = {layer.target.parameter: layer for layer in layers}
         names = [name for layer in layers for name in layer.tensors]
-        self._file = SafetensorsFile(stored.path, stored.stamp, names, finite=True)
+        self._file = SafetensorsFile(stored.path, stored.fingerprint, names, finite=True)
 
     @property
     def names(self) -> Collection[str]:
@@ -64,4 +64,4 @@ class LoraChanges:
         return dora.decomposed(layer.kind, parts, tensors[key].float(), role, factor, self._scale)
 
     def check_unchanged(self) -> None:
-        check_unchanged(self._stored.path, self._stored.stamp)
+        check_unchanged(self._stored.path, self._stored.fingerprint)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from runtime.checkpoints.original_unet import RESNET, TOP
+from runtime.checkpoints.original_unet_names import RESNET, TOP
 
 _SINGLE = {name: original for original, name in TOP.items()}
 _RESNET = {name: original for original, name in RESNET.items()}

@@ -51,7 +51,7 @@ def weight_set(plan: Plan, component: Component) -> WeightSet:
 
 
 def _changes(plan: Plan, lora: LoraPlan, component: Component) -> LoraChanges:
-    stored = StoredFile(lora.path, lora.digest, lora.stamp)
+    stored = StoredFile(lora.path, lora.digest, lora.fingerprint)
     try:
         layers = read_lora(lora.path, plan.checkpoint.adaptable)
         mine = [layer for layer in layers if layer.target.component == component.name]

@@ -23,7 +23,7 @@ def read_base(
         find = component.views(stored_names)
         views = {stored: [view for view in find(stored) if view.name in names] for stored in stored_names}
         wanted = {stored: found for stored, found in views.items() if found}
-        file = SafetensorsFile(weight_file.path, weight_file.stamp, wanted)
+        file = SafetensorsFile(weight_file.path, weight_file.fingerprint, wanted)
         for stored_name in file.names:
             check_cancelled()
             stored = file.read(stored_name)

@@ -33,7 +33,7 @@ BAD: dict[str, tuple[Fields, str]] = {
     "plain http": ({"image_url": "http://example.org/a.png"}, "image_url: http://example.org/a.png: only https"),
     "loopback": ({"image_url": "https://127.0.0.1/a.png"}, "image_url: https://127.0.0.1/a.png: 127.0.0.1 is not"),
     "link-local": ({"image_url": "https://169.254.169.254/"}, "image_url: https://169.254.169.254/: 169.254"),
-    "no such tensor": ({"image_url": "tensor:3"}, "image_url: tensor:3: 0 files were sent"),
+    "no such tensor": ({"image_url": "tensor:3"}, "image_url: tensor:3: expected an index from 0; FILES has 0 files"),
     "no picture": ({"image_url": "data:image/png;base64,AAAA"}, "image_url: not a picture"),
     "bad base64": ({"image_url": "data:image/png;base64,@@"}, "image_url: the data URI is not valid base64"),
     "huge": ({"image_size": {"width": 9000, "height": 9000}}, "image_size: 9000x9000"),

@@ -8,8 +8,8 @@ from functools import partial
 from lorikeet.schema import ImageToImageInput
 from runtime.checkpoints.checkpoint import Checkpoint
 from runtime.checkpoints.checks import CheckpointError, VariantError
-from runtime.checkpoints.folder import Digest
-from runtime.checkpoints.read import read_checkpoint, with_unet
+from runtime.checkpoints.folder import HashFile
+from runtime.checkpoints.read_checkpoint import read_checkpoint, with_unet
 from runtime.checkpoints.scheduler_config import ScheduleError, read_schedule
 from runtime.files.located import SingleFile
 from runtime.files.store import FileChangedError
@@ -29,7 +29,7 @@ def resolve(request: ImageToImageInput, context: PrepareContext) -> Checkpoint:
     try:
         source = context.files.checkpoint("model_name", request.model_name, context.request_files, request.variant)
         variant = None if isinstance(source, SingleFile) else request.variant
-        checkpoint = read_checkpoint(source, _digest(context), variant)
+        checkpoint = read_checkpoint(source, _hash_file(context), variant)
         schedule = read_schedule(checkpoint.scheduler, checkpoint.kind, own=request.scheduler is None)
         checkpoint = checkpoint.model_copy(update={"scheduler": schedule})
     except VariantError as error:
@@ -59,12 +59,12 @@ def _with_unet(
 ) -> Checkpoint:
     try:
         source = context.files.unet("unet_name", unet_name, context.request_files, request.variant)
-        found = with_unet(checkpoint, source, _digest(context), request.variant)
+        found = with_unet(checkpoint, source, _hash_file(context), request.variant)
     except (CheckpointError, FileChangedError) as error:
         raise InvalidArgument("unet_name", str(error)) from error
     return found.model_copy(update={"unet": found.unet.model_copy(update={"field": "unet_name"})})
 
 
-def _digest(context: PrepareContext) -> Digest:
+def _hash_file(context: PrepareContext) -> HashFile:
     """Hashes a file of a folder, until the request is cancelled."""
-    return partial(context.store.digest_local, stop=context.check_cancelled)
+    return partial(context.store.digest_local, check_cancelled=context.check_cancelled)

@@ -20,4 +20,4 @@ class PrepareContext:
 
     def check_cancelled(self) -> None:
         """Raises when the request must end."""
-        self.request_files.stop()
+        self.request_files.check_cancelled()

@@ -30,7 +30,7 @@ def _lora(request: ImageToImageInput, index: int, context: PrepareContext, check
         field=field,
         path=stored.path,
         digest=stored.digest,
-        stamp=stored.stamp,
+        fingerprint=stored.fingerprint,
         scale=lora.scale,
         components=frozenset(layer.target.component for layer in layers),
     )

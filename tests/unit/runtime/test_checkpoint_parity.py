@@ -13,7 +13,7 @@ from PIL import Image
 
 from runtime.checkpoints.checkpoint import Checkpoint, Component
 from runtime.checkpoints.folder import read_unet_folder
-from runtime.checkpoints.read import read_checkpoint
+from runtime.checkpoints.read_checkpoint import read_checkpoint
 from runtime.conditioning.guidance import guidance_embedding
 from runtime.files.located import Folder, SingleFile
 from runtime.jobs.job_table import JobRef, JobTable

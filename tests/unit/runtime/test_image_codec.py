@@ -122,7 +122,7 @@ def test_a_picture_is_turned_upright(orientation: int, transpose: Image.Transpos
 def test_a_picture_of_too_many_pixels_is_refused() -> None:
     data = _encode(Image.fromarray(PICTURE), "PNG")
     assert decode_image(data, WIDTH * HEIGHT).shape == (HEIGHT, WIDTH, 3)
-    with pytest.raises(ImageError, match="80x64 is more than 5119 pixels"):
+    with pytest.raises(ImageError, match="80x64 pixels: expected at most 5119"):
         decode_image(data, WIDTH * HEIGHT - 1)
 
 
@@ -144,7 +144,7 @@ def _png_claiming(width: int, height: int) -> bytes:
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 @pytest.mark.parametrize("side", [2000, 10_000, 1_000_000])
 def test_a_size_that_is_only_claimed_is_refused_before_anything_is_decoded(side: int) -> None:
-    with pytest.raises(ImageError, match=r"more than \d+ pixels"):
+    with pytest.raises(ImageError, match=r"at most \d+"):
         decode_image(_png_claiming(side, side), PLENTY)
 
 
@@ -158,7 +158,7 @@ def test_half_a_picture_is_refused(file_format: str, part: float) -> None:
 
 @pytest.mark.parametrize("file_format", ["PPM", "ICO", "TGA"])
 def test_other_formats_are_refused(file_format: str) -> None:
-    with pytest.raises(ImageError, match="not a picture in one of the formats"):
+    with pytest.raises(ImageError, match="not a picture: expected one of the formats"):
         decode_image(_encode(Image.fromarray(PICTURE), file_format), PLENTY)
 
 

@@ -14,9 +14,9 @@ from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
 from lycoris.utils import convert_diffusers_name_to_compvis
 from peft import LoraConfig, get_peft_model_state_dict
 
+from runtime.checkpoints.canonical_names import canonical_name
 from runtime.checkpoints.checkpoint import Checkpoint, Component
-from runtime.checkpoints.names import canonical_name
-from runtime.checkpoints.original_unet import unet_name
+from runtime.checkpoints.original_unet_names import unet_name
 from runtime.lora.file import read_lora
 from runtime.lora.sgm import sgm_names
 from runtime.weights.weight_set import WeightSet

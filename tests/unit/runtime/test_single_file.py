@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from runtime.checkpoints.checkpoint import Checkpoint, Component
 from runtime.checkpoints.checks import CheckpointError
-from runtime.checkpoints.read import read_checkpoint, with_unet
+from runtime.checkpoints.read_checkpoint import read_checkpoint, with_unet
 from runtime.checkpoints.single_file import read_single_file
 from runtime.files.located import Folder, SingleFile
 from runtime.networks.architecture import NetworkKind, architecture_of
@@ -180,7 +180,7 @@ def test_old_merges_name_clip_without_its_level(folder: Path, tiny: Path, root: 
 )
 def test_a_key_that_no_network_has_is_refused(folder: Path, name: str, key: str, part: str) -> None:
     path = _change(folder / f"single/{name}.safetensors", lambda all_: all_ | {key: torch.zeros(2)})
-    with pytest.raises(CheckpointError, match=f"{key} has no place"):
+    with pytest.raises(CheckpointError, match=f"{key} is not a tensor of a Stable Diffusion checkpoint"):
         _read(path, folder)
 
 
@@ -204,13 +204,13 @@ def test_sdxl_under_the_names_of_diffusers(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "prefix", "reason"),
     [
-        ("sd15", "model.diffusion_model.", "it holds no Stable Diffusion UNet"),
-        ("sd15", "model.diffusion_model.out.2", r"it has no unet: conv_out\.weight is missing"),
-        ("sd15", "first_stage_model.", "it has no vae"),
-        ("sd15", "cond_stage_model.", "it has no text_encoder"),
-        ("sdxl", "conditioner.embedders.0.", "it has no text_encoder"),
-        ("sdxl", "conditioner.embedders.1.", "it has no text_encoder_2 .an SDXL refiner"),
-        ("sd15-diffusers", "vae.", "it has no vae"),
+        ("sd15", "model.diffusion_model.", "it contains no Stable Diffusion UNet"),
+        ("sd15", "model.diffusion_model.out.2", r"its unet is incomplete: conv_out\.weight is missing"),
+        ("sd15", "first_stage_model.", "its vae is incomplete"),
+        ("sd15", "cond_stage_model.", "its text_encoder is missing"),
+        ("sdxl", "conditioner.embedders.0.", "its text_encoder is missing"),
+        ("sdxl", "conditioner.embedders.1.", "its text_encoder_2 is missing .an SDXL refiner"),
+        ("sd15-diffusers", "vae.", "its vae is incomplete"),
     ],
 )
 def test_what_is_missing_is_named(folder: Path, name: str, prefix: str, reason: str) -> None:
@@ -223,12 +223,12 @@ def test_what_is_missing_is_named(folder: Path, name: str, prefix: str, reason: 
 @pytest.mark.parametrize(
     ("key", "tensor", "reason"),
     [
-        ("model.diffusion_model.input_blocks.0.0.weight", torch.zeros(16, 9, 3, 3), "takes 9 channels"),
-        ("model.diffusion_model.input_blocks.0.0.weight", torch.zeros(()), "has the shape"),
-        ("model.diffusion_model.input_blocks.1.0.in_layers.2.weight", torch.zeros(0, 4), "has the shape"),
+        ("model.diffusion_model.input_blocks.0.0.weight", torch.zeros(16, 9, 3, 3), "has 9 input channels"),
+        ("model.diffusion_model.input_blocks.0.0.weight", torch.zeros(()), "has shape"),
+        ("model.diffusion_model.input_blocks.1.0.in_layers.2.weight", torch.zeros(0, 4), "has shape"),
         ("model.diffusion_model.out.2.weight", torch.zeros(4, 4, 1, 1, dtype=torch.int8), "has dtype I8"),
-        ("first_stage_model.decoder.conv_in.weight", torch.zeros(32, 16, 3, 3), "latents have not 4 channels"),
-        ("cond_stage_model.transformer.text_model.embeddings.token_embedding.weight", torch.zeros(9), "has the shape"),
+        ("first_stage_model.decoder.conv_in.weight", torch.zeros(32, 16, 3, 3), "expected 4 latent channels, found 16"),
+        ("cond_stage_model.transformer.text_model.embeddings.token_embedding.weight", torch.zeros(9), "has shape"),
         ("edm_mean", torch.zeros(4), "EDM"),
     ],
 )
@@ -242,7 +242,7 @@ def test_a_tensor_that_cannot_be_is_refused(folder: Path, key: str, tensor: torc
 def test_a_fused_weight_that_has_not_three_parts_is_refused(folder: Path, shape: tuple[int, ...]) -> None:
     key = "cond_stage_model.model.transformer.resblocks.0.attn.in_proj_weight"
     path = _change(folder / "single/sd2.safetensors", lambda all_: all_ | {key: torch.zeros(shape)})
-    with pytest.raises(CheckpointError, match="has not 3 parts"):
+    with pytest.raises(CheckpointError, match="does not divide into 3 equal parts"):
         _read(path, folder)
 
 
@@ -288,26 +288,26 @@ def test_a_hostile_file_is_refused(tmp_path: Path, content: bytes, reason: str) 
 
 
 def test_without_a_sidecar_a_strange_vocabulary_is_refused(tiny: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"text_encoder has \d+ tokens, which are not CLIP's 49408"):
+    with pytest.raises(CheckpointError, match=r"text_encoder has \d+ tokens; expected the 49408 of CLIP"):
         _read(tiny / "single/sd15.safetensors")
 
 
 def test_a_sidecar_beside_a_downloaded_file_is_not_read(folder: Path) -> None:
     (folder / "single/sd15.config.json").unlink()
     (folder / "single/sd15.config.json").write_text("[]")
-    with pytest.raises(CheckpointError, match="are not CLIP's"):
+    with pytest.raises(CheckpointError, match="expected the 49408 of CLIP"):
         _read(folder / "single/sd15.safetensors", None)
 
 
 @pytest.mark.parametrize(
     ("values", "reason"),
     [
-        ({"tokenizer": "../../secret"}, "leads out of the folder"),
-        ({"tokenizer": "/etc"}, "leads out of the folder"),
-        ({"tokenizer": "missing"}, "it has no missing/vocab.json"),
-        ({"tokenizer": 5}, "tokenizer that means nothing"),
-        ({"unet": 5}, "unet that means nothing"),
-        ({"safety_checker": {}}, "safety_checker that means nothing"),
+        ({"tokenizer": "../../secret"}, "is outside the folder"),
+        ({"tokenizer": "/etc"}, "is outside the folder"),
+        ({"tokenizer": "missing"}, "its file missing/vocab.json is missing"),
+        ({"tokenizer": 5}, "tokenizer is an unknown field"),
+        ({"unet": 5}, "unet is an unknown field"),
+        ({"safety_checker": {}}, "safety_checker is an unknown field"),
         ({"unet": {"norm_num_groups": 10**9}}, "norm_num_groups"),
         ({"vae": {"scaling_factor": -1}}, "scaling_factor"),
         ({"unet": {"sample_size": "large"}}, "sample_size"),
@@ -405,13 +405,13 @@ def test_a_plain_unet_replaces_a_distilled_one(tiny: Path, sd15: Checkpoint, lcm
 @pytest.mark.parametrize(
     ("source", "reason"),
     [
-        ("single/sdxl.safetensors", "a UNet of SDXL does not fit"),
-        ("sdxl", "a UNet of SDXL does not fit"),
-        ("single/sd2.safetensors", r"expects text of width \[40\]; the text encoders give \[32\]"),
-        ("sd15/vae", "config.json is of no UNet2DConditionModel"),
+        ("single/sdxl.safetensors", "the UNet is of SDXL, the checkpoint is not"),
+        ("sdxl", "the UNet is of SDXL, the checkpoint is not"),
+        ("single/sd2.safetensors", r"cross_attention_dim is 40, their hidden sizes are \[32\]"),
+        ("sd15/vae", "config.json names another class: expected UNet2DConditionModel"),
         ("sd15/vae/diffusion_pytorch_model.safetensors", "no Stable Diffusion UNet"),
         ("loras/sd15/peft.safetensors", "no Stable Diffusion UNet"),
-        ("loras", "it has no config.json"),
+        ("loras", "its file config.json is missing"),
     ],
 )
 def test_another_unet_is_refused(tiny: Path, sd15: Checkpoint, source: str, reason: str) -> None:
@@ -444,16 +444,20 @@ def test_a_unet_alone_is_no_checkpoint(tiny: Path, tmp_path: Path) -> None:
 def test_a_file_of_something_else_is_refused_by_its_name(tmp_path: Path, name: str, what: str) -> None:
     path = tmp_path / "a.safetensors"
     save_file({name: torch.zeros(4, 4)}, path)
-    with pytest.raises(CheckpointError, match=f"^it holds no Stable Diffusion UNet, but {what}$"):
+    with pytest.raises(CheckpointError, match=f"^it contains no Stable Diffusion UNet: it is {what}$"):
         _read(path)
 
 
 @pytest.mark.parametrize(
     ("name", "root", "reason"),
     [
-        ("sd15", "model.diffusion_model.", r"no text_encoder \(a UNet alone is a unet_name\)"),
-        ("sdxl", "model.diffusion_model.", r"no text_encoder \(a UNet alone is a unet_name\)"),
-        ("sdxl", ("model.diffusion_model.", "conditioner.embedders.0."), r"no text_encoder_2 \(an SDXL refiner is not"),
+        ("sd15", "model.diffusion_model.", r"text_encoder is missing \(give a UNet alone as unet_name\)"),
+        ("sdxl", "model.diffusion_model.", r"text_encoder is missing \(give a UNet alone as unet_name\)"),
+        (
+            "sdxl",
+            ("model.diffusion_model.", "conditioner.embedders.0."),
+            r"text_encoder_2 is missing \(an SDXL refiner is not",
+        ),
     ],
 )
 def test_a_checkpoint_of_some_parts_is_refused(folder: Path, name: str, root: Any, reason: str) -> None:

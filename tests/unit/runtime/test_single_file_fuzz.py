@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from runtime.checkpoints.checkpoint import Checkpoint
 from runtime.checkpoints.checks import CheckpointError
-from runtime.checkpoints.read import with_unet
+from runtime.checkpoints.read_checkpoint import with_unet
 from runtime.checkpoints.single_file import read_single_file
 from runtime.engines.engine import WeightsError, never_cancelled
 from runtime.files.located import SingleFile

@@ -313,13 +313,13 @@ def test_a_file_that_changes_while_it_is_hashed_has_no_digest(store: Store, tmp_
 
 def test_only_what_lies_outside_the_store_can_change(store: Store, tmp_path: Path) -> None:
     kept = store.put([b"one"], store.pins())
-    check_unchanged(kept.path, kept.stamp)
+    check_unchanged(kept.path, kept.fingerprint)
     store.blob(kept.digest, store.pins())  # which marks it as just used
-    check_unchanged(kept.path, kept.stamp)
+    check_unchanged(kept.path, kept.fingerprint)
     path = tmp_path / "file"
     path.write_bytes(b"one")
     stored = store.digest_local(path)
-    check_unchanged(path, stored.stamp)
+    check_unchanged(path, stored.fingerprint)
     path.unlink()
     with pytest.raises(FileChangedError):
-        check_unchanged(path, stored.stamp)
+        check_unchanged(path, stored.fingerprint)

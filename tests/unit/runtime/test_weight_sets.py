@@ -59,7 +59,7 @@ def _with_lora(plan: Plan, store: Store, path: Path) -> Plan:
         field="loras[0].path",
         path=path,
         digest=stored.digest,
-        stamp=stored.stamp,
+        fingerprint=stored.fingerprint,
         scale=1.0,
         components=frozenset({"unet", "text_encoder"}),
     )

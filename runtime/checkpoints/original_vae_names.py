@@ -1,4 +1,4 @@
-"""Names of the VAE in Stable Diffusion's original layout -> canonical names."""
+"""Maps the names of the VAE in the original layout of Stable Diffusion to canonical names."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ _LEVEL = re.compile(r"first_stage_model\.decoder\.up\.(\d{1,3})\.block\.0\.conv1
 
 
 def vae_levels(names: Iterable[str]) -> int:
-    """Levels of the decoder, which the original layout numbers from the pictures' side."""
+    """The number of up blocks of the decoder. The original layout numbers them from the output to the latents."""
     return max((int(match[1]) + 1 for name in names if (match := _LEVEL.fullmatch(name))), default=0)
 
 
 def vae_name(name: str, levels: int) -> str | None:
-    """The canonical name of a name without its root; None for an unknown one."""
+    """The canonical name of a name without prefix; None: unknown."""
     stem, _, kind = name.rpartition(".")
     if stem in _TOP:
         return f"{_TOP[stem]}.{kind}"
@@ -47,5 +47,5 @@ def vae_name(name: str, levels: int) -> str | None:
     return None
 
 
-def _level(way: str, number: int, levels: int) -> str:
-    return f"encoder.down_blocks.{number}" if way == "encoder.down" else f"decoder.up_blocks.{levels - 1 - number}"
+def _level(half: str, number: int, levels: int) -> str:
+    return f"encoder.down_blocks.{number}" if half == "encoder.down" else f"decoder.up_blocks.{levels - 1 - number}"

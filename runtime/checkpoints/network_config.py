@@ -1,4 +1,4 @@
-"""Checks a network's configuration, which is as hostile as the weights, before a library builds anything of it."""
+"""Checks the untrusted configuration of a network before a library builds the network."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ MIN_POSITIONS = 77  # tokens of a prompt
 
 _Flag = bool | None
 _Width = Annotated[int, Field(ge=1, le=1 << 20)]
-# Together they bound what is laid out: half a second's worth in SDXL, seconds at most.
+# Together these bound the time in which the network is built: 0.5 s for SDXL, some seconds at most.
 _Layers = Annotated[int, Field(ge=1, le=6)]
 _Depth = Annotated[int, Field(ge=0, le=16)]
 _Levels = Field(min_length=1, max_length=6)
@@ -25,13 +25,13 @@ _Mid = Literal["UNetMidBlock2DCrossAttn", "UNetMidBlock2D"]
 
 
 class _Config(BaseModel):
-    """Fields that a library does not know are of no consequence."""
+    """Unknown fields are ignored, as the libraries ignore them."""
 
     model_config = ConfigDict(strict=True, extra="ignore", allow_inf_nan=False)
 
 
 class _UNet(_Config):
-    """A UNet2DConditionModel of Stable Diffusion; what other models use of it is at its default."""
+    """A UNet2DConditionModel of Stable Diffusion. Options of other models must have their defaults."""
 
     sample_size: _Width | Annotated[list[_Width], Field(min_length=2, max_length=2)] | None = None
     in_channels: _Width = 4
@@ -106,7 +106,7 @@ class _Vae(_Config):
 
 
 class _TextEncoder(_Config):
-    """A CLIPTextModel, with a projection or without."""
+    """A CLIPTextModel or a CLIPTextModelWithProjection."""
 
     vocab_size: _Width = 49408
     hidden_size: _Width = 512
@@ -130,11 +130,8 @@ _CONFIGS: dict[str, type[_Config]] = {
 
 
 def check_config(name: str, config: dict[str, Any]) -> None:
-    """Refuse a configuration that is none of Stable Diffusion, or whose network would take ages or all memory.
-
-    Raises CheckpointError naming the fields.
-    """
+    """Raises CheckpointError naming the fields that do not fit Stable Diffusion or exceed the bounds above."""
     try:
         _CONFIGS[name].model_validate(config)
     except ValidationError as error:
-        raise CheckpointError(f"the configuration of its {name} cannot be used: {describe_errors(error)}") from error
+        raise CheckpointError(f"the configuration of its {name} is invalid: {describe_errors(error)}") from error

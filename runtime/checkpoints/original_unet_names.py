@@ -1,4 +1,4 @@
-"""Names of the UNet in Stable Diffusion's original layout -> canonical names."""
+"""Maps the names of the UNet in the original layout of Stable Diffusion to canonical names."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ _USUAL_LAYERS = 2
 
 
 def layers_per_block(names: Iterable[str]) -> int:
-    """Residual layers on each level of the way down: the first downsampler comes behind them."""
+    """ResNet layers of each down block: the number of blocks before the first downsampler."""
     found = [int(match[1]) for name in names if (match := _DOWNSAMPLER.fullmatch(name))]
     return max(min(found) - 1, 1) if found else _USUAL_LAYERS
 
 
 def unet_name(name: str, layers: int) -> str | None:
-    """The canonical name of a name without its root, `layers` being those of a block; None for an unknown one.
+    """The canonical name of a name without prefix; None: unknown. `layers` is the number of layers of a down block.
 
-    Each level of the way down has `layers` layers and a downsampler, numbered on behind `conv_in`; each of the way
-    up has one layer more, the last of which holds the upsampler.
+    `input_blocks` numbers `conv_in`, then for each down block its layers and its downsampler. `output_blocks` numbers
+    the layers of the up blocks, which have one layer more; the last layer of a block includes the upsampler.
     """
     stem, _, kind = name.rpartition(".")
     if stem in TOP:
@@ -50,12 +50,12 @@ def unet_name(name: str, layers: int) -> str | None:
         return _layer(f"mid_block.{_MIDDLE[match[1]]}", match[2], kind)
     if not (match := _BLOCK.fullmatch(stem)):
         return None
-    way, number, position, rest = match[1], int(match[2]), match[3], match[4]
-    level, index = divmod(number - (way == "input"), layers + 1)
-    block = f"{'down' if way == 'input' else 'up'}_blocks.{level}"
-    if way == "input" and rest == "op":
+    direction, number, position, rest = match[1], int(match[2]), match[3], match[4]
+    level, index = divmod(number - (direction == "input"), layers + 1)
+    block = f"{'down' if direction == 'input' else 'up'}_blocks.{level}"
+    if direction == "input" and rest == "op":
         return f"{block}.downsamplers.0.conv.{kind}"
-    if way == "output" and rest == "conv":
+    if direction == "output" and rest == "conv":
         return f"{block}.upsamplers.0.conv.{kind}"
     part = {"0": "resnets", "1": "attentions"}.get(position)
     return _layer(f"{block}.{part}.{index}", rest, kind) if part else None

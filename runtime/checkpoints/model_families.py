@@ -1,4 +1,4 @@
-"""The published checkpoints' configurations: what shapes do not tell. FileResolver: the configuration files of
+"""The configuration values of the published checkpoints that shapes cannot give. Source: the configuration files of
 stable-diffusion-v1-5, stable-diffusion-2-1-base, stable-diffusion-2-1 and stable-diffusion-xl-base-1.0."""
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _SCHEDULE: dict[str, Any] = {
     "steps_offset": 1,
     "trained_betas": None,
 }
-# CLIP's own files give these ids, wrongly; with eos 2 transformers pools at the highest id, which is the end's.
+# The published files have these wrong ids. With eos 2, transformers pools at the highest id, which is the end token.
 _CLIP: dict[str, Any] = {"model_type": "clip_text_model", "bos_token_id": 0, "eos_token_id": 2, "pad_token_id": 1}
 _CLIP_L = {**_CLIP, "architectures": ["CLIPTextModel"], "hidden_act": "quick_gelu"}
 _OPEN_CLIP_H = {**_CLIP, "architectures": ["CLIPTextModel"], "hidden_act": "gelu"}
@@ -32,8 +32,11 @@ END, EXCLAMATION = "<|endoftext|>", "!"
 
 @dataclass(frozen=True)
 class Family:
-    """One kind of published checkpoint. `head_width`: of the UNet's attention; None: there are 8 heads of any width.
-    `text_layers`: what of the text encoder is used at most; None: all. `pads`: what each tokenizer pads with."""
+    """One family of published checkpoints.
+
+    `head_width` is the width of an attention head of the UNet; None: 8 heads of any width. `text_layers` is the number
+    of text encoder layers used at most; None: all. `pads` is the padding token of each tokenizer.
+    """
 
     kind: Kind
     unet: dict[str, Any]

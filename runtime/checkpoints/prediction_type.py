@@ -1,8 +1,8 @@
-"""Whether a UNet in a single file predicts the noise or v (arXiv 2202.00512): no file says it outright.
+"""Whether the UNet of a single file predicts the noise or v (arXiv 2202.00512).
 
-Some say it by an empty tensor called `v_pred` (a convention of Civitai's SDXL models, which ComfyUI and others
-follow). SD 2.x comes in both kinds with the same shapes; there ComfyUI's test is used, the spread of one norm's
-bias. A sidecar's prediction_type, and the request's, win over both.
+The format has no field for it. Some SDXL models of Civitai contain an empty tensor `v_pred`, which ComfyUI reads too.
+SD 2.x has both kinds with equal shapes: here the test of ComfyUI is used, the standard deviation of the bias of one
+norm. The prediction_type of a sidecar or of the request overrides both.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _MOST = 1 << 16  # values of a bias
 
 
 def predicts_v(unet: Component, *, is_sd_2: bool) -> bool:
-    """Whether it predicts v, as far as its file tells."""
+    """Whether the UNet predicts v. Raises WeightFileError and FileChangedError."""
     path = unet.files[0].path
     names = read_header(path).tensors.keys()
     if V_MARK in names:
@@ -31,5 +31,5 @@ def predicts_v(unet: Component, *, is_sd_2: bool) -> bool:
     stored = next((name for name in names if any(view.name == _TELLTALE for view in find(name))), None)
     if stored is None:
         return False
-    file = SafetensorsFile(path, unet.files[0].stamp, [stored])
+    file = SafetensorsFile(path, unet.files[0].fingerprint, [stored])
     return float(file.read_floats(stored).std()) > _SPREAD

@@ -1,4 +1,4 @@
-"""Names of OpenCLIP's text encoder, which SD 2.x and SDXL have -> canonical names."""
+"""Maps the names of the OpenCLIP text encoder (SD 2.x, SDXL) to canonical names."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ _BLOCK = re.compile(r"transformer\.resblocks\.(\d{1,3})\.(?:(.+)\.(weight|bias)|
 
 
 def open_clip_name(name: str) -> str | None:
-    """The canonical name of a name without its root; None for an unknown one.
+    """The canonical name of a name without prefix; None: unknown.
 
-    Query, key and value are fused: `….self_attn.in_proj_weight` stands for the three of them, in this order.
+    `….self_attn.in_proj_weight` and `….in_proj_bias` contain query, key and value, in this order.
     """
     if name in _TOP:
         return f"text_model.{_TOP[name]}"

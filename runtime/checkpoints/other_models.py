@@ -1,10 +1,10 @@
-"""What a file is that is no Stable Diffusion checkpoint, told from names that nothing else has: for refusals."""
+"""Recognizes files that are not Stable Diffusion checkpoints by their tensor names, for error messages."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
 
-# Transformers in place of the UNet; in the original layout, in diffusers', and in LoRAs of both.
+# Names of transformers, which these models have in place of a UNet, in both layouts and in their LoRAs.
 _MODELS = {
     "double_blocks": "Flux",
     "single_transformer_blocks": "Flux",
@@ -24,12 +24,12 @@ _FILES = {
 
 
 def other_model(names: Collection[str]) -> str | None:
-    """The model of another architecture that tensors, or a LoRA's, of these names are of."""
+    """The model of another architecture that a file of weights, or a LoRA, with these names is made for."""
     return _first(_MODELS, names)
 
 
 def other_file(names: Collection[str]) -> str | None:
-    """What a file with tensors of these names, and no UNet, is."""
+    """A description of a file with tensors of these names and without a UNet; None: unknown."""
     return other_model(names) or _first(_FILES, names)
 
 

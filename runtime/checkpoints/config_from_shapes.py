@@ -1,4 +1,4 @@
-"""What the shapes of a network's tensors tell of its configuration."""
+"""Derives the configuration of a network from the shapes of its tensors."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import Any
 from runtime.checkpoints.checkpoint import Component
 from runtime.checkpoints.checks import CheckpointError
 
-_MOST = 100  # blocks or layers: beyond it lies nothing genuine
+_MOST = 100  # blocks or layers; published networks have at most 32
 
 
-class Shapes:
-    """A component's shapes; asking for what is not there is a CheckpointError that names it."""
+class ComponentShapes:
+    """The shapes of a component. Its methods raise CheckpointError naming a tensor that is missing."""
 
     def __init__(self, component: Component) -> None:
         self._name, self._shapes = component.name, component.shapes
@@ -21,23 +21,25 @@ class Shapes:
 
     def of(self, name: str) -> tuple[int, ...]:
         if name not in self._shapes:
-            raise CheckpointError(f"it has no {self._name}: {name} is missing")
+            raise CheckpointError(f"its {self._name} is incomplete: {name} is missing")
         return self._shapes[name]
 
     def size(self, name: str, axis: int) -> int:
         """The size of a tensor along an axis."""
         shape = self.of(name)
         if len(shape) <= axis or not shape[axis]:
-            raise CheckpointError(f"{self._name}: {name} has the shape {list(shape)}")
+            raise CheckpointError(
+                f"{self._name}: {name} has shape {list(shape)}; expected at least {axis + 1} axes and no empty one"
+            )
         return shape[axis]
 
     def count(self, pattern: str) -> int:
-        """How many of the names are there that `pattern` makes of 0, 1, 2, ..."""
+        """The number of existing names among `pattern.format(0)`, `pattern.format(1)`, ... up to the first gap."""
         return next((index for index in range(_MOST) if pattern.format(index) not in self), _MOST)
 
 
-def unet_config(shapes: Shapes) -> dict[str, Any]:
-    """A UNet2DConditionModel's configuration, without its attention heads, norm groups and size of pictures."""
+def unet_config(shapes: ComponentShapes) -> dict[str, Any]:
+    """A UNet2DConditionModel's configuration, without attention heads, norm groups and sample_size."""
     first = "{}_blocks.{{}}.resnets.0.conv1.weight"
     downs, ups = shapes.count(first.format("down")), shapes.count(first.format("up"))
     crossed = [f"down_blocks.{i}.attentions.0" for i in range(downs)]
@@ -62,8 +64,8 @@ def unet_config(shapes: Shapes) -> dict[str, Any]:
     return config
 
 
-def vae_config(shapes: Shapes) -> dict[str, Any]:
-    """An AutoencoderKL's configuration, without its norm groups and scaling factor."""
+def vae_config(shapes: ComponentShapes) -> dict[str, Any]:
+    """An AutoencoderKL's configuration, without norm groups and scaling_factor."""
     first = "encoder.down_blocks.{}.resnets.0.conv1.weight"
     levels = shapes.count(first)
     return {
@@ -80,8 +82,8 @@ def vae_config(shapes: Shapes) -> dict[str, Any]:
     }
 
 
-def text_config(shapes: Shapes) -> dict[str, Any]:
-    """A CLIP text encoder's configuration, without its activation; its attention heads are 64 wide, as all CLIP's."""
+def text_config(shapes: ComponentShapes) -> dict[str, Any]:
+    """A CLIP text encoder's configuration, without the activation. Its attention heads are 64 wide, as all of CLIP."""
     width = shapes.size("text_model.embeddings.token_embedding.weight", 1)
     config = {
         "vocab_size": shapes.size("text_model.embeddings.token_embedding.weight", 0),
@@ -96,6 +98,6 @@ def text_config(shapes: Shapes) -> dict[str, Any]:
     return config
 
 
-def _block(shapes: Shapes, way: str, index: int, plain: str) -> str:
-    crossed = f"{way}_blocks.{index}.attentions.0.norm.weight" in shapes
+def _block(shapes: ComponentShapes, direction: str, index: int, plain: str) -> str:
+    crossed = f"{direction}_blocks.{index}.attentions.0.norm.weight" in shapes
     return f"CrossAttn{plain}" if crossed else plain

@@ -1,14 +1,14 @@
 """Canonical parameter names: those of diffusers' modules, and `text_model.…` in both text encoders.
 
-Published files differ in two ways: transformers 5 saves `CLIPTextModel` without the `text_model.` prefix, and VAEs of
-the time of SD 1.5 call their attention `query, key, value, proj_attn`.
+Published files differ in two ways. transformers 5 saves `CLIPTextModel` without the `text_model.` prefix. The VAE files
+of SD 1.5 name the attention layers `query, key, value, proj_attn`.
 """
 
 from __future__ import annotations
 
 import re
 
-# transformers < 5 saved these non-persistent buffers; they are no weights.
+# transformers < 5 saved these buffers, which are not weights.
 _BUFFERS = re.compile(r"(^|\.)embeddings\.position_ids$")
 _OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 _OLD_NAME = re.compile(r"\.(query|key|value|proj_attn)\.(weight|bias)$")
@@ -16,7 +16,7 @@ _TEXT_ROOTS = ("embeddings.", "encoder.", "final_layer_norm.")
 
 
 def canonical_name(component: str, name: str) -> str | None:
-    """The canonical name of a tensor in a component's file; None when it is not a weight."""
+    """The canonical name of a tensor in a file of the component; None: not a weight."""
     if component.startswith("text_encoder"):
         if _BUFFERS.search(name):
             return None
