@@ -14,7 +14,7 @@ from typing import Protocol
 
 import torch
 
-from runtime.engines.residency import Residency
+from runtime.engines.memory_budget import MemoryBudget
 from runtime.engines.torch.base_tensors import BaseTensors
 from runtime.engines.torch.merge_threads import MergeThreads
 from runtime.engines.torch.tensor_pool import TensorPool
@@ -78,7 +78,7 @@ class WeightsCache:
     """Binds weight sets. One thread at a time binds; any thread releases."""
 
     def __init__(self, budget: int, merge_threads: MergeThreads) -> None:
-        self._residency: Residency[BaseTensors | _Merged] = Residency(budget)
+        self._budgeted: MemoryBudget[BaseTensors | _Merged] = MemoryBudget(budget)
         self._pool = TensorPool()
         self._merge_threads = merge_threads
         self._listeners: weakref.WeakSet[EvictionListener] = weakref.WeakSet()
@@ -86,7 +86,7 @@ class WeightsCache:
     @property
     def nbytes(self) -> int:
         """Bytes of all weights in memory."""
-        return self._residency.nbytes
+        return self._budgeted.nbytes
 
     def listen(self, listener: EvictionListener) -> None:
         """Tell the listener of every eviction, for as long as it lives."""
@@ -104,30 +104,30 @@ class WeightsCache:
             base = self._acquire_base(base_key, spec, weights, check_cancelled)
             tensors = {name: _reshaped(base.tensors[name], shape) for name, shape in spec.shapes.items()}
             if not weights.changed:
-                return TorchBinding(base_key, tensors, lambda: self._residency.release(base_key))
+                return TorchBinding(base_key, tensors, lambda: self._budgeted.release(base_key))
             try:
 
                 def make() -> _Merged:
                     merged = self._merge(tensors, spec, weights, check_cancelled)
-                    self._residency.retain(base_key)
+                    self._budgeted.retain(base_key)
                     return _Merged(merged, lambda evicted: self._evict_merged(merged_key, base_key, evicted))
 
-                merged = self._residency.acquire(merged_key, make)
+                merged = self._budgeted.acquire(merged_key, make)
             finally:
-                self._residency.release(base_key)
-        return TorchBinding(merged_key, tensors | dict(merged.tensors), lambda: self._residency.release(merged_key))
+                self._budgeted.release(base_key)
+        return TorchBinding(merged_key, tensors | dict(merged.tensors), lambda: self._budgeted.release(merged_key))
 
     def _make_room(
         self, base_key: str, merged_key: str, spec: ParameterSpec, weights: WeightSet, check_cancelled: CheckCancelled
     ) -> None:
         """Evict what must leave for the tensors that are not in memory yet."""
-        base = self._residency.get(base_key)
+        base = self._budgeted.get(base_key)
         missing = spec.shapes.keys() - (base.tensors.keys() if base else ())
         numbers = sum(spec.shapes[name].numel() for name in missing)
-        if weights.changed and merged_key not in self._residency:
+        if weights.changed and merged_key not in self._budgeted:
             numbers += sum(spec.shapes[name].numel() for name in weights.changed)
         if numbers:
-            self._residency.make_room(numbers * spec.form.dtype.itemsize, check_cancelled, keep=base_key)
+            self._budgeted.make_room(numbers * spec.form.dtype.itemsize, check_cancelled, keep=base_key)
 
     def _acquire_base(
         self, key: str, spec: ParameterSpec, weights: WeightSet, check_cancelled: CheckCancelled
@@ -139,12 +139,12 @@ class WeightsCache:
                 lambda shape: self._empty(shape, spec.form), lambda evicted: self._evicted(key, evicted.tensors)
             )
 
-        base = self._residency.acquire(key, make)
+        base = self._budgeted.acquire(key, make)
         assert isinstance(base, BaseTensors)
         try:
             base.load(weights.base, spec.shapes.keys(), check_cancelled)
         except BaseException:
-            self._residency.release(key)
+            self._budgeted.release(key)
             raise
         return base
 
@@ -174,7 +174,7 @@ class WeightsCache:
 
     def _evict_merged(self, key: str, base_key: str, merged: _Merged) -> None:
         self._evicted(key, merged.tensors)
-        self._residency.release(base_key)
+        self._budgeted.release(base_key)
 
     def _evicted(self, key: str, tensors: Mapping[str, torch.Tensor]) -> None:
         for listener in list(self._listeners):

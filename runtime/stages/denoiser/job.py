@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass
 
 import torch
-from diffusers.utils.torch_utils import randn_tensor
 
 from runtime.conditioning.controlnet import ControlNet, ControlNets, Residuals
 from runtime.conditioning.guidance import guidance_embedding, guide
@@ -15,21 +13,7 @@ from runtime.conditioning.row import Row
 from runtime.engines.ask import Ask, Bound
 from runtime.engines.engine import Outputs
 from runtime.plan import Plan
-from runtime.schedulers.schedule import Schedule, make_schedule
-
-
-@dataclass(frozen=True)
-class Conditions:
-    """What the other stages made for a job, float32.
-
-    text [branches, T, D] and pooled [branches, P] (P = 0: none), the branches being the negative prompt and the prompt,
-    or the prompt alone. mean and std [1, 4, h, w] of the init image's posterior; [0, 4, h, w] without one.
-    """
-
-    text: torch.Tensor
-    pooled: torch.Tensor
-    mean: torch.Tensor
-    std: torch.Tensor
+from runtime.stages.denoiser.initial_latents import Conditions, initial_latents
 
 
 class Job:
@@ -54,26 +38,8 @@ class Job:
         self._generator = torch.Generator("cpu").manual_seed(plan.seed)
         self._keep_passes = request.debug_per_pass_latents
         self._passes: list[torch.Tensor] = []
-        self._schedule: Schedule | None = None
         self._steps_done = 0
-        self._start(plan, conditions)
-
-    def _start(self, plan: Plan, conditions: Conditions) -> None:
-        """Draw the first latents [N, 4, h, w]."""
-        request, scaling = plan.request, plan.checkpoint.scaling_factor
-        shape = (request.num_images, *conditions.mean.shape[1:])
-        config = plan.checkpoint.scheduler
-        if not plan.has_image:
-            self._schedule = make_schedule(request, config, has_image=False)
-            self.latents = self._schedule.pure_noise(randn_tensor(shape, self._generator))
-        elif request.noise_strength == 0.0:
-            # No noise, no step: the VAE's round trip, by the posterior's mean as in AutoencoderKL.forward.
-            self.latents = (conditions.mean * scaling).expand(shape).clone()
-        else:
-            self._schedule = make_schedule(request, config, has_image=True)
-            sample = conditions.mean + conditions.std * randn_tensor(conditions.mean.shape, self._generator)
-            noise = randn_tensor(shape, self._generator)
-            self.latents = self._schedule.add_noise((sample * scaling).expand(shape), noise)
+        self.latents, self._schedule = initial_latents(plan, conditions, self._generator)
 
     @property
     def steps_done(self) -> int:

@@ -21,7 +21,8 @@ from runtime.settings import Settings
 from runtime.stage_errors import InvalidArgument
 from runtime.stages.bind_component import bind_component
 from runtime.stages.call import Call, json_tensor
-from runtime.stages.denoiser.job import Conditions, Job
+from runtime.stages.denoiser.initial_latents import Conditions
+from runtime.stages.denoiser.job import Job
 from runtime.stages.denoiser.member import Member
 from runtime.stages.denoiser.step_loop import StepLoop
 from runtime.stages.take_plan import take_plan

@@ -10,24 +10,13 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
-from runtime.engines.ask import Ask
 from runtime.stage_errors import Unavailable
+from runtime.stages.denoiser.batching import Batching, OpenAsk, answer, open_asks
 from runtime.stages.denoiser.member import Member
-from runtime.stages.denoiser.round_robin import RoundRobin
 
 log = logging.getLogger("lorikeet")
-
-
-@dataclass(frozen=True)
-class _OpenAsk:
-    """An ask, the job that waits for its answer, and its place in the job's list."""
-
-    member: Member
-    place: int
-    ask: Ask
 
 
 class StepLoop:
@@ -35,10 +24,9 @@ class StepLoop:
 
     def __init__(self, calls_per_turn: int = 0) -> None:
         """`calls_per_turn`: calls of one batch key before another key's turn; 0 is what the engine wants."""
-        self._calls_per_turn = calls_per_turn
         self._arrivals: queue.SimpleQueue[Member | None] = queue.SimpleQueue()
         self._members: list[Member] = []
-        self._turns: RoundRobin[Hashable] = RoundRobin()
+        self._batching = Batching(calls_per_turn)
         self._calls = 0
         self._thread = threading.Thread(target=self._run, name="step-loop", daemon=True)
         self._thread.start()
@@ -55,7 +43,7 @@ class StepLoop:
     def _run(self) -> None:
         while self._admit():
             self._retire_cancelled()
-            if batch := self._next_batch():
+            if batch := self._batching.next(self._open_asks()):
                 self._run_batch(batch)
         for member in list(self._members):
             self._retire(member, Unavailable("the server is stopping"))
@@ -78,29 +66,23 @@ class StepLoop:
             except BaseException as error:
                 self._retire(member, error)
 
-    def _next_batch(self) -> list[_OpenAsk]:
-        """The asks of the next call: of one batch key, and at most a block. The longest-waiting job's asks go first."""
-        groups: dict[Hashable, list[_OpenAsk]] = {}
-        for member in sorted(self._members, key=lambda member: member.last_call):
+    def _open_asks(self) -> list[OpenAsk]:
+        """The open asks of all jobs. A job whose ask cannot be keyed ends."""
+        found: list[OpenAsk] = []
+        for member in list(self._members):
             try:
-                for place, ask in member.open_asks:
-                    groups.setdefault(ask.batch_key, []).append(_OpenAsk(member, place, ask))
-            except Exception as error:
+                found += open_asks(member)
+            except BaseException as error:
                 self._retire(member, error)
-                return []
-        if not groups:
-            return []
-        turns = {key: self._calls_per_turn or asks[0].ask.bound.engine.calls_per_turn for key, asks in groups.items()}
-        asks = groups[self._turns.next(turns)]
-        return asks[: asks[0].ask.bound.block_rows]
+        return found
 
-    def _run_batch(self, batch: Sequence[_OpenAsk]) -> None:
+    def _run_batch(self, batch: Sequence[OpenAsk]) -> None:
         """One call, and the next asks of the jobs that it answers."""
         members = list(dict.fromkeys(item.member for item in batch))
         self._calls += 1
         begun = time.monotonic()
         try:
-            _answer(batch)
+            answer(batch)
         except BaseException as error:
             if len(members) > 1:
                 # Only one of them may be to blame: repeat the call for each alone, which gives the same bytes.
@@ -140,14 +122,3 @@ class StepLoop:
             member.on_end(member, error)
         except BaseException:
             log.exception("the end of a job could not be reported")
-
-
-def _answer(batch: Sequence[_OpenAsk]) -> None:
-    """Call the engine for a block of rows, filled up with copies of the last one, and keep the answers."""
-    bound = batch[0].ask.bound
-    rows = [(item.ask.bound.binding, item.ask.inputs) for item in batch]
-    outputs = bound.engine.run(rows + [rows[-1]] * (bound.block_rows - len(rows)))
-    if len(outputs) != bound.block_rows:
-        raise RuntimeError(f"the engine answered {len(outputs)} of {bound.block_rows} rows")
-    for item, output in zip(batch, outputs[: len(batch)], strict=True):
-        item.member.answer(item.place, output)

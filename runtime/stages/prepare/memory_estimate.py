@@ -1,6 +1,6 @@
 """What a request will need of the machine's memory, told from its plan alone: an estimate, on the safe side.
 
-Weights have budgets of their own (`Residency`); this is about pictures, latents and what a network holds meanwhile.
+Weights have budgets of their own (`MemoryBudget`); this is about pictures, latents and what a network holds meanwhile.
 """
 
 from __future__ import annotations

@@ -25,7 +25,8 @@ from runtime.conditioning.controlnet import ControlNet
 from runtime.engines.ask import Bound
 from runtime.engines.engine import never_cancelled
 from runtime.engines.torch.torch_engine import TorchEngine
-from runtime.stages.denoiser.job import Conditions, Job
+from runtime.stages.denoiser.initial_latents import Conditions
+from runtime.stages.denoiser.job import Job
 from runtime.stages.denoiser.member import Member
 from runtime.stages.denoiser.step_loop import StepLoop
 from runtime.weights.weight_set import WeightSet

@@ -15,7 +15,8 @@ from runtime.engines.ask import Ask
 from runtime.engines.engine import Outputs
 from runtime.plan import Plan
 from runtime.stage_errors import InvalidArgument
-from runtime.stages.denoiser.job import Conditions, Job
+from runtime.stages.denoiser.initial_latents import Conditions
+from runtime.stages.denoiser.job import Job
 from tests.unit.runtime.engines import noise
 from tests.unit.runtime.plans import make_plan
 from tests.unit.runtime.stand_in import answered, fake_bound, releases, run_to_end, tensor

@@ -14,7 +14,8 @@ from PIL import Image
 from lorikeet.schema import SchedulerName
 from runtime.checkpoints.checkpoint import Checkpoint
 from runtime.stage_errors import InvalidArgument
-from runtime.stages.denoiser.job import Conditions, Job
+from runtime.stages.denoiser.initial_latents import Conditions
+from runtime.stages.denoiser.job import Job
 from tests.reference import ReferenceRequest, reference, relative_error
 from tests.reference.pipelines import pipeline
 from tests.tiny import tiny_folder

@@ -29,7 +29,7 @@ class _Entry(Generic[Item]):
     users: int
 
 
-class Residency(Generic[Item]):
+class MemoryBudget(Generic[Item]):
     """Items by key. An item in use is never evicted; `make_room` waits for one to be released when it must."""
 
     def __init__(self, budget: int) -> None:

@@ -1,0 +1,46 @@
+"""The first latents of a job: drawn in diffusers' order, first the posterior, then the noise."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from diffusers.utils.torch_utils import randn_tensor
+
+from runtime.plan import Plan
+from runtime.schedulers.schedule import Schedule, make_schedule
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """What the other stages made for a job, float32.
+
+    text [branches, T, D] and pooled [branches, P] (P = 0: none), the branches being the negative prompt and the prompt,
+    or the prompt alone. mean and std [1, 4, h, w] of the init image's posterior; [0, 4, h, w] without one.
+    """
+
+    text: torch.Tensor
+    pooled: torch.Tensor
+    mean: torch.Tensor
+    std: torch.Tensor
+
+
+def initial_latents(
+    plan: Plan, conditions: Conditions, generator: torch.Generator
+) -> tuple[torch.Tensor, Schedule | None]:
+    """The latents [N, 4, h, w] at the noise level of the first step, and the schedule; None when no step is run.
+
+    Raises InvalidArgument for a schedule that diffusers cannot make (see `make_schedule`).
+    """
+    request, scaling, config = plan.request, plan.checkpoint.scaling_factor, plan.checkpoint.scheduler
+    shape = (request.num_images, *conditions.mean.shape[1:])
+    if not plan.has_image:
+        schedule = make_schedule(request, config, has_image=False)
+        return schedule.pure_noise(randn_tensor(shape, generator)), schedule
+    if request.noise_strength == 0.0:
+        # No noise, no step: the VAE's round trip, by the posterior's mean as in AutoencoderKL.forward.
+        return (conditions.mean * scaling).expand(shape).clone(), None
+    schedule = make_schedule(request, config, has_image=True)
+    sample = conditions.mean + conditions.std * randn_tensor(conditions.mean.shape, generator)
+    noise = randn_tensor(shape, generator)
+    return schedule.add_noise((sample * scaling).expand(shape), noise), schedule
