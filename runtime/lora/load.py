@@ -8,9 +8,9 @@ from pathlib import Path
 import torch
 
 from runtime.files.tensor_file import NotFiniteError, TensorFile
-from runtime.lora.file import LoraLayer
 from runtime.lora.kinds import dora
 from runtime.lora.lora_error import LoraError
+from runtime.lora.lora_file import LoraLayer
 from runtime.weights.change import Change
 
 _MAX = torch.finfo(torch.float32).max
@@ -32,7 +32,7 @@ class LoraChanges(Mapping[str, Change]):
     ) -> None:
         self._scale, self._refused = scale, refused
         self._layers = {layer.target.parameter: layer for layer in layers}
-        self._file = TensorFile(path, [name for layer in layers for name in layer.tensors])
+        self._file = TensorFile(path, [name for layer in layers for name in layer.tensor_names])
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._layers)
@@ -46,16 +46,16 @@ class LoraChanges(Mapping[str, Change]):
     def __getitem__(self, parameter: str) -> Change:
         layer = self._layers[parameter]
         try:
-            tensors = {name: self._file.read(name) for name in layer.tensors}
+            tensors = {name: self._file.read(name) for name in layer.tensor_names}
         except NotFiniteError as error:
             raise self._refused(str(error)) from error
         alpha = float(tensors[layer.alpha]) if isinstance(layer.alpha, str) else layer.alpha
-        factor = layer.factor(alpha)
-        if not abs(factor * self._scale) <= _MAX:
+        scaling = layer.scaling(alpha)
+        if not abs(scaling * self._scale) <= _MAX:
             name = f"{layer.target.component}.{parameter}"
             raise self._refused(f"{name}: its scale, {self._scale:g} times alpha / rank, is not finite in float32")
-        parts = {role: tensors[name].float() for role, name in layer.keys.items()}
+        factors = {role: tensors[name].float() for role, name in layer.keys.items()}
         if layer.magnitude is None:
-            return layer.kind.change(parts, factor * self._scale)
+            return layer.kind.change(factors, scaling * self._scale)
         role, name = layer.magnitude
-        return dora.decomposed(layer.kind, parts, tensors[name].float(), role, factor, self._scale)
+        return dora.decomposed(layer.kind, factors, tensors[name].float(), role, scaling, self._scale)

@@ -10,9 +10,9 @@ from runtime.engines.engine import Binding, Engine, GraphKind, WeightsError
 from runtime.engines.select import Engines
 from runtime.files.safetensors_file import WeightFileError
 from runtime.files.store import FileChangedError
-from runtime.lora.file import read_lora
 from runtime.lora.load import LoraChanges
 from runtime.lora.lora_error import LoraError
+from runtime.lora.lora_file import read_lora
 from runtime.networks.build import graph_of
 from runtime.plan import LoraPlan, Plan
 from runtime.stage_errors import InvalidArgument

@@ -22,8 +22,8 @@ from runtime.files.resolve import FileResolver, ResolveContext
 from runtime.files.safetensors_file import WeightFileError
 from runtime.files.store import FileChangedError, Store
 from runtime.jobs.job_table import JobRef
-from runtime.lora.file import read_lora
 from runtime.lora.lora_error import LoraError
+from runtime.lora.lora_file import read_lora
 from runtime.plan import LoraPlan, Plan
 from runtime.settings import Settings
 from runtime.stage_errors import InvalidArgument

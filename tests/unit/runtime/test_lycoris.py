@@ -17,8 +17,8 @@ from peft import LoHaConfig, LoKrConfig, get_peft_model, get_peft_model_state_di
 from torch import nn
 
 from runtime.checkpoints.checkpoint import Checkpoint
-from runtime.lora.file import read_lora
 from runtime.lora.load import LoraChanges
+from runtime.lora.lora_file import read_lora
 from runtime.weights.weight_set import WeightSet, base_tensors
 from tests.unit.runtime import lora_files
 from tests.unit.runtime.engines import noise

@@ -16,8 +16,8 @@ from diffusers import UNet2DConditionModel
 from runtime.checkpoints.checkpoint import Checkpoint, Component
 from runtime.engines.engine import WeightsError
 from runtime.engines.torch.torch_engine import TorchBinding, TorchEngine
-from runtime.lora.file import read_lora
 from runtime.lora.load import LoraChanges
+from runtime.lora.lora_file import read_lora
 from runtime.weights.change import Change, LowRank
 from runtime.weights.weight_set import WeightSet, base_tensors
 from tests.unit.runtime import lora_files
