@@ -125,7 +125,7 @@ class JobTable:
     def open(self, request_id: str, token: str, limit: int, deadline: float = math.inf) -> JobRef | None:
         """Give a new job a slot; None when `limit` jobs are live. Called by one thread of one process.
 
-        `deadline`: CLOCK_MONOTONIC seconds after which every stage lets go of it.
+        `deadline`: CLOCK_MONOTONIC seconds after which every stage ends it.
 
         Raises ValueError when a live job has the same request id. A job without id or token cannot be addressed.
         """

@@ -1,1 +1,1 @@
-"""LoRA files: which keys speak of which parameter, and the low-rank factors that they hold."""
+"""LoRA files: their keys, the parameter that each key changes, and the changes that their tensors make."""

@@ -8,9 +8,9 @@ import torch
 
 from runtime.files.safetensors_file import NotFiniteError, SafetensorsFile
 from runtime.files.store import StoredFile, check_unchanged
-from runtime.lora.file import LoraLayer
 from runtime.lora.kinds import dora
 from runtime.lora.lora_error import LoraError
+from runtime.lora.lora_file import LoraLayer
 from runtime.weights.change import Change
 
 _MAX = torch.finfo(torch.float32).max
@@ -32,7 +32,7 @@ class LoraChanges:
     ) -> None:
         self._stored, self._scale, self._refused = stored, scale, refused
         self._layers = {layer.target.parameter: layer for layer in layers}
-        names = [name for layer in layers for name in layer.tensors]
+        names = [name for layer in layers for name in layer.tensor_names]
         self._file = SafetensorsFile(stored.path, stored.fingerprint, names, finite=True)
 
     @property
@@ -49,19 +49,19 @@ class LoraChanges:
     def read(self, name: str) -> Change:
         layer = self._layers[name]
         try:
-            tensors = {tensor: self._file.read(tensor) for tensor in layer.tensors}
+            tensors = {tensor: self._file.read(tensor) for tensor in layer.tensor_names}
         except NotFiniteError as error:
             raise self._refused(str(error)) from error
         alpha = float(tensors[layer.alpha]) if isinstance(layer.alpha, str) else layer.alpha
-        factor = layer.factor(alpha)
-        if not abs(factor * self._scale) <= _MAX:
+        scaling = layer.scaling(alpha)
+        if not abs(scaling * self._scale) <= _MAX:
             place = f"{layer.target.component}.{name}"
             raise self._refused(f"{place}: the scale {self._scale:g} times alpha / rank is not finite in float32")
-        parts = {role: tensors[key].float() for role, key in layer.keys.items()}
+        factors = {role: tensors[key].float() for role, key in layer.keys.items()}
         if layer.magnitude is None:
-            return layer.kind.change(parts, factor * self._scale)
+            return layer.kind.change(factors, scaling * self._scale)
         role, key = layer.magnitude
-        return dora.decomposed(layer.kind, parts, tensors[key].float(), role, factor, self._scale)
+        return dora.decomposed(layer.kind, factors, tensors[key].float(), role, scaling, self._scale)
 
     def check_unchanged(self) -> None:
         check_unchanged(self._stored.path, self._stored.fingerprint)

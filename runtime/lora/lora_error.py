@@ -1,7 +1,7 @@
-"""What is wrong with a LoRA file."""
+"""The error of a LoRA file that cannot be used."""
 
 from __future__ import annotations
 
 
 class LoraError(ValueError):
-    """The file does not fit the checkpoint; the message lists what differs and is fit for the client."""
+    """The file does not fit the checkpoint. The message names the layers or keys and is fit for the client."""

@@ -11,9 +11,9 @@ from runtime.engines.engine import WeightsError
 from runtime.engines.select import Engines
 from runtime.files.safetensors_file import WeightFileError
 from runtime.files.store import FileChangedError, StoredFile
-from runtime.lora.file import read_lora
 from runtime.lora.lora_changes import LoraChanges
 from runtime.lora.lora_error import LoraError
+from runtime.lora.lora_file import read_lora
 from runtime.networks.architecture import ArchitectureError, NetworkKind, architecture_of
 from runtime.plan import LoraPlan, Plan
 from runtime.stage_errors import InvalidArgument

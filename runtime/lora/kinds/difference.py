@@ -1,4 +1,4 @@
-"""Full differences: what is added to a weight, a bias or a norm, as LyCORIS writes it."""
+"""Full differences: a tensor that is added to a weight, a bias or a norm, in LyCORIS' format."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from runtime.lora.kinds.kind import Shape, Shapes, Tensors, need
+from runtime.lora.kinds.lora_kind import FactorShapes, FactorTensors, Shape, require
 
 if TYPE_CHECKING:
     import torch
@@ -14,25 +14,26 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class _Difference:
-    """One tensor of the parameter's own shape. Alpha has no part."""
+    """One tensor of the parameter's own shape. Alpha does not scale it."""
 
     name: str
     parameter: str
     roles: Mapping[str, str]
+    is_low_rank: bool = False
 
-    def shape(self, parts: Shapes) -> Shape:
-        return need(parts, "difference")[0]
+    def shape(self, factors: FactorShapes) -> Shape:
+        return require(factors, "difference")[0]
 
-    def rank(self, parts: Shapes) -> int | None:
+    def alpha_rank(self, factors: FactorShapes) -> int | None:
         return None
 
-    def change(self, parts: Tensors, scale: float) -> Added:
-        return Added(parts["difference"], scale)
+    def change(self, factors: FactorTensors, scale: float) -> Added:
+        return Added(factors["difference"], scale)
 
 
 @dataclass(frozen=True)
 class Added:
-    """A change by `scale` times a tensor."""
+    """The change `scale * tensor`; the tensor has the parameter's shape, perhaps flattened, and is float32."""
 
     tensor: torch.Tensor
     scale: float

@@ -1,4 +1,4 @@
-"""LoHa (FedPara, arXiv 2108.06098): the elementwise product of two low-rank products, as LyCORIS and PEFT write it."""
+"""LoHa (FedPara, arXiv 2108.06098): the elementwise product of two low-rank products, as in LyCORIS and PEFT."""
 
 from __future__ import annotations
 
@@ -6,7 +6,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from runtime.lora.kinds.kind import PartsError, Shape, Shapes, Tensors, need, product, tucker, tucker_product
+from runtime.lora.kinds.lora_kind import (
+    FactorsError,
+    FactorShapes,
+    FactorTensors,
+    Shape,
+    product_shape,
+    require,
+    tucker_product,
+    tucker_shape,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -15,35 +24,42 @@ _FACTORS = ("hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b")
 
 
 class _Loha:
-    """w_a [out, rank], w_b [rank, in * kernel]; with cores t [rank, rank, kernel], w_a [rank, out], w_b [rank, in]."""
+    """w_a [out, rank] and w_b [rank, in * kernel].
+
+    With Tucker cores t [rank, rank, kernel]: w_a [rank, out] and w_b [rank, in].
+    """
 
     name = "LoHa"
     parameter = "weight"
+    is_low_rank = False
     roles: Mapping[str, str] = {f".{role}": role for role in (*_FACTORS, "hada_t1", "hada_t2")}
 
-    def shape(self, parts: Shapes) -> Shape:
-        first_a, first_b, second_a, second_b = need(parts, *_FACTORS)
-        if "hada_t1" in parts or "hada_t2" in parts:
-            first_core, second_core = need(parts, "hada_t1", "hada_t2")
-            halves = tucker(first_core, first_a, first_b), tucker(second_core, second_a, second_b)
+    def shape(self, factors: FactorShapes) -> Shape:
+        first_a, first_b, second_a, second_b = require(factors, *_FACTORS)
+        if "hada_t1" in factors or "hada_t2" in factors:
+            first_core, second_core = require(factors, "hada_t1", "hada_t2")
+            halves = tucker_shape(first_core, first_a, first_b), tucker_shape(second_core, second_a, second_b)
         else:
-            halves = product(first_a, first_b), product(second_a, second_b)
+            halves = product_shape(first_a, first_b), product_shape(second_a, second_b)
         if halves[0] != halves[1] or first_b[0] != second_b[0]:
-            raise PartsError(f"its halves are {list(halves[0])} and {list(halves[1])}")
+            raise FactorsError(
+                f"the two products have shapes {list(halves[0])} and {list(halves[1])} and ranks {first_b[0]} and "
+                f"{second_b[0]}; expected equal shapes and ranks"
+            )
         return halves[0]
 
-    def rank(self, parts: Shapes) -> int | None:
-        return parts["hada_w1_b"][0]
+    def alpha_rank(self, factors: FactorShapes) -> int | None:
+        return factors["hada_w1_b"][0]
 
-    def change(self, parts: Tensors, scale: float) -> Hadamard:
-        return Hadamard(parts, scale)
+    def change(self, factors: FactorTensors, scale: float) -> Hadamard:
+        return Hadamard(factors, scale)
 
 
 @dataclass(frozen=True)
 class Hadamard:
-    """A change by `scale` times the elementwise product of the two halves."""
+    """The change `scale` times the elementwise product of the two low-rank products (float32)."""
 
-    parts: Tensors
+    factors: FactorTensors
     scale: float
 
     def delta(self, base: torch.Tensor) -> torch.Tensor:
@@ -51,9 +67,9 @@ class Hadamard:
         return first.mul_(second).mul_(self.scale).reshape(base.shape)
 
     def _half(self, number: str, base: torch.Tensor) -> torch.Tensor:
-        left, right = (self.parts[f"hada_w{number}_{side}"].to(base) for side in "ab")
-        if f"hada_t{number}" in self.parts:
-            return tucker_product(self.parts[f"hada_t{number}"].to(base), left, right)
+        left, right = (self.factors[f"hada_w{number}_{side}"].to(base) for side in "ab")
+        if f"hada_t{number}" in self.factors:
+            return tucker_product(self.factors[f"hada_t{number}"].to(base), left, right)
         return left.flatten(1) @ right.flatten(1)
 
 

@@ -1,4 +1,4 @@
-"""LoKr: the Kronecker product of two matrices, each whole or of low rank (arXiv 2309.14859), as in LyCORIS and PEFT."""
+"""LoKr: the Kronecker product of two matrices, each full or low-rank (arXiv 2309.14859), as in LyCORIS and PEFT."""
 
 from __future__ import annotations
 
@@ -6,7 +6,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from runtime.lora.kinds.kind import PartsError, Shape, Shapes, Tensors, need, product, tucker, tucker_product
+from runtime.lora.kinds.lora_kind import (
+    FactorsError,
+    FactorShapes,
+    FactorTensors,
+    Shape,
+    product_shape,
+    require,
+    tucker_product,
+    tucker_shape,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -15,56 +24,62 @@ _ROLES = ("lokr_w1", "lokr_w1_a", "lokr_w1_b", "lokr_w2", "lokr_w2_a", "lokr_w2_
 
 
 class _Lokr:
-    """w1 [a, c] and w2 [b, d, ...] make [a * b, c * d, ...]; either may be w_a [.., rank] @ w_b [rank, ..], and w2 a
-    Tucker product with its core t2 [rank, rank, ...]. With both whole, alpha has no part, as in LyCORIS."""
+    """w1 [a, c] and w2 [b, d, ...] give [a * b, c * d, ...].
+
+    Either may be stored as w_a [.., rank] @ w_b [rank, ..]; w2 may be a Tucker product with core t2 [rank, rank, ...].
+    When both are full, alpha does not scale the change, as in LyCORIS.
+    """
 
     name = "LoKr"
     parameter = "weight"
+    is_low_rank = False
     roles: Mapping[str, str] = {f".{role}": role for role in _ROLES}
 
-    def shape(self, parts: Shapes) -> Shape:
-        first, second = _factor(parts, "lokr_w1"), _factor(parts, "lokr_w2")
+    def shape(self, factors: FactorShapes) -> Shape:
+        first, second = _matrix_shape(factors, "lokr_w1"), _matrix_shape(factors, "lokr_w2")
         if len(first) != 2 or len(second) < 2:
-            raise PartsError(f"its factors are {list(first)} and {list(second)}")
+            raise FactorsError(
+                f"lokr_w1 and lokr_w2 have shapes {list(first)} and {list(second)}; expected [a, c] and [b, d, ...]"
+            )
         return (first[0] * second[0], first[1] * second[1], *second[2:])
 
-    def rank(self, parts: Shapes) -> int | None:
-        ranks = [parts[role][0] for role in ("lokr_w1_b", "lokr_w2_b") if role in parts]
+    def alpha_rank(self, factors: FactorShapes) -> int | None:
+        ranks = [factors[role][0] for role in ("lokr_w1_b", "lokr_w2_b") if role in factors]
         return ranks[-1] if ranks else None
 
-    def change(self, parts: Tensors, scale: float) -> Kronecker:
-        return Kronecker(parts, scale)
+    def change(self, factors: FactorTensors, scale: float) -> Kronecker:
+        return Kronecker(factors, scale)
 
 
-def _factor(parts: Shapes, name: str) -> Shape:
-    """The shape of one of the two factors, which is whole or a product, not both. Raises PartsError."""
-    core = "lokr_t2" if name == "lokr_w2" and "lokr_t2" in parts else None
-    if name in parts:
-        if any(role in parts for role in (f"{name}_a", f"{name}_b", core)):
-            raise PartsError(f"it has both {name} and factors of it")
-        return parts[name]
-    left, right = need(parts, f"{name}_a", f"{name}_b")
-    return tucker(parts[core], left, right) if core else product(left, right)
+def _matrix_shape(factors: FactorShapes, name: str) -> Shape:
+    """The shape of w1 or w2, stored either full or as a product. Raises FactorsError."""
+    core = "lokr_t2" if name == "lokr_w2" and "lokr_t2" in factors else None
+    if name in factors:
+        if any(role in factors for role in (f"{name}_a", f"{name}_b", core)):
+            raise FactorsError(f"the file has {name} both as one tensor and as a product; expected one of the two")
+        return factors[name]
+    left, right = require(factors, f"{name}_a", f"{name}_b")
+    return tucker_shape(factors[core], left, right) if core else product_shape(left, right)
 
 
 @dataclass(frozen=True)
 class Kronecker:
-    """A change by `scale` times the Kronecker product of the two factors."""
+    """The change `scale` times the Kronecker product of w1 and w2 (float32)."""
 
-    parts: Tensors
+    factors: FactorTensors
     scale: float
 
     def delta(self, base: torch.Tensor) -> torch.Tensor:
-        first, second = self._factor("lokr_w1", base), self._factor("lokr_w2", base)
-        # The kernel's axes are the last: flattened into the columns, they stay the last of the product's.
+        first, second = self._matrix("lokr_w1", base), self._matrix("lokr_w2", base)
+        # The kernel axes come last. Flattened into the columns, they stay last in the product.
         return (self.scale * first).kron(second.flatten(1)).reshape(base.shape)
 
-    def _factor(self, name: str, base: torch.Tensor) -> torch.Tensor:
-        if name in self.parts:
-            return self.parts[name].to(base)
-        left, right = (self.parts[f"{name}_{side}"].to(base) for side in "ab")
-        if name == "lokr_w2" and "lokr_t2" in self.parts:
-            return tucker_product(self.parts["lokr_t2"].to(base), left, right)
+    def _matrix(self, name: str, base: torch.Tensor) -> torch.Tensor:
+        if name in self.factors:
+            return self.factors[name].to(base)
+        left, right = (self.factors[f"{name}_{side}"].to(base) for side in "ab")
+        if name == "lokr_w2" and "lokr_t2" in self.factors:
+            return tucker_product(self.factors["lokr_t2"].to(base), left, right)
         return left.flatten(1) @ right.flatten(1)
 
 

@@ -6,8 +6,8 @@ from lorikeet.schema import ImageToImageInput
 from runtime.checkpoints.checkpoint import Checkpoint
 from runtime.files.safetensors_file import WeightFileError
 from runtime.files.store import FileChangedError
-from runtime.lora.file import read_lora
 from runtime.lora.lora_error import LoraError
+from runtime.lora.lora_file import read_lora
 from runtime.plan import LoraPlan
 from runtime.stage_errors import InvalidArgument
 from runtime.stages.prepare.context import PrepareContext

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from benchmarks.forward_passes import ForwardPasses
 from benchmarks.full_size import SD15_SIZES, SDXL_SIZES, STORED, Sizes, write_checkpoint
 from benchmarks.lora_files import write_lora
-from runtime.lora.file import read_lora
+from runtime.lora.lora_file import read_lora
 from tests.unit.runtime.tiny_checkpoints import read_checkpoint
 
 TEXT = {"hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 4, "num_hidden_layers": 2}

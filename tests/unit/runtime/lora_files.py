@@ -11,8 +11,8 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from runtime.lora.file import LoraLayer
 from runtime.lora.lora_changes import LoraChanges
+from runtime.lora.lora_file import LoraLayer
 from runtime.weights.change import Change
 from tests.unit.runtime.tiny_checkpoints import digest
 

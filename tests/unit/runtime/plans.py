@@ -13,7 +13,7 @@ from lorikeet.schema import ImageToImageInput
 from runtime.checkpoints.checkpoint import Checkpoint
 from runtime.jobs.job_reporter import JobReporter
 from runtime.jobs.job_table import SLOTS, JobRef, JobTable
-from runtime.lora.file import read_lora
+from runtime.lora.lora_file import read_lora
 from runtime.plan import LoraPlan, PicturePlan, Plan
 from runtime.stage_errors import StageError
 from runtime.stages.call import Array, Call, Tensors

@@ -17,8 +17,8 @@ from peft import LoraConfig, get_peft_model_state_dict
 from runtime.checkpoints.canonical_names import canonical_name
 from runtime.checkpoints.checkpoint import Checkpoint, Component
 from runtime.checkpoints.original_unet_names import unet_name
-from runtime.lora.file import read_lora
-from runtime.lora.sgm import sgm_names
+from runtime.lora.lora_file import read_lora
+from runtime.lora.stability_names import stability_names
 from runtime.weights.weight_set import WeightSet
 from tests.tiny.loras import SD15_PARTS, write_kohya, write_peft
 from tests.unit.runtime import lora_files
@@ -121,7 +121,7 @@ def test_the_other_naming_of_sdxl_is_read_as_diffusers_reads_it(tiny: Path, tmp_
 @pytest.mark.parametrize("model", ["sd15", "sd2", "sdxl"])
 def test_every_layer_has_the_name_that_checkpoints_have(tiny: Path, model: str) -> None:
     modules = {name.rpartition(".")[0] for name in _base(tiny / model).unet.shapes}
-    names = sgm_names(modules)
+    names = stability_names(modules)
     assert names.keys() == modules
     assert all(unet_name(f"{name}.weight", 2) == f"{module}.weight" for module, name in names.items())
 

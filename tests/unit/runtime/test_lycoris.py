@@ -17,7 +17,7 @@ from peft import LoHaConfig, LoKrConfig, get_peft_model, get_peft_model_state_di
 from torch import nn
 
 from runtime.checkpoints.checkpoint import Checkpoint
-from runtime.lora.file import read_lora
+from runtime.lora.lora_file import read_lora
 from runtime.weights.weight_set import WeightSet
 from tests.unit.runtime import lora_files
 from tests.unit.runtime.engines import noise

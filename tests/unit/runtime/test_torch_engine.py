@@ -16,7 +16,7 @@ from runtime.checkpoints.checkpoint import Checkpoint, Component
 from runtime.engines.engine import WeightsError, never_cancelled
 from runtime.engines.torch.torch_engine import TorchEngine
 from runtime.engines.torch.weights_cache import TorchBinding
-from runtime.lora.file import read_lora
+from runtime.lora.lora_file import read_lora
 from runtime.weights.change import Change, LowRank
 from runtime.weights.weight_set import WeightSet
 from tests.unit.runtime import lora_files

@@ -1,10 +1,10 @@
-"""Keys of LoRA files -> parameters. The naming styles are looked up in tables made from the checkpoint's own names.
+"""Keys of LoRA files -> parameters of a checkpoint. A lookup table holds every name that a layer has:
 
     diffusers/PEFT   unet.down_blocks.0.….to_q.lora_A.weight     text_encoder.text_model.….q_proj.lora_B.weight
     Kohya            lora_unet_down_blocks_0_…_to_q.lora_down.weight   lora_te1_text_model_….alpha
     Kohya for SDXL   lora_unet_input_blocks_4_1_…_to_q.lora_down.weight
 
-Nothing is guessed from a key's parts: a key whose stem is in no table matches nothing, and is reported.
+The table is made from the checkpoint's own parameter names. A key that is not in the table is refused.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from typing import NamedTuple
 
 from runtime.checkpoints.checkpoint import Component
 from runtime.lora.kinds import KINDS, dora
-from runtime.lora.kinds.kind import Kind
-from runtime.lora.sgm import sgm_names
+from runtime.lora.kinds.lora_kind import LoraKind
+from runtime.lora.stability_names import stability_names
 
 ALPHA = "alpha"
 # Kohya's names of the components; `lora_te_` is the text encoder of SD 1.x and 2.x.
 _KOHYA = {"unet": ("lora_unet",), "text_encoder": ("lora_te", "lora_te1"), "text_encoder_2": ("lora_te2",)}
-# What diffusers' first LoRAs call a text encoder's projections.
+# The names of a text encoder's projections in diffusers' first LoRAs.
 _OLD_PROJECTIONS = {"q_proj": "to_q", "k_proj": "to_k", "v_proj": "to_v", "out_proj": "to_out"}
 
 
 class Target(NamedTuple):
-    """A parameter that a LoRA can change: its component, its module's name within it (canonical), weight or bias."""
+    """A parameter that a LoRA changes: component, canonical module name within it, and `weight` or `bias`."""
 
     component: str
     module: str
@@ -37,44 +37,47 @@ class Target(NamedTuple):
         return f"{self.module}.{self.attribute}"
 
 
-class Key(NamedTuple):
-    """A key taken apart: the stem names the layer, the role says what of it; alpha and magnitude are of no one kind."""
+class LoraKey(NamedTuple):
+    """The parts of a key: its stem names the layer, its suffix gives the tensor's role and the parameter changed.
+
+    `kind` is None for alpha and for DoRA's magnitude, which several kinds use.
+    """
 
     stem: str
     role: str
     attribute: str
-    kind: Kind | None
+    kind: LoraKind | None
 
 
-_ENDS: dict[str, tuple[str, str, Kind | None]] = {
-    **{end: (role, kind.parameter, kind) for kind in KINDS for end, role in kind.roles.items()},
-    **{end: (role, "weight", None) for end, role in dora.ROLES.items()},
+_SUFFIXES: dict[str, tuple[str, str, LoraKind | None]] = {
+    **{suffix: (role, kind.parameter, kind) for kind in KINDS for suffix, role in kind.roles.items()},
+    **{suffix: (role, "weight", None) for suffix, role in dora.ROLES.items()},
     f".{ALPHA}": (ALPHA, "weight", None),
 }
 
 
-def split_key(key: str) -> Key | None:
-    """A key taken apart; None when it ends like no LoRA key."""
-    for end, (role, attribute, kind) in _ENDS.items():
-        if key.endswith(end):
-            stem = key.removesuffix(end)
+def split_key(key: str) -> LoraKey | None:
+    """The parts of a key; None when it has no suffix of a LoRA key."""
+    for suffix, (role, attribute, kind) in _SUFFIXES.items():
+        if key.endswith(suffix):
+            stem = key.removesuffix(suffix)
             # diffusers' first LoRAs: `….attn1.processor.to_q_lora.down.weight`
-            if end.startswith("_lora."):
+            if suffix.startswith("_lora."):
                 stem = stem.replace(".processor.", ".")
-            return Key(stem, role, attribute, kind)
+            return LoraKey(stem, role, attribute, kind)
     return None
 
 
-def modules(components: Iterable[Component]) -> dict[str, Target]:
-    """Every name that a LoRA file may use for a layer -> the weight of the layer."""
+def targets_by_stem(components: Iterable[Component]) -> dict[str, Target]:
+    """Every stem that a LoRA file may use for a layer -> the layer's weight."""
     table: dict[str, Target] = {}
     for component in components:
-        table |= _modules(component.name, tuple(component.shapes))
+        table |= _targets(component.name, tuple(component.shapes))
     return table
 
 
 @lru_cache(maxsize=16)
-def _modules(component: str, parameters: tuple[str, ...]) -> dict[str, Target]:
+def _targets(component: str, parameters: tuple[str, ...]) -> dict[str, Target]:
     names = {module for name in parameters for module, _, last in [name.rpartition(".")] if last in ("weight", "bias")}
     table: dict[str, Target] = {}
     for module in names:
@@ -84,7 +87,7 @@ def _modules(component: str, parameters: tuple[str, ...]) -> dict[str, Target]:
         for prefix in _KOHYA.get(component, ()):
             table[f"{prefix}_{module.replace('.', '_')}"] = target
     if component == "unet":
-        for module, name in sgm_names(names).items():
+        for module, name in stability_names(names).items():
             table[f"lora_unet_{name.replace('.', '_')}"] = Target(component, module)
     return table
 
@@ -92,9 +95,9 @@ def _modules(component: str, parameters: tuple[str, ...]) -> dict[str, Target]:
 def _aliases(component: str, module: str) -> list[str]:
     """The dotted names of a module."""
     if component == "unet":
-        # diffusers' first LoRAs are of the UNet alone, do not say so, and omit the 0 of `to_out.0`.
+        # diffusers' first LoRAs change the UNet only, have no "unet." prefix, and write `to_out.0` as `to_out`.
         return [f"{prefix}{module.removesuffix(end)}" for prefix in ("unet.", "") for end in ("", ".0")]
-    # PEFT adapters of a bare transformers 5 model lack the prefix.
+    # PEFT adapters of a transformers 5 text model have no "text_model." prefix.
     aliases = [f"{component}.{module}", f"{component}.{module.removeprefix('text_model.')}"]
     parent, _, last = module.rpartition(".")
     if last in _OLD_PROJECTIONS:

@@ -1,4 +1,4 @@
-"""The names of a UNet's layers in Stability's own code (`input_blocks.4.1.…`), which Kohya's SDXL LoRAs use."""
+"""The names of a UNet's layers in Stability AI's code (`input_blocks.4.1.…`), which Kohya's SDXL LoRAs use."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ _BLOCK = re.compile(r"(down|up)_blocks\.(\d+)\.(resnets|attentions|downsamplers|
 _MIDDLE = re.compile(r"mid_block\.(resnets|attentions)\.(\d+)\.(.+)")
 
 
-def sgm_names(modules: Iterable[str]) -> dict[str, str]:
-    """diffusers' module name -> Stability's, for those of a UNet's modules that have one."""
+def stability_names(modules: Iterable[str]) -> dict[str, str]:
+    """diffusers' module name -> Stability AI's, for those modules of a UNet that have one."""
     known = set(modules)
     entries = 1 + len({name.split(".")[3] for name in known if name.startswith("down_blocks.0.resnets.")})
-    attending = {name.partition(".attentions.")[0] for name in known if ".attentions." in name}
+    with_attention = {name.partition(".attentions.")[0] for name in known if ".attentions." in name}
     names = {}
     for name in known:
         if name in _SINGLE:
@@ -25,21 +25,24 @@ def sgm_names(modules: Iterable[str]) -> dict[str, str]:
         elif match := _BLOCK.fullmatch(name):
             side, block, part, index, inner = match.groups()
             before = int(block) * entries
-            attends = f"{side}_blocks.{block}" in attending
-            names[name] = f"{_place(side, part, before, int(index), entries, attends)}.{_inner(part, inner)}"
+            has_attention = f"{side}_blocks.{block}" in with_attention
+            names[name] = f"{_position(side, part, before, int(index), entries, has_attention)}.{_inner(part, inner)}"
         elif match := _MIDDLE.fullmatch(name):
             part, index, inner = match.groups()
             names[name] = f"middle_block.{1 if part == 'attentions' else 2 * int(index)}.{_inner(part, inner)}"
     return names
 
 
-def _place(side: str, part: str, before: int, index: int, entries: int, attends: bool) -> str:
-    """Where a part of a block stands. There the blocks' layers are one list of `entries` a block; `before` counts
-    those of the blocks before. Going down, the list begins with conv_in, and a sampler is an entry of its own."""
+def _position(side: str, part: str, before: int, index: int, entries: int, has_attention: bool) -> str:
+    """The position of a block's part in Stability AI's flat lists `input_blocks` and `output_blocks`.
+
+    Each block fills `entries` list entries; `before` is the number of entries of the blocks before it.
+    `input_blocks` begins with conv_in, and each downsampler there is one entry.
+    """
     if part == "downsamplers":
         return f"input_blocks.{before + entries}.0"
     if part == "upsamplers":
-        return f"output_blocks.{before + entries - 1}.{2 if attends else 1}"
+        return f"output_blocks.{before + entries - 1}.{2 if has_attention else 1}"
     entry = f"input_blocks.{before + 1 + index}" if side == "down" else f"output_blocks.{before + index}"
     return f"{entry}.{1 if part == 'attentions' else 0}"
 
