@@ -19,11 +19,11 @@ _Size = Annotated[float, Field(gt=0, le=1e6)]
 
 
 class ScheduleError(ValueError):
-    """The configuration cannot be used; the message is fit for the client."""
+    """The scheduler configuration is invalid. The message is for the client."""
 
 
 class _Config(BaseModel):
-    """The fields that the Stable Diffusion schedulers of diffusers use. Other fields are ignored."""
+    """The fields that diffusers' Stable Diffusion schedulers use. Other fields are ignored."""
 
     model_config = ConfigDict(strict=True, extra="ignore", allow_inf_nan=False)
 
@@ -70,23 +70,25 @@ class _Config(BaseModel):
     sample_max_value: float = Field(default=1.0, ge=1, le=1e6)
 
     @model_validator(mode="after")
-    def _betas_are_of_every_step(self) -> Self:
+    def _one_beta_per_step(self) -> Self:
         if self.trained_betas is not None and len(self.trained_betas) != self.num_train_timesteps:
-            raise ValueError(f"trained_betas must hold {self.num_train_timesteps} values, one for each training step")
+            expected = f"num_train_timesteps = {self.num_train_timesteps} values"
+            raise ValueError(f"trained_betas must have {expected}; found {len(self.trained_betas)}")
         return self
 
 
 def read_schedule(config: dict[str, Any], kind: Literal["sd", "sdxl"], *, own: bool) -> dict[str, Any]:
     """The fields of the configuration to pass to a scheduler of diffusers. Raises ScheduleError.
 
-    `own`: whether the scheduler of the checkpoint is used, not only its noise schedule. For SD 1.x and 2.x the result
-    has steps_offset 1 and no clipping, because the pipelines of diffusers correct outdated configurations to these.
+    `own`: whether the request uses the checkpoint's scheduler class; if so, the result has `_class_name`. For SD 1.x
+    and 2.x, steps_offset is 1 and clip_sample is False: diffusers' pipelines correct outdated configurations to these.
     """
     name = config.get("_class_name")
     if own and name not in CLASSES:
         known = ", ".join(CLASSES)
         raise ScheduleError(
-            f"its scheduler is {shorten(str(name), 100)!r}; expected one of {known}: set the field scheduler"
+            f"its scheduler {shorten(str(name), 100)!r} is not supported; expected one of {known}. "
+            "Set the field scheduler to replace it"
         )
     try:
         checked = _Config.model_validate(config).model_dump(exclude_unset=True)

@@ -1,1 +1,1 @@
-"""The API's samplers as diffusers' schedulers: what each can do (no torch), and the schedule that a request runs."""
+"""The API's samplers as diffusers' scheduler classes: what each supports (no torch), and the schedule of a request."""

@@ -1,6 +1,6 @@
-"""The API's samplers in diffusers' terms, and what diffusers' classes can do. No torch.
+"""The API's samplers as diffusers' scheduler classes, and what each class supports. Importing this needs no torch.
 
-The tables repeat what the signatures of diffusers say; a test compares them.
+The tables repeat the signatures of diffusers. A test compares them.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ LCM = "LCMScheduler"
 PNDM = "PNDMScheduler"
 TCD = "TCDScheduler"
 
-# Those that a checkpoint may bring as its own: the ones that the samplers use, and SD 1.x's.
+# The classes that a checkpoint may name: those of the samplers, and PNDM, which SD 1.x names.
 CLASSES = (PNDM, DDIM, EULER, EULER_A, DPM_SOLVER, LCM, TCD)
 
-# Options that lay the steps out by sigmas of their own.
-_OWN_SIGMAS = {
+# Options that replace the spacing of the steps by a spacing of sigmas.
+_SIGMA_OPTIONS = {
     "use_karras_sigmas": False,
     "use_exponential_sigmas": False,
     "use_beta_sigmas": False,
     "use_lu_lambdas": False,
     "use_flow_sigmas": False,
 }
-# Those that take timesteps, and what of their configuration rules them out.
+# Classes that accept custom timesteps, and the options with which they refuse them.
 _TAKES_TIMESTEPS: dict[str, tuple[str, ...]] = {
-    DPM_SOLVER: tuple(_OWN_SIGMAS),
+    DPM_SOLVER: tuple(_SIGMA_OPTIONS),
     EULER: ("use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas"),
     LCM: (),
     TCD: (),
@@ -44,9 +44,9 @@ _DEFAULT_TRAIN_TIMESTEPS = 1000
 
 @dataclass(frozen=True)
 class Sampler:
-    """A class of diffusers and its configuration: the checkpoint's, with what the name and the request set in it.
+    """A scheduler class of diffusers and its configuration: the checkpoint's, with the options of name and request.
 
-    `name` is fit for messages.
+    `name` is the text for messages to the client.
     """
 
     name: str
@@ -55,20 +55,20 @@ class Sampler:
 
     @property
     def takes_timesteps(self) -> bool:
-        """Whether a request may give its own timesteps, as diffusers' `set_timesteps` decides it."""
-        ruled_out = any(self.config.get(option) for option in _TAKES_TIMESTEPS.get(self.class_name, ()))
+        """Whether a request may give custom timesteps. Follows the checks of diffusers' `set_timesteps`."""
+        refused_option = any(self.config.get(option) for option in _TAKES_TIMESTEPS.get(self.class_name, ()))
         continuous = self.class_name == EULER and self.config.get("timestep_type") == "continuous"
         by_sigma = continuous and self.config.get("prediction_type") == "v_prediction"
-        return self.class_name in _TAKES_TIMESTEPS and not ruled_out and not by_sigma
+        return self.class_name in _TAKES_TIMESTEPS and not refused_option and not by_sigma
 
     @property
     def takes_sigmas(self) -> bool:
-        """Whether a request may give its own sigmas."""
+        """Whether a request may give custom sigmas."""
         return self.class_name in _TAKES_SIGMAS
 
     @property
     def takes_eta(self) -> bool:
-        """Whether its steps add noise as eta says; to others, as in diffusers' pipelines, it is nothing."""
+        """Whether a step uses eta. The other classes ignore eta, as in diffusers' pipelines."""
         return self.class_name in _TAKES_ETA
 
     @property
@@ -78,35 +78,35 @@ class Sampler:
 
     @property
     def train_timesteps(self) -> int:
-        """Steps of the training schedule."""
+        """Number of steps of the training schedule."""
         return int(self.config.get("num_train_timesteps", _DEFAULT_TRAIN_TIMESTEPS))
 
     @property
-    def longest(self) -> int:
-        """The most steps that a schedule may have.
+    def max_steps(self) -> int:
+        """The largest number of steps that a schedule can have.
 
-        DPM-Solver's leading spacing divides the training schedule by one more than the steps: with as many steps as
-        that has, all would be at one timestep.
+        DPM-Solver's leading spacing divides num_train_timesteps by steps + 1. With num_train_timesteps steps, all
+        steps would have the same timestep.
         """
         leading = self.class_name == DPM_SOLVER and self.config.get("timestep_spacing") == "leading"
         return self.train_timesteps - leading
 
 
-def find_sampler(name: SchedulerName | None, config: dict[str, Any], **wins: Any) -> Sampler:
-    """The sampler of that name on a checkpoint's scheduler configuration; None is the checkpoint's own.
+def find_sampler(name: SchedulerName | None, config: dict[str, Any], **overrides: Any) -> Sampler:
+    """The sampler of this name with a checkpoint's scheduler configuration. None means the checkpoint's own class.
 
-    `wins` are options that neither the name nor the checkpoint can take back.
+    `overrides` replace the options of the name and of the checkpoint.
     """
     if name is None:
         own = config["_class_name"]
-        return Sampler(f"the checkpoint's own {own}", own, config | wins)
+        return Sampler(f"the checkpoint's own {own}", own, config | overrides)
     class_name, options = _SAMPLERS[name]
-    return Sampler(name.value, class_name, config | options | wins)
+    return Sampler(name.value, class_name, config | options | overrides)
 
 
 def _dpmpp_2m(**options: Any) -> tuple[str, dict[str, Any]]:
-    """DPM-Solver++ of order 2, multistep (arXiv 2211.01095), with no sigmas but those that the name speaks of."""
-    return DPM_SOLVER, {"algorithm_type": "dpmsolver++", "solver_order": 2, **_OWN_SIGMAS, **options}
+    """Multistep DPM-Solver++ of order 2 (arXiv 2211.01095). The name alone chooses the sigmas, not the checkpoint."""
+    return DPM_SOLVER, {"algorithm_type": "dpmsolver++", "solver_order": 2, **_SIGMA_OPTIONS, **options}
 
 
 _SDE = "sde-dpmsolver++"

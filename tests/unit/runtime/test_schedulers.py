@@ -1,4 +1,4 @@
-"""Schedules: as many steps as were asked for are run, the last ones of diffusers' own, or the request is refused."""
+"""A schedule runs the requested number of steps, the last ones of diffusers' schedule, or the request is refused."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def _run(schedule: Schedule) -> torch.Tensor:
 @pytest.mark.parametrize("kind", OWN)
 @pytest.mark.parametrize("steps", STEPS)
 @pytest.mark.parametrize("strength", STRENGTHS)
-def test_the_last_steps_of_the_checkpoints_own_are_run(kind: type[Any], steps: int, strength: float) -> None:
+def test_the_last_steps_of_the_checkpoints_own_scheduler_are_run(kind: type[Any], steps: int, strength: float) -> None:
     config = SD15 | {"_class_name": kind.__name__}
     found = make_schedule(_request(steps, strength), config, has_image=True)
     assert type(found.scheduler) is kind
@@ -70,11 +70,11 @@ def test_the_last_steps_of_the_checkpoints_own_are_run(kind: type[Any], steps: i
 
 
 @pytest.mark.parametrize("config", [SD15, SDXL])
-def test_no_name_takes_the_checkpoints_own(config: dict[str, Any]) -> None:
+def test_without_a_name_the_checkpoints_own_scheduler_is_used(config: dict[str, Any]) -> None:
     assert type(make_schedule(_request(), config, has_image=False).scheduler).__name__ == config["_class_name"]
 
 
-def test_a_named_scheduler_keeps_the_checkpoints_noise() -> None:
+def test_a_named_scheduler_keeps_the_checkpoints_noise_schedule() -> None:
     config = SD15 | {"beta_start": 0.001, "prediction_type": "v_prediction"}
     found = make_schedule(_request(scheduler="DDIM"), config, has_image=True).scheduler.config
     assert (found.beta_start, found.prediction_type, found.beta_schedule) == (0.001, "v_prediction", "scaled_linear")
@@ -82,8 +82,8 @@ def test_a_named_scheduler_keeps_the_checkpoints_noise() -> None:
 
 @pytest.mark.parametrize("kind", [EulerDiscreteScheduler, EulerAncestralDiscreteScheduler, DDIMScheduler])
 @pytest.mark.parametrize("strength", [None, 0.7])
-def test_a_trailing_schedule_is_not_one_step_too_long(kind: type[Any], strength: float | None) -> None:
-    """By rounding, np.arange(1000, 0, -1000 / 61) has 62 elements; diffusers then asks the UNet at timestep -1."""
+def test_a_trailing_schedule_has_no_extra_step(kind: type[Any], strength: float | None) -> None:
+    """By rounding, np.arange(1000, 0, -1000 / 61) has 62 elements; diffusers then runs the UNet at timestep -1."""
     steps = 61 if strength is None else 85  # of 121 at 0.7
     config = SD15 | {"_class_name": kind.__name__, "timestep_spacing": "trailing"}
     found = make_schedule(_request(steps, strength or 0.5), config, has_image=strength is not None)
@@ -101,22 +101,24 @@ def test_a_trailing_schedule_is_not_one_step_too_long(kind: type[Any], strength:
 
 @pytest.mark.parametrize("scheduler", ["DPM++ 2M", "DPM++ 2M Karras", "DPM++ 2M SDE", "DPM++ 2M SDE Karras"])
 def test_the_longest_leading_schedule_of_dpm_solver_stays_finite(scheduler: str) -> None:
-    """Of 1000 steps diffusers' would all be at timestep 1, and the latents NaN."""
+    """With 1000 steps, all of diffusers' timesteps are 1 and the latents are NaN."""
     found = make_schedule(_request(150, 0.05, scheduler=scheduler), SDXL, has_image=True)
     assert len(found.timesteps) == 150
     assert _run(found).isfinite().all()
 
 
-def test_a_zero_signal_to_noise_ratio_that_is_divided_by_is_refused() -> None:
+def test_a_division_by_a_zero_signal_to_noise_ratio_is_refused() -> None:
     fields: dict[str, Any] = {"scheduler": "LCM", "rescale_betas_snr_zero": True}
-    with pytest.raises(InvalidArgument, match=r"^rescale_betas_snr_zero: LCM cannot run this schedule .*finite"):
+    with pytest.raises(
+        InvalidArgument, match=r"^rescale_betas_snr_zero: LCM cannot run this schedule .*finite\); set it to false or"
+    ):
         make_schedule(_request(4, **fields), SD15, has_image=False)
-    by_velocity = make_schedule(_request(4, prediction_type="v_prediction", **fields), SD15, has_image=False)
-    assert _run(by_velocity).isfinite().all()
+    with_v_prediction = make_schedule(_request(4, prediction_type="v_prediction", **fields), SD15, has_image=False)
+    assert _run(with_v_prediction).isfinite().all()
 
 
-def test_a_rehearsal_leaves_no_trace() -> None:
-    """The steps are those of a scheduler that has done none."""
+def test_the_dry_run_does_not_change_the_schedule() -> None:
+    """The steps equal those of a scheduler without a dry run."""
     schedule = make_schedule(_request(5, 0.5, scheduler="DPM++ 2M"), SD15, has_image=True)
     own = DPMSolverMultistepScheduler.from_config(SD15)
     own.set_timesteps(10)
@@ -127,7 +129,7 @@ def test_a_rehearsal_leaves_no_trace() -> None:
     assert torch.equal(_run(schedule), latents)
 
 
-def test_every_object_of_one_request_draws_the_same() -> None:
+def test_two_schedules_of_one_request_draw_the_same_noise() -> None:
     request = _request(5, 0.5, scheduler="DPM++ 2M SDE", num_images=2)
     assert torch.equal(*(_run(make_schedule(request, SD15, has_image=True)) for _ in range(2)))
 
@@ -140,7 +142,7 @@ def test_every_object_of_one_request_draws_the_same() -> None:
     has_image=st.booleans(),
     spacing=st.sampled_from(["leading", "linspace", "trailing"]),
 )
-def test_an_odd_training_is_run_in_full_or_refused(
+def test_an_unusual_number_of_training_steps_is_run_in_full_or_refused(
     name: SchedulerName | None, training: int, steps: int, strength: float, has_image: bool, spacing: str
 ) -> None:
     config = SD15 | {"num_train_timesteps": training, "timestep_spacing": spacing}
@@ -177,7 +179,7 @@ KNOWN = sorted({key for kind in OWN for key in kind().config if not key.startswi
 def test_a_hostile_configuration_is_run_in_full_or_refused(
     kind: type[Any], values: dict[str, Any], name: SchedulerName | None, has_image: bool
 ) -> None:
-    """Whatever it says, nothing but a clear refusal is raised, and what is run stays finite."""
+    """Only a ScheduleError or an InvalidArgument is raised, and the latents stay finite."""
     request = _request(3, 0.6, scheduler=name)
     try:
         config = read_schedule(SD15 | {"_class_name": kind.__name__} | values, "sd", own=name is None)
