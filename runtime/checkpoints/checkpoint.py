@@ -1,4 +1,4 @@
-"""A checkpoint: its architecture, told from the weights, and where each part of it lies. No torch."""
+"""A checkpoint: the configuration and the weight files of each of its networks. Importing this needs no torch."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
+from lorikeet.protocol.shorten import shorten
 from runtime.checkpoints.layouts import Finder, LayoutName, views
 from runtime.files.safetensors_file import FLOATS, WeightFileError, read_header
 
-MAX_TOKENS = 77  # of a prompt: the positions of CLIP's text encoders
+MAX_TOKENS = 77  # per prompt chunk: the position embeddings of CLIP's text encoders
 Kind = Literal["sd", "sdxl"]
 Role = Literal["unet", "vae", "text_encoder", "text_encoder_2", "controlnet", "image_encoder"]
-_SHOWN = 200  # characters of a name that a message repeats
 
 
 class WeightFile(BaseModel):
-    """A file of weights, the SHA-256 of its content, and its fingerprint, which shows a change (see `store`)."""
+    """A weight file: `digest` is the SHA-256 of its content; `fingerprint` changes when the file does (see `store`)."""
 
     model_config = ConfigDict(frozen=True)
     path: Path
@@ -30,11 +30,10 @@ class WeightFile(BaseModel):
 
 
 class Component(BaseModel):
-    """A network of a request: its diffusers or transformers configuration, and the files and names of its weights.
+    """A network of a request: its diffusers or transformers configuration, and its weight files.
 
-    `role` says what it is, `name` which one it is (unique in a plan; the role, where there is one of that role), and
-    `field` which field of the request named it. Several components may lie in one file: `layout` says how it names the
-    tensors of each.
+    `name` is unique in a plan; the default is the role. `field` is the request field that named the component.
+    `layout` is the naming scheme of the tensors in the files, which may also hold other components.
     """
 
     model_config = ConfigDict(frozen=True, ignored_types=(cached_property,))
@@ -55,13 +54,13 @@ class Component(BaseModel):
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 of what determines the network: architecture and weights."""
+        """SHA-256 of the weights' digest and the configuration. Equal networks have equal digests."""
         text = json.dumps([self.weights_digest, self.config], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
     @cached_property
     def weights_digest(self) -> str:
-        """SHA-256 of what determines the weights alone: the files, and the view that finds the parameters in them."""
+        """SHA-256 of the files' digests and of the role and layout, which map the files' tensors to parameters."""
         text = json.dumps([self.role, self.layout, [file.digest for file in self.files]])
         return hashlib.sha256(text.encode()).hexdigest()
 
@@ -71,13 +70,13 @@ class Component(BaseModel):
         return _shapes(self)
 
     def views(self, names: Collection[str]) -> Finder:
-        """What finds the parameters that a stored tensor holds, given the names of all that its file holds."""
+        """A function from a stored tensor's name to its parameters. `names` are all tensor names of the file."""
         return views(self.layout, self.role, self.config, names)
 
 
 @lru_cache(maxsize=64)
 def _shapes(component: Component) -> dict[str, tuple[int, ...]]:
-    """Kept, as every request brings a Component of its own."""
+    """Cached outside the Component, because every request makes a new Component."""
     shapes: dict[str, tuple[int, ...]] = {}
     for file in component.files:
         tensors = read_header(file.path).tensors
@@ -85,15 +84,19 @@ def _shapes(component: Component) -> dict[str, tuple[int, ...]]:
         for name, info in tensors.items():
             for view in find(name):
                 if info.dtype not in FLOATS:
-                    raise WeightFileError(f"{name[:_SHOWN]} has dtype {info.dtype}; weights are {', '.join(FLOATS)}")
+                    raise WeightFileError(
+                        f"{shorten(name)} has dtype {info.dtype}; expected one of {', '.join(FLOATS)}"
+                    )
                 if view.name in shapes:
-                    raise WeightFileError(f"{view.name[:_SHOWN]} is there twice, also as {name[:_SHOWN]}")
+                    raise WeightFileError(
+                        f"{shorten(view.name)} is there twice, also as {shorten(name)}; expected one tensor"
+                    )
                 shapes[view.name] = view.shape(info.shape)
     return shapes
 
 
 class Tokenizer(BaseModel):
-    """A tokenizer folder and its files' fingerprints; None is CLIP's own vocabulary, padded with `pad_token`."""
+    """A tokenizer folder and its files' fingerprints. Folder None is CLIP's vocabulary, padded with `pad_token`."""
 
     model_config = ConfigDict(frozen=True)
     folder: Path | None = None
@@ -102,7 +105,7 @@ class Tokenizer(BaseModel):
 
 
 class Checkpoint(BaseModel):
-    """Everything that the stages need to know of a checkpoint."""
+    """The networks, tokenizers and scheduler configuration that the stages use."""
 
     model_config = ConfigDict(frozen=True)
     kind: Kind
@@ -118,21 +121,21 @@ class Checkpoint(BaseModel):
 
     @property
     def adaptable(self) -> tuple[Component, ...]:
-        """What a LoRA may change."""
+        """The components that a LoRA can change."""
         return (self.unet, *self.text_encoders)
 
     @property
     def native_size(self) -> int:
-        """Pixels of a side that the UNet was made for."""
+        """The side length in pixels of the pictures that the UNet was trained on."""
         size = self.unet.config.get("sample_size") or (128 if self.kind == "sdxl" else 64)
         return int(size if isinstance(size, int) else size[0]) * self.vae_scale_factor
 
     @property
     def scaling_factor(self) -> float:
-        """What the VAE's latents are multiplied by. The published SD 1.5 does not say it: diffusers' default."""
+        """The factor that multiplies the VAE's latents. SD 1.5 publishes none, so the default is diffusers'."""
         return float(self.vae.config.get("scaling_factor", 0.18215))
 
     @property
     def vae_scale_factor(self) -> int:
-        """Pixels for one latent, in each direction."""
+        """Pixels per latent along each axis."""
         return int(2 ** (len(self.vae.config.get("block_out_channels", [64])) - 1))

@@ -1,4 +1,4 @@
-"""Checks of a checkpoint that do not depend on where its configurations and weights come from."""
+"""Checks of a checkpoint's networks. They apply to diffusers folders and to single files."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ from collections.abc import Sequence
 
 from runtime.checkpoints.checkpoint import Component
 
-_INPAINTING = 9  # channels: latents (4), latents of the masked picture (4), mask (1)
-_SIZES = 6  # SDXL's time_ids: height and width of the original, the crop and the target
+_INPAINTING = 9  # input channels: latents (4), latents of the masked picture (4), mask (1)
+_TIME_IDS = 6  # SDXL's time_ids: original height and width, crop top and left, target height and width
 
 
 class CheckpointError(ValueError):
-    """The checkpoint cannot be served; the message is fit for the client."""
+    """The checkpoint cannot be used. The message is for the client."""
 
 
 class VariantError(CheckpointError):
-    """The checkpoint has no files of the variant of the request."""
+    """The checkpoint has no files of the requested variant."""
 
 
 def check_unet(unet: Component, encoders: Sequence[Component]) -> None:
-    """Raises CheckpointError: not a Stable Diffusion UNet, or one that was made for other text encoders."""
+    """Raises CheckpointError if this is not a Stable Diffusion UNet, or if it does not fit these text encoders."""
     shapes = unet.shapes
     if len(shapes.get("conv_in.weight", ())) != 4:
         raise CheckpointError("not a Stable Diffusion UNet: conv_in.weight is missing")
@@ -30,30 +30,30 @@ def check_unet(unet: Component, encoders: Sequence[Component]) -> None:
     widths = [encoder.shapes[norm][0] for encoder in encoders if encoder.shapes.get(norm)]
     crossed = [shape[-1] for name, shape in shapes.items() if shape and name.endswith("attn2.to_k.weight")]
     if not crossed or sum(widths) != crossed[0]:
-        wanted = crossed[0] if crossed else "unknown"
+        expected = crossed[0] if crossed else "unknown"
         raise CheckpointError(
-            f"the UNet does not fit the text encoders: its cross_attention_dim is {wanted}, "
-            f"their hidden sizes are {widths}"
+            f"the UNet does not fit the text encoders: expected hidden sizes with the sum {expected} "
+            f"(its cross_attention_dim), found {widths}"
         )
     if "add_embedding.linear_1.weight" in shapes:
-        _check_added(unet, encoders[-1])
+        _check_added_embedding(unet, encoders[-1])
 
 
 def check_vae(vae: Component) -> None:
-    """Raises CheckpointError: not a Stable Diffusion VAE."""
+    """Raises CheckpointError if this is not a Stable Diffusion VAE."""
     shape = vae.shapes.get("decoder.conv_in.weight", ())
     if shape[1:2] != (4,):
         found = shape[1] if len(shape) > 1 else "no decoder.conv_in.weight"
         raise CheckpointError(f"not a Stable Diffusion VAE: expected 4 latent channels, found {found}")
 
 
-def _check_added(unet: Component, encoder: Component) -> None:
-    """Raises CheckpointError: the input of SDXL's added embedding does not fit the pooled text and the time_ids."""
-    takes = unet.shapes["add_embedding.linear_1.weight"][1:]
+def _check_added_embedding(unet: Component, encoder: Component) -> None:
+    """Raises CheckpointError if SDXL's add_embedding does not fit the widths of the pooled text and the time_ids."""
+    found = unet.shapes["add_embedding.linear_1.weight"][1:]
     pooled = encoder.shapes.get("text_projection.weight", ())[:1]
     width = unet.config.get("addition_time_embed_dim")
-    if not takes or not pooled or not width or takes[0] != pooled[0] + _SIZES * width:
+    if not found or not pooled or not width or found[0] != pooled[0] + _TIME_IDS * width:
         raise CheckpointError(
-            f"the UNet's add_embedding has an input of {list(takes)}: expected the pooled text of {list(pooled)} plus "
-            f"{_SIZES} times addition_time_embed_dim, which is {width}"
+            f"the UNet's add_embedding has an input of {list(found)}: expected the pooled text's width {list(pooled)} "
+            f"plus {_TIME_IDS} times addition_time_embed_dim, which is {width}"
         )
