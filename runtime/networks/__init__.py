@@ -1,5 +1,5 @@
-"""The networks behind the graphs: diffusers' and transformers' own modules, made without weights.
+"""The networks that the engines run: modules of diffusers and transformers, made without weights.
 
-Each takes named tensors and returns named tensors; these names are the graphs' interface for every engine and the
-export. A kind's libraries are imported when it is asked for: a stage starts sooner without the others'.
+Each network takes and returns named tensors. Every engine and the export use these names. `build` imports a network's
+libraries at its first use, so that a stage does not import the libraries of networks that it never runs.
 """

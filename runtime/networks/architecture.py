@@ -1,8 +1,8 @@
-"""Architectures: what an engine is compiled for. Importing this takes neither torch nor diffusers.
+"""Architectures: an engine is compiled for one. Importing this needs neither torch nor diffusers.
 
-The canonical configuration holds every value that makes a difference to the network, with the defaults below filled in.
-Its digest names the exported artifacts. So it comes from this table, never from the signatures of the installed
-libraries: a newer diffusers must find the artifacts of an older one. A test compares the table with diffusers.
+The canonical configuration holds every value that affects the network, with the defaults below filled in. Its digest
+names the exported artifacts. The defaults do not come from the installed libraries, because a newer diffusers must
+find the artifacts of an older one. A test compares the tables with diffusers and transformers.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 NetworkKind = Literal["unet", "controlnet", "vae_encoder", "vae_decoder", "text_encoder"]
 
-# Defaults of diffusers' UNet2DConditionModel, without what never reaches the network.
+# Defaults of diffusers' UNet2DConditionModel, without the options that do not affect the network.
 _UNET: dict[str, Any] = {
     "in_channels": 4,
     "out_channels": 4,
@@ -65,7 +65,7 @@ _UNET: dict[str, Any] = {
     "cross_attention_norm": None,
     "addition_embed_type_num_heads": 64,
 }
-# Defaults of diffusers' ControlNetModel that a UNet has too, and its own.
+# Defaults of diffusers' ControlNetModel: the options that it shares with the UNet, then the others.
 _CONTROLNET: dict[str, Any] = {
     **{
         name: _UNET[name]
@@ -142,7 +142,7 @@ DEFAULTS: Mapping[NetworkKind, Mapping[str, Any]] = {
     "vae_decoder": _VAE,
     "text_encoder": _TEXT_ENCODER,
 }
-# One number equals a list of one for each level. diffusers' ControlNetModel takes fewer such lists.
+# diffusers treats one number as a list with that number for each level. ControlNetModel has fewer such options.
 _CONTROLNET_BY_LEVEL = ("attention_head_dim", "num_attention_heads", "transformer_layers_per_block")
 _BY_LEVEL: Mapping[NetworkKind, tuple[str, ...]] = {
     "unet": (*_CONTROLNET_BY_LEVEL, "cross_attention_dim", "layers_per_block"),
@@ -152,19 +152,19 @@ _PROJECTION = "with_projection"
 
 
 class ArchitectureError(ValueError):
-    """The configuration describes no such network; the message is fit for the client."""
+    """The configuration does not describe a network of this kind. The message is for the client."""
 
 
 @dataclass(frozen=True)
 class Architecture:
-    """What is computed (`kind`), and the canonical configuration as JSON. Equal networks have equal architectures."""
+    """The kind of network and its canonical configuration as JSON. Equal networks have equal architectures."""
 
     kind: NetworkKind
     config: str
 
     @property
     def options(self) -> dict[str, Any]:
-        """The configuration, as diffusers and transformers take it."""
+        """The configuration in the form that diffusers and transformers accept."""
         options: dict[str, Any] = json.loads(self.config)
         options.pop(_PROJECTION, None)
         return options
@@ -180,9 +180,9 @@ class Architecture:
 
 
 def architecture_of(kind: NetworkKind, config: Mapping[str, Any]) -> Architecture:
-    """The architecture that a component's configuration describes, however much of it the configuration spells out.
+    """The architecture of a component's configuration. A missing option has its default.
 
-    Raises ArchitectureError when a value cannot be part of one.
+    Raises ArchitectureError when a value has the wrong type.
     """
     canonical = {name: config.get(name, default) for name, default in DEFAULTS[kind].items()}
     if kind == "text_encoder":

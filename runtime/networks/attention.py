@@ -1,8 +1,8 @@
-"""Attention that takes IP-Adapter keys and values as data.
+"""Attention with IP-Adapter keys and values as inputs.
 
-The maths of diffusers' `IPAdapterAttnProcessor2_0`, with what it holds as constants (weights, scales, masks) given per
-row instead: out = attn(q, k, v) + sum over adapters of mask * attn(q, ip_k, ip_v, bias). The adapter's scale is folded
-into its values, so zero values have no effect.
+out = attn(q, k, v) + sum over adapters of mask * attn(q, ip_k, ip_v, bias), as in diffusers'
+`IPAdapterAttnProcessor2_0`. diffusers keeps weights, scales and masks in the module; here each row brings its own. The
+adapter's scale is multiplied into ip_v, so an ip_v of zeros adds nothing.
 """
 
 from __future__ import annotations
@@ -22,8 +22,9 @@ class ImagePrompt:
     """IP-Adapter inputs of a batch of rows.
 
     k, v: [rows, adapters, tokens, sum of inner widths], packed over all cross-attention layers in module order.
-    bias: [rows, adapters, tokens], 0 or -inf (a token that the adapter lacks); at least one 0 an adapter, as all -inf
-    gives NaN. mask: [rows, adapters, h, w] at the latents' size, or None for the whole picture.
+    bias: [rows, adapters, tokens], 0 or -inf; -inf masks a token that the adapter does not have. Each adapter needs at
+    least one 0, because a softmax over -inf alone is NaN.
+    mask: [rows, adapters, h, w] at the latents' size, or None for the whole picture.
     """
 
     k: torch.Tensor
@@ -35,7 +36,7 @@ class ImagePrompt:
 class RowAttention(AttnProcessor2_0):
     """diffusers' cross-attention, plus the image prompt.
 
-    `place`: the part of the packed axis that belongs to this layer.
+    `place`: this layer's slice of the last axis of `ImagePrompt.k` and `ImagePrompt.v`.
     """
 
     def __init__(self, place: slice) -> None:
@@ -54,8 +55,8 @@ class RowAttention(AttnProcessor2_0):
         result: torch.Tensor = super().__call__(attn, hidden_states, encoder_hidden_states, *args, **options)
         if image_prompt is None:
             return result
-        # The image's part belongs between attention and its output projection. The projection is linear, so the
-        # projected part is added behind it, without the bias.
+        # diffusers adds the image prompt's part before the output projection. The projection is linear, so this adds
+        # the projected part after it, without the bias.
         added = _attend(attn, hidden_states, image_prompt, self._place)
         weight = attn.to_out[0].weight.to(added)
         projected: torch.Tensor = functional.linear(added, weight) / attn.rescale_output_factor
@@ -63,7 +64,7 @@ class RowAttention(AttnProcessor2_0):
 
 
 class SelfAttention(AttnProcessor2_0):
-    """diffusers' self-attention. diffusers hands the image prompt to every processor; this one ignores it."""
+    """diffusers' self-attention. diffusers passes the image prompt to every processor; self-attention ignores it."""
 
     def __call__(self, *args: Any, image_prompt: ImagePrompt | None = None, **options: Any) -> torch.Tensor:
         result: torch.Tensor = super().__call__(*args, **options)
@@ -71,7 +72,7 @@ class SelfAttention(AttnProcessor2_0):
 
 
 def install_attention(unet: nn.Module) -> None:
-    """Give every attention layer of a diffusers UNet its processor; cross-attention layers pack in module order."""
+    """Set the processor of every attention layer of a diffusers UNet. Slices of `place` follow the module order."""
     begin = 0
     for name, module in unet.named_modules():
         if not isinstance(module, Attention):
@@ -105,6 +106,6 @@ def _heads(x: torch.Tensor, heads: int) -> torch.Tensor:
 
 
 def _shrink(mask: torch.Tensor, queries: int, like: torch.Tensor) -> torch.Tensor:
-    """Masks [rows, h, w] at the layer's own resolution: [rows, queries, 1]."""
+    """The masks [rows, h, w], resized to the layer's resolution: [rows, queries, 1]."""
     small = [IPAdapterMaskProcessor.downsample(row[None], 1, queries, 1) for row in mask]
     return torch.cat(small).to(like)

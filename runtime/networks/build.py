@@ -1,4 +1,4 @@
-"""Makes an architecture's network, and finds its parameters by their canonical names."""
+"""Makes the network of an architecture, and lists its parameters by their canonical names."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
+from lorikeet.protocol.shorten import listed, shorten
 from runtime.networks.architecture import Architecture, ArchitectureError, NetworkKind
 from runtime.networks.network import Network
 
-_LISTED = 8
 _NETWORKS: dict[NetworkKind, tuple[str, str]] = {
     "unet": ("unet", "UNet"),
     "controlnet": ("controlnet", "ControlNet"),
@@ -23,7 +23,7 @@ _NETWORKS: dict[NetworkKind, tuple[str, str]] = {
 
 
 class Parameter(NamedTuple):
-    """A parameter's place: the module that holds it, the attribute there, and its shape."""
+    """The module that holds a parameter, its attribute name there, and its shape."""
 
     module: nn.Module
     attribute: str
@@ -31,14 +31,14 @@ class Parameter(NamedTuple):
 
 
 def import_network(kind: NetworkKind) -> Callable[[Architecture], Network]:
-    """The class of a kind of network; its first import may take seconds."""
+    """The class of a kind of network. The first import of its libraries can take seconds."""
     module, name = _NETWORKS[kind]
     found: Callable[[Architecture], Network] = getattr(import_module(f"runtime.networks.{module}"), name)
     return found
 
 
 def build(architecture: Architecture) -> Network:
-    """The architecture's network, its parameters on the meta device: shapes without memory.
+    """The network of an architecture. Its parameters are on the meta device: they have shapes and no memory.
 
     Raises ArchitectureError when the libraries cannot build it.
     """
@@ -46,16 +46,15 @@ def build(architecture: Architecture) -> Network:
         with torch.device("meta"):
             network = import_network(architecture.kind)(architecture)
     except Exception as error:  # a hostile configuration makes the libraries raise anything
-        raise ArchitectureError(f"its configuration builds no {architecture.kind} ({error})") from error
+        raise ArchitectureError(f"its configuration builds no {architecture.kind} ({shorten(str(error))})") from error
     network.eval().requires_grad_(False)
     if lacking := [name for name, buffer in network.named_buffers() if buffer.is_meta]:
-        listed = ", ".join(lacking[:_LISTED])
-        raise ArchitectureError(f"its configuration makes buffers that no weight file holds: {listed}")
+        raise ArchitectureError(f"its configuration makes buffers that no weight file holds: {listed(lacking)}")
     return network
 
 
 def parameters(network: Network) -> dict[str, Parameter]:
-    """Canonical parameter name -> its place."""
+    """Canonical parameter name -> parameter."""
     found = {}
     for prefix, owner in network.weights.named_modules():
         for attribute, parameter in owner.named_parameters(recurse=False):

@@ -13,8 +13,8 @@ from runtime.networks.network import Network
 class ControlNet(Network):
     """The residuals for a UNet's skip connections.
 
-    latent, t, text, pooled and time_ids as for the UNet; `condition` [rows, 3, 8h, 8w] in [0, 1], the control picture.
-    `residuals`: one [rows, C, h, w] for each skip connection, the middle block's last. They are not scaled.
+    latent, t, text, pooled, time_ids: as for the UNet. condition: the control picture [rows, 3, 8h, 8w] in [0, 1].
+    residuals: one [rows, C, h, w] per skip connection at that connection's size, then the middle block's; not scaled.
     """
 
     def __init__(self, architecture: Architecture) -> None:

@@ -1,4 +1,4 @@
-"""What the module of an architecture is."""
+"""The base class of the networks."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from torch import nn
 
 
 class Network(nn.Module):
-    """The module of an architecture. `weights` is the part of it whose parameter names are the canonical ones."""
+    """The module of an architecture. `weights` is the submodule whose parameter names are the canonical ones."""
 
     @property
     def weights(self) -> nn.Module:

@@ -14,16 +14,16 @@ from runtime.networks.network import Network
 class TextEncoder(Network):
     """Token ids [rows, T] int64 -> `hidden_states`, `normed_states` and `pooled`.
 
-    hidden_states: the embeddings, then one [rows, T, D] a layer; only the last has passed the final norm.
-    normed_states: the same, each passed through the final norm.
-    pooled: [rows, P], projected where the model has a projection.
+    hidden_states: the token embeddings and each layer's output, each [rows, T, D]. Only the last has the final norm.
+    normed_states: the same states, each with the final norm.
+    pooled: [rows, P], projected if the model has a projection.
     """
 
     def __init__(self, architecture: Architecture) -> None:
         super().__init__()
         text = CLIPTextConfig(**architecture.options)
         self.text_model = CLIPTextModel._from_config(text, attn_implementation="sdpa")
-        # A buffer that no file holds; everything else that a meta module lacks is a weight.
+        # No weight file holds this buffer, so it gets its values here. All other meta tensors are weights.
         embeddings = self.text_model.embeddings
         embeddings.position_ids = torch.arange(text.max_position_embeddings, device="cpu")[None]
         if architecture.with_projection:

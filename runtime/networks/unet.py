@@ -12,7 +12,7 @@ from runtime.networks.network import Network
 
 
 class UNet(Network):
-    """One denoising prediction for a batch of rows. The inputs are the fields of `Row`, stacked; absent ones None."""
+    """The denoising prediction for a batch of rows. The inputs are the stacked fields of `Row`, or None."""
 
     def __init__(self, architecture: Architecture) -> None:
         super().__init__()
@@ -39,7 +39,7 @@ class UNet(Network):
         ip_bias: torch.Tensor | None = None,
         ip_mask: torch.Tensor | None = None,
     ) -> dict[str, torch.Tensor]:
-        """{"prediction": [rows, 4, h, w]}."""
+        """Returns `prediction` [rows, 4, h, w]."""
         added = None if pooled is None else {"text_embeds": pooled, "time_ids": time_ids}
         has_prompt = ip_k is not None and ip_v is not None and ip_bias is not None
         prompt = ImagePrompt(ip_k, ip_v, ip_bias, ip_mask) if has_prompt else None  # type: ignore[arg-type]

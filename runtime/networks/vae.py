@@ -1,4 +1,4 @@
-"""The two halves of the VAE, each a network of its own."""
+"""The encoder and the decoder of the VAE, as separate networks."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from runtime.networks.network import Network
 
 
 class VaeEncoder(Network):
-    """Pixels [rows, 3, H, W] in [-1, 1] -> the posterior's `mean` and `std`, [rows, 4, H/8, W/8]; no sample."""
+    """Pixels [rows, 3, H, W] in [-1, 1] -> the posterior's `mean` and `std`, each [rows, 4, H/8, W/8]."""
 
     def __init__(self, architecture: Architecture) -> None:
         super().__init__()
@@ -25,7 +25,7 @@ class VaeEncoder(Network):
 
 
 class VaeDecoder(Network):
-    """Latents [rows, 4, h, w], divided by the scaling factor -> `pixels` [rows, 3, 8h, 8w] around [-1, 1]."""
+    """Latents [rows, 4, h, w], divided by the scaling factor -> `pixels` [rows, 3, 8h, 8w], not clipped to [-1, 1]."""
 
     def __init__(self, architecture: Architecture) -> None:
         super().__init__()
