@@ -87,8 +87,8 @@ def read_schedule(config: dict[str, Any], kind: Literal["sd", "sdxl"], *, own: b
     if own and name not in CLASSES:
         known = ", ".join(CLASSES)
         raise ScheduleError(
-            f"its scheduler {shorten(str(name), 100)!r} is not supported; expected one of {known}. "
-            "Set the field scheduler to replace it"
+            f"its scheduler {shorten(str(name), 100)!r} is not supported; expected one of {known}; "
+            "set the field scheduler to replace it"
         )
     try:
         checked = _Config.model_validate(config).model_dump(exclude_unset=True)

@@ -32,7 +32,9 @@ def test_what_no_scheduler_knows_is_left_out() -> None:
 def test_only_the_own_scheduler_must_be_known() -> None:
     config = SD15 | {"_class_name": "UniPCMultistepScheduler", "solver_type": "bh2"}
     assert "_class_name" not in read_schedule(config, "sd", own=False)
-    with pytest.raises(ScheduleError, match=r"'UniPCMultistepScheduler'; expected one of .*set the field scheduler"):
+    with pytest.raises(
+        ScheduleError, match=r"'UniPCMultistepScheduler' is not supported; expected one of .*set the field scheduler"
+    ):
         read_schedule(config, "sd", own=True)
 
 
