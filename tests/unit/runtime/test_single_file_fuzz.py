@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from pathlib import Path
@@ -55,7 +56,7 @@ def _write(path: Path, header: Header) -> SingleFile:
     with path.open("wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
         file.truncate(8 + len(text) + end)
-    return SingleFile(StoredFile(path, "0" * 64), path.parent)
+    return SingleFile(StoredFile(path, hashlib.sha256(text).hexdigest()), path.parent)
 
 
 @st.composite
