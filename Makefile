@@ -1,4 +1,4 @@
-# Each verb makes what it needs first; a second call makes nothing again.
+# Each target first makes what it needs. A second call does not repeat finished work.
 .DEFAULT_GOAL := help
 .PHONY: help setup venv demo gallery serve test test-unit verify soak bench lint lock readme clean
 
@@ -14,52 +14,52 @@ PY := $(VENV)/bin/python
 PYTEST := $(PY) -m pytest --durations=10
 TESTS := $(wildcard tests/unit tests/server tests/journeys)
 
-help: ## this list
+help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-setup: ## the Python environment and the Triton server, into VENV and TOOLS
+setup: ## install the Python environment into VENV and the Triton server into TOOLS
 	@deploy/setup.sh venv tools
 
 venv:
 	@deploy/setup.sh venv
 
-demo: setup ## one picture through a real server: IMAGE=in.png PROMPT="..." MODEL=... LORA=... OUT=... (all optional)
+demo: setup ## make one picture with a real server: IMAGE=in.png PROMPT="..." MODEL=... LORA=... OUT=... (all optional)
 	@$(PY) -m deploy.demo $${IMAGE:+--image "$$IMAGE"} $${PROMPT:+--prompt "$$PROMPT"} \
 	    $${MODEL:+--model "$$MODEL"} $${LORA:+--lora "$$LORA"} $${OUT:+--out "$$OUT"}
 
-gallery: setup ## the README's pictures, painted anew by a server of its own, or by SERVER=grpc://host:port
+gallery: setup ## make the README's pictures again, with a new server or SERVER=grpc://host:port
 	@$(PY) -m deploy.gallery $${SERVER:+--server "$$SERVER"}
 
-serve: setup ## the server, supervised, until Ctrl-C
+serve: setup ## run the server under its supervisor until Ctrl-C
 	@exec $(PY) -m runtime.supervisor
 
-test: setup ## before each push, and in CI: units, a real server, whole journeys; every kind of behaviour, 20 minutes
+test: setup ## before each push and in CI: unit, server and journey tests; 20 minutes
 	@$(PYTEST) -m "not verify" $(TESTS) $(ARGS)
 
-test-unit: venv ## while you edit: the unit tests alone
+test-unit: venv ## while you edit: only the unit tests
 	@$(PYTEST) -m "not verify" tests/unit $(ARGS)
 
-verify: setup ## before a release: every row of every table; an interrupted run goes on, a changed source starts anew
+verify: setup ## before a release: every row of every test table; continues an interrupted run, restarts after a source change
 	@$(PYTEST) -p tests.passed_rows --passed-rows out/verify $(TESTS) $(ARGS)
 
-soak: setup ## thousands of requests, cancelled, late and bad ones among them, with stages killed in between: ten to twenty minutes
+soak: setup ## send thousands of requests, some cancelled, late or bad, and kill stages meanwhile; 10 to 20 minutes
 	@$(PYTEST) tests/soak -s -o faulthandler_timeout=0 $(ARGS)
 
 bench: setup ## measure all cases, or CASES="...": writes benchmarks/results and the README's table; continues after an interruption
 	@$(PY) -m benchmarks $(CASES)
 
-lint: venv ## style, format and types
+lint: venv ## check style, format and types
 	@$(VENV)/bin/ruff check .
 	@$(VENV)/bin/ruff format --check .
 	@deploy/typecheck.sh
 
-lock: venv ## write requirements.lock anew (UPGRADE=1: with the newest releases)
+lock: venv ## write requirements.lock again (UPGRADE=1: with the newest releases)
 	@mkdir -p $(TOOLS) && deploy/lock.sh
 
-readme: venv ## write the README's generated parts: the settings, and the table of benchmarks/results
+readme: venv ## write the README's generated parts: the settings and the benchmark table
 	@$(PY) -m deploy.readme
 	@$(PY) -m benchmarks.table
 
-clean: ## remove what the verbs above made
+clean: ## remove everything that these targets made
 	rm -rf $(VENV) $(VENV).log $(VENV).lock $(TOOLS) .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info client/*.egg-info
 	find . -name __pycache__ -prune -exec rm -rf {} +

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Writes requirements.lock: one set of pins for Python 3.10 to 3.12 on Linux, with and without CUDA.
-# Pins that still fit are kept; `make lock UPGRADE=1` takes the newest of everything.
+# Keeps the pins that still fit; `make lock UPGRADE=1` selects the newest release of every package.
 set -eu
 cd "$(dirname "$0")/.."
 uv_home=$LORIKEET_TOOLS/uv
@@ -22,7 +22,7 @@ cp requirements.lock "$next" 2>/dev/null || true
 # what a set-up does not need (the CUDA packages of a CPU build of torch) is not installed.
 # Written by `make lock` from pyproject.toml and client/pyproject.toml; not edited by hand.
 END
-    # what is true wherever the project runs need not be said of each pin
+    # removes the markers that hold on every supported machine
     grep -vE '^(#|-e|lorikeet|\.)' "$next" | sed -E "
         s/platform_machine == 'x86_64' and platform_python_implementation == 'CPython' and sys_platform == 'linux'/HERE/
         s/python_full_version < '3.13' and HERE/HERE/

@@ -1,6 +1,6 @@
 #!/bin/sh
-# mypy --strict over everything, in one run. The model repository has many files called model.py, which mypy takes
-# for one module: it sees each through a link of its own name, and its messages are translated back.
+# Runs mypy --strict on the whole tree, in one run. mypy takes the many files called model.py in the model repository
+# for one module. So each gets a link with a unique name, and sed restores the file's name in the messages.
 set -eu
 cd "$(dirname "$0")/.."
 links=.mypy_cache/models

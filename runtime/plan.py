@@ -1,4 +1,7 @@
-"""The plan: what `prepare` makes of a request, and all that the later stages know of it. It travels as JSON."""
+"""The plan: the validated request that `prepare` sends to the later stages, as JSON.
+
+The later stages read the request from the plan alone.
+"""
 
 from __future__ import annotations
 
@@ -13,13 +16,14 @@ from lorikeet.schema import ImageToImageInput
 from runtime.checkpoints.checkpoint import Checkpoint
 from runtime.jobs.job_table import JobRef
 
-INIT_IMAGE = "image_url"  # the field of the picture that the latents start from
+INIT_IMAGE = "image_url"  # the field that names the init image
 
 
 class LoraPlan(BaseModel):
     """A LoRA file that was checked against the checkpoint.
 
-    `field` named it. `components`: the names of those that it changes, so that other stages need not open it.
+    `field`: the request's field that names it. `components`: the names of the components that it changes; the stages of
+    other components do not open the file.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -32,7 +36,7 @@ class LoraPlan(BaseModel):
 
 
 class PicturePlan(BaseModel):
-    """A decoded picture of the request: the field that named it, its size in pixels, and where it lies in PICTURES."""
+    """A decoded picture: the request's field that names it, its size in pixels, and its byte offset in PICTURES."""
 
     model_config = ConfigDict(frozen=True)
     field: str
@@ -51,13 +55,13 @@ class PicturePlan(BaseModel):
 
 
 class Plan(BaseModel):
-    """A validated request, its files by digest.
+    """A validated request. `files`: the digest of each weight file, by field and component.
 
-    `width`, `height`: pixels of the result; the networks work on `padded_width`, `padded_height`, the next multiples of
-    the VAE's scale factor. `started`: CLOCK_MONOTONIC seconds. Where jobs queue, a lower `priority` goes first.
+    `width`, `height`: pixels of the result. `padded_width`, `padded_height`: pixels that the networks process, the next
+    multiples of the VAE's scale factor. `started`: CLOCK_MONOTONIC seconds. A queue runs lower `priority` values first.
     """
 
-    # Infinity is a value that schedulers' configurations have; it must not arrive as null.
+    # Schedulers' configurations can contain infinity, which pydantic would otherwise write as null.
     model_config = ConfigDict(frozen=True, ser_json_inf_nan="constants")
     job_id: int
     slot: int
@@ -80,7 +84,7 @@ class Plan(BaseModel):
         return JobRef(self.job_id, self.slot)
 
     def picture(self, field: str) -> PicturePlan | None:
-        """The picture that a field named."""
+        """The picture that a field names; None when there is none."""
         return next((picture for picture in self.pictures if picture.field == field), None)
 
     @property
@@ -90,7 +94,7 @@ class Plan(BaseModel):
 
     @property
     def has_image(self) -> bool:
-        """Whether the latents start from a picture."""
+        """Whether the request has an init image."""
         return self.picture(INIT_IMAGE) is not None
 
     @property
@@ -101,15 +105,15 @@ class Plan(BaseModel):
 
     @property
     def guided(self) -> bool:
-        """Whether the UNet predicts twice a latent (classifier-free guidance, arXiv 2207.12598), as in diffusers.
+        """Whether the UNet makes two predictions for each latent (classifier-free guidance, arXiv 2207.12598).
 
-        A UNet distilled with guidance takes its scale as an input (`timestep_cond`) instead.
+        A UNet distilled with guidance takes the scale as an input (`timestep_cond`) instead. Both are as in diffusers.
         """
         return self.request.guidance_scale > 1.0 and self.guidance_width is None
 
     @property
     def guidance_width(self) -> int | None:
-        """The width of the guidance scale's embedding that the UNet takes; None for a UNet that takes none."""
+        """The width of the guidance scale's embedding that the UNet takes as input; None when it takes none."""
         return self.checkpoint.unet.config.get("time_cond_proj_dim")
 
     def to_tensor(self) -> npt.NDArray[np.object_]:

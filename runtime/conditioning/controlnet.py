@@ -36,13 +36,13 @@ class ControlNets:
     """All ControlNets of a request. Their residuals add up."""
 
     def __init__(self, networks: Sequence[ControlNet], prompt: Prompt, *, guess_mode: bool = False) -> None:
-        """`guess_mode`: the networks see the prompt's rows alone, and weaken towards the fine levels."""
+        """`guess_mode`: the networks get only the prompt's rows, and residuals of finer levels have smaller scales."""
         self._networks, self._prompt, self._guess_mode = networks, prompt, guess_mode
 
     def residuals(
         self, scaled: torch.Tensor, t: torch.Tensor, step: int, steps: int
     ) -> Generator[list[Ask], list[Outputs], list[Residuals | None]]:
-        """The residuals of each row (each latent of `scaled` [N, 4, h, w] in each branch), None for a row without."""
+        """The residuals of each row: each latent of `scaled` [N, 4, h, w] in each branch. None: the row has none."""
         acting = [network for network in self._networks if network.acts(step, steps)]
         branches = self._prompt.branches
         rows = [(latent, branch) for latent in scaled for branch in range(branches)]

@@ -1,4 +1,4 @@
-"""Guidance: by two predictions, or as an input of UNets that were distilled with it."""
+"""Guidance: from two predictions, or as an input of UNets that were distilled with guidance."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ _MAX_PERIOD = 10_000.0
 def guide(predictions: torch.Tensor, guidance_scale: float | None) -> torch.Tensor:
     """Classifier-free guidance (arXiv 2207.12598): free + guidance_scale * (prompted - free).
 
-    predictions: [2N, 4, h, w], for each of N latents the one without and the one with the prompt; [N, 4, h, w] without
-    guidance (None), which are returned as they are.
+    predictions: [2N, 4, h, w]: for each of N latents, the prediction without the prompt, then the one with it. When
+    `guidance_scale` is None they are [N, 4, h, w] and are returned unchanged.
     """
     if guidance_scale is None:
         return predictions

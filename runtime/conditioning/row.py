@@ -1,4 +1,4 @@
-"""Rows: what the UNet is asked, one latent at a time."""
+"""Rows: the inputs of the UNet for one latent."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from runtime.engines.engine import Inputs
 
 @dataclass(frozen=True)
 class Row:
-    """One row of a UNet call. A feature is a producer of a field; the step loop knows none of them.
+    """One row of a UNet call. A feature produces fields; the step loop does not depend on features.
 
     latent [4, h, w]; t []; text [T, D]; pooled [P] and time_ids [6] (SDXL); timestep_cond [E] (LCM-distilled UNets).
     concat [C, h, w] (IC-Light): further input channels.
@@ -19,7 +19,7 @@ class Row:
     ip_k, ip_v [adapters, tokens, sum of inner widths] (IP-Adapter): keys and values, packed over all cross-attention
     layers in module order, the adapter's scale folded into ip_v. ip_bias [adapters, tokens] is 0, or -inf where an
     adapter has fewer tokens; each adapter has at least one 0. An absent adapter has zero values and zero bias.
-    ip_mask [adapters, h, w]: where each adapter acts; None is everywhere.
+    ip_mask [adapters, h, w]: where each adapter acts; None means everywhere.
     """
 
     latent: torch.Tensor
@@ -36,6 +36,6 @@ class Row:
     ip_mask: torch.Tensor | None = None
 
     def inputs(self) -> Inputs:
-        """The fields that are there, as an engine takes them."""
+        """The fields that are not None, by name."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         return {name: value for name, value in values.items() if value is not None}

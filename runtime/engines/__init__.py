@@ -1,1 +1,1 @@
-"""Engines: they run one architecture's graph with any weight set bound to it."""
+"""Engines: each runs the graph of one architecture with any bound weight set."""

@@ -1,4 +1,4 @@
-"""Asks: the rows that a job wants to have computed, each by an engine with its weights bound."""
+"""Asks: the rows that a job needs, each computed by an engine with bound weights."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from runtime.engines.engine import Binding, Engine, Inputs
 class Bound:
     """An engine and the binding of one job's weights.
 
-    `block_rows`: rows in each of its calls. It follows from the job's own request, since a row's result in float32
-    depends on it (by 1e-6), though not on the row's place or neighbours in the block.
+    `block_rows`: rows in each of its calls. It follows from the job's own request alone, because it changes a row's
+    float32 result by 1e-6. The row's place and neighbours in the block do not change the result.
     """
 
     engine: Engine

@@ -1,10 +1,10 @@
-"""The Engine protocol: what the stages know of torch, OpenVINO and TensorRT alike.
+"""The Engine protocol: the common interface of torch, OpenVINO and TensorRT for the stages.
 
-An engine is made once for an architecture, without weights. `bind` makes a weight set ready for it: slow, on any one
-thread. `run` calls the compiled network for some rows, each with its own binding: on any one thread, which may be
-another one.
+An engine is made once for an architecture, without weights. `bind` prepares a weight set and is slow. `run` calls the
+compiled network for some rows, each with its own binding. One thread at a time may call `bind`, and one thread at
+a time may call `run`. Both may run at the same time.
 
-A row is one input of the network without a batch axis, and its outputs have none either: the engine stacks.
+A row has the inputs of the network for one item, without a batch axis. The engine stacks rows into a batch.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Binding(Protocol):
     """A weight set that is ready for one engine. It stays ready until `release`."""
 
     def release(self) -> None:
-        """End this use; the engine may then evict the weights. To be called once."""
+        """End this use; the engine may then evict the weights. Call it once."""
 
 
 class Engine(Protocol):
@@ -50,8 +50,8 @@ class Engine(Protocol):
     def bind(self, weights: WeightSet, check_cancelled: Callable[[], None]) -> Binding:
         """Make a weight set ready.
 
-        Raises WeightsError when the weights do not fit the architecture, what reading them raises, and what
-        `check_cancelled` raises, which is called before every tensor.
+        Calls `check_cancelled` before every tensor. Raises WeightsError when the weights do not fit the architecture,
+        and the errors of reading them and of `check_cancelled`.
         """
 
     def batch_key(self, binding: Binding, inputs: Inputs) -> Hashable:
@@ -65,4 +65,4 @@ class Engine(Protocol):
 
 
 def never_cancelled() -> None:
-    """A `check_cancelled` of work that nobody can cancel."""
+    """A `check_cancelled` for work that cannot be cancelled."""

@@ -30,7 +30,7 @@ class _Entry(Generic[Item]):
 
 
 class MemoryBudget(Generic[Item]):
-    """Items by key. An item in use is never evicted; `make_room` waits for one to be released when it must."""
+    """Items by key. An item in use is never evicted: `make_room` waits until it is released."""
 
     def __init__(self, budget: int) -> None:
         self._budget = budget
@@ -41,9 +41,8 @@ class MemoryBudget(Generic[Item]):
     def make_room(self, nbytes: int, check_cancelled: Callable[[], None], keep: str = "") -> None:
         """Evict idle items, except the key `keep`, until `nbytes` more fit into the budget.
 
-        While they do not fit, wait until an item in use is released. A request that alone exceeds the budget goes on
-        once nothing else is in use. Call this before the keys that need the memory are acquired. Raises what
-        `check_cancelled` raises.
+        While they do not fit, wait until an item in use is released. When no item is in use, return even if they exceed
+        the budget. Call this before acquiring the keys that need the memory. Raises the errors of `check_cancelled`.
         """
         with self._released:
             while not self._shrink(nbytes, keep) and any(entry.users for entry in self._entries.values()):
@@ -55,13 +54,13 @@ class MemoryBudget(Generic[Item]):
             return key in self._entries
 
     def get(self, key: str) -> Item | None:
-        """The item of a key, not marked as used."""
+        """The item of a key, without starting a use; None when there is none."""
         with self._lock:
             entry = self._entries.get(key)
             return entry.item if entry else None
 
     def acquire(self, key: str, make: Callable[[], Item]) -> Item:
-        """The item of a key, made if it is not there; in use until `release`. One thread at a time makes items."""
+        """The item of a key, in use until `release`. Makes a missing item; only one thread at a time may do so."""
         with self._lock:
             if key in self._entries:
                 return self.retain(key)
@@ -72,7 +71,7 @@ class MemoryBudget(Generic[Item]):
         return item
 
     def retain(self, key: str) -> Item:
-        """The item of a key that is there; in use once more, until one more `release`."""
+        """The item of an existing key. Starts one more use, which ends with one more `release`."""
         with self._lock:
             self._entries.move_to_end(key)
             entry = self._entries[key]
@@ -93,8 +92,8 @@ class MemoryBudget(Generic[Item]):
             return sum(entry.item.nbytes for entry in self._entries.values())
 
     def _shrink(self, more: int = 0, keep: str = "") -> bool:
-        """Evict idle items except `keep` until `more` bytes fit into the budget; whether they fit."""
-        # Evicting an item may release another one (a merged set its base), so look again from the start each time.
+        """Evict idle items except `keep` until `more` bytes fit into the budget. Returns whether they fit."""
+        # Evicting an item may release another one: a merged set releases its base. So each pass starts from the first.
         while self.nbytes + more > self._budget:
             idle = next((key for key, entry in self._entries.items() if entry.users == 0 and key != keep), None)
             if idle is None:

@@ -1,4 +1,4 @@
-"""Which engine runs an architecture, and what all engines of a process share."""
+"""Selects the engine of an architecture, and owns the weights cache that all engines of a process share."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from runtime.networks.architecture import Architecture, NetworkKind
 from runtime.networks.build import import_network
 from runtime.settings import Settings
 
-# More architectures than anybody serves; without a limit, requests could fill the memory with networks.
+# More architectures than a server needs. Without a limit, requests could fill the memory with networks.
 _MAX_ENGINES = 16
 
 
 class Engines:
-    """The engines of a stage, one an architecture, made at the first request for it; the weights share a budget.
+    """The engines of a stage, one for each architecture, made at its first request. Their weights share a budget.
 
-    `kind`: what the stage runs; its libraries are imported here, so that a ready stage is ready.
-    `begin`: what the merge threads do first.
+    `kind`: the kind of network that the stage runs. Its libraries are imported here, before the stage reports ready.
+    `begin`: each merge thread calls it first.
     """
 
     def __init__(self, settings: Settings, kind: NetworkKind, begin: Callable[[], None] = lambda: None) -> None:
@@ -35,7 +35,7 @@ class Engines:
         self._engines: dict[Architecture, Engine] = {}  # least recently requested first
 
     def of(self, architecture: Architecture) -> Engine:
-        """The engine of an architecture: the best that has an artifact for it; today torch, which needs none.
+        """The engine of an architecture: always the torch engine, which needs no export.
 
         Raises WeightsError when no network can be built from its configuration.
         """

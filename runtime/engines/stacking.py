@@ -1,4 +1,4 @@
-"""Rows to batches and back."""
+"""Stacks rows into a batch, and splits a batch into rows."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from runtime.engines.engine import Field, Inputs, Outputs
 
 
 def shapes(inputs: Inputs) -> Hashable:
-    """Equal for rows that `stack` takes together: the same fields, of the same shapes and dtypes."""
+    """A key that is equal for rows that `stack` accepts together: equal field names, shapes and dtypes."""
     return tuple((name, _shape(value)) for name, value in sorted(inputs.items()) if value is not None)
 
 

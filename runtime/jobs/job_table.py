@@ -1,9 +1,13 @@
-"""The job table: one small mmapped file on which the processes of a server see each other's progress.
+"""The job table: one small mmapped file in which the processes of a server share the state of their jobs.
 
-Three tables. `beats`: one record a stage, written by that stage alone (the supervisor reads it). `jobs`: one record a
-slot, written by `prepare` alone. `progress`: one record a slot and stage, written by that stage alone. `cancels`: one
-cell a slot, written by the `jobs` model alone. So every record has one writer and no lock is needed; each record names
-the job it speaks of, so what an earlier owner of the slot left behind is never taken for the present one's.
+Each table has one writer, so no lock is needed:
+- `header`: one record, written by the supervisor: whether the server is stopping.
+- `beats`: one record a stage, written by that stage and read by the supervisor.
+- `jobs`: one record a slot, written by `prepare`.
+- `progress`: one record a slot and stage, written by that stage.
+- `cancels`: one job id a slot, written by the `jobs` model.
+
+Each record of a slot contains its job's id. A reader ignores records of an earlier job in the slot.
 """
 
 from __future__ import annotations
@@ -23,11 +27,11 @@ import numpy as np
 
 STAGES = ("prepare", "text_encoder", "vae_encoder", "denoiser", "vae_decoder", "finish", "jobs")
 SLOTS = 1024
-LOST_SECONDS = 60.0  # no stage holds the job, and none has for so long: its answer was lost on the way
+LOST_SECONDS = 60.0  # a job that no stage has held for this long is lost: its answer never reached the next stage
 
 
 class State(IntEnum):
-    """What a stage has to do with a job."""
+    """The state of a job in one stage."""
 
     NONE = 0
     WAITING = 1
@@ -56,7 +60,7 @@ _BYTES = sum(dtype.itemsize * int(np.prod(shape)) + 64 for _, dtype, shape in _L
 
 @dataclass(frozen=True)
 class JobRef:
-    """A job's place on the job table: its server-made id (63 random bits) and its slot."""
+    """A job's key in the job table: the id that the server made (63 random bits) and the slot."""
 
     id: int
     slot: int
@@ -64,7 +68,7 @@ class JobRef:
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a job is: `state` of `stage`, `step` of `of` (0 of 0 where a stage has no steps)."""
+    """A job's progress: its state in `stage`, with `step` of `of` steps done (0 of 0 for a stage without steps)."""
 
     state: State
     stage: str | None
@@ -73,12 +77,12 @@ class Progress:
 
 
 def _digest(data: bytes) -> bytes:
-    # "S32" drops trailing zero bytes on reading; hexadecimal has none.
+    # numpy drops the trailing zero bytes of an "S32" value when it reads it; hexadecimal digits have none.
     return hashlib.blake2b(data, digest_size=16).hexdigest().encode()
 
 
 class JobTable:
-    """A view of the job table at `path`, made (all zero) when it is not there."""
+    """A view of the job table in the file `path`, which is created with zeros if it does not exist."""
 
     def __init__(self, path: Path) -> None:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
@@ -87,7 +91,7 @@ class JobTable:
             memory = mmap.mmap(descriptor, _BYTES)
         finally:
             os.close(descriptor)
-        # numpy's types do not know fields by name.
+        # Any: numpy's type hints do not describe named fields.
         tables: dict[str, Any] = {}
         offset = 0
         for name, dtype, shape in _LAYOUT:
@@ -100,11 +104,11 @@ class JobTable:
     # Stages and the supervisor
 
     def beat(self, stage: str, pid: int, *, ready: bool) -> None:
-        """Say that this stage lives. Times are CLOCK_MONOTONIC seconds, common to all processes."""
+        """Write the stage's heartbeat. Its time is CLOCK_MONOTONIC seconds, which all processes share."""
         self._beats[STAGES.index(stage)] = (pid, time.monotonic(), ready)
 
     def beats(self) -> dict[str, tuple[int, float, bool]]:
-        """stage -> (pid, seconds since its last beat, ready) of every stage that has beaten."""
+        """stage -> (pid, seconds since its last heartbeat, ready), for the stages that have written one."""
         now = time.monotonic()
         return {
             stage: (int(beat["pid"]), now - float(beat["at"]), bool(beat["ready"]))
@@ -114,20 +118,22 @@ class JobTable:
 
     @property
     def draining(self) -> bool:
-        """Whether the server is stopping: running jobs end at their next check."""
+        """Whether the server is stopping. Running jobs then end at their next check."""
         return bool(self._header[0]["draining"])
 
     def drain(self) -> None:
+        """Mark the server as stopping."""
         self._header[0]["draining"] = True
 
     # Jobs: `prepare` opens, each stage reports, `jobs` cancels
 
     def open(self, request_id: str, token: str, limit: int, deadline: float = math.inf) -> JobRef | None:
-        """Give a new job a slot; None when `limit` jobs are live. Called by one thread of one process.
+        """Give a new job a slot; None when `limit` jobs are live. Only one thread of one process may call it.
 
-        `deadline`: CLOCK_MONOTONIC seconds after which every stage ends it.
+        `deadline`: the time, in CLOCK_MONOTONIC seconds, after which every stage ends the job. `find` finds only jobs
+        that have both a request id and a token.
 
-        Raises ValueError when a live job has the same request id. A job without id or token cannot be addressed.
+        Raises ValueError when a live job with a token has the same request id.
         """
         live = self.live()
         if len(live) >= limit:
@@ -138,7 +144,7 @@ class JobTable:
             raise ValueError(request_id)
         taken = np.zeros(SLOTS, bool)
         taken[[job.slot for job in live]] = True
-        # The slot that was left longest ago, so that a finished job can still be asked about for a while.
+        # The free slot that was opened longest ago: clients can still ask for the state of jobs that ended lately.
         slot = int(np.argmin(np.where(taken, np.inf, self._jobs["at"])))
         job = JobRef(secrets.randbits(63) | 1, slot)
         secret = _digest(token.encode()) if addressable else b""
@@ -146,16 +152,16 @@ class JobTable:
         return job
 
     def seal(self, job: JobRef, plan: bytes) -> None:
-        """Note which plan was made for the job, so that the other stages believe no other."""
+        """Record the digest of the job's plan. The other stages accept only a plan with a recorded digest."""
         self._jobs["plan"][job.slot] = _digest(plan)
 
     def sealed(self, plan: bytes) -> JobRef | None:
-        """The job that this very plan was made for."""
+        """The job whose plan has exactly these bytes, or None."""
         slots = np.flatnonzero(self._jobs["plan"] == _digest(plan))
         return JobRef(int(self._jobs["id"][slots[0]]), int(slots[0])) if len(slots) else None
 
     def live(self) -> list[JobRef]:
-        """The jobs that have neither ended nor been lost."""
+        """The jobs that have not ended and are not lost (see `LOST_SECONDS`)."""
         ids = self._jobs["id"]
         mine = self._progress["id"] == ids[:, None]
         states = np.where(mine, self._progress["state"], State.NONE)
@@ -166,7 +172,7 @@ class JobTable:
         return [JobRef(int(ids[slot]), int(slot)) for slot in np.flatnonzero((ids != 0) & ~ended & ~lost)]
 
     def find(self, request_id: str, token: str) -> JobRef | None:
-        """The newest job of this request id, if the token is its own."""
+        """The newest job with this request id; None when there is none or the token is wrong."""
         if not (request_id and token):
             return None
         slots = np.flatnonzero(self._jobs["request"] == _digest(request_id.encode()))
@@ -180,7 +186,7 @@ class JobTable:
     def report(self, job: JobRef, stage: str, state: State, step: int = 0, of: int = 0) -> None:
         """Write this stage's record of the job."""
         at = (job.slot, STAGES.index(stage))
-        # The state last: a reader in between must not see an earlier job's end under this job's id.
+        # The state is written last: a concurrent reader must not read an earlier job's state with this job's id.
         self._progress[at] = (job.id, time.monotonic(), step, of, State.NONE)
         self._progress["state"][at] = state
 
@@ -189,7 +195,7 @@ class JobTable:
         return int(self._progress["id"][job.slot, STAGES.index(stage)]) == job.id
 
     def progress(self, job: JobRef) -> Progress:
-        """The job as a whole: its end if it has ended, else the furthest stage that holds it."""
+        """The record of the stage where the job failed or was cancelled, else of the last stage that has a record."""
         records = {s: r for s, r in zip(STAGES, self._progress[job.slot], strict=True) if r["id"] == job.id}
         for stage, record in records.items():
             if record["state"] >= State.FAILED:
@@ -204,6 +210,7 @@ class JobTable:
         return Progress(State.WAITING, None, 0, 0)
 
     def cancel(self, job: JobRef) -> None:
+        """Mark the job as cancelled. Each stage checks the mark."""
         self._cancels[job.slot] = job.id
 
     def cancelled(self, job: JobRef) -> bool:

@@ -1,4 +1,4 @@
-"""A call: one request at one stage, with its tensors, its parameters and its one answer."""
+"""A call: one request at one stage, with its tensors, its parameters and its answer."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 
+from lorikeet.protocol.tensors import IMAGE_MODEL
 from runtime.stage_errors import InvalidArgument, StageError
 
 Array = npt.NDArray[Any]
@@ -18,10 +19,10 @@ Tensors = Mapping[str, Array]
 
 
 class Call:
-    """One request at one stage: tensors by name (absent ones missing), Triton's request id and parameters.
+    """One request at one stage. `inputs` has the tensors that were sent, by name.
 
-    `reply` and `fail` may be called from any thread; the first one counts. `timings`: seconds by what they were spent
-    on, for the response, which `report` passes on.
+    Any thread may call `reply` or `fail`; only the first call sends an answer. `timings`: what this stage measured, in
+    seconds by name, for the response; `report` includes it.
     """
 
     def __init__(
@@ -37,29 +38,33 @@ class Call:
         self._lock, self._answered = threading.Lock(), False
 
     def bounded(self, name: str, longest: Sequence[int]) -> Array:
-        """An input that is in no dimension longer than this. The ensemble's never are; a client that calls the stage's
-        model itself may send anything. Raises InvalidArgument."""
+        """The input `name`, at most `longest` in each dimension. Raises InvalidArgument.
+
+        The ensemble's tensors always fit. A client that calls the stage's model directly may send any shape.
+        """
         found = self.inputs[name]
         if len(found.shape) != len(longest) or any(np.array(found.shape) > longest):
-            raise InvalidArgument(name, f"the request has at most {list(longest)}, not {list(found.shape)}")
+            raise InvalidArgument(name, f"expected a shape of at most {list(longest)}, found {list(found.shape)}")
         return found
 
     def exact(self, name: str, shape: Sequence[int]) -> Array:
-        """An input of this very shape. Raises InvalidArgument."""
+        """The input `name`, of exactly this shape. Raises InvalidArgument."""
         found = self.inputs[name]
         if list(found.shape) != list(shape):
-            raise InvalidArgument(name, f"expected the shape {list(shape)}, not {list(found.shape)}")
+            raise InvalidArgument(name, f"expected the shape {list(shape)}, found {list(found.shape)}")
         return found
 
     def report(self, **more: Any) -> dict[str, Any]:
-        """What the stages before said of the request (REPORT; `prepare` is the first), and what this one adds.
-        Raises InvalidArgument."""
+        """The REPORT of the earlier stages (`prepare` has none), with `more` and this stage's timings added.
+
+        Raises InvalidArgument.
+        """
         earlier: dict[str, Any] = {"timings": {}}
         if (tensor := self.inputs.get("REPORT")) is not None:
             try:
                 earlier = _Report.model_validate_json(tensor.reshape(-1)[0]).model_dump(exclude_unset=True)
             except ValueError as error:
-                raise InvalidArgument("REPORT", "no stage wrote it") from error
+                raise InvalidArgument("REPORT", f"not written by a stage: send the request to {IMAGE_MODEL}") from error
         return earlier | more | {"timings": earlier["timings"] | self.timings}
 
     def reply(self, outputs: Tensors) -> None:
@@ -77,7 +82,7 @@ class Call:
 
 
 class _Report(BaseModel):
-    """What stages say of a request, for its response."""
+    """The facts about a request that stages collect for its response."""
 
     model_config = ConfigDict(extra="forbid")
     timings: dict[str, float]

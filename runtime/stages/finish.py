@@ -19,7 +19,7 @@ _VERSIONS = ("torch", "diffusers", "transformers")
 class FinishStage(WorkerStage):
     """PLAN, PIXELS UINT8 [N, H, W, 3], LATENTS, PER_PASS_LATENTS, REPORT -> the public outputs.
 
-    The request parameter `images=data_uri` puts the files into the response as data URIs, for plain JSON over HTTP.
+    With the request parameter `images=data_uri` the response contains the files as data URIs, for plain JSON over HTTP.
     """
 
     name = "finish"

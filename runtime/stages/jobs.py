@@ -1,4 +1,4 @@
-"""`jobs`: progress and cancel, for the client that knows a request's id and token. No torch."""
+"""`jobs`: reports the progress of a request, or cancels it, for a client with the request's id and token. No torch."""
 
 from __future__ import annotations
 
@@ -24,8 +24,10 @@ _WORDS = {
 
 
 class JobsStage:
-    """REQUEST BYTES [1] (a JobRequest) -> RESPONSE BYTES [1] (a JobStatus). An unknown id and a wrong token get
-    the same NOT_FOUND, so that a client cannot find out other clients' request ids."""
+    """REQUEST BYTES [1] (a JobRequest) -> RESPONSE BYTES [1] (a JobStatus).
+
+    An unknown id and a wrong token get the same NOT_FOUND, so that a client cannot discover the request ids of others.
+    """
 
     name = "jobs"
 
@@ -39,7 +41,7 @@ class JobsStage:
             self._reporter.fail(None, call, error)
 
     def close(self) -> None:
-        """Nothing to end: every call is answered at once."""
+        """Does nothing: the stage has no threads, and `submit` answers every call."""
 
     def _answer(self, call: Call) -> JobStatus:
         body = call.inputs[REQUEST].reshape(-1)
@@ -48,7 +50,9 @@ class JobsStage:
         try:
             request = JobRequest.model_validate_json(body[0])
         except (ValidationError, IndexError) as error:
-            raise InvalidArgument(REQUEST, 'expected {"action", "request_id", "job_token"}') from error
+            raise InvalidArgument(
+                REQUEST, 'expected a JSON object with "action", "request_id" and "job_token"'
+            ) from error
         job = self._job_table.find(request.request_id, request.job_token)
         if job is None:
             raise NotFound("no request with this id and token")

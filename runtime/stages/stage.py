@@ -1,7 +1,7 @@
-"""What a stage is: it takes calls, returns at once, and answers each call later, exactly once.
+"""The Stage protocol, and WorkerStage, the base class of most stages.
 
-`WorkerStage` is the common kind: it works on one call at a time on a thread of its own. The denoiser interleaves calls
-step by step.
+A stage accepts a call without waiting, and answers it later, exactly once. A `WorkerStage` processes one call at a time
+on its own thread; the denoiser interleaves calls step by step.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ class Stage(Protocol):
     """One Triton model's logic."""
 
     def submit(self, call: Call) -> None:
-        """Take a call; returns at once and never raises."""
+        """Accept a call. Returns at once and never raises."""
 
     def close(self) -> None:
-        """End the stage's threads. Calls that are still open are answered UNAVAILABLE."""
+        """End the stage's threads. Calls without an answer get UNAVAILABLE."""
 
 
 class WorkerStage(ABC):
-    """A stage that works on one call at a time: by priority, then in order of arrival."""
+    """A stage that processes one call at a time: by priority, then in order of arrival."""
 
     name: ClassVar[str]
 
@@ -40,7 +40,10 @@ class WorkerStage(ABC):
 
     @abstractmethod
     def process(self, plan: Plan, call: Call) -> dict[str, Array]:
-        """The stage's outputs for a job. May raise a StageError, or anything for what is not the request's fault."""
+        """The stage's outputs for a job.
+
+        Raises a StageError for an error of the request; the client gets Internal for every other exception.
+        """
 
     def submit(self, call: Call) -> None:
         try:
@@ -51,7 +54,7 @@ class WorkerStage(ABC):
 
     def close(self) -> None:
         self.reporter.close()
-        self._workers.close()  # queued calls are answered, because their check raises
+        self._workers.close()  # the check of each queued call raises, which answers the call
 
     def _work(self, plan: Plan, call: Call) -> None:
         self.reporter.check(plan.job)

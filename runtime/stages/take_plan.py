@@ -1,4 +1,4 @@
-"""The plan of a call, accepted only as `prepare` wrote it."""
+"""Reads the plan of a call, and refuses a plan that `prepare` did not write."""
 
 from __future__ import annotations
 
@@ -11,17 +11,18 @@ from runtime.stages.call import Call
 
 
 def take_plan(reporter: JobReporter, call: Call) -> Plan:
-    """The plan of a call, whose job is then reported as WAITING. Called only by the stage's Triton thread.
+    """The plan of a call. Reports its job as WAITING. Only the stage's Triton thread may call this.
 
     Clients can call a stage's model directly, and a plan names files that `prepare` has checked. So a stage accepts
     only a plan that `prepare` wrote for a live job, and accepts it once.
 
-    Raises InvalidArgument."""
+    Raises InvalidArgument.
+    """
     tensor = call.inputs["PLAN"]
     job = reporter.job_table.sealed(tensor.reshape(-1)[0])
     if job is None:
-        raise InvalidArgument("PLAN", f"not made by this server: ask {IMAGE_MODEL}")
+        raise InvalidArgument("PLAN", f"not a plan of this server: send the request to {IMAGE_MODEL}")
     if reporter.job_table.has_seen(job, reporter.stage):
-        raise InvalidArgument("PLAN", f"{reporter.stage} has had it already")
+        raise InvalidArgument("PLAN", f"{reporter.stage} has taken it before: send a new request to {IMAGE_MODEL}")
     reporter.report(job, State.WAITING)
     return Plan.from_tensor(tensor)

@@ -1,1 +1,4 @@
-"""Runs Triton and keeps it whole: a killed stub is not restarted by Triton, and its clients would wait for ever."""
+"""Runs tritonserver and restarts it after a failure.
+
+Triton does not restart a stage's process (stub) that was killed: the stage's clients would wait forever.
+"""

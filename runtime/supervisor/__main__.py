@@ -1,4 +1,7 @@
-"""`make serve`: the server, supervised, in the foreground. Ctrl-C (or SIGTERM) ends it in order, twice at once."""
+"""`make serve`: runs the server under the supervisor, in the foreground.
+
+The first Ctrl-C (or SIGTERM) stops the server after it has answered its requests; a second one kills it.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,10 @@ def say(text: str) -> None:
 
 
 class Supervisor:
-    """Keeps one server running until asked to stop. A start that fails is tried again, a few times in a row."""
+    """Keeps one server running until a signal stops it.
+
+    Gives up when the first start fails, or when `_MAX_FAILED_STARTS` starts fail in a row.
+    """
 
     def __init__(self, settings: Settings, ports: Ports, folder: Path) -> None:
         self._settings, self._ports, self._folder = settings, ports, folder
@@ -32,7 +38,7 @@ class Supervisor:
         self._server: Server | None = None
 
     def run(self) -> int:
-        """The exit status: 0 after a stop that was asked for."""
+        """Runs until a signal arrives or the server cannot start. The exit status: 0 after a signal, else 1."""
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._stop)
         failed, generation = 0, 0
@@ -46,34 +52,34 @@ class Supervisor:
                 break
             self._server.kill()
             if failed and (generation == 1 or failed >= _MAX_FAILED_STARTS):
-                say(f"{fault}; giving up")
+                say(f"{fault}; the supervisor gives up")
                 return 1
-            say(f"{fault}; starting again")
+            say(f"{fault}; restarting the server")
         if self._server is not None:
             say("stopping")
             self._server.stop()
         return 0
 
     def _start(self, server: Server) -> str | None:
-        """Wait until the server is ready; what went wrong, or None (also when a stop was asked for)."""
-        begun, told = time.monotonic(), -1
+        """Wait until the server is ready or a signal arrives, and return None. Returns the fault if there is one."""
+        begun, logged = time.monotonic(), -1
         while not server.is_ready():
             if self._stopping.wait(_LOOK_SECONDS):
                 return None
             if fault := server.fault():
                 return fault
             if time.monotonic() - begun > self._settings.start_seconds:
-                return f"not ready after {self._settings.start_seconds} s"
-            if (ready := len(server.stages_ready())) != told:
+                return f"the server is not ready after {self._settings.start_seconds} s (LORIKEET_START_SECONDS)"
+            if (ready := len(server.stages_ready())) != logged:
                 say(f"loading, {ready} of {len(STAGES)} stages ready")
-                told = ready
+                logged = ready
         host = f"[{self._settings.host}]" if ":" in self._settings.host else self._settings.host
         seconds = time.monotonic() - begun
         say(f"ready after {seconds:.1f} s: grpc://{host}:{self._ports.grpc} http://{host}:{self._ports.http}")
         return None
 
     def _watch(self, server: Server) -> str | None:
-        """Wait until something goes wrong, or (None) a stop is asked for."""
+        """Wait for a fault and return it; None when a signal arrives first."""
         while not self._stopping.wait(_LOOK_SECONDS):
             if fault := server.fault():
                 return fault
@@ -90,7 +96,10 @@ def main() -> int:
         settings = load_settings()
         ports = choose_ports(settings)
         if busy := busy_port(settings, ports):
-            raise SettingsError(f"port {busy} of {settings.host} is taken: set LORIKEET_HTTP_PORT and its like")
+            raise SettingsError(
+                f"port {busy} of {settings.host} is in use: "
+                "set LORIKEET_HTTP_PORT, LORIKEET_GRPC_PORT or LORIKEET_METRICS_PORT"
+            )
         with tempfile.TemporaryDirectory(prefix="lorikeet-") as folder:
             return Supervisor(settings, ports, Path(folder)).run()
     except (SettingsError, NoTriton) as error:

@@ -10,16 +10,16 @@ from pathlib import Path
 
 from runtime.settings import ROOT, Settings, tools_folder
 
-_NGC = Path("/opt/tritonserver")  # the folder of NVIDIA's image
+_NGC = Path("/opt/tritonserver")  # where NVIDIA's container image has Triton
 
-# Groups of Triton's APIs that read memory or change the server, and that no client of Lorikeet needs. Health, metadata,
+# These groups of Triton's APIs read memory or change the server; no client of Lorikeet needs them. Health, metadata,
 # model configuration, statistics and inference stay open.
 _RESTRICTED_APIS = "shared-memory,model-repository,trace,logging"
 _SECRET_HEADER = "lorikeet-secret"
 
 
 class NoTriton(RuntimeError):
-    """There is no tritonserver on this machine."""
+    """This machine has no tritonserver."""
 
 
 @dataclass(frozen=True)
@@ -32,13 +32,13 @@ class Ports:
 
 
 def choose_ports(settings: Settings) -> Ports:
-    """The ports of the settings, with a free one for each 0."""
+    """The ports of the settings; a free port replaces each 0."""
     held = []
     try:
         chosen = []
         for port in (settings.http_port, settings.grpc_port, settings.metrics_port):
             if port == 0:
-                # The socket stays open until all ports are chosen, so that they differ.
+                # The socket stays open until all ports are chosen: the system gives each socket another port.
                 held.append(socket.socket(socket.AF_INET6 if ":" in settings.host else socket.AF_INET))
                 held[-1].bind((settings.host, 0))
                 port = held[-1].getsockname()[1]
@@ -50,7 +50,7 @@ def choose_ports(settings: Settings) -> Ports:
 
 
 def busy_port(settings: Settings, ports: Ports) -> int | None:
-    """A port that another process uses, or None. Triton's own message about it is hard to find in its log."""
+    """A port that another process uses, or None. The supervisor checks it first: Triton's message is hard to find."""
     for port in (ports.http, ports.grpc, ports.metrics):
         with socket.socket(socket.AF_INET6 if ":" in settings.host else socket.AF_INET) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -62,7 +62,7 @@ def busy_port(settings: Settings, ports: Ports) -> int | None:
 
 
 def server_command(settings: Settings, ports: Ports, memory_prefix: str) -> list[str]:
-    """The command line that starts tritonserver on this repository's models. Raises NoTriton.
+    """The command line that starts tritonserver with this repository's models. Raises NoTriton.
 
     `memory_prefix` begins the names of the regions in /dev/shm that Triton and its stages share.
     """
@@ -79,11 +79,11 @@ def server_command(settings: Settings, ports: Ports, memory_prefix: str) -> list
         "metrics-address": settings.host,
         "metrics-port": ports.metrics,
         "log-info": "false",
-        # The secret is stored nowhere else, so these APIs answer no request.
+        # No client has the secret, so Triton refuses every call of these APIs.
         "http-restricted-api": (restricted := f"{_RESTRICTED_APIS}:{_SECRET_HEADER}={secrets.token_hex(16)}"),
         "grpc-restricted-protocol": restricted,
     }
-    # Auto-completion of the configurations starts, imports and stops every stage once before its real start.
+    # `--disable-auto-complete-config`: auto-completion would start and stop each stage once before its real start.
     backend = {"stub-timeout-seconds": settings.start_seconds, "shm-region-prefix-name": memory_prefix}
     return [
         str(program),
@@ -94,11 +94,11 @@ def server_command(settings: Settings, ports: Ports, memory_prefix: str) -> list
 
 
 def _find_server() -> tuple[Path, Path]:
-    """(tritonserver, its backends) of the tools folder, else of NVIDIA's image, else on PATH."""
+    """(tritonserver, the folder of its backends): from the tools folder, else NVIDIA's image, else PATH."""
     homes = [tools_folder() / "triton", _NGC]
     if found := shutil.which("tritonserver"):
         homes.append(Path(found).resolve().parents[1])
     for home in homes:
         if (home / "bin" / "tritonserver").exists():
             return home / "bin" / "tritonserver", home / "backends"
-    raise NoTriton("found no tritonserver: run `make setup`, which installs it, or use NVIDIA's image")
+    raise NoTriton("found no tritonserver: run `make setup` to install it, or use NVIDIA's image")

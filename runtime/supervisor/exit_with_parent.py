@@ -1,6 +1,7 @@
-"""`python -m runtime.supervisor.exit_with_parent PROGRAM ARGUMENT...`: becomes the program, tied to its parent's life.
+"""`python -m runtime.supervisor.exit_with_parent PROGRAM ARGUMENT...`: runs PROGRAM, which ends when its parent ends.
 
-A process of its own does this, because code between fork and exec may not run in a parent that has threads.
+The kernel sends SIGTERM to this process when its parent ends. A separate program requests the signal, because a parent
+with threads must not run Python code between fork and exec.
 """
 
 from __future__ import annotations

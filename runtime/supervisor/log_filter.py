@@ -1,4 +1,4 @@
-"""Passes on what the server says, without what only sounds bad."""
+"""Copies the server's log to standard error, without Triton's harmless warnings about a missing GPU."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import threading
 from pathlib import Path
 from typing import IO
 
-# Triton looks for a GPU before it asks whether one is wanted; without one these four are always said.
+# Triton writes these lines at every start on a machine without a GPU, even when no model needs one.
 _NO_GPU = re.compile(
     rb"CUDA driver version is insufficient|CudaDriverHelper has not been initialized"
     rb"|no pinned memory pool, falling back|Failed to initialize NVML|DCGM unable to start"
@@ -16,7 +16,7 @@ _NO_GPU = re.compile(
 
 
 def copy_filtered(stream: IO[bytes]) -> None:
-    """Copy the stream's lines to standard error from a thread, until it ends."""
+    """Start a thread that copies the stream's lines to standard error until the stream ends."""
     threading.Thread(target=_copy, args=(stream, not Path("/dev/nvidiactl").exists()), daemon=True).start()
 
 

@@ -1,4 +1,4 @@
-"""One tritonserver process with its stages: started, watched, stopped. Never mended: a new one replaces it."""
+"""One tritonserver process with its stages: start, check, stop. After a fault, a new `Server` replaces it."""
 
 from __future__ import annotations
 
@@ -18,26 +18,27 @@ from runtime.supervisor.command import Ports, server_command
 from runtime.supervisor.log_filter import copy_filtered
 
 _SHARED_MEMORY = Path("/dev/shm")
-_MEMORY = "lorikeet-"  # then the supervisor's pid and the job table's name
-_GRACE_SECONDS = 1.0  # for the last answers to leave; Triton's own end takes longer, and nothing needs it
+_MEMORY = "lorikeet-"  # followed by the supervisor's pid and the job table's file name
+_GRACE_SECONDS = 1.0  # time to send the last answers; Triton's own shutdown takes longer and has no use here
 
 
 class Server:
-    """A running tritonserver in a process group of its own, with a job table of its own."""
+    """A running tritonserver with its own process group and job table."""
 
     def __init__(self, settings: Settings, ports: Ports, job_table_file: Path) -> None:
         self._settings, self._ports = settings, ports
         _sweep_memory()
         self._memory_prefix = f"{_MEMORY}{os.getpid()}-{job_table_file.name}-"
         self.job_table = JobTable(job_table_file)
-        # Four stages share the cores. OpenMP threads that spin while they wait take them from the others: on a busy
-        # machine a step then takes ten times as long and more; threads that sleep cost a little when it is idle.
+        # Four stages share the cores. By default OpenMP threads spin while they wait, and so take cores from the other
+        # stages: on a busy machine a denoising step then takes more than ten times as long. Threads that sleep instead
+        # are slightly slower on an idle machine.
         environment = {"OMP_WAIT_POLICY": "passive", **os.environ} | {
             PREFIX + "JOB_TABLE": str(job_table_file),
-            # The stubs find their packages through the first python3 on PATH.
+            # Triton's stubs import packages from the environment of the first python3 on PATH.
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
         }
-        # A session of its own: Ctrl-C in the terminal reaches the supervisor alone, which ends things in order.
+        # A new session: the terminal sends Ctrl-C to the supervisor alone, which then stops the server in order.
         self._process = subprocess.Popen(
             [
                 sys.executable,
@@ -54,7 +55,7 @@ class Server:
         copy_filtered(self._process.stdout)
 
     def stages_ready(self) -> list[str]:
-        """The stages that have said they are ready."""
+        """The names of the stages whose heartbeat says ready."""
         return [stage for stage, (_, _, ready) in self.job_table.beats().items() if ready]
 
     def is_ready(self) -> bool:
@@ -69,18 +70,18 @@ class Server:
             return False
 
     def fault(self) -> str | None:
-        """What is wrong with it, or None: the server or a stage has died, or a stage is silent."""
+        """The reason to restart the server, or None: a process has ended, or a stage sends no heartbeat."""
         if (status := self._process.poll()) is not None:
             return f"tritonserver ended with status {status}"
         for stage, (pid, age, _) in self.job_table.beats().items():
             if not _alive(pid):
-                return f"the stage {stage} died"
+                return f"the process of the stage {stage} has ended"
             if age > self._settings.stall_seconds:
-                return f"the stage {stage} is silent for {age:.0f} s"
+                return f"the stage {stage} has sent no heartbeat for {age:.0f} s"
         return None
 
     def kill(self) -> None:
-        """End it at once; connections drop, so that every waiting client has an error."""
+        """Kill all processes of the server. Its connections close, so every waiting client gets an error."""
         with suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
@@ -91,7 +92,7 @@ class Server:
             region.unlink(missing_ok=True)
 
     def stop(self) -> None:
-        """End it in order: running jobs are answered UNAVAILABLE at their next step, then the processes leave."""
+        """Stop in order: each running job gets UNAVAILABLE at its next step, then the processes end."""
         self.job_table.drain()
         deadline = time.monotonic() + self._settings.stop_seconds
         while self.job_table.live() and time.monotonic() < deadline and self.fault() is None:
@@ -103,7 +104,7 @@ class Server:
 
 
 def _sweep_memory() -> None:
-    """Remove the shared memory of servers whose supervisor was killed: nobody else would, until the next boot."""
+    """Remove the shared memory of servers whose supervisor was killed: otherwise it stays until the next boot."""
     for region in _SHARED_MEMORY.glob(f"{_MEMORY}*"):
         owner = region.name.removeprefix(_MEMORY).split("-")[0]
         if owner.isdigit() and not _alive(int(owner)):
@@ -112,7 +113,7 @@ def _sweep_memory() -> None:
 
 
 def _alive(pid: int) -> bool:
-    """Whether the process runs; a zombie does not."""
+    """Whether the process is running. A zombie is not."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except OSError:

@@ -1,1 +1,1 @@
-"""The seam to Triton: what every model.py shares."""
+"""The interface to Triton: the base class of every model.py."""

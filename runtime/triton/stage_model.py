@@ -1,4 +1,7 @@
-"""A stage as a Triton Python model. Non-decoupled: `execute` returns None, each request is answered by its sender."""
+"""Runs a stage as a non-decoupled Triton Python model.
+
+`execute` returns None; each request is answered later, through its response sender.
+"""
 
 from __future__ import annotations
 
@@ -19,18 +22,18 @@ from runtime.stages.call import Call, Tensors
 from runtime.stages.stage import Stage
 
 _BEAT_SECONDS = 0.2
-# The stub (24.10) dies of a segmentation fault when many threads use its shared memory at once: one at a time.
+# Guards the stub's shared memory: the stub (24.10) segfaults when several threads use it at the same time.
 _STUB = threading.Lock()
 
 
 class StageClass(Protocol):
-    """What makes a stage."""
+    """A callable that makes a stage."""
 
     def __call__(self, settings: Settings, job_table: JobTable) -> Stage: ...
 
 
 class StageModel:
-    """Base of every `TritonPythonModel`: a model.py says which stage it is, and nothing else."""
+    """The base class of every `TritonPythonModel`. A model.py only sets `stage_class`."""
 
     stage_class: ClassVar[StageClass]
     _stage: Stage
@@ -73,7 +76,7 @@ class StageModel:
 
 
 class Heart:
-    """Beats on the job table from a thread of its own, so that the supervisor knows this process lives."""
+    """A thread that writes the stage's heartbeat to the job table, for the supervisor."""
 
     def __init__(self, job_table: JobTable, stage: str) -> None:
         self.ready = False
@@ -92,9 +95,9 @@ class Heart:
 
 
 def check_tensors() -> None:
-    """Refuse to start where tensors do not arrive as they were sent.
+    """Raises RuntimeError when a tensor changes on its way through the Python backend.
 
-    Python backends up to 24.10 corrupt arrays under numpy 2, silently; a wrong picture is worse than no start.
+    Python backends up to 24.10 silently corrupt arrays under numpy 2, and the pictures would be wrong.
     """
     for sent in (np.arange(1, 7, dtype=np.float32), np.array([b"lorikeet", b""], dtype=np.object_)):
         try:
@@ -106,6 +109,6 @@ def check_tensors() -> None:
 
 
 _MISMATCH = (
-    f"numpy {np.__version__} does not work with this Triton's Python backend: a known tensor did not survive. "
+    f"numpy {np.__version__} does not work with this Triton's Python backend: it changed a test tensor. "
     "Use numpy 1.26.4 with Triton 24.10 or older"
 )

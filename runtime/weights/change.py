@@ -1,4 +1,4 @@
-"""Changes of a weight: what a LoRA, of whatever kind, adds to it. Importing this takes no torch."""
+"""Changes of a weight: what a LoRA of any kind adds to it. Importing this module does not import torch."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ if TYPE_CHECKING:
 
 
 class Change(Protocol):
-    """What is added to a weight, as a function of that weight."""
+    """A term that is added to a weight. It is a function of that weight."""
 
     def delta(self, base: torch.Tensor) -> torch.Tensor:
         """The change of `base` (float32, never altered): a new tensor, float32, of its shape, on its device."""
 
 
 class ChangeSource(Protocol):
-    """Changes of some parameters of one component, in one file. All but `read` and `check_unchanged` reads nothing."""
+    """Changes of some parameters of one component, in one file. Only `read` and `check_unchanged` access the file."""
 
     @property
     def names(self) -> Collection[str]:
-        """The parameters that it changes, by canonical name, in the order in which they are best read."""
+        """The canonical names of the parameters that it changes, in the fastest order for reading."""
 
     @property
     def digest(self) -> str:

@@ -1,7 +1,7 @@
-"""The sum of a weight and its changes.
+"""Sums a weight and its changes.
 
-A large weight is summed piece by piece: a piece stays in the processor's cache until all products are added to it. The
-whole weight would travel to memory and back for each product.
+A large weight is summed in pieces. A piece stays in the processor's cache until all products are added to it. Without
+pieces, each product would read and write the whole weight in memory.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ _PIECE = 1 << 18  # numbers; in float32 a megabyte, which fits several times int
 def merge(start: torch.Tensor, changes: Sequence[Change], out: torch.Tensor) -> None:
     """Write start + sum(change(start)), summed in float32, to `out`: of its shape, of any floating dtype and strides.
 
-    Low-rank changes are added first; one of fewer input channels than `out` changes the first ones alone.
-    Each change is a function of `start`, whatever the others add.
+    Low-rank changes are added first. A low-rank change with fewer input channels than `out` changes only the first
+    channels. Each change is computed from `start`, not from the sum so far.
     """
     low_rank = [(change.scale, *change.factors(out.device)) for change in changes if isinstance(change, LowRank)]
     others = [change for change in changes if not isinstance(change, LowRank)]
-    # Other kinds need the whole weight; and on a GPU, pieces would only be more calls.
+    # Other kinds need the whole weight. On a GPU, pieces would only add calls.
     rows = len(out) if others or out.device.type != "cpu" else max(1, _PIECE * len(out) // out.numel())
     is_exact = out.dtype == torch.float32 and out.is_contiguous()
     scratch = out if is_exact else torch.empty((rows, *out.shape[1:]), dtype=torch.float32, device=out.device)
@@ -41,7 +41,7 @@ def merge(start: torch.Tensor, changes: Sequence[Change], out: torch.Tensor) -> 
 
 
 def pad_inputs(base: torch.Tensor, shape: torch.Size) -> torch.Tensor:
-    """A convolution's weight [out, in, h, w] for more input channels: zeros for the added ones, as IC-Light has it."""
+    """A convolution's weight [out, in, h, w] for more input channels: the added channels are zero, as in IC-Light."""
     if base.shape == shape:
         return base
     padded = base.new_zeros(shape)

@@ -13,10 +13,10 @@ from runtime.files.safetensors_file import SafetensorsFile, read_header
 def read_base(
     component: Component, names: Collection[str], check_cancelled: Callable[[], None]
 ) -> Iterator[tuple[str, torch.Tensor]]:
-    """(canonical name, tensor) of those of the component's parameters, in the order of its files.
+    """Yields (canonical name, tensor) for the parameters `names` of the component, in the order of its files.
 
-    Parameters that are views of one stored tensor share its memory. Raises WeightFileError, FileChangedError, and what
-    `check_cancelled` raises, which is called before every stored tensor.
+    Parameters that are views of one stored tensor share its memory. Calls `check_cancelled` before every stored tensor.
+    Raises WeightFileError, FileChangedError, and the errors of `check_cancelled`.
     """
     for weight_file in component.files:
         stored_names = read_header(weight_file.path).tensors.keys()

@@ -1,8 +1,8 @@
-"""Weight sets: what one request's network is, as data.
+"""Weight sets: data that defines the weights of one request's network.
 
-A weight set names a base (a component of a checkpoint) and the sources of its changes. What an engine binds is always
-computed from the base that is kept, W + sum(change(W)). It is never added to, or subtracted from, what was bound
-before: nothing of one set can be left in the next.
+A weight set names a base (a component of a checkpoint) and the sources of its changes. An engine always computes the
+bound weights from the unchanged base: W + sum(change(W)). It never adds to, or subtracts from, weights that were
+bound before, so no change of one set remains in the next one.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class WeightSet:
 
     @cached_property
     def changed(self) -> Sources:
-        """Parameter name -> the sources that change it, in the order in which parameters are best read."""
+        """Parameter name -> the sources that change it, in the fastest order for reading."""
         found: dict[str, tuple[ChangeSource, ...]] = {}
         for source in self.sources:
             for name in source.names:
@@ -42,7 +42,7 @@ class WeightSet:
 
     @cached_property
     def low_rank(self) -> Sources:
-        """The part of `changed` whose changes are all low-rank products: an engine may take these as inputs."""
+        """The part of `changed` whose changes are all low-rank products. An engine may take these as inputs."""
         return {
             name: sources
             for name, sources in self.changed.items()
@@ -51,14 +51,14 @@ class WeightSet:
 
     @cached_property
     def full(self) -> Sources:
-        """The rest of `changed`: these parameters must be merged."""
+        """The part of `changed` that is not in `low_rank`. An engine must merge these parameters."""
         return {name: sources for name, sources in self.changed.items() if name not in self.low_rank}
 
     def read(self, name: str) -> list[Change]:
-        """The changes of a parameter. Raises what their sources raise."""
+        """The changes of a parameter. Raises the errors of their sources."""
         return [source.read(name) for source in self.changed.get(name, ())]
 
     def check_unchanged(self) -> None:
-        """Raises FileChangedError when a source's file has changed. Called when everything is merged."""
+        """Raises FileChangedError when a source's file has changed. Called after the last merge."""
         for source in self.sources:
             source.check_unchanged()

@@ -113,7 +113,7 @@ def test_64_at_once_are_all_answered_in_fair_order_and_one_more_is_turned_away(c
             until(client, jobs[-1], lambda status: True)  # admitted, so the order of their coming is known
         waiting = [pool.submit(wait, number, job) for number, job in enumerate(jobs)]
         begun = time.monotonic()
-        with pytest.raises(Unavailable, match="64 requests are in flight already"):
+        with pytest.raises(Unavailable, match="64 requests are already in flight"):
             client.image_to_image(fields(tiny, num_inference_steps=1))
         assert time.monotonic() - begun < 2
         assert [future.result() for future in waiting] == list(range(MAX_IN_FLIGHT))

@@ -16,7 +16,7 @@ from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 from deploy.local_server import LocalServer
 
 STAGES = ("text_encoder", "vae_encoder", "denoiser", "vae_decoder", "finish")
-NO_PLAN = "PLAN: not made by this server: ask lora_image_to_image"
+NO_PLAN = "PLAN: not a plan of this server: send the request to lora_image_to_image"
 Tensors = Mapping[str, npt.NDArray[Any]]
 
 
@@ -83,12 +83,18 @@ def test_a_stage_believes_no_plan_but_the_servers(triton: grpc.InferenceServerCl
 def test_a_plan_is_good_for_one_call_of_each_stage(triton: grpc.InferenceServerClient, tiny: Path) -> None:
     inputs = {"PLAN": plan_of(triton, tiny), "REPORT": text({"timings": {}})}
     assert ask(triton, "text_encoder", inputs).as_numpy("PROMPT_EMBEDS").shape == (2, 77, 32)
-    assert refusal(triton, "text_encoder", inputs) == "PLAN: text_encoder has had it already"
+    assert (
+        refusal(triton, "text_encoder", inputs)
+        == "PLAN: text_encoder has taken it before: send a new request to lora_image_to_image"
+    )
 
 
 def test_a_report_that_no_stage_wrote_is_refused(triton: grpc.InferenceServerClient, tiny: Path) -> None:
     inputs = {"PLAN": plan_of(triton, tiny), "REPORT": text({"timings": {}, "seed": 1})}
-    assert refusal(triton, "text_encoder", inputs) == "REPORT: no stage wrote it"
+    assert (
+        refusal(triton, "text_encoder", inputs)
+        == "REPORT: not written by a stage: send the request to lora_image_to_image"
+    )
 
 
 @pytest.mark.parametrize(
@@ -105,4 +111,4 @@ def test_a_stage_works_on_no_more_than_was_planned(
     triton: grpc.InferenceServerClient, tiny: Path, stage: str, tensor: str, shape: tuple[int, ...]
 ) -> None:
     inputs = anything(triton, stage) | {"PLAN": plan_of(triton, tiny), tensor: np.zeros(shape, np.float32)}
-    assert refusal(triton, stage, inputs).startswith(f"{tensor}: the request has at most [")
+    assert refusal(triton, stage, inputs).startswith(f"{tensor}: expected a shape of at most [")

@@ -1,1 +1,1 @@
-"""The torch engine: every feature, on CPU and CUDA. It is the numerical oracle of the other engines."""
+"""The torch engine: every feature, on CPU and CUDA. It is the numerical reference of the other engines."""

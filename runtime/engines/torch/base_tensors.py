@@ -1,4 +1,4 @@
-"""The base weights of a component in memory: read from its files once, for every architecture that uses them."""
+"""The base weights of a component in memory: read from its files once for all architectures."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from runtime.weights.read_base import read_base
 class BaseTensors:
     """Parameters of one component, of one dtype and memory format, on one device, in the shapes of its files.
 
-    Never altered. It grows when an architecture needs a parameter that no other one needed.
+    Never altered. `load` adds the parameters that a further architecture needs.
     """
 
     def __init__(
@@ -32,15 +32,15 @@ class BaseTensors:
         return self._nbytes
 
     def load(self, component: Component, names: Collection[str], check_cancelled: Callable[[], None]) -> None:
-        """Read those of the parameters that are not there yet. All are copied: a mapped file that somebody overwrites
-        would change the weights, or end the process.
+        """Read the missing parameters of `names`, and copy them. Without copies, overwriting the mapped file would
+        change the weights or end the process.
 
-        Raises FileChangedError, and what `check_cancelled` raises, which is called before every tensor.
+        Calls `check_cancelled` before every tensor. Raises its errors, and FileChangedError.
         """
         loaded: dict[str, torch.Tensor] = {}
         for name, tensor in read_base(component, set(names) - self._tensors.keys(), check_cancelled):
             loaded[name] = self._make_empty(tensor.shape).copy_(tensor)
-        self._tensors |= loaded  # all or nothing: a file that changed meanwhile leaves no tensor behind
+        self._tensors |= loaded  # added together: after a FileChangedError no tensor of the changed file remains
         self._nbytes += sum(tensor.nbytes for tensor in loaded.values())
 
     def evicted(self) -> None:

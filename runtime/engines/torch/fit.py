@@ -15,10 +15,10 @@ Shape = Sequence[int]
 def check_fit(weights: WeightSet, kind: NetworkKind, wanted: Mapping[str, Shape]) -> None:
     """`wanted`: the network's parameters and their shapes.
 
-    A tensor that the network has no place for is an error too: the configuration leaves out what the weights were made
-    with. Only the other half of a VAE is expected.
+    A tensor that the network does not use is an error too: its configuration does not describe these weights. The only
+    exception is the other half of a VAE.
 
-    Raises WeightsError that lists what does not fit.
+    Raises WeightsError, whose message lists the tensors that do not fit.
     """
     name, shapes = weights.base.name, weights.base.shapes
     roots = {parameter.partition(".")[0] for parameter in wanted}
@@ -28,7 +28,7 @@ def check_fit(weights: WeightSet, kind: NetworkKind, wanted: Mapping[str, Shape]
         if parameter not in wanted and (not kind.startswith("vae") or parameter.partition(".")[0] in roots)
     ]
     if unknown:
-        raise WeightsError(f"{name}: its configuration has no place for {len(unknown)}: {listed(unknown)}")
+        raise WeightsError(f"{name}: its configuration does not use {len(unknown)} of its tensors: {listed(unknown)}")
     if missing := sorted(wanted.keys() - shapes.keys()):
         raise WeightsError(f"{name} lacks {len(missing)} of its tensors: {listed(missing)}")
     for parameter, shape in wanted.items():
@@ -49,7 +49,7 @@ def _core(shape: Shape) -> tuple[int, ...]:
 
 
 def _is_padded(weights: WeightSet, name: str, stored: Shape, wanted: Shape) -> bool:
-    """Whether the network takes more input channels than the base has, and a full change gives them their weights."""
+    """Whether a full change gives weights to input channels that the base does not have."""
     return (
         name in weights.full
         and len(stored) == len(wanted) == 4

@@ -13,17 +13,17 @@ T = TypeVar("T")
 
 
 class MergeThreads:
-    """Each thread works on whole tensors, with one thread of torch's.
+    """Threads that each process whole tensors. Each uses one torch thread.
 
-    torch's own threads divide one operation, and wait for each other at its end. Where operations are short and waiting
+    torch's own threads share one operation and wait for each other at its end. When operations are short and waiting
     threads sleep (see runtime/supervisor/server.py), the waiting takes as long as the work.
     """
 
     def __init__(self, count: int, begin: Callable[[], None] = lambda: None) -> None:
         """`begin` runs first in each thread.
 
-        Make this before another thread first uses torch: torch lets a thread have a thread count of its own only
-        through the count that new threads get.
+        Make this before another thread first uses torch. A thread gets its own torch thread count only from the count
+        for new threads.
         """
         self._count = count
         self._pool = ThreadPoolExecutor(count, "merge", lambda: _begin(begin))
@@ -33,9 +33,9 @@ class MergeThreads:
         torch.set_num_threads(others)
 
     def map(self, work: Callable[[Iterator[T]], None], items: Iterable[T]) -> None:
-        """Call `work` in each thread with an iterator; each item comes out of one of the iterators, in order.
+        """Call `work` in each thread with an iterator; each item goes to one of the iterators, in order.
 
-        Returns when all threads have ended. Raises what one of them raised; the others then get no further item.
+        Returns when all threads have ended. Raises the error of one of them; the others then get no further item.
         """
         left, lock = iter(items), threading.Lock()
         failed = threading.Event()
@@ -64,5 +64,5 @@ class MergeThreads:
 
 def _begin(begin: Callable[[], None]) -> None:
     torch.set_num_threads(1)
-    torch.get_num_threads()  # a thread takes the count for new threads at its first request for it, so request it here
+    torch.get_num_threads()  # the first request fixes the count of this thread
     begin()

@@ -1,4 +1,4 @@
-"""The memory of weights that come and go."""
+"""Reuses the memory of evicted weights."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _TensorKind = tuple[torch.Size, torch.dtype, torch.device]
 
 
 class TensorPool:
-    """Hands the tensors of evicted weights to the weights that take their place.
+    """Keeps the tensors of evicted weights for new weights.
 
-    Memory that was touched before is several times faster to write than new pages. Memory that never goes back to
-    malloc leaves no holes in it.
+    Memory that was written before is several times faster to write than new pages. Reuse also avoids fragmentation in
+    malloc.
     """
 
     def __init__(self) -> None:
@@ -27,7 +27,7 @@ class TensorPool:
 
     @contextmanager
     def collecting(self) -> Iterator[None]:
-        """Keep what is recycled inside this block for `take`. At its end the rest goes back to the system."""
+        """Keep what is recycled inside this block for `take`. At its end the rest is returned to the system."""
         self._collecting = True
         try:
             yield
@@ -40,7 +40,7 @@ class TensorPool:
                 give_back()
 
     def recycle(self, tensors: Iterable[torch.Tensor]) -> None:
-        """Offer tensors that nobody uses any more. Outside of a `collecting` block they are freed."""
+        """Add tensors that are no longer used. Outside of a `collecting` block they are freed."""
         with self._lock:
             if self._collecting:
                 for tensor in tensors:

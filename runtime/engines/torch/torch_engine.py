@@ -1,7 +1,7 @@
-"""The torch engine: every feature, CPU and CUDA, the numerical oracle of the others. It needs no export.
+"""The torch engine: every feature, CPU and CUDA, the numerical reference of the others. It needs no export.
 
-The network has no weights of its own. To bind is to have the tensors in memory; to run is to point the network's
-parameters at them, which costs nothing when they are the ones of the last call.
+The network has no weights of its own. `bind` loads the tensors into memory. `run` points the network's parameters at
+them, unless they are already the tensors of the last call.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from runtime.networks.architecture import Architecture, ArchitectureError
 from runtime.networks.build import build, parameters
 from runtime.weights.weight_set import WeightSet
 
-# Numbers that count: their embeddings are computed in float32, where bfloat16 would merge neighbouring timesteps.
+# These inputs stay float32 or int64: bfloat16 would round neighbouring timesteps to one value.
 _EXACT = {"t", "time_ids", "ids"}
 
 
@@ -37,7 +37,7 @@ class TorchEngine:
         self._architecture, self._cache = architecture, cache
         dtype = _safe_dtype(architecture, placement.dtype)
         self._computes = torch.float32 if placement.upcasts else dtype
-        # Convolutions in reduced precision are much faster with channels last (facts: 1.7 to 2.4 times on a CPU).
+        # Convolutions in reduced precision are much faster with channels last (measured: 1.7 to 2.4 times on a CPU).
         is_float32 = self._computes == torch.float32
         self._format = torch.contiguous_format if is_float32 else torch.channels_last
         self._form = TensorForm(dtype, self._format, placement.device)
@@ -76,7 +76,7 @@ class TorchEngine:
         return stacking.unstack({name: _float32(value) for name, value in outputs.items()}, len(rows))
 
     def forget(self, key: str) -> None:
-        """Free the memory of evicted weights: nobody runs them any more, but the network may still point at them."""
+        """Free the memory of evicted weights: no job uses them, but the network may still point at them."""
         with self._pointing:
             if key == self._current:
                 for module, attribute, shape in self._parameters.values():

@@ -1,4 +1,4 @@
-"""Weights in reduced precision on a processor that computes in float32 alone."""
+"""Runs weights of reduced precision on a processor that computes only in float32."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from torch import nn
 def compute_in_float32(layers: Iterable[nn.Module]) -> None:
     """Make each of these layers compute in float32, whatever dtype its parameters have.
 
-    A layer's parameters are upcast when it is called, and the copies are gone when it returns. The network takes half
-    the memory, and little more time, as a weight is used for many numbers. Call this once for a network; the network
-    runs in one thread at a time.
+    A layer's parameters are upcast when it is called, and the copies are dropped when it returns. The network needs
+    half the memory and little more time, because each copied weight is used for many numbers. Call this once for a
+    network. Only one thread at a time may run the network.
     """
     upcast = _Upcast()
     for layer in layers:
@@ -26,14 +26,14 @@ def compute_in_float32(layers: Iterable[nn.Module]) -> None:
 
 
 def _upcast_rows(_layer: nn.Module, _inputs: Any, rows: torch.Tensor) -> torch.Tensor:
-    """A call needs only those rows of an embedding that it looks up."""
+    """Upcast only the rows of the embedding that the call looks up."""
     return rows.float()
 
 
 class _Upcast:
     """The float32 copies of the running layer's parameters, in a buffer as large as the largest layer so far.
 
-    A layer that runs within another one of the layers has memory of its own.
+    A layer that runs inside another one gets separate memory.
     """
 
     def __init__(self) -> None:
@@ -48,7 +48,7 @@ class _Upcast:
             copy, free = free[: tensor.numel()], free[tensor.numel() :]
             layer._parameters[name] = copy.view(tensor.shape).copy_(tensor)  # type: ignore[assignment]
         self._stored.append(stored)
-        # A network that asks for the dtype of its parameters has cast its activations to it.
+        # Some networks cast their activations to the dtype of their parameters, so the inputs are cast back.
         return tuple(item.float() if isinstance(item, torch.Tensor) else item for item in inputs)
 
     def after(self, layer: nn.Module, *_: Any) -> None:

@@ -1,7 +1,7 @@
 """The weights of all torch engines of a process, within one budget of bytes.
 
-A base is in memory once for each dtype and memory format, whatever architectures use it. A weight set with changes adds
-its merged tensors alone, and keeps the base that they were computed from.
+A base is in memory once for each dtype, memory format and device; all architectures share it. A weight set with changes
+adds only its merged tensors, and keeps the base in use.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ CheckCancelled = Callable[[], None]
 
 @dataclass(frozen=True)
 class TensorForm:
-    """How parameters are held in memory."""
+    """The dtype, memory format and device of parameters in memory."""
 
     dtype: torch.dtype
     memory_format: torch.memory_format
@@ -36,7 +36,7 @@ class TensorForm:
 
 @dataclass(frozen=True, eq=False)
 class ParameterSpec:
-    """What an engine wants: the digest of its architecture, the shapes of its parameters by name, and their form."""
+    """An engine's parameters: the digest of its architecture, their shapes by name, and their form in memory."""
 
     architecture: str
     shapes: Shapes
@@ -53,7 +53,7 @@ class TorchBinding:
 
 
 class EvictionListener(Protocol):
-    """An engine, which may still point at weights that nobody uses."""
+    """An engine that may still point at evicted weights."""
 
     def forget(self, key: str) -> None:
         """The weights of this key were evicted: free their memory."""
@@ -89,13 +89,13 @@ class WeightsCache:
         return self._budgeted.nbytes
 
     def listen(self, listener: EvictionListener) -> None:
-        """Tell the listener of every eviction, for as long as it lives."""
+        """Call the listener's `forget` at every eviction. The cache keeps only a weak reference to it."""
         self._listeners.add(listener)
 
     def bind(self, spec: ParameterSpec, weights: WeightSet, check_cancelled: CheckCancelled) -> TorchBinding:
         """The tensors of a weight set that fits the spec (see `check_fit`).
 
-        Raises what reading the weights raises, and what `check_cancelled` raises.
+        Raises the errors of reading the weights and of `check_cancelled`.
         """
         base_key = f"{weights.base.weights_digest}:{spec.form}"
         merged_key = f"{spec.architecture}:{weights.digest}:{spec.form}"
@@ -120,7 +120,7 @@ class WeightsCache:
     def _make_room(
         self, base_key: str, merged_key: str, spec: ParameterSpec, weights: WeightSet, check_cancelled: CheckCancelled
     ) -> None:
-        """Evict what must leave for the tensors that are not in memory yet."""
+        """Evict unused weights until the tensors that are not in memory yet fit into the budget."""
         base = self._budgeted.get(base_key)
         missing = spec.shapes.keys() - (base.tensors.keys() if base else ())
         numbers = sum(spec.shapes[name].numel() for name in missing)
@@ -165,7 +165,7 @@ class WeightsCache:
         return merged
 
     def _empty(self, shape: torch.Size, form: TensorForm) -> torch.Tensor:
-        """Memory for a parameter: that of an evicted one of the same kind, where there is one."""
+        """Memory for a parameter, from an evicted one of equal shape, dtype and device when there is one."""
         recycled = self._pool.take(shape, form.dtype, form.device)
         if recycled is not None:
             return recycled
@@ -183,5 +183,5 @@ class WeightsCache:
 
 
 def _reshaped(tensor: torch.Tensor, shape: torch.Size) -> torch.Tensor:
-    """A linear layer's weight as that of a 1x1 convolution, or the reverse; one of fewer input channels as it is."""
+    """A linear layer's weight as that of a 1x1 convolution, or the reverse. Other weights are unchanged."""
     return tensor if tensor.shape == shape or tensor.numel() != shape.numel() else tensor.reshape(shape)

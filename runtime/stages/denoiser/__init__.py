@@ -1,1 +1,1 @@
-"""The step loop: jobs step together, row by row through the UNet, each by its own schedule."""
+"""The denoiser: rows of several jobs share UNet calls, and each job follows its own schedule."""

@@ -24,7 +24,7 @@ class Batching:
     """Chooses the rows of each call. Keys take turns; within a key, the job that has waited longest goes first."""
 
     def __init__(self, calls_per_turn: int = 0) -> None:
-        """`calls_per_turn`: calls of one batch key before another key's turn; 0 is what the engine wants."""
+        """`calls_per_turn`: calls of one batch key before another key's turn; 0 means the engine's own number."""
         self._calls_per_turn = calls_per_turn
         self._turns: RoundRobin[Hashable] = RoundRobin()
 
@@ -42,14 +42,14 @@ class Batching:
 
 
 def open_asks(member: Member) -> list[OpenAsk]:
-    """The open asks of one job. Raises what its engine raises for an ask that has no batch key."""
+    """The open asks of one job. Raises the engine's error for an ask that has no batch key."""
     return [OpenAsk(member, place, ask, ask.batch_key) for place, ask in member.open_asks]
 
 
 def answer(batch: Sequence[OpenAsk]) -> None:
     """Call the engine for a block of rows, filled up with copies of the last one, and keep the answers.
 
-    Raises what the engine raises, and RuntimeError when it does not answer every row.
+    Raises the engine's errors, and RuntimeError when the engine does not answer every row.
     """
     bound = batch[0].ask.bound
     rows = [(item.ask.bound.binding, item.ask.inputs) for item in batch]

@@ -13,9 +13,9 @@ from runtime.schedulers.schedule import Schedule, make_schedule
 
 @dataclass(frozen=True)
 class Conditions:
-    """What the other stages made for a job, float32.
+    """The outputs of the other stages for a job, float32.
 
-    text [branches, T, D] and pooled [branches, P] (P = 0: none), the branches being the negative prompt and the prompt,
+    text [branches, T, D] and pooled [branches, P] (P = 0: none). The branches are the negative prompt and the prompt,
     or the prompt alone. mean and std [1, 4, h, w] of the init image's posterior; [0, 4, h, w] without one.
     """
 
@@ -38,7 +38,7 @@ def initial_latents(
         schedule = make_schedule(request, config, has_image=False)
         return schedule.pure_noise(randn_tensor(shape, generator)), schedule
     if request.noise_strength == 0.0:
-        # No noise, no step: the VAE's round trip, by the posterior's mean as in AutoencoderKL.forward.
+        # No step is run. As in AutoencoderKL.forward, the VAE's round trip uses the posterior's mean.
         return (conditions.mean * scaling).expand(shape).clone(), None
     schedule = make_schedule(request, config, has_image=True)
     sample = conditions.mean + conditions.std * randn_tensor(conditions.mean.shape, generator)

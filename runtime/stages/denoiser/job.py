@@ -1,4 +1,4 @@
-"""A job: one request's latents on their way through its schedule. It owns its scheduler and its generator."""
+"""A job: denoises one request's latents. It owns its scheduler and its generator."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Job:
 
     @property
     def steps(self) -> int:
-        """Steps in all."""
+        """The number of steps of the whole job."""
         return len(self._schedule.timesteps) if self._schedule else 0
 
     @property
@@ -73,7 +73,7 @@ class Job:
         self._steps_done += 1
 
     def close(self) -> None:
-        """Release the bindings. Called once, by the loop or by whoever did not hand the job to the loop."""
+        """Release the bindings. Called once: by the loop, or by the maker of a job that never joins a loop."""
         for bound in self._bound:
             bound.release()
 

@@ -11,7 +11,7 @@ from runtime.engines.engine import Outputs
 
 
 class SteppingJob(Protocol):
-    """What the loop knows of a job."""
+    """The interface of a job for the loop."""
 
     @property
     def done(self) -> bool: ...
@@ -34,7 +34,7 @@ class Member:
     """A job in the loop.
 
     `check_cancelled` raises when the job must end. `on_step(steps_done, steps)` is called after each step, and
-    `on_end(member, error or None)` once; both return at once. `seconds`: how long the calls with rows of this job took.
+    `on_end(member, error or None)` once; both return at once. `seconds`: the time of all calls with rows of this job.
     """
 
     job: SteppingJob
@@ -42,7 +42,7 @@ class Member:
     on_step: Callable[[int, int], None]
     on_end: Callable[[Member, BaseException | None], None]
     seconds: float = 0.0
-    last_call: int = 0  # the number of the last call that had a row of this job; small: it has waited long
+    last_call: int = 0  # number of the last call with a row of this job; the smallest one has waited longest
     _step: Generator[list[Ask], list[Outputs], None] | None = field(default=None, init=False)
     _asks: Sequence[Ask] = field(default=(), init=False)
     _outputs: list[Outputs | None] = field(default_factory=list, init=False)
@@ -58,9 +58,9 @@ class Member:
         self._outputs[place] = outputs
 
     def advance(self) -> bool:
-        """Run the job to its next asks, or to its end; whether it has ended. Call it when no ask is open.
+        """Run the job to its next asks or to its end. Returns whether it has ended. Call it when no ask is open.
 
-        Raises what the job raises.
+        Raises the errors of the job.
         """
         while not any(output is None for output in self._outputs):
             if self._step is None and self.job.done:
@@ -80,14 +80,14 @@ class Member:
         return False
 
     def throw(self, error: BaseException) -> None:
-        """Throw the error of a failed call into the job's step. Raises it, or what the job makes of it."""
+        """Throw the error of a failed call into the job's step. Raises it, or the error that the job raises instead."""
         if self._step is None:
             raise error
         self._step.throw(error)
-        raise error  # a step that goes on after a failed call has asks whose answers never came
+        raise error  # a step that catches the error must not continue: some of its asks have no answer
 
     def close(self) -> None:
-        """End the job's step where it stands, and release what the job holds."""
+        """Stop the job's step at its current ask, and release what the job holds."""
         try:
             if self._step is not None:
                 self._step.close()

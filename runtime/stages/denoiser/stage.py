@@ -1,4 +1,4 @@
-"""The `denoiser` stage: a loader thread makes jobs ready, the step loop runs them, and each answers when it is done."""
+"""The `denoiser` stage: a loader thread prepares jobs, the step loop runs them, and a thread sends their answers."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from runtime.stages.denoiser.member import Member
 from runtime.stages.denoiser.step_loop import StepLoop
 from runtime.stages.take_plan import take_plan
 
-_MAX_WIDTH = 1 << 16  # numbers in an embedding; the network knows its own
+_MAX_WIDTH = 1 << 16  # numbers in an embedding; the network checks the exact width
 _NOT_FINITE = "the latents are not finite in {}: a LoRA's scale or guidance_scale is too large, or the weights are bad"
 
 
@@ -54,12 +54,12 @@ class DenoiserStage:
 
     def close(self) -> None:
         self.reporter.close()
-        self._loader.close()  # queued jobs are answered by their check
+        self._loader.close()  # the check of each queued job raises, which answers its call
         self._loop.close()
         self._answers.shutdown(wait=True)
 
     def _load(self, plan: Plan, call: Call) -> None:
-        """Make a job and its weights ready, and let it join the loop. The job's end frees its slot."""
+        """Prepare a job and its weights, and add it to the loop. The end of the job frees its slot."""
         try:
             member = self._member(plan, call)
         except BaseException:
@@ -123,5 +123,5 @@ def _conditions(plan: Plan, call: Call) -> Conditions:
         "LATENT_MEAN": posterior,
         "LATENT_STD": posterior,
     }
-    # Copied: Triton's tensors end with the request, and what is made of them may outlive it.
+    # Copied: Triton frees its tensors with the request, and the job's tensors may live longer.
     return Conditions(*(torch.from_numpy(np.array(call.bounded(name, shape))) for name, shape in longest.items()))

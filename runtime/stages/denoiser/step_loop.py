@@ -1,6 +1,6 @@
 """The step loop: one thread that makes one engine call at a time, for the asks of all jobs.
 
-It knows nothing of diffusion. After each call it admits the jobs that have arrived and ends those that are done or
+It does not depend on diffusion. After each call it admits the jobs that have arrived and ends those that are done or
 cancelled. An exception ends the job that it belongs to, never the thread.
 """
 
@@ -23,7 +23,7 @@ class StepLoop:
     """Runs jobs until they end."""
 
     def __init__(self, calls_per_turn: int = 0) -> None:
-        """`calls_per_turn`: calls of one batch key before another key's turn; 0 is what the engine wants."""
+        """`calls_per_turn`: calls of one batch key before another key's turn; 0 means the engine's own number."""
         self._arrivals: queue.SimpleQueue[Member | None] = queue.SimpleQueue()
         self._members: list[Member] = []
         self._batching = Batching(calls_per_turn)
@@ -32,11 +32,11 @@ class StepLoop:
         self._thread.start()
 
     def add(self, member: Member) -> None:
-        """Let a job join at the next call."""
+        """Add a job. Its rows can join the next call."""
         self._arrivals.put(member)
 
     def close(self) -> None:
-        """Return after the running call; jobs that are left end as unavailable."""
+        """Return after the running call; the remaining jobs end with Unavailable."""
         self._arrivals.put(None)
         self._thread.join()
 
@@ -54,7 +54,7 @@ class StepLoop:
             member = self._arrivals.get()
             if member is None:
                 return False
-            member.last_call = self._calls - 1  # it has waited since before the last call ended
+            member.last_call = self._calls - 1  # the job arrived before the last call ended
             self._members.append(member)
             self._advance(member)
         return True
@@ -67,7 +67,7 @@ class StepLoop:
                 self._retire(member, error)
 
     def _open_asks(self) -> list[OpenAsk]:
-        """The open asks of all jobs. A job whose ask cannot be keyed ends."""
+        """The open asks of all jobs. A job whose ask has no batch key ends with the error."""
         found: list[OpenAsk] = []
         for member in list(self._members):
             try:
@@ -85,7 +85,7 @@ class StepLoop:
             answer(batch)
         except BaseException as error:
             if len(members) > 1:
-                # Only one of them may be to blame: repeat the call for each alone, which gives the same bytes.
+                # The error may come from one job only. A call for each job alone gives the same bytes.
                 for member in members:
                     self._run_batch([item for item in batch if item.member is member])
                 return
@@ -112,7 +112,7 @@ class StepLoop:
             self._retire(member, thrown)
 
     def _retire(self, member: Member, error: BaseException | None) -> None:
-        """End a job: the loop holds nothing of it any more, and its owner hears of it."""
+        """Remove a job from the loop, close it, and call its `on_end`."""
         self._members.remove(member)
         try:
             member.close()

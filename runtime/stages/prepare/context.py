@@ -1,4 +1,4 @@
-"""What resolving a request needs besides the request."""
+"""The context in which a request is resolved: the server's parts and the request's own files."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from runtime.settings import Settings
 
 @dataclass(frozen=True)
 class PrepareContext:
-    """The server's settings, store and file resolver, and the files and the cancellation of one request."""
+    """The server's settings, store and file resolver. `request_files`: one request's files and its cancellation."""
 
     settings: Settings
     store: Store
@@ -19,5 +19,5 @@ class PrepareContext:
     request_files: ResolveContext
 
     def check_cancelled(self) -> None:
-        """Raises when the request must end."""
+        """Raises a StageError when the request was cancelled, timed out, or the server stops."""
         self.request_files.check_cancelled()

@@ -1,6 +1,6 @@
-"""What a request will need of the machine's memory, told from its plan alone: an estimate, on the safe side.
+"""Estimates the memory that a request needs, from its plan alone. The estimate is an upper bound.
 
-Weights have budgets of their own (`MemoryBudget`); this is about pictures, latents and what a network holds meanwhile.
+It covers pictures, latents and the activations of a network. Weights are not included: `MemoryBudget` limits them.
 """
 
 from __future__ import annotations
@@ -10,21 +10,21 @@ from dataclasses import dataclass
 from runtime.plan import Plan
 
 _FLOAT = 4
-_COPIES = 3  # of what passes from stage to stage: the sender's, shared memory's, the receiver's
-_TENSORS_AT_ONCE = 3  # of the widest layer at full size: its input, its output, and one between
-_DECODER_WIDTHS = (128, 256, 512, 512)  # of the published VAEs, where a configuration says nothing
+_COPIES = 3  # of each tensor between two stages: in the sender, in shared memory and in the receiver
+_TENSORS_AT_ONCE = 3  # of the widest layer at full size: its input, its output and one intermediate
+_DECODER_WIDTHS = (128, 256, 512, 512)  # of the published VAEs; used when the configuration has no widths
 
 
 @dataclass(frozen=True)
 class Need:
-    """Bytes: `own`, for as long as the request is in the server, and `peak` besides, while a network works on it."""
+    """Bytes: `own` while the request is in the server, and `peak` in addition while a network processes it."""
 
     own: int
     peak: int
 
 
 def need(plan: Plan, sent: int) -> Need:
-    """The memory for a plan whose request came with `sent` bytes."""
+    """The memory that a plan needs. `sent`: bytes of the files in the request's tensors."""
     request = plan.request
     pixels = plan.padded_width * plan.padded_height
     latents = 4 * pixels // plan.checkpoint.vae_scale_factor**2 * request.num_images
@@ -32,6 +32,6 @@ def need(plan: Plan, sent: int) -> Need:
     pictures = 3 * pixels * (request.num_images + 1)
     own = sent + _COPIES * (pictures + _FLOAT * latents * (1 + steps))
     widths = plan.checkpoint.vae.config.get("block_out_channels") or _DECODER_WIDTHS
-    # The last block but one hands its width to the full size; the picture's own layers are narrower.
+    # The block before the last one upsamples to the full size in its own width; all later layers are narrower.
     widest = widths[min(1, len(widths) - 1)]
     return Need(own, _TENSORS_AT_ONCE * _FLOAT * widest * pixels)

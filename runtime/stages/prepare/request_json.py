@@ -1,7 +1,6 @@
-"""The request's JSON: bounded in size, depth and number of values before it is parsed.
+"""Reads the request's JSON. Its size, depth and number of values are limited before it is parsed.
 
-Parsing costs up to 100 times the memory of the text, and a deep or long document takes seconds. Counting costs 3 ns a
-byte.
+Parsing a deep or long document takes much time and memory. Counting its values costs one pass over the text.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ MAX_VALUES = 100_000
 
 _BLOCK = 4 << 20
 _QUOTE, _BACKSLASH = ord('"'), b"\\"
-# Everything else is deleted before numpy sees the text: a base64 string costs one pass.
+# These bytes are deleted before numpy sees the text, so a base64 string costs one pass.
 _UNCOUNTED = bytes(set(range(256)) - set(b'"[]{},:'))
 _DEPTH_CHANGE = np.zeros(256, np.int8)
 _DEPTH_CHANGE[list(b"[{")] = 1
@@ -29,15 +28,17 @@ _DEPTH_CHANGE[list(b"]}")] = -1
 
 @dataclass(frozen=True)
 class JsonSize:
-    """`values`: the names and values below the root; an empty list or object counts twice. `depth`: levels of lists
-    and objects."""
+    """`values`: the names and values below the root; an empty list or object counts twice.
+
+    `depth`: levels of lists and objects.
+    """
 
     values: int
     depth: int
 
 
 def read_request(data: bytes, max_bytes: int) -> ImageToImageInput:
-    """The validated input. Raises InvalidArgument, which names the bound or the field."""
+    """The validated input. Raises InvalidArgument, whose message names the limit or the field."""
     if len(data) > max_bytes:
         raise InvalidArgument(
             REQUEST,
@@ -45,7 +46,7 @@ def read_request(data: bytes, max_bytes: int) -> ImageToImageInput:
         )
     size = json_size(data)
     if size.depth > MAX_DEPTH:
-        raise InvalidArgument(REQUEST, f"nested deeper than {MAX_DEPTH} levels")
+        raise InvalidArgument(REQUEST, f"nested deeper than {MAX_DEPTH} levels: use fewer nested lists and objects")
     if size.values > MAX_VALUES:
         raise InvalidArgument(REQUEST, f"more than {MAX_VALUES} names and values: shorten its lists and objects")
     try:
@@ -57,13 +58,14 @@ def read_request(data: bytes, max_bytes: int) -> ImageToImageInput:
 def json_size(data: bytes) -> JsonSize:
     """The size of a JSON text, without parsing it.
 
-    Stops after the 4 MB in which `MAX_DEPTH` or `MAX_VALUES` is exceeded. Up to the first syntax error in `data`, at
-    which the parser stops, the result is exact."""
+    Counting stops at the end of the 4 MB block in which `MAX_DEPTH` or `MAX_VALUES` is exceeded. The result is exact up
+    to the first syntax error, where the parser stops too.
+    """
     values, depth, deepest, in_string, pending = 0, 0, 0, False, b""
     for start in range(0, len(data), _BLOCK):
         text = pending + data[start : start + _BLOCK]
-        # After the first replacement a backslash escapes the byte that follows it: the last one, a byte of the next
-        # block.
+        # After the pairs of backslashes are removed, each backslash escapes the next byte. A backslash at the end
+        # of the text escapes the first byte of the next block.
         text = text.replace(b"\\\\", b"")
         text, pending = (text[:-1], _BACKSLASH) if text.endswith(_BACKSLASH) else (text, b"")
         marks = np.frombuffer(text.replace(b'\\"', b"").translate(None, _UNCOUNTED), np.uint8)

@@ -1,4 +1,4 @@
-"""The `prepare` stage: admission at once, then validation and fetching, each request on a thread of its own."""
+"""The `prepare` stage: admits a request at once; a worker thread then validates it and fetches its files."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from runtime.stages.prepare.request_json import read_request
 class PrepareStage:
     """REQUEST BYTES [1], FILES BYTES [n], IMAGE UINT8 [n] -> PLAN BYTES [1], PICTURES UINT8 [bytes], REPORT.
 
-    The request parameters are its `JobParameters`.
+    The Triton request's parameters are the `JobParameters`.
     """
 
     name = "prepare"
@@ -39,7 +39,7 @@ class PrepareStage:
         self._settings, self._job_table, self._reporter = settings, job_table, JobReporter(self.name, job_table)
         self._store = Store(settings.store, int(settings.store_bytes))
         self._files = FileResolver(settings, self._store)
-        # A thread for whoever is let in: a server that sends a byte a second holds up nobody else.
+        # One thread for each admitted request: a slow download does not delay other requests.
         self._workers = WorkerPool(settings.max_in_flight, self.name)
         self._kept: dict[JobRef, _Kept] = {}
         self._keeping = threading.Lock()
@@ -57,10 +57,10 @@ class PrepareStage:
 
     def close(self) -> None:
         self._reporter.close()
-        self._workers.close()  # what waits is answered, by its check
+        self._workers.close()  # the check of each queued call raises, which answers the call
 
     def _admit(self, call: Call) -> Admission:
-        """A place on the job table. Called by Triton's one thread for this stage."""
+        """Give the request a slot in the job table. Only the stage's Triton thread may call this."""
         if self._job_table.draining:
             raise Unavailable("the server is stopping")
         limit, now = self._settings.max_in_flight, time.monotonic()
@@ -72,9 +72,9 @@ class PrepareStage:
         try:
             job = self._job_table.open(call.request_id, parameters.token, limit, deadline)
         except ValueError as error:
-            raise InvalidArgument("request_id", "a request with this id is in flight") from error
+            raise InvalidArgument("request_id", "a request with this id is in flight: choose another id") from error
         if job is None:
-            raise Unavailable(f"{limit} requests are in flight already")
+            raise Unavailable(f"{limit} requests are already in flight: try again later")
         return Admission(job, now, parameters.priority)
 
     def _work(self, admission: Admission, call: Call) -> None:
@@ -108,9 +108,10 @@ class PrepareStage:
         return prepared
 
     def _keep(self, job: JobRef, pins: Pins, needed: Need) -> None:
-        """Keep the job's files in the store and its memory free, and let go of what belongs to jobs that have ended.
+        """Reserve the job's files and memory, after releasing those of jobs that have ended.
 
-        Raises InvalidArgument for what never fits, Unavailable for what does not fit beside the others."""
+        Raises InvalidArgument when the job can never fit, Unavailable when other jobs use the memory it needs.
+        """
         budget = int(self._settings.memory_bytes)
         with self._keeping:
             live = set(self._job_table.live())
@@ -118,22 +119,26 @@ class PrepareStage:
                 self._kept.pop(ended).pins.release()
             if needed.own + needed.peak > budget:
                 gigabytes = (needed.own + needed.peak) / 1e9
-                raise InvalidArgument("", f"about {gigabytes:.1f} GB of memory for its pictures: the server has less")
+                raise InvalidArgument(
+                    "",
+                    f"its pictures need about {gigabytes:.1f} GB of memory, the server has {budget / 1e9:.1f} GB "
+                    "(LORIKEET_MEMORY_BYTES): ask for fewer or smaller pictures",
+                )
             if sum(kept.own for kept in self._kept.values()) + needed.own + needed.peak > budget:
-                raise Unavailable("the requests in flight need the server's memory")
+                raise Unavailable("other requests in flight use the memory that this one needs: try again later")
             self._kept[job] = _Kept(pins, needed.own)
 
 
 @dataclass(frozen=True)
 class _Kept:
-    """What is held for a job: its files in the store, and bytes of memory."""
+    """The reservation of a job: its files in the store, and `own` bytes of memory."""
 
     pins: Pins
     own: int
 
 
 def _request(call: Call, max_bytes: int) -> ImageToImageInput:
-    """The validated input; IMAGE, when sent, is the one file that image_url then means."""
+    """The validated input. When the tensor IMAGE was sent, image_url refers to it."""
     tensor = call.inputs.get(REQUEST)
     if tensor is None or tensor.size != 1:
         raise InvalidArgument(REQUEST, "expected one element, the input as JSON")
@@ -146,7 +151,7 @@ def _request(call: Call, max_bytes: int) -> ImageToImageInput:
 
 
 def _files(call: Call) -> list[bytes]:
-    """What was sent along: FILES, and behind them IMAGE."""
+    """The files that were sent in tensors: those of FILES, then IMAGE."""
     files = [bytes(item) for item in call.inputs.get(FILES, np.array([], np.object_)).reshape(-1)]
     image = _image(call)
     return files if image is None else [*files, image.tobytes()]

@@ -196,7 +196,7 @@ def test_a_configuration_cannot_name_code_to_download(sd15: Checkpoint, name: st
     [
         ({"block_out_channels": [16, 32, 32, 64]}, r"unet lacks 2 of its tensors: .*conv_shortcut"),
         ({"time_cond_proj_dim": 8}, r"unet lacks 1 of its tensors: time_embedding\.cond_proj\.weight"),
-        ({"mid_block_type": None}, r"unet: its configuration has no place for \d+: mid_block"),
+        ({"mid_block_type": None}, r"unet: its configuration does not use \d+ of its tensors: mid_block"),
         ({"cross_attention_dim": 40}, r"unet: .*attn2\.to_[kv]\.weight is \[.*, 32\], not \[.*, 40\]"),
     ],
 )

@@ -398,7 +398,10 @@ def test_nothing_is_fetched_for_a_sampler_that_cannot(stage: PrepareStage, web: 
 def test_a_request_too_large_for_the_memory_is_refused(settings: Settings, job_table: JobTable) -> None:
     stage = PrepareStage(settings.model_copy(update={"memory_bytes": 10**8}), job_table)
     size = {"width": 1024, "height": 1024}
-    _refused(_ask(stage, image_size=size), "about 0.2 GB of memory for its pictures: the server has less")
+    _refused(
+        _ask(stage, image_size=size),
+        "its pictures need about 0.2 GB of memory, the server has 0.1 GB (LORIKEET_MEMORY_BYTES)",
+    )
     assert _plan(_ask(stage))
     stage.close()
 

@@ -98,7 +98,10 @@ def test_a_report_passes_on_what_the_stages_before_said(worker: Scripted, plan: 
     "value", [[], 1, "x", {}, {"timings": []}, {"timings": {}, "seed": 1}, {"timings": {"a": "b"}}]
 )
 def test_a_report_that_no_stage_wrote_is_refused(worker: Scripted, plan: Plan, value: object) -> None:
-    assert str(submit(worker, plan, {"REPORT": json_tensor(value)}).error) == "REPORT: no stage wrote it"
+    assert (
+        str(submit(worker, plan, {"REPORT": json_tensor(value)}).error)
+        == "REPORT: not written by a stage: send the request to lora_image_to_image"
+    )
 
 
 def _raise(error: BaseException) -> Callable[[], dict[str, Array]]:
@@ -187,7 +190,7 @@ def test_a_plan_that_prepare_did_not_make_is_refused(
     worker.work = _raise(AssertionError("begun"))
     call, answer = make_call({"PLAN": text_tensor(plan_of(plan))})
     worker.submit(call)
-    assert str(answer.error) == "PLAN: not made by this server: ask lora_image_to_image"
+    assert str(answer.error) == "PLAN: not a plan of this server: send the request to lora_image_to_image"
 
 
 def test_a_plan_that_was_changed_is_refused(worker: Scripted, job_table: JobTable, plan: Plan) -> None:
@@ -203,14 +206,14 @@ def test_a_plan_is_taken_once(worker: Scripted, job_table: JobTable, plan: Plan)
     assert submit(worker, plan).tensors
     call, answer = make_call({"PLAN": plan.to_tensor()})
     worker.submit(call)
-    assert str(answer.error) == "PLAN: text_encoder has had it already"
+    assert str(answer.error) == "PLAN: text_encoder has taken it before: send a new request to lora_image_to_image"
     assert job_table.progress(plan.job).state == State.RUNNING
 
 
 @pytest.mark.parametrize("shape", [(3, 8), (2, 9), (2,), (2, 8, 1), ()])
 def test_an_input_that_is_longer_than_the_request_allows_is_refused(shape: tuple[int, ...]) -> None:
     call, _ = make_call({"X": np.zeros(shape)})
-    with pytest.raises(InvalidArgument, match=r"^X: the request has at most \[2, 8\], not \["):
+    with pytest.raises(InvalidArgument, match=r"^X: expected a shape of at most \[2, 8\], found \["):
         call.bounded("X", (2, 8))
     for fits in ((2, 8), (0, 8), (1, 1)):
         call, _ = make_call({"X": np.zeros(fits)})
