@@ -192,7 +192,7 @@ def test_text_encoders_of_another_width_are_refused(tiny: Path, folder: Path) ->
     shutil.rmtree(folder / "text_encoder")
     _copy(tiny / "sdxl" / "text_encoder_2", folder / "text_encoder")
     _change_json(folder / "text_encoder/config.json", architectures=["CLIPTextModel"])
-    _refused(folder, r"cross_attention_dim is 32, their hidden sizes are \[48\]")
+    _refused(folder, r"sum 32 \(its cross_attention_dim\), found \[48\]")
 
 
 def test_a_vae_of_another_family_is_refused(folder: Path) -> None:

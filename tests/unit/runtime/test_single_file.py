@@ -407,7 +407,7 @@ def test_a_plain_unet_replaces_a_distilled_one(tiny: Path, sd15: Checkpoint, lcm
     [
         ("single/sdxl.safetensors", "the UNet is of SDXL, the checkpoint is not"),
         ("sdxl", "the UNet is of SDXL, the checkpoint is not"),
-        ("single/sd2.safetensors", r"cross_attention_dim is 40, their hidden sizes are \[32\]"),
+        ("single/sd2.safetensors", r"sum 40 \(its cross_attention_dim\), found \[32\]"),
         ("sd15/vae", "config.json names another class: expected UNet2DConditionModel"),
         ("sd15/vae/diffusion_pytorch_model.safetensors", "no Stable Diffusion UNet"),
         ("loras/sd15/peft.safetensors", "no Stable Diffusion UNet"),
