@@ -79,7 +79,7 @@ def test_ctrl_c_cancels_on_the_server(triton: FakeTriton, tmp_path: Path) -> Non
     with subprocess.Popen([*command, *MODEL], cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process:
         assert triton.arrived.wait(10)
         process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=60)
+        _, errors = process.communicate(timeout=10)
     assert process.returncode == 130
     assert triton.cancelled.is_set()
     assert errors.endswith("error: cancelled\n")
