@@ -133,6 +133,7 @@ def _set_steps(scheduler: Any, length: int) -> None:
     scheduler.set_timesteps(length)
     if len(scheduler.timesteps) > length and scheduler.timesteps[-1] == -1:
         # Rounding can give the trailing spacing's np.arange(1000, 0, -1000 / length) one step too many.
+        scheduler.num_inference_steps = length  # DPM-Solver sets this to its count of timesteps
         scheduler.timesteps = scheduler.timesteps[:-1]
         if hasattr(scheduler, "sigmas"):
             scheduler.sigmas = torch.cat([scheduler.sigmas[:-2], scheduler.sigmas[-1:]])
