@@ -9,6 +9,7 @@ import torch
 from runtime.files.safetensors_file import NotFiniteError, SafetensorsFile
 from runtime.files.store import StoredFile, check_unchanged
 from runtime.lora.kinds import dora
+from runtime.lora.kinds.lora_kind import Shape
 from runtime.lora.lora_error import LoraError
 from runtime.lora.lora_file import LoraLayer
 from runtime.weights.change import Change
@@ -45,6 +46,9 @@ class LoraChanges:
 
     def rank(self, name: str) -> int | None:
         return self._layers[name].low_rank
+
+    def shape(self, name: str) -> Shape:
+        return self._layers[name].shape
 
     def read(self, name: str) -> Change:
         layer = self._layers[name]

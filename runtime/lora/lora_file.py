@@ -27,11 +27,13 @@ _INTEGERS = ("I8", "I16", "I32", "I64", "U8", "U16", "U32", "U64")
 class LoraLayer:
     """The change of one parameter, as the file's header describes it.
 
-    `keys`: role -> tensor name. `alpha_rank`: what alpha is divided by. `alpha`: a tensor's name, a number from the
-    metadata, or None (alpha = rank). `magnitude`: role and tensor name of DoRA's magnitude.
+    `shape`: that of the parameter. `keys`: role -> tensor name. `alpha_rank`: what alpha is divided by. `alpha`: a
+    tensor's name, a number from the metadata, or None (alpha = rank). `magnitude`: role and tensor name of DoRA's
+    magnitude.
     """
 
     target: Target
+    shape: Shape
     kind: LoraKind
     keys: Mapping[str, str]
     alpha_rank: int | None
@@ -146,6 +148,7 @@ def _layer(target: Target, group: _KeyGroup, header: Header, metadata: PeftMetad
         dora.axis(role, infos[name].shape, weight)
     return LoraLayer(
         target=target,
+        shape=weight,
         kind=kind,
         keys=group.keys,
         alpha_rank=kind.alpha_rank(factors),

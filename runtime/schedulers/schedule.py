@@ -19,8 +19,8 @@ from diffusers.schedulers.scheduling_tcd import TCDScheduler
 
 from lorikeet.protocol.shorten import shorten
 from lorikeet.schema import ImageToImageInput
+from runtime.schedulers.check_schedule import requested_sampler, steps_to_run
 from runtime.schedulers.samplers import Sampler
-from runtime.schedulers.schedule_fields import requested_sampler, steps_to_run
 from runtime.stage_errors import InvalidArgument
 
 _CLASSES: dict[str, type[Any]] = {

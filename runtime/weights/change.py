@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -14,7 +14,10 @@ class Change(Protocol):
     """A term that is added to a weight. It is a function of that weight."""
 
     def delta(self, base: torch.Tensor) -> torch.Tensor:
-        """The change of `base` (float32, never altered): a new tensor, float32, of its shape, on its device."""
+        """The change of `base` (float32, never altered): a new tensor, float32, on its device, of its shape.
+
+        The change of a convolution may have more input channels than `base`, as in IC-Light.
+        """
 
 
 class ChangeSource(Protocol):
@@ -30,6 +33,9 @@ class ChangeSource(Protocol):
 
     def rank(self, name: str) -> int | None:
         """The inner size of the product when the change is a `LowRank`; None for every other kind."""
+
+    def shape(self, name: str) -> Sequence[int]:
+        """The shape of the change: that of the parameter, or of a convolution with more input channels."""
 
     def read(self, name: str) -> Change:
         """The change of one parameter; any thread may call it. Raises its own errors, which are fit for the client."""

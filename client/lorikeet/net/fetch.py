@@ -57,9 +57,9 @@ class Fetcher:
 
         Raises FetchError when the URL is refused. Errors while the body is read are raised by the chunks' iterator.
         """
-        watch = _Watch(limits, time.monotonic())
+        transfer = _Transfer(limits, time.monotonic())
         pool = httpcore.ConnectionPool(
-            ssl_context=self._ssl, network_backend=_GuardedBackend(self._allow, watch), max_keepalive_connections=0
+            ssl_context=self._ssl, network_backend=_GuardedBackend(self._allow, transfer), max_keepalive_connections=0
         )
         asked = url
         for _ in range(_MAX_REDIRECTS + 1):
@@ -82,9 +82,9 @@ class Fetcher:
                 return None
             if response.status != 200:
                 response.close()
-                trouble = UnreachableError if response.status >= 500 else FetchError
-                raise trouble(f"the server answered {response.status}")
-            return Response(names.get(b"etag"), _chunks(response, names.get(b"content-length"), watch))
+                error = UnreachableError if response.status >= 500 else FetchError
+                raise error(f"the server answered {response.status}")
+            return Response(names.get(b"etag"), _chunks(response, names.get(b"content-length"), transfer))
         raise FetchError(f"more than {_MAX_REDIRECTS} redirects")
 
     def _token(self, asked: str, url: str) -> str | None:
@@ -109,8 +109,8 @@ def _open(pool: httpcore.ConnectionPool, url: str, headers: list[tuple[bytes, by
     seconds = {"connect": _CONNECT_SECONDS, "read": _READ_SECONDS, "write": _READ_SECONDS}
     try:
         return pool.handle_request(httpcore.Request("GET", url, headers=headers, extensions={"timeout": seconds}))
-    except _TROUBLE as error:
-        raise UnreachableError(_say(error)) from error
+    except _CONNECTION_ERRORS as error:
+        raise UnreachableError(_message(error)) from error
 
 
 def _origin(url: str) -> str:
@@ -137,7 +137,7 @@ class Response:
 
 
 @dataclass
-class _Watch:
+class _Transfer:
     """The progress of one download: `begun` in seconds of time.monotonic(), `received` in bytes."""
 
     limits: Limits
@@ -159,8 +159,8 @@ class _Watch:
 class _GuardedBackend(httpcore.NetworkBackend):
     """Connects only to global addresses, or to hosts that the operator allowed."""
 
-    def __init__(self, allow: frozenset[str], watch: _Watch) -> None:
-        self._allow, self._watch = allow, watch
+    def __init__(self, allow: frozenset[str], transfer: _Transfer) -> None:
+        self._allow, self._transfer = allow, transfer
         self._plain = httpcore.SyncBackend()
 
     def connect_tcp(
@@ -180,36 +180,36 @@ class _GuardedBackend(httpcore.NetworkBackend):
             for address in addresses:
                 if not is_public(address):
                     raise httpcore.ConnectError(f"{host} is not a public address")
-        trouble: Exception = httpcore.ConnectError(f"{host} has no address")
+        failure: Exception = httpcore.ConnectError(f"{host} has no address")
         for address in addresses:
             try:
-                seconds = self._watch.left(timeout)
+                seconds = self._transfer.left(timeout)
                 stream = self._plain.connect_tcp(address, port, seconds, local_address, socket_options)
-                return _WatchedStream(stream, self._watch)
+                return _TimedStream(stream, self._transfer)
             except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
-                trouble = error
-        raise trouble
+                failure = error
+        raise failure
 
 
-class _WatchedStream(httpcore.NetworkStream):
+class _TimedStream(httpcore.NetworkStream):
     """A connection whose waits end when its download must end, even if the server sends little or nothing."""
 
-    def __init__(self, stream: httpcore.NetworkStream, watch: _Watch) -> None:
-        self._stream, self._watch = stream, watch
+    def __init__(self, stream: httpcore.NetworkStream, transfer: _Transfer) -> None:
+        self._stream, self._transfer = stream, transfer
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         silence = time.monotonic() + (_READ_SECONDS if timeout is None else timeout)
         while True:
             try:
-                found = self._stream.read(max_bytes, self._watch.left(_POLL_SECONDS))
-                self._watch.received += len(found)
+                found = self._stream.read(max_bytes, self._transfer.left(_POLL_SECONDS))
+                self._transfer.received += len(found)
                 return found
             except httpcore.ReadTimeout:
                 if time.monotonic() > silence:
                     raise
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        self._stream.write(buffer, self._watch.left(timeout))
+        self._stream.write(buffer, self._transfer.left(timeout))
 
     def close(self) -> None:
         self._stream.close()
@@ -217,8 +217,8 @@ class _WatchedStream(httpcore.NetworkStream):
     def start_tls(
         self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
     ) -> httpcore.NetworkStream:
-        stream = self._stream.start_tls(ssl_context, server_hostname, self._watch.left(timeout))
-        return _WatchedStream(stream, self._watch)
+        stream = self._stream.start_tls(ssl_context, server_hostname, self._transfer.left(timeout))
+        return _TimedStream(stream, self._transfer)
 
     def get_extra_info(self, info: str) -> Any:
         return self._stream.get_extra_info(info)
@@ -243,26 +243,26 @@ def _allowed(host: str, port: int, allow: frozenset[str]) -> bool:
     return host.lower() in allow or f"{host.lower()}:{port}" in allow
 
 
-def _chunks(response: httpcore.Response, length: str | None, watch: _Watch) -> Iterator[bytes]:
+def _chunks(response: httpcore.Response, length: str | None, transfer: _Transfer) -> Iterator[bytes]:
     """The body in chunks. Raises FetchError when it exceeds its limits or the connection fails."""
-    limits = watch.limits
+    limits = transfer.limits
     try:
         if length is not None and length.isdigit() and int(length) > limits.bytes:
             raise FetchError(f"larger than {limits.bytes} bytes")
         got = 0
         for chunk in response.iter_stream():
-            watch.left()
+            transfer.left()
             got += len(chunk)
             if got > limits.bytes:
                 raise FetchError(f"larger than {limits.bytes} bytes")
             yield chunk
-    except _TROUBLE as error:
-        raise FetchError(_say(error)) from error
+    except _CONNECTION_ERRORS as error:
+        raise FetchError(_message(error)) from error
     finally:
         response.close()
 
 
-_TROUBLE = (
+_CONNECTION_ERRORS = (
     httpcore.NetworkError,
     httpcore.TimeoutException,
     httpcore.ProtocolError,
@@ -272,7 +272,7 @@ _TROUBLE = (
 )
 
 
-def _say(error: BaseException) -> str:
+def _message(error: BaseException) -> str:
     if isinstance(error, httpcore.TimeoutException):
         return "the server did not answer in time"
     return str(error) or "the connection failed"

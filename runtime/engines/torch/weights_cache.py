@@ -14,11 +14,11 @@ from typing import Protocol
 
 import torch
 
-from runtime.engines.memory_budget import MemoryBudget
+from runtime.engines.lru_budget import LruBudget
 from runtime.engines.torch.base_tensors import BaseTensors
 from runtime.engines.torch.merge_threads import MergeThreads
 from runtime.engines.torch.tensor_pool import TensorPool
-from runtime.weights.merge import merge, pad_inputs
+from runtime.weights.merge import merge
 from runtime.weights.weight_set import WeightSet
 
 Shapes = Mapping[str, torch.Size]
@@ -78,7 +78,7 @@ class WeightsCache:
     """Binds weight sets. One thread at a time binds; any thread releases."""
 
     def __init__(self, budget: int, merge_threads: MergeThreads) -> None:
-        self._budgeted: MemoryBudget[BaseTensors | _Merged] = MemoryBudget(budget)
+        self._budgeted: LruBudget[BaseTensors | _Merged] = LruBudget(budget)
         self._pool = TensorPool()
         self._merge_threads = merge_threads
         self._listeners: weakref.WeakSet[EvictionListener] = weakref.WeakSet()
@@ -158,7 +158,7 @@ class WeightsCache:
             for name in names:
                 check_cancelled()
                 merged[name] = self._empty(spec.shapes[name], spec.form)
-                merge(pad_inputs(base[name], spec.shapes[name]), weights.read(name), merged[name])
+                merge(base[name], weights.read(name), merged[name])
 
         self._merge_threads.map(work, weights.changed)
         weights.check_unchanged()

@@ -33,13 +33,14 @@ class _Difference:
 
 @dataclass(frozen=True)
 class Added:
-    """The change `scale * tensor`; the tensor has the parameter's shape, perhaps flattened, and is float32."""
+    """The change `scale * tensor`; `tensor`: float32, of the base's shape, also flattened, or with more inputs."""
 
     tensor: torch.Tensor
     scale: float
 
     def delta(self, base: torch.Tensor) -> torch.Tensor:
-        return (self.scale * self.tensor.to(base)).reshape(base.shape)
+        change = self.scale * self.tensor.to(base)
+        return change.reshape(base.shape) if change.numel() == base.numel() else change
 
 
 DIFFERENCE = _Difference("full difference", "weight", {".diff": "difference", ".w_norm": "difference"})

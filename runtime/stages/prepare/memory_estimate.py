@@ -1,6 +1,6 @@
 """Estimates the memory that a request needs, from its plan alone. The estimate is an upper bound.
 
-It covers pictures, latents and the activations of a network. Weights are not included: `MemoryBudget` limits them.
+It covers pictures, latents and the activations of a network. Weights are not included: `LruBudget` limits them.
 """
 
 from __future__ import annotations

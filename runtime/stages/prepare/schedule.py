@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from lorikeet.schema import ImageToImageInput
 from runtime.checkpoints.checkpoint import Checkpoint
-from runtime.schedulers.schedule_fields import check_sampler, check_schedule_fields, requested_sampler
+from runtime.schedulers.check_schedule import check_sampler, check_schedule, requested_sampler
 
 
 def check(request: ImageToImageInput) -> None:
@@ -15,7 +15,7 @@ def check(request: ImageToImageInput) -> None:
 
 def check_on(request: ImageToImageInput, checkpoint: Checkpoint) -> None:
     """Raises InvalidArgument for a schedule that this checkpoint's training does not have."""
-    check_schedule_fields(request, checkpoint.scheduler, has_image=request.image_url is not None)
+    check_schedule(request, checkpoint.scheduler, has_image=request.image_url is not None)
 
 
 def warnings(request: ImageToImageInput, checkpoint: Checkpoint) -> list[str]:

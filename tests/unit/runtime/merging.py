@@ -14,12 +14,14 @@ from runtime.weights.weight_set import WeightSet
 
 @dataclass(frozen=True)
 class Replacement:
-    """The change that makes a weight the given one; a weight of fewer input channels was padded with zeros."""
+    """The change that makes a weight the given one, which may have more input channels."""
 
     value: torch.Tensor
 
     def delta(self, base: torch.Tensor) -> torch.Tensor:
-        return self.value - base
+        change = self.value.clone()
+        change[:, : base.shape[1]] -= base
+        return change
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,6 +38,13 @@ class Changes:
     def rank(self, name: str) -> int | None:
         change = self.changes[name]
         return len(change.down) if isinstance(change, LowRank) else None
+
+    def shape(self, name: str) -> torch.Size:
+        change = self.changes[name]
+        if isinstance(change, LowRank):
+            return torch.Size([len(change.up), *change.down.shape[1:]])
+        assert isinstance(change, Replacement)
+        return change.value.shape
 
     def read(self, name: str) -> Change:
         return self.changes[name]

@@ -5,9 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 
+from runtime.lora.kinds import dora
 from runtime.lora.kinds.difference import DIFFERENCE
+from runtime.lora.kinds.dora import Decomposed
+from runtime.lora.kinds.loha import LOHA
+from runtime.lora.kinds.lokr import LOKR
 from runtime.weights.change import Change, LowRank
-from runtime.weights.merge import merge, pad_inputs
+from runtime.weights.merge import merge
 from tests.unit.runtime.engines import noise
 
 RANK = 4
@@ -57,20 +61,25 @@ def test_every_change_is_a_function_of_the_start() -> None:
     torch.testing.assert_close(out, 5.0 * start + low_rank.delta(start))
 
 
-def test_added_input_channels_start_at_zero() -> None:
-    base = noise(6, 4, 3, 3)
-    padded = pad_inputs(base, torch.Size([6, 9, 3, 3]))
-    assert torch.equal(padded[:, :4], base)
-    assert not padded[:, 4:].any()
-    assert pad_inputs(base, base.shape) is base
+NARROW: dict[str, Change] = {
+    "low-rank": _low_rank((6, 4, 3, 3), seed=1),
+    "full difference": DIFFERENCE.change({"difference": noise(6, 4, 3, 3)}, 2.0),
+    "LoHa": LOHA.change({f"hada_w{n}_{s}": noise(*((6, 2) if s == "a" else (2, 36))) for n in "12" for s in "ab"}, 2.0),
+    "LoKr": LOKR.change({"lokr_w1": noise(2, 2), "lokr_w2": noise(3, 2, 3, 3)}, 2.0),
+    "DoRA": Decomposed(_low_rank((6, 4, 3, 3), seed=1), noise(6), dora.PEFT, 1.0),
+}
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_a_low_rank_change_of_fewer_input_channels_changes_the_first_ones(dtype: torch.dtype) -> None:
-    """A LoRA of conv_in, merged for an architecture that takes more channels."""
-    start, change = noise(6, 4, 3, 3), _low_rank((6, 4, 3, 3), seed=1)
-    narrow, wide = torch.empty(6, 4, 3, 3, dtype=dtype), torch.empty(6, 8, 3, 3, dtype=dtype)
+@pytest.mark.parametrize("kind", NARROW)
+def test_a_change_of_fewer_input_channels_changes_the_first_ones(kind: str, dtype: torch.dtype) -> None:
+    """A LoRA of conv_in, merged for an architecture that takes more channels, alone and beside IC-Light's offset."""
+    start, change = noise(6, 4, 3, 3), NARROW[kind]
+    narrow, wide, both = (torch.empty(6, inputs, 3, 3, dtype=dtype) for inputs in (4, 8, 8))
     merge(start, [change], narrow)
-    merge(pad_inputs(start, wide.shape), [change], wide)
+    merge(start, [change], wide)
     torch.testing.assert_close(wide[:, :4], narrow)
     assert not wide[:, 4:].any()
+    offset = noise(6, 8, 3, 3, seed=5)
+    merge(start, [change, DIFFERENCE.change({"difference": offset}, 1.0)], both)
+    torch.testing.assert_close(both, (wide.float() + offset).to(dtype), rtol=2 * torch.finfo(dtype).eps, atol=1e-2)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from lorikeet.schema import ImageToImageInput
-from runtime.schedulers.schedule_fields import check_sampler, check_schedule_fields
+from runtime.schedulers.check_schedule import check_sampler, check_schedule
 from runtime.stage_errors import InvalidArgument
 from tests.tiny.schedulers import SD15
 
@@ -23,11 +23,11 @@ def _request(**fields: Any) -> ImageToImageInput:
 
 def _refused(match: str, config: dict[str, Any] | None = None, has_image: bool = False, **fields: Any) -> None:
     with pytest.raises(InvalidArgument, match=match):
-        check_schedule_fields(_request(**fields), SD15 | (config or {}), has_image=has_image)
+        check_schedule(_request(**fields), SD15 | (config or {}), has_image=has_image)
 
 
 def _accepted(config: dict[str, Any] | None = None, has_image: bool = False, **fields: Any) -> None:
-    check_schedule_fields(_request(**fields), SD15 | (config or {}), has_image=has_image)
+    check_schedule(_request(**fields), SD15 | (config or {}), has_image=has_image)
 
 
 WITH_TIMESTEPS = (

@@ -21,8 +21,8 @@ from hypothesis import strategies as st
 
 from lorikeet.schema import ImageToImageInput, SchedulerName
 from runtime.checkpoints.scheduler_config import ScheduleError, read_schedule
+from runtime.schedulers.check_schedule import check_schedule
 from runtime.schedulers.schedule import Schedule, make_schedule
-from runtime.schedulers.schedule_fields import check_schedule_fields
 from runtime.stage_errors import InvalidArgument
 from tests.tiny.schedulers import SD15, SDXL
 from tests.unit.runtime.engines import noise
@@ -149,7 +149,7 @@ def test_an_unusual_number_of_training_steps_is_run_in_full_or_refused(
     config = SD15 | {"num_train_timesteps": training, "timestep_spacing": spacing}
     request = _request(steps, strength, scheduler=name)
     try:
-        check_schedule_fields(request, config, has_image=has_image)
+        check_schedule(request, config, has_image=has_image)
         schedule = make_schedule(request, config, has_image=has_image)
     except InvalidArgument as error:
         assert "cannot run this schedule" in str(error) or steps > training - 1
@@ -184,7 +184,7 @@ def test_a_hostile_configuration_is_run_in_full_or_refused(
     request = _request(3, 0.6, scheduler=name)
     try:
         config = read_schedule(SD15 | {"_class_name": kind.__name__} | values, "sd", own=name is None)
-        check_schedule_fields(request, config, has_image=has_image)
+        check_schedule(request, config, has_image=has_image)
         schedule = make_schedule(request, config, has_image=has_image)
     except (ScheduleError, InvalidArgument) as error:
         assert len(str(error)) < 600

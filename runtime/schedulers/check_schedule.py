@@ -33,7 +33,7 @@ def check_sampler(request: ImageToImageInput, config: dict[str, Any]) -> None:
         raise _unsupported("sigmas", request, config, lambda other: other.takes_sigmas)
 
 
-def check_schedule_fields(request: ImageToImageInput, config: dict[str, Any], *, has_image: bool) -> None:
+def check_schedule(request: ImageToImageInput, config: dict[str, Any], *, has_image: bool) -> None:
     """Raises InvalidArgument for a field from which this sampler and configuration cannot make a schedule."""
     check_sampler(request, config)
     sampler = requested_sampler(request, config)

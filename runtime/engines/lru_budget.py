@@ -29,7 +29,7 @@ class _Entry(Generic[Item]):
     users: int
 
 
-class MemoryBudget(Generic[Item]):
+class LruBudget(Generic[Item]):
     """Items by key. An item in use is never evicted: `make_room` waits until it is released."""
 
     def __init__(self, budget: int) -> None:

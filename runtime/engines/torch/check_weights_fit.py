@@ -49,10 +49,13 @@ def _core(shape: Shape) -> tuple[int, ...]:
 
 
 def _is_padded(weights: WeightSet, name: str, stored: Shape, wanted: Shape) -> bool:
-    """Whether a full change gives weights to input channels that the base does not have."""
+    """Whether a full change gives weights to input channels that the base's convolution does not have."""
     return (
-        name in weights.full
-        and len(stored) == len(wanted) == 4
+        len(stored) == len(wanted) == 4
         and stored[1] < wanted[1]
         and (stored[0], *stored[2:]) == (wanted[0], *wanted[2:])
+        and any(
+            source.rank(name) is None and tuple(source.shape(name)) == tuple(wanted)
+            for source in weights.changed.get(name, ())
+        )
     )

@@ -1,4 +1,4 @@
-"""MemoryBudget: items stay between requests within the budget, and an item in use is never evicted."""
+"""LruBudget: items stay between requests within the budget, and an item in use is never evicted."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runtime.engines.memory_budget import MemoryBudget
+from runtime.engines.lru_budget import LruBudget
 
 
 @dataclass
@@ -25,29 +25,29 @@ class Thing:
 
 
 class Kept:
-    """A memory_budget whose items record that they are evicted."""
+    """A budget whose items record that they are evicted."""
 
     def __init__(self, budget: int) -> None:
         self.evicted_names: list[str] = []
         self.made: list[str] = []
-        self.memory_budget: MemoryBudget[Thing] = MemoryBudget(budget)
+        self.lru_budget: LruBudget[Thing] = LruBudget(budget)
 
     def acquire(self, name: str, nbytes: int) -> Thing:
         def make() -> Thing:
             self.made.append(name)
             return Thing(nbytes, self.evicted_names, name)
 
-        return self.memory_budget.acquire(name, make)
+        return self.lru_budget.acquire(name, make)
 
     def use(self, name: str, nbytes: int) -> None:
         self.acquire(name, nbytes)
-        self.memory_budget.release(name)
+        self.lru_budget.release(name)
 
 
 def test_an_item_in_memory_is_not_made_again() -> None:
     kept = Kept(100)
     first = kept.acquire("a", 10)
-    kept.memory_budget.release("a")
+    kept.lru_budget.release("a")
     assert kept.acquire("a", 10) is first
     assert kept.made == ["a"]
 
@@ -64,7 +64,7 @@ def test_an_item_in_use_is_never_evicted() -> None:
     kept.acquire("a", 10)
     kept.use("b", 10)
     assert kept.evicted_names == ["b"]
-    kept.memory_budget.release("a")
+    kept.lru_budget.release("a")
     assert kept.evicted_names == ["b"]
     kept.use("c", 10)
     assert kept.evicted_names == ["b", "a"]
@@ -74,18 +74,18 @@ def test_two_users_must_both_release() -> None:
     kept = Kept(0)
     kept.acquire("a", 10)
     kept.acquire("a", 10)
-    kept.memory_budget.release("a")
+    kept.lru_budget.release("a")
     assert kept.evicted_names == []
-    kept.memory_budget.release("a")
+    kept.lru_budget.release("a")
     assert kept.evicted_names == ["a"]
 
 
 def test_an_item_above_the_budget_lives_while_it_is_used() -> None:
     kept = Kept(5)
     kept.acquire("a", 10)
-    assert (kept.memory_budget.nbytes, kept.evicted_names) == (10, [])
-    kept.memory_budget.release("a")
-    assert (kept.memory_budget.nbytes, kept.evicted_names) == (0, ["a"])
+    assert (kept.lru_budget.nbytes, kept.evicted_names) == (10, [])
+    kept.lru_budget.release("a")
+    assert (kept.lru_budget.nbytes, kept.evicted_names) == (0, ["a"])
 
 
 def test_an_eviction_may_release_another_item() -> None:
@@ -96,10 +96,10 @@ def test_an_eviction_may_release_another_item() -> None:
     class Merged(Thing):
         def evicted(self) -> None:
             super().evicted()
-            kept.memory_budget.release("base")
+            kept.lru_budget.release("base")
 
-    kept.memory_budget.acquire("merged", lambda: Merged(1, kept.evicted_names, "merged"))
-    kept.memory_budget.release("merged")
+    kept.lru_budget.acquire("merged", lambda: Merged(1, kept.evicted_names, "merged"))
+    kept.lru_budget.release("merged")
     assert kept.evicted_names == ["merged", "base"]
 
 
@@ -111,8 +111,8 @@ def test_a_failed_make_keeps_nothing() -> None:
 
     for _ in range(2):
         with pytest.raises(MemoryError):
-            kept.memory_budget.acquire("a", fail)
-    assert kept.memory_budget.nbytes == 0
+            kept.lru_budget.acquire("a", fail)
+    assert kept.lru_budget.nbytes == 0
     kept.use("a", 5)
 
 
@@ -126,10 +126,10 @@ def test_one_thread_may_release_while_another_makes() -> None:
         assert made.wait(5)
         return Thing(1)
 
-    thread = threading.Thread(target=lambda: kept.memory_budget.acquire("b", slow))
+    thread = threading.Thread(target=lambda: kept.lru_budget.acquire("b", slow))
     thread.start()
     assert making.wait(5)
-    kept.memory_budget.release("a")
+    kept.lru_budget.release("a")
     assert kept.evicted_names == ["a"]
     made.set()
     thread.join()
@@ -145,11 +145,11 @@ def test_only_items_in_use_exceed_the_budget(budget: int, uses: list[tuple[str, 
     held: list[Thing] = []
     for name, release in uses:
         if release and held:
-            kept.memory_budget.release(held.pop().name)
+            kept.lru_budget.release(held.pop().name)
         else:
             held.append(kept.acquire(name, sizes[name]))
         in_use = sum(sizes[name] for name in {thing.name for thing in held})
-        assert in_use <= kept.memory_budget.nbytes <= max(budget, in_use)
+        assert in_use <= kept.lru_budget.nbytes <= max(budget, in_use)
         assert not any(thing.is_evicted for thing in held)
 
 
@@ -157,9 +157,9 @@ def test_make_room_evicts_idle_items() -> None:
     kept = Kept(30)
     for name in ("a", "b", "c"):
         kept.use(name, 10)
-    kept.memory_budget.make_room(15, pytest.fail)
+    kept.lru_budget.make_room(15, pytest.fail)
     assert kept.evicted_names == ["a", "b"]
-    assert "c" in kept.memory_budget and "a" not in kept.memory_budget
+    assert "c" in kept.lru_budget and "a" not in kept.lru_budget
 
 
 def test_make_room_waits_until_an_item_in_use_is_released() -> None:
@@ -168,14 +168,14 @@ def test_make_room_waits_until_an_item_in_use_is_released() -> None:
     asked, made = threading.Event(), threading.Event()
 
     def make_room() -> None:
-        kept.memory_budget.make_room(5, asked.set)
+        kept.lru_budget.make_room(5, asked.set)
         made.set()
 
     thread = threading.Thread(target=make_room)
     thread.start()
     assert asked.wait(5)
     assert not made.wait(0.1)
-    kept.memory_budget.release("a")
+    kept.lru_budget.release("a")
     assert made.wait(5)
     assert kept.evicted_names == ["a"]
     thread.join()
@@ -189,13 +189,13 @@ def test_make_room_can_be_cancelled() -> None:
         raise InterruptedError
 
     with pytest.raises(InterruptedError):
-        kept.memory_budget.make_room(5, check_cancelled)
+        kept.lru_budget.make_room(5, check_cancelled)
 
 
 def test_a_request_above_the_budget_waits_only_for_items_in_use() -> None:
     kept = Kept(10)
     kept.use("a", 10)
-    kept.memory_budget.make_room(1000, pytest.fail)
+    kept.lru_budget.make_room(1000, pytest.fail)
     assert kept.evicted_names == ["a"]
 
 
@@ -203,5 +203,5 @@ def test_make_room_keeps_the_named_key() -> None:
     kept = Kept(20)
     for name in ("base", "other"):
         kept.use(name, 10)
-    kept.memory_budget.make_room(10, pytest.fail, keep="base")
+    kept.lru_budget.make_room(10, pytest.fail, keep="base")
     assert kept.evicted_names == ["other"]
