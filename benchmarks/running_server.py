@@ -66,4 +66,4 @@ def _children(pid: int) -> list[int]:
 def _job_table_path(pid: int) -> Path:
     """The job table's path, from the environment of one of the server's processes."""
     variables = dict(item.partition("=")[::2] for item in Path(f"/proc/{pid}/environ").read_text().split("\0"))
-    return Path(variables[f"{PREFIX}BOARD"])
+    return Path(variables[f"{PREFIX}JOB_TABLE"])
