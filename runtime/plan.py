@@ -1,4 +1,4 @@
-"""The plan: the validated request that `prepare` sends to the later stages, as JSON.
+"""The plan: the validated request that `prepare` writes for the later stages, as JSON.
 
 The later stages read the request from the plan alone.
 """
@@ -6,7 +6,6 @@ The later stages read the request from the plan alone.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -88,11 +87,6 @@ class Plan(BaseModel):
         return next((picture for picture in self.pictures if picture.field == field), None)
 
     @property
-    def pictures_bytes(self) -> int:
-        """Bytes of the tensor PICTURES."""
-        return sum(picture.nbytes for picture in self.pictures)
-
-    @property
     def has_image(self) -> bool:
         """Whether the request has an init image."""
         return self.picture(INIT_IMAGE) is not None
@@ -116,10 +110,6 @@ class Plan(BaseModel):
         """The width of the guidance scale's embedding that the UNet takes as input; None when it takes none."""
         return self.checkpoint.unet.config.get("time_cond_proj_dim")
 
-    def to_tensor(self) -> npt.NDArray[np.object_]:
-        """BYTES [1]."""
-        return np.array([self.model_dump_json(exclude_unset=True).encode()], dtype=np.object_)
-
-    @classmethod
-    def from_tensor(cls, tensor: npt.NDArray[Any]) -> Plan:
-        return cls.model_validate_json(tensor.reshape(-1)[0])
+    def to_json(self) -> bytes:
+        """The plan as JSON; `model_validate_json` reads it."""
+        return self.model_dump_json(exclude_unset=True).encode()

@@ -118,6 +118,10 @@ class Settings(BaseSettings):
         16,
         description="Largest number of requests in the step loop. Others wait, by priority, then in order of arrival.",
     )
+    default_timeout_s: Positive = Field(
+        3600,
+        description="Time limit, in seconds, of a request without `job_token` and `job_timeout_ms`, as curl sends it.",
+    )
     memory_bytes: ByteSize = Field(
         default_factory=lambda: ByteSize(_machine_bytes() * 3 // 4),
         description="Memory for the pictures and latents of all requests in flight. Weights are not included.",

@@ -31,10 +31,14 @@ class JobReporter:
         self.closed = True
 
     def check(self, job: JobRef) -> None:
-        """Raises Cancelled when the client cancelled, DeadlineExceeded when the job's timeout has passed,
-        Unavailable when the server is stopping."""
+        """Raises Cancelled when the client cancelled the job or does not renew its lease, DeadlineExceeded when its
+        timeout has passed, Unavailable when the server is stopping or has given up the job."""
+        if not self.job_table.holds(job):
+            raise Unavailable("the server was too slow and gave up the request: try again later")
         if self.job_table.cancelled(job):
             raise Cancelled
+        if self.job_table.abandoned(job):
+            raise Cancelled("the client did not renew its lease (job_lease_ms): the request ended")
         if self.job_table.expired(job):
             raise DeadlineExceeded
         if self.closed or self.job_table.draining:

@@ -1,11 +1,11 @@
 """The job table: one small mmapped file in which the processes of a server share the state of their jobs.
 
 Each table has one writer, so no lock is needed:
-- `header`: one record, written by the supervisor: whether the server is stopping.
+- `header`: one record, written by the supervisor: the server's key, and whether it is stopping.
 - `beats`: one record a stage, written by that stage and read by the supervisor.
 - `jobs`: one record a slot, written by `prepare`.
 - `progress`: one record a slot and stage, written by that stage.
-- `cancels`: one job id a slot, written by the `jobs` model.
+- `cancels`, `renewals`: one record a slot, written by the `jobs` model.
 
 Each record of a slot contains its job's id. A reader ignores records of an earlier job in the slot.
 """
@@ -25,9 +25,15 @@ from typing import Any
 
 import numpy as np
 
+from runtime.jobs.activity import Activity, Running
+
 STAGES = ("prepare", "text_encoder", "vae_encoder", "denoiser", "vae_decoder", "finish", "jobs")
 SLOTS = 1024
-LOST_SECONDS = 60.0  # a job that no stage has held for this long is lost: its answer never reached the next stage
+LOST_SECONDS = 5.0  # a job that no stage has held for this long is lost: its answer never reached the next stage
+_LONGEST_GAP = 2.0  # seconds without a heartbeat after which a stage counts as interrupted
+
+
+_NOTHING = Activity()
 
 
 class State(IntEnum):
@@ -41,19 +47,42 @@ class State(IntEnum):
     CANCELLED = 5
 
 
-_HEADER = np.dtype([("draining", "u1")], align=True)
-_BEAT = np.dtype([("pid", "i8"), ("at", "f8"), ("ready", "u1")], align=True)
+_HEADER = np.dtype([("draining", "u1"), ("key", "u1", 32)], align=True)
+_BEAT = np.dtype(
+    [
+        ("pid", "i8"),
+        ("at", "f8"),
+        ("since", "f8"),
+        ("ready", "u1"),
+        ("queued", "u4"),
+        ("idle_beats", "u4"),
+        ("running", "S64"),
+        ("running_since", "f8"),
+    ],
+    align=True,
+)
 _JOB = np.dtype(
-    [("id", "u8"), ("at", "f8"), ("deadline", "f8"), ("request", "S32"), ("token", "S32"), ("plan", "S32")], align=True
+    [
+        ("id", "u8"),
+        ("at", "f8"),
+        ("deadline", "f8"),
+        ("lease", "f8"),
+        ("request", "S32"),
+        ("token", "S32"),
+        ("handle", "S32"),
+    ],
+    align=True,
 )
 _PROGRESS = np.dtype([("id", "u8"), ("at", "f8"), ("step", "u4"), ("of", "u4"), ("state", "u1")], align=True)
 _CANCEL = np.dtype("u8")
+_RENEWAL = np.dtype([("id", "u8"), ("at", "f8")], align=True)
 _LAYOUT = (
     ("header", _HEADER, (1,)),
     ("beats", _BEAT, (len(STAGES),)),
     ("jobs", _JOB, (SLOTS,)),
     ("progress", _PROGRESS, (SLOTS, len(STAGES))),
     ("cancels", _CANCEL, (SLOTS,)),
+    ("renewals", _RENEWAL, (SLOTS,)),
 )
 _BYTES = sum(dtype.itemsize * int(np.prod(shape)) + 64 for _, dtype, shape in _LAYOUT)
 
@@ -64,6 +93,20 @@ class JobRef:
 
     id: int
     slot: int
+
+
+@dataclass(frozen=True)
+class Beat:
+    """A stage's last heartbeat: its process, its age in seconds, and what the stage does.
+
+    `idle_beats`: in how many heartbeats, up to this one, the stage had queued work and ran nothing.
+    """
+
+    pid: int
+    age: float
+    ready: bool
+    activity: Activity
+    idle_beats: int
 
 
 @dataclass(frozen=True)
@@ -82,9 +125,11 @@ def _digest(data: bytes) -> bytes:
 
 
 class JobTable:
-    """A view of the job table in the file `path`, which is created with zeros if it does not exist."""
+    """A view of the job table in the file `path`, which is created if it does not exist."""
 
     def __init__(self, path: Path) -> None:
+        self.path = path
+        is_new = not path.exists()
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
         try:
             os.ftruncate(descriptor, _BYTES)
@@ -99,22 +144,45 @@ class JobTable:
             tables[name] = np.frombuffer(memory, dtype, count, offset).reshape(shape)
             offset += -(-dtype.itemsize * count // 64) * 64
         self._header, self._beats = tables["header"], tables["beats"]
-        self._jobs, self._progress, self._cancels = tables["jobs"], tables["progress"], tables["cancels"]
+        self._jobs, self._progress = tables["jobs"], tables["progress"]
+        self._cancels, self._renewals = tables["cancels"], tables["renewals"]
+        if is_new:  # the supervisor creates the table, before it starts the stages
+            self._header[0]["key"] = np.frombuffer(secrets.token_bytes(32), np.uint8)
 
     # Stages and the supervisor
 
-    def beat(self, stage: str, pid: int, *, ready: bool) -> None:
-        """Write the stage's heartbeat. Its time is CLOCK_MONOTONIC seconds, which all processes share."""
-        self._beats[STAGES.index(stage)] = (pid, time.monotonic(), ready)
+    def beat(self, stage: str, pid: int, *, ready: bool, activity: Activity = _NOTHING, idle_beats: int = 0) -> None:
+        """Write the stage's heartbeat. Its times are CLOCK_MONOTONIC seconds, which all processes share."""
+        now, last = time.monotonic(), self._beats[STAGES.index(stage)]
+        since = float(last["since"]) if now - float(last["at"]) < _LONGEST_GAP else now
+        what, begun = (activity.longest.what, activity.longest.since) if activity.longest else ("", 0.0)
+        record = (pid, now, since, ready, activity.queued, idle_beats, what.encode()[:64], begun)
+        self._beats[STAGES.index(stage)] = record
 
-    def beats(self) -> dict[str, tuple[int, float, bool]]:
-        """stage -> (pid, seconds since its last heartbeat, ready), for the stages that have written one."""
+    def beats(self) -> dict[str, Beat]:
+        """The last heartbeat of each stage that has written one."""
         now = time.monotonic()
         return {
-            stage: (int(beat["pid"]), now - float(beat["at"]), bool(beat["ready"]))
+            stage: Beat(
+                pid=int(beat["pid"]),
+                age=now - float(beat["at"]),
+                ready=bool(beat["ready"]),
+                activity=Activity(
+                    int(beat["queued"]),
+                    Running(beat["running"].decode(errors="replace"), float(beat["running_since"]))
+                    if beat["running"]
+                    else None,
+                ),
+                idle_beats=int(beat["idle_beats"]),
+            )
             for stage, beat in zip(STAGES, self._beats, strict=True)
             if beat["pid"]
         }
+
+    @property
+    def key(self) -> bytes:
+        """The key of this server's seals, 32 random bytes. No client can read it."""
+        return bytes(self._header[0]["key"])
 
     @property
     def draining(self) -> bool:
@@ -127,38 +195,49 @@ class JobTable:
 
     # Jobs: `prepare` opens, each stage reports, `jobs` cancels
 
-    def open(self, request_id: str, token: str, limit: int, deadline: float = math.inf) -> JobRef | None:
+    def open(
+        self, request_id: str, token: str, limit: int, deadline: float = math.inf, lease: float = math.inf
+    ) -> JobRef | None:
         """Give a new job a slot; None when `limit` jobs are live. Only one thread of one process may call it.
 
-        `deadline`: the time, in CLOCK_MONOTONIC seconds, after which every stage ends the job. `find` finds only jobs
-        that have both a request id and a token.
+        `deadline`: the time, in CLOCK_MONOTONIC seconds, after which every stage ends the job. `lease`: seconds after
+        which every stage ends the job unless its client has renewed it. `find` finds only jobs that have both a request
+        id and a token.
 
-        Raises ValueError when a live job with a token has the same request id.
+        Raises ValueError when a live job has the same request id and token.
         """
         live = self.live()
         if len(live) >= limit:
             return None
         addressable = bool(request_id and token)
         request = _digest(request_id.encode()) if addressable else b""
-        if addressable and any(self._jobs[job.slot]["request"] == request for job in live):
+        secret = _digest(token.encode()) if addressable else b""
+        if addressable and any(
+            self._jobs[job.slot]["request"] == request and self._jobs[job.slot]["token"] == secret for job in live
+        ):
             raise ValueError(request_id)
         taken = np.zeros(SLOTS, bool)
         taken[[job.slot for job in live]] = True
         # The free slot that was opened longest ago: clients can still ask for the state of jobs that ended lately.
         slot = int(np.argmin(np.where(taken, np.inf, self._jobs["at"])))
         job = JobRef(secrets.randbits(63) | 1, slot)
-        secret = _digest(token.encode()) if addressable else b""
-        self._jobs[slot] = (job.id, time.monotonic(), deadline, request, secret, b"")
+        self._jobs[slot] = (job.id, time.monotonic(), deadline, lease, request, secret, b"")
         return job
 
-    def seal(self, job: JobRef, plan: bytes) -> None:
-        """Record the digest of the job's plan. The other stages accept only a plan with a recorded digest."""
-        self._jobs["plan"][job.slot] = _digest(plan)
+    def make_handle(self, job: JobRef) -> bytes:
+        """A random handle, 32 hexadecimal digits, by which the other stages find the job. The table has its digest."""
+        handle = secrets.token_hex(16).encode()
+        self._jobs["handle"][job.slot] = _digest(handle)
+        return handle
 
-    def sealed(self, plan: bytes) -> JobRef | None:
-        """The job whose plan has exactly these bytes, or None."""
-        slots = np.flatnonzero(self._jobs["plan"] == _digest(plan))
+    def by_handle(self, handle: bytes) -> JobRef | None:
+        """The job with this handle, or None."""
+        slots = np.flatnonzero(self._jobs["handle"] == _digest(handle))
         return JobRef(int(self._jobs["id"][slots[0]]), int(slots[0])) if len(slots) else None
+
+    def holds(self, job: JobRef) -> bool:
+        """Whether the job still has its slot. A lost job's slot may go to another job."""
+        return int(self._jobs["id"][job.slot]) == job.id
 
     def live(self) -> list[JobRef]:
         """The jobs that have not ended and are not lost (see `LOST_SECONDS`)."""
@@ -172,15 +251,17 @@ class JobTable:
         return [JobRef(int(ids[slot]), int(slot)) for slot in np.flatnonzero((ids != 0) & ~ended & ~lost)]
 
     def find(self, request_id: str, token: str) -> JobRef | None:
-        """The newest job with this request id; None when there is none or the token is wrong."""
+        """The newest job with this request id and token, or None. Two clients may use one id: their tokens differ."""
         if not (request_id and token):
             return None
-        slots = np.flatnonzero(self._jobs["request"] == _digest(request_id.encode()))
+        # Digests are compared, so the time of a comparison reveals nothing about a token.
+        same = (self._jobs["request"] == _digest(request_id.encode())) & (
+            self._jobs["token"] == _digest(token.encode())
+        )
+        slots = np.flatnonzero(same)
         if not len(slots):
             return None
         slot = int(max(slots, key=lambda s: float(self._jobs[s]["at"])))
-        if not secrets.compare_digest(bytes(self._jobs[slot]["token"]), _digest(token.encode())):
-            return None
         return JobRef(int(self._jobs[slot]["id"]), slot)
 
     def report(self, job: JobRef, stage: str, state: State, step: int = 0, of: int = 0) -> None:
@@ -220,3 +301,20 @@ class JobTable:
         """Whether the job's deadline has passed."""
         record = self._jobs[job.slot]
         return int(record["id"]) == job.id and time.monotonic() > float(record["deadline"])
+
+    def renew(self, job: JobRef) -> None:
+        """Begin the job's lease anew: its client is alive."""
+        self._renewals[job.slot] = (job.id, time.monotonic())
+
+    def abandoned(self, job: JobRef) -> bool:
+        """Whether the job's lease has ended without a renewal.
+
+        While `jobs` is interrupted, no client can renew. So a lease begins anew when `jobs` comes back.
+        """
+        record, renewal, beat = self._jobs[job.slot], self._renewals[job.slot], self._beats[STAGES.index("jobs")]
+        if int(record["id"]) != job.id or math.isinf(lease := float(record["lease"])):
+            return False
+        now = time.monotonic()
+        renewed = float(renewal["at"]) if int(renewal["id"]) == job.id else float(record["at"])
+        is_up = now - float(beat["at"]) < _LONGEST_GAP
+        return is_up and now > max(renewed, float(beat["since"])) + lease

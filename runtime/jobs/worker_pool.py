@@ -11,6 +11,9 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from runtime.jobs.activity import Running, RunningWork
+from runtime.jobs.long_lived import start_thread
+
 _SWEEP_SECONDS = 0.1  # interval of the cancellation checks on queued tasks
 
 
@@ -46,8 +49,19 @@ class WorkerPool:
         self._numbers = itertools.count()
         self._changed = threading.Condition()
         self._threads: list[threading.Thread] = []
+        self._running = RunningWork()
         self._idle = 0
         self._closed = False
+
+    @property
+    def queued(self) -> int:
+        """How many tasks wait."""
+        return len(self._queue)
+
+    @property
+    def running(self) -> list[Running]:
+        """The tasks that run."""
+        return self._running.all()
 
     def submit(self, task: Task) -> None:
         """Queue a task. Raises RuntimeError after `close`."""
@@ -72,9 +86,7 @@ class WorkerPool:
             thread.join()
 
     def _start(self, run: Callable[[], None], name: str) -> None:
-        thread = threading.Thread(target=run, name=f"{self._name}-{name}", daemon=True)
-        self._threads.append(thread)
-        thread.start()
+        self._threads.append(start_thread(run, f"{self._name}-{name}"))
 
     def _work(self) -> None:
         self._begin()
@@ -84,10 +96,11 @@ class WorkerPool:
             task = self._next()
             if task is None:
                 break
-            try:
-                task.work()
-            except BaseException as error:
-                task.fail(error)
+            with self._running.of(self._name):
+                try:
+                    task.work()
+                except BaseException as error:
+                    task.fail(error)
         if self._slots is not None:
             self._slots.release()
 

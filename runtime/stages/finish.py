@@ -27,7 +27,7 @@ class FinishStage(WorkerStage):
     def process(self, plan: Plan, call: Call) -> dict[str, Array]:
         begun = time.monotonic()
         encoded = [encode_image(pixels, plan.request.image_format) for pixels in call.inputs["PIXELS"]]
-        call.timings |= {"finish": time.monotonic() - begun, "total": time.monotonic() - plan.started}
+        call.report.timings |= {"finish": time.monotonic() - begun, "total": time.monotonic() - plan.started}
         inline = call.parameters.get(parameters.IMAGES) == parameters.DATA_URI
         latents = call.inputs["LATENTS"]
         response = ImageToImageOutput(
@@ -37,7 +37,7 @@ class FinishStage(WorkerStage):
             versions={name: version(name) for name in _VERSIONS},
             files=plan.files,
             warnings=list(plan.warnings),
-            **call.report(),
+            **call.report.model_dump(exclude={"tensors"}),
         )
         return {
             tensors.RESPONSE: bytes_tensor([response.to_json().encode()]),

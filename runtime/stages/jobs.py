@@ -1,4 +1,4 @@
-"""`jobs`: reports the progress of a request, or cancels it, for a client with the request's id and token. No torch."""
+"""`jobs`: progress, lease and cancellation of a request, for a client with the request's id and token. No torch."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from pydantic import ValidationError
 
 from lorikeet.protocol.tensors import REQUEST, RESPONSE
 from lorikeet.schema import JobRequest, JobStatus
+from runtime.jobs.activity import Worker
 from runtime.jobs.job_reporter import JobReporter
 from runtime.jobs.job_table import JobTable, State
 from runtime.settings import Settings
@@ -34,6 +35,10 @@ class JobsStage:
     def __init__(self, settings: Settings, job_table: JobTable) -> None:
         self._job_table, self._reporter = job_table, JobReporter(self.name, job_table)
 
+    @property
+    def workers(self) -> tuple[Worker, ...]:
+        return ()
+
     def submit(self, call: Call) -> None:
         try:
             call.reply({RESPONSE: bytes_tensor([self._answer(call).model_dump_json().encode()])})
@@ -58,6 +63,8 @@ class JobsStage:
             raise NotFound("no request with this id and token")
         if request.action == "cancel":
             self._job_table.cancel(job)
+        elif request.action == "renew":
+            self._job_table.renew(job)
         progress = self._job_table.progress(job)
         word = _WORDS[progress.state]
         return JobStatus(status=word, stage=progress.stage, step=progress.step, of=progress.of)

@@ -10,17 +10,24 @@ import time
 from abc import ABC, abstractmethod
 from typing import ClassVar, Protocol
 
+from runtime.jobs.activity import Worker
 from runtime.jobs.job_reporter import JobReporter
 from runtime.jobs.job_table import JobTable, State
+from runtime.jobs.plan_files import PlanFiles
 from runtime.jobs.worker_pool import WorkerPool
 from runtime.plan import Plan
 from runtime.settings import Settings
-from runtime.stages.call import Array, Call, json_tensor
+from runtime.stages.call import Array, Call
+from runtime.stages.seal import check_seal, with_seal
 from runtime.stages.take_plan import take_plan
 
 
 class Stage(Protocol):
     """One Triton model's logic."""
+
+    @property
+    def workers(self) -> tuple[Worker, ...]:
+        """What takes work from queues; the heartbeat reports it."""
 
     def submit(self, call: Call) -> None:
         """Accept a call. Returns at once and never raises."""
@@ -36,7 +43,12 @@ class WorkerStage(ABC):
 
     def __init__(self, settings: Settings, job_table: JobTable) -> None:
         self.settings, self.reporter = settings, JobReporter(self.name, job_table)
-        self._workers = WorkerPool(1, self.name)
+        self._plans = PlanFiles(job_table)
+        self._pool = WorkerPool(1, self.name)
+
+    @property
+    def workers(self) -> tuple[Worker, ...]:
+        return (self._pool,)
 
     @abstractmethod
     def process(self, plan: Plan, call: Call) -> dict[str, Array]:
@@ -47,20 +59,22 @@ class WorkerStage(ABC):
 
     def submit(self, call: Call) -> None:
         try:
-            plan = take_plan(self.reporter, call)
-            self._workers.submit(self.reporter.task(plan.job, call, plan.priority, lambda: self._work(plan, call)))
+            plan = take_plan(self.reporter, self._plans, call)
+            self._pool.submit(self.reporter.task(plan.job, call, plan.priority, lambda: self._work(plan, call)))
         except Exception as error:
             self.reporter.fail(None, call, error)
 
     def close(self) -> None:
         self.reporter.close()
-        self._workers.close()  # the check of each queued call raises, which answers the call
+        self._pool.close()  # the check of each queued call raises, which answers the call
 
     def _work(self, plan: Plan, call: Call) -> None:
         self.reporter.check(plan.job)
         self.reporter.report(plan.job, State.RUNNING)
+        key = self.reporter.job_table.key
+        check_seal(key, plan.job, call)
         begun = time.monotonic()
         outputs = self.process(plan, call)
         self.reporter.report(plan.job, State.DONE)
-        call.timings[self.name] = time.monotonic() - begun
-        call.reply(outputs | {"REPORT": json_tensor(call.report())})
+        call.report.timings[self.name] = time.monotonic() - begun
+        call.reply(with_seal(key, plan.job, call.report, outputs))

@@ -55,7 +55,8 @@ class TextEncoderStage(WorkerStage):
         component = plan.checkpoint.text_encoders[index]
         begun = time.monotonic()
         bound = bind_component(self._engines, "text_encoder", plan, component, lambda: self.reporter.check(plan.job))
-        call.timings["text_encoder_load"] = call.timings.get("text_encoder_load", 0.0) + time.monotonic() - begun
+        timings = call.report.timings
+        timings["text_encoder_load"] = timings.get("text_encoder_load", 0.0) + time.monotonic() - begun
         try:
             states, pooled = [], []
             for number, prompt in enumerate(prompts, 1):

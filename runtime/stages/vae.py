@@ -32,7 +32,7 @@ class _VaeStage(WorkerStage):
         begun = time.monotonic()
         vae = plan.checkpoint.vae
         bound = bind_component(self._engines, self.kind, plan, vae, lambda: self.reporter.check(plan.job))
-        call.timings[f"{self.kind}_load"] = time.monotonic() - begun
+        call.report.timings[f"{self.kind}_load"] = time.monotonic() - begun
         return bound
 
 
@@ -49,7 +49,7 @@ class VaeEncoderStage(_VaeStage):
         if picture is None:
             empty = np.zeros((0, *plan.latents_shape[1:]), np.float32)
             return {"LATENT_MEAN": empty, "LATENT_STD": empty}
-        pixels = _to_model(picture.pixels(call.exact("PICTURES", (plan.pictures_bytes,))), plan)
+        pixels = _to_model(picture.pixels(call.inputs["PICTURES"]), plan)
         bound = self._bind(plan, call)
         try:
             found = _run(bound, {"pixels": pixels})
@@ -64,7 +64,7 @@ class VaeDecoderStage(_VaeStage):
     name = kind = "vae_decoder"
 
     def process(self, plan: Plan, call: Call) -> dict[str, Array]:
-        latents = torch.from_numpy(call.bounded("LATENTS", plan.latents_shape)) / plan.checkpoint.scaling_factor
+        latents = torch.from_numpy(call.inputs["LATENTS"]) / plan.checkpoint.scaling_factor
         bound = self._bind(plan, call)
         try:
             pictures = []

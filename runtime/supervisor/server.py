@@ -19,6 +19,7 @@ from runtime.supervisor.log_filter import copy_filtered
 
 _SHARED_MEMORY = Path("/dev/shm")
 _MEMORY = "lorikeet-"  # followed by the supervisor's pid and the job table's file name
+_MAX_IDLE_BEATS = 25  # five seconds; a stage that has queued requests starts one within milliseconds
 _GRACE_SECONDS = 1.0  # time to send the last answers; Triton's own shutdown takes longer and has no use here
 
 
@@ -56,7 +57,7 @@ class Server:
 
     def stages_ready(self) -> list[str]:
         """The names of the stages whose heartbeat says ready."""
-        return [stage for stage, (_, _, ready) in self.job_table.beats().items() if ready]
+        return [stage for stage, beat in self.job_table.beats().items() if beat.ready]
 
     def is_ready(self) -> bool:
         """Whether Triton answers and every stage is ready."""
@@ -73,11 +74,13 @@ class Server:
         """The reason to restart the server, or None: a process has ended, or a stage sends no heartbeat."""
         if (status := self._process.poll()) is not None:
             return f"tritonserver ended with status {status}"
-        for stage, (pid, age, _) in self.job_table.beats().items():
-            if not _alive(pid):
+        for stage, beat in self.job_table.beats().items():
+            if not _alive(beat.pid):
                 return f"the process of the stage {stage} has ended"
-            if age > self._settings.stall_seconds:
-                return f"the stage {stage} has sent no heartbeat for {age:.0f} s"
+            if beat.age > self._settings.stall_seconds:
+                return f"the stage {stage} has sent no heartbeat for {beat.age:.0f} s"
+            if beat.idle_beats > _MAX_IDLE_BEATS:
+                return f"the stage {stage} has {beat.activity.queued} requests in its queues and works on none"
         return None
 
     def kill(self) -> None:
@@ -85,9 +88,9 @@ class Server:
         with suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
-        for pid, _, _ in self.job_table.beats().values():
+        for beat in self.job_table.beats().values():
             with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+                os.kill(beat.pid, signal.SIGKILL)
         for region in _SHARED_MEMORY.glob(f"{self._memory_prefix}*"):
             region.unlink(missing_ok=True)
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import sys
 import threading
 from typing import Any, ClassVar, Protocol
@@ -17,11 +16,13 @@ import triton_python_backend_utils as pb_utils
 
 from runtime.jobs.job_table import JobTable
 from runtime.settings import Settings, job_table_path, load_settings
-from runtime.stage_errors import StageError
+from runtime.stage_errors import StageError, Unavailable
 from runtime.stages.call import Call, Tensors
 from runtime.stages.stage import Stage
+from runtime.triton.heart import Heart
 
-_BEAT_SECONDS = 0.2
+log = logging.getLogger("lorikeet")
+
 # Guards the stub's shared memory: the stub (24.10) segfaults when several threads use it at the same time.
 _STUB = threading.Lock()
 
@@ -46,7 +47,7 @@ class StageModel:
         job_table = JobTable(job_table_path())
         self._heart = Heart(job_table, name)
         self._stage = self.stage_class(load_settings(), job_table)
-        self._heart.ready = True
+        self._heart.ready(self._stage.workers)
 
     def execute(self, requests: list[pb_utils.InferenceRequest]) -> None:
         for request in requests:
@@ -61,11 +62,23 @@ class StageModel:
 
         def send(answer: Tensors | StageError) -> None:
             with _STUB:
-                sender.send(self._response(answer), flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+                try:
+                    response = self._response(answer)
+                    sender.send(response, flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+                except Exception:
+                    # A full /dev/shm, for example. An error needs little memory, and the client must get an answer.
+                    log.exception("an answer could not be sent")
+                    error = self._response(Unavailable("the server has no memory for the answer: try again later"))
+                    sender.send(error, flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+
+        def is_cancelled() -> bool:
+            with _STUB:
+                return bool(sender.is_cancelled())
 
         with _STUB:
             inputs = {tensor.name(): tensor.as_numpy() for tensor in request.inputs()}
-        return Call(inputs, send, request.request_id(), json.loads(request.parameters() or "{}"))
+        parameters = json.loads(request.parameters() or "{}")
+        return Call(inputs, send, request.request_id(), parameters, is_cancelled)
 
     def _response(self, answer: Tensors | StageError) -> pb_utils.InferenceResponse:
         if isinstance(answer, StageError):
@@ -73,25 +86,6 @@ class StageModel:
             return pb_utils.InferenceResponse(error=error)
         tensors = [pb_utils.Tensor(name, np.ascontiguousarray(answer[name])) for name in self._outputs]
         return pb_utils.InferenceResponse(tensors)
-
-
-class Heart:
-    """A thread that writes the stage's heartbeat to the job table, for the supervisor."""
-
-    def __init__(self, job_table: JobTable, stage: str) -> None:
-        self.ready = False
-        self._job_table, self._stage = job_table, stage
-        self._stopping = threading.Event()
-        threading.Thread(target=self._run, name="heart", daemon=True).start()
-
-    def stop(self) -> None:
-        self._stopping.set()
-
-    def _run(self) -> None:
-        while True:
-            self._job_table.beat(self._stage, os.getpid(), ready=self.ready)
-            if self._stopping.wait(_BEAT_SECONDS):
-                return
 
 
 def check_tensors() -> None:

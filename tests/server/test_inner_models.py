@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,11 @@ import tritonclient.grpc as grpc
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
 from deploy.local_server import LocalServer
+from runtime.jobs.job_table import LOST_SECONDS
 
 STAGES = ("text_encoder", "vae_encoder", "denoiser", "vae_decoder", "finish")
 NO_PLAN = "PLAN: not a plan of this server: send the request to lora_image_to_image"
+NOT_WRITTEN = "for this job: send the request to lora_image_to_image"
 Tensors = Mapping[str, npt.NDArray[Any]]
 
 
@@ -45,16 +48,19 @@ def refusal(triton: grpc.InferenceServerClient, model: str, tensors: Tensors) ->
     return str(caught.value.message())
 
 
-def plan_of(triton: grpc.InferenceServerClient, tiny: Path) -> npt.NDArray[Any]:
-    """What `prepare` makes of a good request."""
-    request = {"model_name": str(tiny / "sd15"), "prompt": "a fish", "seed": 1, "num_inference_steps": 1}
+def prepared(triton: grpc.InferenceServerClient, tiny: Path, **fields: Any) -> dict[str, npt.NDArray[Any]]:
+    """What `prepare` answers to a good request of a client that calls it directly."""
+    request = {"model_name": str(tiny / "sd15"), "prompt": "a fish", "seed": 1, "num_inference_steps": 1, **fields}
     request["image_size"] = {"width": 64, "height": 64}
-    found: npt.NDArray[Any] = ask(triton, "prepare", {"REQUEST": text(request)}).as_numpy("PLAN")
-    return found
+    return answered(ask(triton, "prepare", {"REQUEST": text(request)}))
+
+
+def answered(result: grpc.InferResult) -> dict[str, npt.NDArray[Any]]:
+    return {output.name: result.as_numpy(output.name) for output in result.get_response().outputs}
 
 
 def anything(triton: grpc.InferenceServerClient, model: str) -> dict[str, npt.NDArray[Any]]:
-    """Inputs of the right kinds for a stage, but for its plan."""
+    """Inputs of the right kinds for a stage."""
     found: dict[str, npt.NDArray[Any]] = {}
     for tensor in triton.get_model_metadata(model).inputs:
         shape = [max(1, length) for length in tensor.shape]
@@ -64,51 +70,58 @@ def anything(triton: grpc.InferenceServerClient, model: str) -> dict[str, npt.ND
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_a_stage_believes_no_plan_but_the_servers(triton: grpc.InferenceServerClient, tiny: Path, stage: str) -> None:
-    """A forged one would name any file that the server can read, or a network that takes hours to build."""
+def test_a_stage_takes_only_the_handles_of_this_server(triton: grpc.InferenceServerClient, stage: str) -> None:
     inputs = anything(triton, stage)
-    plan = json.loads(plan_of(triton, tiny)[0])
-    forged: tuple[Any, ...] = (
-        {},
-        [],
-        plan | {"slot": 10**9},
-        plan | {"width": 8},
-        json.loads(json.dumps(plan).replace(str(tiny), "/etc")),
-        plan,  # the same, but its bytes are not
-    )
-    for value in forged:
-        assert refusal(triton, stage, inputs | {"PLAN": text(value)}) == NO_PLAN
+    for handle in (b"{}", b"", b"0" * 32, b"\xff" * 32, b"0" * 100_000):
+        assert refusal(triton, stage, inputs | {"PLAN": np.array([handle], np.object_)}) == NO_PLAN
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_takes_only_tensors_that_a_stage_wrote(
+    triton: grpc.InferenceServerClient, tiny: Path, stage: str
+) -> None:
+    """A good handle with tensors of the client: they could be of any size, or not finite."""
+    for with_report in (False, True):
+        first = prepared(triton, tiny)
+        inputs = anything(triton, stage) | {"PLAN": first["PLAN"]}
+        if with_report:
+            inputs |= {"REPORT": first["REPORT"], "SEAL": first["SEAL"]}
+        if with_report and stage == "text_encoder":  # it takes no other tensor
+            assert "PROMPT_EMBEDS" in answered(ask(triton, stage, inputs))
+        else:
+            assert refusal(triton, stage, inputs).endswith(NOT_WRITTEN)
 
 
 def test_a_plan_is_good_for_one_call_of_each_stage(triton: grpc.InferenceServerClient, tiny: Path) -> None:
-    inputs = {"PLAN": plan_of(triton, tiny), "REPORT": text({"timings": {}})}
-    assert ask(triton, "text_encoder", inputs).as_numpy("PROMPT_EMBEDS").shape == (2, 77, 32)
+    first = prepared(triton, tiny)
+    inputs = {name: first[name] for name in ("PLAN", "REPORT", "SEAL")}
+    assert answered(ask(triton, "text_encoder", inputs))["PROMPT_EMBEDS"].shape == (2, 77, 32)
     assert (
         refusal(triton, "text_encoder", inputs)
         == "PLAN: text_encoder has taken it before: send a new request to lora_image_to_image"
     )
 
 
-def test_a_report_that_no_stage_wrote_is_refused(triton: grpc.InferenceServerClient, tiny: Path) -> None:
-    inputs = {"PLAN": plan_of(triton, tiny), "REPORT": text({"timings": {}, "seed": 1})}
-    assert (
-        refusal(triton, "text_encoder", inputs)
-        == "REPORT: not written by a stage: send the request to lora_image_to_image"
-    )
+def test_tensors_of_one_job_are_no_good_for_another(triton: grpc.InferenceServerClient, tiny: Path) -> None:
+    first, other = (prepared(triton, tiny) for _ in range(2))
+    inputs = {"PLAN": first["PLAN"], "REPORT": other["REPORT"], "SEAL": other["SEAL"]}
+    assert refusal(triton, "text_encoder", inputs).endswith(NOT_WRITTEN)
 
 
-@pytest.mark.parametrize(
-    ("stage", "tensor", "shape"),
-    [
-        ("denoiser", "PROMPT_EMBEDS", (1000, 77, 32)),
-        ("denoiser", "PROMPT_EMBEDS", (2, 10_000, 32)),
-        ("denoiser", "LATENT_MEAN", (1, 4, 512, 8)),
-        ("vae_decoder", "LATENTS", (64, 4, 8, 8)),
-        ("vae_decoder", "LATENTS", (1, 4, 8, 512)),
-    ],
-)
-def test_a_stage_works_on_no_more_than_was_planned(
-    triton: grpc.InferenceServerClient, tiny: Path, stage: str, tensor: str, shape: tuple[int, ...]
-) -> None:
-    inputs = anything(triton, stage) | {"PLAN": plan_of(triton, tiny), tensor: np.zeros(shape, np.float32)}
-    assert refusal(triton, stage, inputs).startswith(f"{tensor}: expected a shape of at most [")
+def test_the_plan_says_nothing_about_the_server(triton: grpc.InferenceServerClient, tiny: Path) -> None:
+    first = prepared(triton, tiny)
+    sent = b"".join(bytes(first[name].flat[0]) for name in ("PLAN", "REPORT", "SEAL"))
+    assert len(first["PLAN"].flat[0]) == 32
+    assert str(tiny).encode() not in sent and b"/" not in sent
+
+
+def test_jobs_that_nobody_takes_up_give_their_places_back(server: LocalServer, tiny: Path) -> None:
+    """64 bare calls of `prepare` take every place. They are free again within seconds."""
+    triton = grpc.InferenceServerClient(server.grpc.removeprefix("grpc://"))
+    for _ in range(64):
+        try:
+            prepared(triton, tiny)
+        except InferenceServerException as error:
+            assert error.status() == "StatusCode.UNAVAILABLE"
+    time.sleep(LOST_SECONDS + 1)
+    prepared(triton, tiny)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
+import urllib.error
+import urllib.request
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from deploy.local_server import LocalServer
-from lorikeet import Cancelled, Client, InvalidRequest, NotFound
+from lorikeet import Cancelled, Client, NotFound
 from lorikeet.schema import JobStatus
 from tests.server.following import fields, running, until
 
@@ -45,13 +49,45 @@ def test_nobody_else_can_ask_or_cancel(client: Client, tiny: Path) -> None:
     assert job.result().images
 
 
-def test_a_live_request_id_cannot_be_used_twice(client: Client, tiny: Path) -> None:
-    job = client.submit(fields(tiny, num_inference_steps=40), request_id="mine")
+def test_two_clients_may_use_one_request_id(client: Client, tiny: Path) -> None:
+    """Each call has its own token, so a client addresses only its own request."""
+    job = client.submit(fields(tiny, num_inference_steps=150), request_id="mine")
     until(client, job, running)
-    with pytest.raises(InvalidRequest, match="request_id"):
-        client.image_to_image(fields(tiny, num_inference_steps=1), request_id="mine")
-    assert job.result().images
     assert client.image_to_image(fields(tiny, num_inference_steps=1), request_id="mine").images
+    assert job.status().status == "running"
+    job.cancel()
+    with pytest.raises(Cancelled):
+        job.result()
+
+
+def _post(server: LocalServer, model: str, body: dict[str, Any], **parameters: Any) -> dict[str, Any]:
+    """A plain KServe call, as curl sends it: the response's JSON, or that of the error."""
+    tensor = {"name": "REQUEST", "datatype": "BYTES", "shape": [1], "data": [json.dumps(body)]}
+    call = {"id": "leased", "inputs": [tensor], "outputs": [{"name": "RESPONSE"}], "parameters": parameters}
+    request = urllib.request.Request(f"{server.http}/v2/models/{model}/infer", json.dumps(call).encode())
+    try:
+        with urllib.request.urlopen(request, timeout=120) as reply:
+            found: dict[str, Any] = json.loads(json.load(reply)["outputs"][0]["data"][0])
+    except urllib.error.HTTPError as error:
+        found = json.load(error)
+    return found
+
+
+@pytest.mark.parametrize("renews", [False, True])
+def test_a_job_ends_when_its_client_does_not_renew_the_lease(server: LocalServer, tiny: Path, renews: bool) -> None:
+    ended = threading.Event()
+
+    def renew() -> None:
+        while not ended.wait(0.3):
+            _post(server, "jobs", {"action": "renew", "request_id": "leased", "job_token": "secret"})
+
+    if renews:
+        threading.Thread(target=renew, daemon=True).start()
+    body = fields(tiny, num_inference_steps=100, image_size={"width": 192, "height": 192})
+    found = _post(server, "lora_image_to_image", body, job_token="secret", job_lease_ms=1000)
+    ended.set()
+    assert ("images" in found) is renews, found
+    assert renews or "the client did not renew its lease (job_lease_ms)" in found["error"]
 
 
 def test_an_exception_in_the_callback_cancels_and_is_seen(client: Client, tiny: Path) -> None:

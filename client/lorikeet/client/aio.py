@@ -11,6 +11,7 @@ from typing_extensions import Self
 
 from lorikeet.client.calls import InferCall, image_call, job_call, read_result, read_status
 from lorikeet.client.job import AsyncJob
+from lorikeet.client.lease import LEASE_SECONDS, LeaseKeeper
 from lorikeet.client.pack import pack
 from lorikeet.client.result import Result
 from lorikeet.client.transport import Transport, connect
@@ -36,6 +37,7 @@ class AsyncClient:
         self._url = url
         self._headers = dict(headers or {})
         self._connected: Transport | None = None
+        self._leases = LeaseKeeper(url, self._headers)
 
     async def image_to_image(
         self,
@@ -84,8 +86,11 @@ class AsyncClient:
         valid, files = await asyncio.to_thread(pack, request, fields)
         request_id, job_token = request_id or uuid.uuid4().hex, secrets.token_hex(16)
         priority = DEFAULT_PRIORITY if priority is None else priority
-        call = image_call(valid, files, request_id, JobParameters(job_token, priority, deadline))
-        return AsyncJob(self, request_id, job_token, asyncio.create_task(self._generate(call)))
+        parameters = JobParameters(job_token, priority, deadline, lease=LEASE_SECONDS)
+        reply = asyncio.create_task(self._generate(image_call(valid, files, request_id, parameters)))
+        self._leases.add((request_id, job_token))
+        reply.add_done_callback(lambda _: self._leases.remove((request_id, job_token)))
+        return AsyncJob(self, request_id, job_token, reply)
 
     async def status(self, request_id: str, job_token: str) -> JobStatus:
         """The status of a request. Raises NotFound before its admission, and for another request's token."""

@@ -11,6 +11,7 @@ from lorikeet.protocol.shorten import shorten
 JOB_TOKEN = "job_token"
 JOB_PRIORITY = "job_priority"
 JOB_TIMEOUT_MS = "job_timeout_ms"
+JOB_LEASE_MS = "job_lease_ms"
 IMAGES = "images"
 DATA_URI = "data_uri"  # the value of IMAGES that puts the encoded images into RESPONSE
 
@@ -35,13 +36,15 @@ class JobParameters:
 
     `token`: the sender's secret; with the request id it addresses the job. `priority`: jobs of priority 1 start before
     those of 2, and those of 2 before those of 3. `timeout`: seconds, or None for no limit; the server ends the job when
-    they have passed since its admission. `data_uri`: whether RESPONSE holds the images as data URIs.
+    they have passed since its admission. `lease`: seconds, or None; the server ends the job when its sender has not
+    renewed the lease for so long. It needs a token. `data_uri`: whether RESPONSE holds the images as data URIs.
     """
 
     token: str = ""
     priority: int = DEFAULT_PRIORITY
     timeout: float | None = None
     data_uri: bool = False
+    lease: float | None = None
 
     def to_triton(self) -> dict[str, Value]:
         """The parameters that differ from their defaults. Triton has no fractions: milliseconds are rounded up."""
@@ -52,6 +55,8 @@ class JobParameters:
             found[JOB_PRIORITY] = self.priority
         if self.timeout is not None:
             found[JOB_TIMEOUT_MS] = max(1, math.ceil(self.timeout * 1000))
+        if self.lease is not None:
+            found[JOB_LEASE_MS] = max(1, math.ceil(self.lease * 1000))
         if self.data_uri:
             found[IMAGES] = DATA_URI
         return found
@@ -59,12 +64,13 @@ class JobParameters:
     @classmethod
     def from_triton(cls, parameters: Mapping[str, Value]) -> JobParameters:
         """Read the parameters of a Triton request; unknown ones are ignored. Raises ParameterError."""
-        milliseconds = _whole_number(parameters, JOB_TIMEOUT_MS, MAX_TIMEOUT_MS)
+        timeout, lease = (_whole_number(parameters, name, MAX_TIMEOUT_MS) for name in (JOB_TIMEOUT_MS, JOB_LEASE_MS))
         return cls(
             token=str(parameters.get(JOB_TOKEN, "")),
             priority=_whole_number(parameters, JOB_PRIORITY, MAX_PRIORITY) or DEFAULT_PRIORITY,
-            timeout=milliseconds / 1000 if milliseconds else None,
+            timeout=timeout / 1000 if timeout else None,
             data_uri=parameters.get(IMAGES) == DATA_URI,
+            lease=lease / 1000 if lease else None,
         )
 
 

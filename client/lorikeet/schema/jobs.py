@@ -8,10 +8,10 @@ from lorikeet.schema.base import Int, Model, Name
 
 
 class JobRequest(Model):
-    """Asks for the progress of a request, or cancels it. The job_token must be the one sent with the request."""
+    """Asks for the progress of a request, renews its lease, or cancels it. job_token: that of the request."""
 
-    action: Literal["progress", "cancel"] = Field(
-        description="'progress' returns the status; 'cancel' also cancels the request."
+    action: Literal["progress", "renew", "cancel"] = Field(
+        description="All return the status. 'renew' also renews the request's lease; 'cancel' also cancels it."
     )
     request_id: Name = Field(min_length=1, description="The Triton request id of the request.")
     job_token: Name = Field(min_length=1, description="The secret that was sent with the request.")

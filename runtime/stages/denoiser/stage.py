@@ -4,30 +4,30 @@ from __future__ import annotations
 
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
 
-from runtime.checkpoints.checkpoint import MAX_TOKENS
 from runtime.engines.ask import Bound
 from runtime.engines.select import Engines
+from runtime.jobs.activity import Worker
 from runtime.jobs.job_reporter import JobReporter
 from runtime.jobs.job_table import JobTable, State
-from runtime.jobs.worker_pool import WorkerPool
+from runtime.jobs.plan_files import PlanFiles
+from runtime.jobs.worker_pool import Task, WorkerPool
 from runtime.low_priority import run_at_low_priority
 from runtime.plan import Plan
 from runtime.settings import Settings
 from runtime.stage_errors import InvalidArgument
 from runtime.stages.bind_component import bind_component
-from runtime.stages.call import Call, json_tensor
+from runtime.stages.call import Call
 from runtime.stages.denoiser.initial_latents import Conditions
 from runtime.stages.denoiser.job import Job
 from runtime.stages.denoiser.member import Member
 from runtime.stages.denoiser.step_loop import StepLoop
+from runtime.stages.seal import check_seal, with_seal
 from runtime.stages.take_plan import take_plan
 
-_MAX_WIDTH = 1 << 16  # numbers in an embedding; the network checks the exact width
 _NOT_FINITE = "the latents are not finite in {}: a LoRA's scale or guidance_scale is too large, or the weights are bad"
 
 
@@ -39,15 +39,20 @@ class DenoiserStage:
 
     def __init__(self, settings: Settings, job_table: JobTable) -> None:
         self._settings, self.reporter = settings, JobReporter(self.name, job_table)
+        self._plans = PlanFiles(job_table)
         self._engines = Engines(settings, "unet", begin=run_at_low_priority)
         self._slots = threading.Semaphore(settings.max_running)
         self._loader = WorkerPool(1, "loader", self._slots, begin=run_at_low_priority)
-        self._answers = ThreadPoolExecutor(1, "answers")
+        self._answers = WorkerPool(1, "answers")
         self._loop = StepLoop(settings.calls_per_turn)
+
+    @property
+    def workers(self) -> tuple[Worker, ...]:
+        return (self._loader, self._loop, self._answers)
 
     def submit(self, call: Call) -> None:
         try:
-            plan = take_plan(self.reporter, call)
+            plan = take_plan(self.reporter, self._plans, call)
             self._loader.submit(self.reporter.task(plan.job, call, plan.priority, lambda: self._load(plan, call)))
         except Exception as error:
             self.reporter.fail(None, call, error)
@@ -56,7 +61,7 @@ class DenoiserStage:
         self.reporter.close()
         self._loader.close()  # the check of each queued job raises, which answers its call
         self._loop.close()
-        self._answers.shutdown(wait=True)
+        self._answers.close()
 
     def _load(self, plan: Plan, call: Call) -> None:
         """Prepare a job and its weights, and add it to the loop. The end of the job frees its slot."""
@@ -73,8 +78,9 @@ class DenoiserStage:
             self.reporter.check(plan.job)
 
         check_cancelled()
+        check_seal(self.reporter.job_table.key, plan.job, call)
         begun = time.monotonic()
-        conditions = _conditions(plan, call)
+        conditions = _conditions(call)
         block_rows = self._settings.block_rows or (2 if plan.guided else 1)
         unet = bind_component(self._engines, "unet", plan, plan.checkpoint.unet, check_cancelled, block_rows)
         try:
@@ -82,7 +88,7 @@ class DenoiserStage:
         except BaseException:
             unet.release()
             raise
-        call.timings["denoiser_load"] = time.monotonic() - begun
+        call.report.timings["denoiser_load"] = time.monotonic() - begun
         return Member(
             job=job,
             check_cancelled=check_cancelled,
@@ -93,35 +99,31 @@ class DenoiserStage:
     def _end(self, plan: Plan, call: Call, job: Job, unet: Bound, seconds: float, error: BaseException | None) -> None:
         """Called by the loop, which must not wait for the answer to be copied and sent."""
         self._slots.release()
-        call.timings[self.name] = seconds
-        self._answers.submit(self._answer, plan, call, job, unet, error)
+        call.report.timings[self.name] = seconds
+        self._answers.submit(
+            Task(
+                plan.priority,
+                lambda: self._answer(plan, call, job, unet, error),
+                check_cancelled=lambda: None,
+                fail=lambda failure: self.reporter.fail(plan.job, call, failure),
+            )
+        )
 
     def _answer(self, plan: Plan, call: Call, job: Job, unet: Bound, error: BaseException | None) -> None:
-        try:
-            if error is not None:
-                raise error
-            if not torch.isfinite(job.latents).all():
-                raise InvalidArgument("", _NOT_FINITE.format(unet.engine.precision))
-            report = call.report(engine=unet.engine.name, precision=unet.engine.precision)
-            self.reporter.report(plan.job, State.DONE, job.steps_done, job.steps)
-            call.reply(
-                {
-                    "LATENTS": np.ascontiguousarray(job.latents.numpy()),
-                    "PER_PASS_LATENTS": np.ascontiguousarray(job.passes.numpy()),
-                    "REPORT": json_tensor(report),
-                }
-            )
-        except BaseException as failure:
-            self.reporter.fail(plan.job, call, failure)
+        if error is not None:
+            raise error
+        if not torch.isfinite(job.latents).all():
+            raise InvalidArgument("", _NOT_FINITE.format(unet.engine.precision))
+        call.report.engine, call.report.precision = unet.engine.name, unet.engine.precision
+        outputs = {
+            "LATENTS": np.ascontiguousarray(job.latents.numpy()),
+            "PER_PASS_LATENTS": np.ascontiguousarray(job.passes.numpy()),
+        }
+        self.reporter.report(plan.job, State.DONE, job.steps_done, job.steps)
+        call.reply(with_seal(self.reporter.job_table.key, plan.job, call.report, outputs))
 
 
-def _conditions(plan: Plan, call: Call) -> Conditions:
-    branches, posterior = 2 if plan.guided else 1, (1, *plan.latents_shape[1:])
-    longest = {
-        "PROMPT_EMBEDS": (branches, MAX_TOKENS, _MAX_WIDTH),
-        "POOLED_EMBEDS": (branches, _MAX_WIDTH),
-        "LATENT_MEAN": posterior,
-        "LATENT_STD": posterior,
-    }
+def _conditions(call: Call) -> Conditions:
+    names = ("PROMPT_EMBEDS", "POOLED_EMBEDS", "LATENT_MEAN", "LATENT_STD")
     # Copied: Triton frees its tensors with the request, and the job's tensors may live longer.
-    return Conditions(*(torch.from_numpy(np.array(call.bounded(name, shape))) for name, shape in longest.items()))
+    return Conditions(*(torch.from_numpy(np.array(call.inputs[name])) for name in names))

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import logging
 import queue
-import threading
 import time
 from collections.abc import Sequence
 
+from runtime.jobs.activity import Running, RunningWork
+from runtime.jobs.long_lived import start_thread
 from runtime.stage_errors import Unavailable
 from runtime.stages.denoiser.batching import Batching, OpenAsk, answer, open_asks
 from runtime.stages.denoiser.member import Member
@@ -28,8 +29,18 @@ class StepLoop:
         self._members: list[Member] = []
         self._batching = Batching(calls_per_turn)
         self._calls = 0
-        self._thread = threading.Thread(target=self._run, name="step-loop", daemon=True)
-        self._thread.start()
+        self._running = RunningWork()
+        self._thread = start_thread(self._run, "step-loop")
+
+    @property
+    def queued(self) -> int:
+        """How many jobs are in the loop or wait for it."""
+        return len(self._members) + self._arrivals.qsize()
+
+    @property
+    def running(self) -> list[Running]:
+        """The engine call that runs."""
+        return self._running.all()
 
     def add(self, member: Member) -> None:
         """Add a job. Its rows can join the next call."""
@@ -82,7 +93,8 @@ class StepLoop:
         self._calls += 1
         begun = time.monotonic()
         try:
-            answer(batch)
+            with self._running.of("engine call"):
+                answer(batch)
         except BaseException as error:
             if len(members) > 1:
                 # The error may come from one job only. A call for each job alone gives the same bytes.

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-import threading
 import time
-from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -14,21 +12,24 @@ from lorikeet.protocol.parameters import JobParameters, ParameterError
 from lorikeet.protocol.tensors import FILES, IMAGE, REQUEST
 from lorikeet.schema import ImageToImageInput
 from runtime.files.resolve import FileResolver, ResolveContext
-from runtime.files.store import Pins, Store
+from runtime.files.store import Store
+from runtime.jobs.activity import Worker
 from runtime.jobs.job_reporter import JobReporter
-from runtime.jobs.job_table import JobRef, JobTable, State
+from runtime.jobs.job_table import JobTable, State
 from runtime.jobs.worker_pool import WorkerPool
 from runtime.settings import Settings
 from runtime.stage_errors import InvalidArgument, Unavailable
-from runtime.stages.call import Array, Call, json_tensor
+from runtime.stages.call import Array, Call, bytes_tensor
 from runtime.stages.prepare.context import PrepareContext
-from runtime.stages.prepare.memory_estimate import Need, need
+from runtime.stages.prepare.memory_estimate import need
 from runtime.stages.prepare.planner import Admission, Prepared, make_plan
 from runtime.stages.prepare.request_json import read_request
+from runtime.stages.prepare.reservations import Reservations
+from runtime.stages.seal import with_seal
 
 
 class PrepareStage:
-    """REQUEST BYTES [1], FILES BYTES [n], IMAGE UINT8 [n] -> PLAN BYTES [1], PICTURES UINT8 [bytes], REPORT.
+    """REQUEST BYTES [1], FILES BYTES [n], IMAGE UINT8 [n] -> PLAN BYTES [1], PICTURES UINT8 [bytes], REPORT, SEAL.
 
     The Triton request's parameters are the `JobParameters`.
     """
@@ -36,28 +37,32 @@ class PrepareStage:
     name = "prepare"
 
     def __init__(self, settings: Settings, job_table: JobTable) -> None:
-        self._settings, self._job_table, self._reporter = settings, job_table, JobReporter(self.name, job_table)
+        self._settings, self._job_table, self.reporter = settings, job_table, JobReporter(self.name, job_table)
         self._store = Store(settings.store, int(settings.store_bytes))
         self._files = FileResolver(settings, self._store)
         # One thread for each admitted request: a slow download does not delay other requests.
-        self._workers = WorkerPool(settings.max_in_flight, self.name)
-        self._kept: dict[JobRef, _Kept] = {}
-        self._keeping = threading.Lock()
+        self._pool = WorkerPool(settings.max_in_flight, self.name)
+        self._reservations = Reservations(job_table, int(settings.memory_bytes))
+
+    @property
+    def workers(self) -> tuple[Worker, ...]:
+        return (self._pool,)
 
     def submit(self, call: Call) -> None:
         job = None
         try:
             admission = self._admit(call)
             job = admission.job
-            self._reporter.report(job, State.WAITING)
+            self.reporter.report(job, State.WAITING)
             work = partial(self._work, admission, call)
-            self._workers.submit(self._reporter.task(job, call, admission.priority, work))
+            self._pool.submit(self.reporter.task(job, call, admission.priority, work))
         except Exception as error:
-            self._reporter.fail(job, call, error)
+            self.reporter.fail(job, call, error)
 
     def close(self) -> None:
-        self._reporter.close()
-        self._workers.close()  # the check of each queued call raises, which answers the call
+        self.reporter.close()
+        self._pool.close()  # the check of each queued call raises, which answers the call
+        self._reservations.close()
 
     def _admit(self, call: Call) -> Admission:
         """Give the request a slot in the job table. Only the stage's Triton thread may call this."""
@@ -68,9 +73,11 @@ class PrepareStage:
             parameters = JobParameters.from_triton(call.parameters)
         except ParameterError as error:
             raise InvalidArgument(error.name, error.reason) from error
-        deadline = now + parameters.timeout if parameters.timeout else math.inf
+        # A client with a token can cancel its request and renew a lease. Any other one may be gone without a trace.
+        timeout = parameters.timeout or (math.inf if parameters.token else self._settings.default_timeout_s)
+        lease = (parameters.lease if parameters.token else None) or math.inf
         try:
-            job = self._job_table.open(call.request_id, parameters.token, limit, deadline)
+            job = self._job_table.open(call.request_id, parameters.token, limit, now + timeout, lease)
         except ValueError as error:
             raise InvalidArgument("request_id", "a request with this id is in flight: choose another id") from error
         if job is None:
@@ -79,62 +86,27 @@ class PrepareStage:
 
     def _work(self, admission: Admission, call: Call) -> None:
         job = admission.job
-        self._reporter.check(job)
-        self._reporter.report(job, State.RUNNING)
+        self.reporter.check(job)
+        self.reporter.report(job, State.RUNNING)
         prepared = self._plan(admission, call)
-        self._reporter.report(job, State.DONE)
-        call.timings[self.name] = time.monotonic() - admission.started
-        plan = prepared.plan.to_tensor()
-        self._job_table.seal(job, plan[0])
-        call.reply(
-            {
-                "PLAN": plan,
-                "PICTURES": prepared.pictures.tensor,
-                "REPORT": json_tensor(call.report()),
-            }
-        )
+        self.reporter.report(job, State.DONE)
+        call.report.timings[self.name] = time.monotonic() - admission.started
+        outputs = {"PLAN": bytes_tensor([self._job_table.make_handle(job)]), "PICTURES": prepared.pictures.tensor}
+        call.reply(with_seal(self._job_table.key, job, call.report, outputs))
 
     def _plan(self, admission: Admission, call: Call) -> Prepared:
         pins = self._store.pins()
         try:
             sent = _files(call)
-            files = ResolveContext(sent, pins, lambda: self._reporter.check(admission.job))
+            files = ResolveContext(sent, pins, lambda: self.reporter.check(admission.job))
             context = PrepareContext(self._settings, self._store, self._files, files)
             prepared = make_plan(_request(call, int(self._settings.max_request_bytes)), context, admission)
-            self._keep(admission.job, pins, need(prepared.plan, sum(map(len, sent))))
+            needed = need(prepared.plan, sum(map(len, sent)))
+            self._reservations.hold(admission.job, pins, needed, prepared.plan.to_json())
         except BaseException:
             pins.release()
             raise
         return prepared
-
-    def _keep(self, job: JobRef, pins: Pins, needed: Need) -> None:
-        """Reserve the job's files and memory, after releasing those of jobs that have ended.
-
-        Raises InvalidArgument when the job can never fit, Unavailable when other jobs use the memory it needs.
-        """
-        budget = int(self._settings.memory_bytes)
-        with self._keeping:
-            live = set(self._job_table.live())
-            for ended in self._kept.keys() - live:
-                self._kept.pop(ended).pins.release()
-            if needed.own + needed.peak > budget:
-                gigabytes = (needed.own + needed.peak) / 1e9
-                raise InvalidArgument(
-                    "",
-                    f"its pictures need about {gigabytes:.1f} GB of memory, the server has {budget / 1e9:.1f} GB "
-                    "(LORIKEET_MEMORY_BYTES): ask for fewer or smaller pictures",
-                )
-            if sum(kept.own for kept in self._kept.values()) + needed.own + needed.peak > budget:
-                raise Unavailable("other requests in flight use the memory that this one needs: try again later")
-            self._kept[job] = _Kept(pins, needed.own)
-
-
-@dataclass(frozen=True)
-class _Kept:
-    """The reservation of a job: its files in the store, and `own` bytes of memory."""
-
-    pins: Pins
-    own: int
 
 
 def _request(call: Call, max_bytes: int) -> ImageToImageInput:

@@ -13,10 +13,13 @@ from lorikeet.schema import ImageToImageInput
 from runtime.checkpoints.checkpoint import Checkpoint
 from runtime.jobs.job_reporter import JobReporter
 from runtime.jobs.job_table import SLOTS, JobRef, JobTable
+from runtime.jobs.plan_files import PlanFiles
 from runtime.lora.lora_file import read_lora
 from runtime.plan import LoraPlan, PicturePlan, Plan
 from runtime.stage_errors import StageError
 from runtime.stages.call import Array, Call, Tensors
+from runtime.stages.report import Report
+from runtime.stages.seal import with_seal
 from tests.unit.runtime.tiny_checkpoints import digest
 
 
@@ -63,7 +66,8 @@ def make_plan(
 class Answer:
     """What a stage sent: every answer, in the order of their coming."""
 
-    def __init__(self) -> None:
+    def __init__(self, job_table: JobTable | None = None) -> None:
+        self.job_table = job_table
         self.all: list[Tensors | StageError] = []
         self._came = threading.Event()
 
@@ -76,6 +80,14 @@ class Answer:
         answer = self._only()
         assert not isinstance(answer, StageError), answer
         return answer
+
+    @property
+    def plan(self) -> Plan:
+        """The plan whose handle `prepare` answered."""
+        assert self.job_table
+        job = self.job_table.by_handle(self.tensors["PLAN"][0])
+        assert job
+        return Plan.model_validate_json(PlanFiles(self.job_table).read(job))
 
     @property
     def error(self) -> StageError:
@@ -92,8 +104,10 @@ class Answer:
         return self.all[0]
 
 
-def make_call(inputs: dict[str, Array], request_id: str = "", **parameters: str | int | bool) -> tuple[Call, Answer]:
-    answer = Answer()
+def make_call(
+    inputs: dict[str, Array], request_id: str = "", job_table: JobTable | None = None, **parameters: str | int | bool
+) -> tuple[Call, Answer]:
+    answer = Answer(job_table)
     return Call(inputs, answer.send, request_id, parameters), answer
 
 
@@ -111,26 +125,43 @@ class HasReporter(Protocol):
     def close(self) -> None: ...
 
 
-def seal(job_table: JobTable, stage: str, plan: Plan) -> Plan:
-    """The plan as `prepare` hands it out; for a stage that has had it already, the same plan of another job."""
+def handed_out(job_table: JobTable, stage: str, plan: Plan) -> tuple[Plan, Array]:
+    """A plan and its handle as `prepare` hands them out; for a stage that has had it, the same plan of another job."""
     if plan.job not in job_table.live() or job_table.has_seen(plan.job, stage):
         job = job_table.open("", "", SLOTS)
         assert job
         plan = plan.model_copy(update={"job_id": job.id, "slot": job.slot})
-    job_table.seal(plan.job, plan.to_tensor()[0])
-    return plan
+    plans = PlanFiles(job_table)
+    plans.remove([plan.job])
+    plans.write(plan.job, plan.to_json())
+    return plan, text_tensor(job_table.make_handle(plan.job))
 
 
-def submit(stage: HasReporter, plan: Plan, inputs: dict[str, Array] | None = None, **parameters: str) -> Answer:
-    plan = seal(stage.reporter.job_table, stage.reporter.stage, plan)
-    call, answer = make_call({"PLAN": plan.to_tensor()} | (inputs or {}), **parameters)
+def submit(
+    stage: HasReporter,
+    plan: Plan,
+    inputs: dict[str, Array] | None = None,
+    report: Report | None = None,
+    **parameters: str,
+) -> Answer:
+    """Send a plan and tensors that an earlier stage has sealed."""
+    job_table = stage.reporter.job_table
+    plan, handle = handed_out(job_table, stage.reporter.stage, plan)
+    sealed = with_seal(job_table.key, plan.job, report or Report(), inputs or {})
+    call, answer = make_call({"PLAN": handle} | sealed, **parameters)
     stage.submit(call)
     return answer
 
 
-def run_stage(stage: HasReporter, plan: Plan, inputs: dict[str, Array] | None = None, **parameters: str) -> Answer:
+def run_stage(
+    stage: HasReporter,
+    plan: Plan,
+    inputs: dict[str, Array] | None = None,
+    report: Report | None = None,
+    **parameters: str,
+) -> Answer:
     """The answer of a stage that is closed behind it."""
-    answer = submit(stage, plan, inputs, **parameters)
+    answer = submit(stage, plan, inputs, report, **parameters)
     answer.wait()
     stage.close()
     return answer

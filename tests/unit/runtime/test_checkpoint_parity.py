@@ -47,8 +47,7 @@ def _checkpoint(tiny: Path, form: str) -> Checkpoint:
 def _latents(settings: Settings, job_table: JobTable, plan: Plan) -> Array:
     text = run_stage(TextEncoderStage(settings, job_table), plan).tensors
     picture = run_stage(VaeEncoderStage(settings, job_table), plan, {"PICTURES": PICTURE.reshape(-1)}).tensors
-    inputs = {name: array for name, array in {**text, **picture}.items() if name != "REPORT"}
-    return run_stage(DenoiserStage(settings, job_table), plan, inputs).tensors["LATENTS"]
+    return run_stage(DenoiserStage(settings, job_table), plan, {**text, **picture}).tensors["LATENTS"]
 
 
 def _request(model: Path, **fields: Any) -> ReferenceRequest:

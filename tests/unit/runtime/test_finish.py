@@ -15,8 +15,9 @@ from runtime.checkpoints.checkpoint import Checkpoint
 from runtime.jobs.job_table import JobRef, JobTable, State
 from runtime.plan import Plan
 from runtime.settings import Settings
-from runtime.stages.call import Array, json_tensor
+from runtime.stages.call import Array
 from runtime.stages.finish import FinishStage
+from runtime.stages.report import Report
 from tests.unit.runtime.engines import noise
 from tests.unit.runtime.plans import make_plan, run_stage
 
@@ -29,9 +30,9 @@ def _finished(settings: Settings, job_table: JobTable, plan: Plan, **parameters:
         "PIXELS": PIXELS,
         "LATENTS": noise(2, 4, 8, 8).numpy(),
         "PER_PASS_LATENTS": np.zeros((0, 2, 4, 8, 8), np.float32),
-        "REPORT": json_tensor({"timings": TIMINGS, "engine": "torch", "precision": "float32"}),
     }
-    return dict(run_stage(FinishStage(settings, job_table), plan, inputs, **parameters).tensors)
+    report = Report(timings=TIMINGS, engine="torch", precision="float32")
+    return dict(run_stage(FinishStage(settings, job_table), plan, inputs, report, **parameters).tensors)
 
 
 def _response(outputs: dict[str, Array]) -> ImageToImageOutput:

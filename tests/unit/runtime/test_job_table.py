@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from runtime.jobs.job_table import LOST_SECONDS, SLOTS, STAGES, JobRef, JobTable, Progress, State
+from runtime.jobs.activity import Activity, Running
+from runtime.jobs.job_table import LOST_SECONDS, SLOTS, STAGES, Beat, JobRef, JobTable, Progress, State
 
 NEVER = Progress(State.WAITING, None, 0, 0)
 
@@ -40,7 +41,8 @@ def test_two_views_of_one_file_agree(job_table: JobTable, tmp_path: Path) -> Non
     other.beat("denoiser", 42, ready=True)
     job_table.cancel(job)
     assert job_table.progress(job) == Progress(State.RUNNING, "denoiser", 3, 9)
-    assert job_table.beats()["denoiser"][::2] == (42, True)
+    beat = job_table.beats()["denoiser"]
+    assert (beat.pid, beat.ready) == (42, True)
     assert other.cancelled(job)
     assert other.find("a", "secret") == job
 
@@ -66,9 +68,10 @@ def test_a_new_job_table_is_empty(job_table: JobTable) -> None:
 
 
 def test_a_beat_tells_its_age(job_table: JobTable, clock: list[float]) -> None:
-    job_table.beat("jobs", os.getpid(), ready=False)
+    activity = Activity(3, Running("engine call", 990.5))
+    job_table.beat("jobs", os.getpid(), ready=False, activity=activity, idle_beats=2)
     clock[0] += 7
-    assert job_table.beats() == {"jobs": (os.getpid(), 7.0, False)}
+    assert job_table.beats() == {"jobs": Beat(os.getpid(), 7.0, False, activity, 2)}
 
 
 def test_no_more_jobs_than_the_limit(job_table: JobTable) -> None:
@@ -86,12 +89,17 @@ def test_every_slot_can_be_taken(job_table: JobTable) -> None:
     assert job_table.open("", "", SLOTS) is None
 
 
-def test_a_live_job_has_its_request_id_alone(job_table: JobTable) -> None:
+def test_a_clients_live_job_has_its_request_id_alone(job_table: JobTable) -> None:
     job = _open(job_table, "a", "secret")
     with pytest.raises(ValueError, match="a"):
-        job_table.open("a", "other", SLOTS)
+        job_table.open("a", "secret", SLOTS)
     _finish(job_table, job)
-    assert _open(job_table, "a", "other") != job
+    assert _open(job_table, "a", "secret") != job
+
+
+def test_two_clients_may_use_one_request_id(job_table: JobTable) -> None:
+    jobs = {token: _open(job_table, "a", token) for token in ("one", "other")}
+    assert {token: job_table.find("a", token) for token in jobs} == jobs
 
 
 @pytest.mark.parametrize(("request_id", "token"), [("", ""), ("a", ""), ("", "secret")])
@@ -144,9 +152,8 @@ def test_the_newest_job_of_an_id_is_found(job_table: JobTable, clock: list[float
     old = _open(job_table, "a", "secret")
     _finish(job_table, old)
     clock[0] += 1
-    new = _open(job_table, "a", "other")
-    assert job_table.find("a", "other") == new
-    assert job_table.find("a", "secret") is None
+    new = _open(job_table, "a", "secret")
+    assert job_table.find("a", "secret") == new
 
 
 def test_an_ended_job_can_still_be_asked_about(job_table: JobTable, clock: list[float]) -> None:
@@ -230,3 +237,64 @@ def test_a_job_expires_when_its_deadline_has_passed(job_table: JobTable, clock: 
     assert job_table.expired(timed)
     assert not job_table.expired(endless)
     assert not job_table.expired(JobRef(timed.id + 2, timed.slot)), "the slot's next owner has a time of its own"
+
+
+def test_views_share_one_key_and_tables_have_their_own(job_table: JobTable, tmp_path: Path) -> None:
+    assert len(job_table.key) == 32 and any(job_table.key)
+    assert JobTable(tmp_path / "job_table").key == job_table.key
+    assert JobTable(tmp_path / "another").key != job_table.key
+
+
+def test_only_a_jobs_handle_finds_it(job_table: JobTable) -> None:
+    jobs = [_open(job_table) for _ in range(3)]
+    handles = [job_table.make_handle(job) for job in jobs]
+    assert len(set(handles)) == 3 and all(len(handle) == 32 for handle in handles)
+    assert [job_table.by_handle(handle) for handle in handles] == jobs
+    assert [job_table.by_handle(handle) for handle in (b"", b"0" * 32, handles[0][:-1], handles[0] + b"0")] == [
+        None
+    ] * 4
+
+
+def test_a_slots_next_job_has_another_handle(job_table: JobTable, clock: list[float]) -> None:
+    old = _open(job_table)
+    handle = job_table.make_handle(old)
+    _finish(job_table, old)
+    for _ in range(SLOTS):
+        clock[0] += 1
+        _finish(job_table, _open(job_table))
+    assert job_table.by_handle(handle) is None
+    assert not job_table.holds(old)
+
+
+def _beat_for(job_table: JobTable, clock: list[float], seconds: float) -> None:
+    """`jobs` beats once a second for so long."""
+    for _ in range(int(seconds)):
+        clock[0] += 1
+        job_table.beat("jobs", 1, ready=True)
+
+
+def test_a_job_is_abandoned_when_its_lease_is_not_renewed(job_table: JobTable, clock: list[float]) -> None:
+    _beat_for(job_table, clock, 60)
+    leased, endless = job_table.open("a", "s", SLOTS, lease=10.0), _open(job_table)
+    assert leased
+    _beat_for(job_table, clock, 9)
+    assert not job_table.abandoned(leased)
+    job_table.renew(leased)
+    _beat_for(job_table, clock, 9)
+    assert not job_table.abandoned(leased)
+    _beat_for(job_table, clock, 2)
+    assert job_table.abandoned(leased)
+    assert not job_table.abandoned(endless)
+    assert not job_table.abandoned(JobRef(leased.id + 2, leased.slot)), "the slot's next owner has a lease of its own"
+
+
+def test_no_lease_ends_while_jobs_is_interrupted(job_table: JobTable, clock: list[float]) -> None:
+    _beat_for(job_table, clock, 60)
+    leased = job_table.open("a", "s", SLOTS, lease=10.0)
+    assert leased
+    clock[0] += 1000
+    assert not job_table.abandoned(leased)
+    _beat_for(job_table, clock, 9)
+    assert not job_table.abandoned(leased), "its client can renew again only since then"
+    _beat_for(job_table, clock, 3)
+    assert job_table.abandoned(leased)

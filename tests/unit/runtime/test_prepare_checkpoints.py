@@ -54,13 +54,15 @@ def whole(tiny: Path) -> bytes:
 
 def _ask(stage: PrepareStage, files: list[bytes] | None = None, **fields: Any) -> Answer:
     body = json.dumps({"model_name": "sd15", "prompt": "a bird"} | fields)
-    call, answer = make_call({"REQUEST": text_tensor(body), "FILES": np.array(files or [], np.object_)})
+    call, answer = make_call(
+        {"REQUEST": text_tensor(body), "FILES": np.array(files or [], np.object_)}, job_table=stage.reporter.job_table
+    )
     stage.submit(call)
     return answer
 
 
 def _plan(answer: Answer) -> Plan:
-    return Plan.from_tensor(answer.tensors["PLAN"])
+    return answer.plan
 
 
 def _refused(answer: Answer, message: str) -> None:

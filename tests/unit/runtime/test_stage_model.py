@@ -48,6 +48,7 @@ class Request:
     def __init__(self, **tensors: Array) -> None:
         self._tensors = [Tensor(name, array) for name, array in tensors.items()]
         self.sent: list[tuple[InferenceResponse, int]] = []
+        self.cancelled = self.is_full = False
 
     def inputs(self) -> list[Tensor]:
         return self._tensors
@@ -61,7 +62,12 @@ class Request:
     def get_response_sender(self) -> Request:
         return self
 
+    def is_cancelled(self) -> bool:
+        return self.cancelled
+
     def send(self, response: InferenceResponse, flags: int) -> None:
+        if response.error is None and self.is_full:
+            raise RuntimeError("Failed to increase the shared memory pool size")
         self.sent.append((response, flags))
 
 
@@ -148,3 +154,26 @@ def test_each_error_has_its_code(module: Any, error: StageError, code: int) -> N
     response = execute(module, Echo(error))
     assert response.error is not None
     assert (response.error.code, response.error.message) == (code, str(error))
+
+
+def test_an_answer_that_cannot_be_sent_becomes_an_error(module: Any) -> None:
+    """The shared memory of Triton and the stage may be full."""
+    model = module.StageModel()
+    model._stage, model._outputs = Echo(), ["OUT"]
+    request = Request(IN=np.zeros(3))
+    request.is_full = True
+    model.execute([request])
+    [(response, flags)] = request.sent
+    assert response.error is not None
+    assert (flags, response.error.code) == (1, TritonError.UNAVAILABLE)
+    assert response.error.message == "the server has no memory for the answer: try again later"
+
+
+@pytest.mark.parametrize("cancelled", [False, True])
+def test_a_call_knows_whether_its_client_is_gone(module: Any, cancelled: bool) -> None:
+    model, stage = module.StageModel(), Echo()
+    model._stage, model._outputs = stage, ["OUT"]
+    request = Request(IN=np.zeros(3))
+    request.cancelled = cancelled
+    model.execute([request])
+    assert stage.calls[0].is_cancelled() is cancelled

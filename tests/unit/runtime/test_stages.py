@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from runtime.checkpoints.checkpoint import Checkpoint
-from runtime.jobs.job_table import JobTable, State
+from runtime.jobs.job_table import JobRef, JobTable, State
 from runtime.plan import Plan
 from runtime.settings import Settings
 from runtime.stage_errors import (
@@ -25,9 +25,11 @@ from runtime.stage_errors import (
     StageError,
     Unavailable,
 )
-from runtime.stages.call import Array, Call, json_tensor
+from runtime.stages.call import Array, Call
+from runtime.stages.report import Report
+from runtime.stages.seal import with_seal
 from runtime.stages.stage import WorkerStage
-from tests.unit.runtime.plans import make_call, make_plan, seal, submit, text_tensor
+from tests.unit.runtime.plans import Answer, handed_out, make_call, make_plan, submit, text_tensor
 
 
 def test_the_first_answer_counts() -> None:
@@ -81,27 +83,17 @@ def test_a_stage_reports_its_course(worker: Scripted, job_table: JobTable, plan:
     worker.work = work
     answer = submit(worker, plan).tensors
     report = json.loads(answer["REPORT"][0])
-    assert set(answer) == {"OUT", "REPORT"}
+    assert set(answer) == {"OUT", "REPORT", "SEAL"}
     assert report["timings"].keys() == {"text_encoder"}
     assert (seen[0].state, seen[0].stage) == (State.RUNNING, "text_encoder")
 
 
 def test_a_report_passes_on_what_the_stages_before_said(worker: Scripted, plan: Plan) -> None:
-    before = {"timings": {"prepare": 1.5}, "engine": "torch"}
-    report = json.loads(submit(worker, plan, {"REPORT": json_tensor(before)}).tensors["REPORT"][0])
+    before = Report(timings={"prepare": 1.5}, engine="torch")
+    report = json.loads(submit(worker, plan, report=before).tensors["REPORT"][0])
     assert report["engine"] == "torch"
     assert report["timings"].keys() == {"prepare", "text_encoder"}
     assert report["timings"]["prepare"] == 1.5
-
-
-@pytest.mark.parametrize(
-    "value", [[], 1, "x", {}, {"timings": []}, {"timings": {}, "seed": 1}, {"timings": {"a": "b"}}]
-)
-def test_a_report_that_no_stage_wrote_is_refused(worker: Scripted, plan: Plan, value: object) -> None:
-    assert (
-        str(submit(worker, plan, {"REPORT": json_tensor(value)}).error)
-        == "REPORT: not written by a stage: send the request to lora_image_to_image"
-    )
 
 
 def _raise(error: BaseException) -> Callable[[], dict[str, Array]]:
@@ -147,7 +139,7 @@ def test_a_stage_works_on_after_an_error(worker: Scripted, plan: Plan) -> None:
     worker.work = _raise(RuntimeError("once"))
     assert isinstance(submit(worker, plan).error, Internal)
     worker.work = dict
-    assert submit(worker, plan).tensors.keys() == {"REPORT"}
+    assert submit(worker, plan).tensors.keys() == {"REPORT", "SEAL"}
 
 
 def test_a_cancelled_job_is_not_begun(worker: Scripted, job_table: JobTable, plan: Plan) -> None:
@@ -179,45 +171,87 @@ def test_what_waits_when_a_stage_closes_is_answered(worker: Scripted, plan: Plan
         closing.join(0.01)
     go.set()
     closing.join()
-    assert answers[0].tensors.keys() == {"REPORT"}
+    assert answers[0].tensors.keys() == {"REPORT", "SEAL"}
     assert all(isinstance(answer.error, Unavailable) for answer in answers[1:])
 
 
-@pytest.mark.parametrize("plan_of", [lambda plan: b"{}", lambda plan: b"", lambda plan: plan.to_tensor()[0]])
-def test_a_plan_that_prepare_did_not_make_is_refused(
-    worker: Scripted, plan: Plan, plan_of: Callable[[Plan], bytes]
-) -> None:
+@pytest.mark.parametrize("handle", [b"{}", b"", b"0" * 32, b"\xff" * 32])
+def test_a_handle_that_prepare_did_not_make_is_refused(worker: Scripted, plan: Plan, handle: bytes) -> None:
     worker.work = _raise(AssertionError("begun"))
-    call, answer = make_call({"PLAN": text_tensor(plan_of(plan))})
+    call, answer = make_call({"PLAN": text_tensor(handle)})
     worker.submit(call)
     assert str(answer.error) == "PLAN: not a plan of this server: send the request to lora_image_to_image"
 
 
-def test_a_plan_that_was_changed_is_refused(worker: Scripted, job_table: JobTable, plan: Plan) -> None:
-    seal(job_table, worker.name, plan)
-    other = plan.model_copy(update={"seed": plan.seed + 1})
-    call, answer = make_call({"PLAN": other.to_tensor()})
-    worker.submit(call)
-    assert isinstance(answer.error, InvalidArgument)
-
-
 def test_a_plan_is_taken_once(worker: Scripted, job_table: JobTable, plan: Plan) -> None:
-    """Whoever asks `prepare` itself has a good plan, and one place among the requests in flight."""
-    assert submit(worker, plan).tensors
-    call, answer = make_call({"PLAN": plan.to_tensor()})
-    worker.submit(call)
+    """A client that calls `prepare` itself has a good handle, and one place among the requests in flight."""
+    plan, handle = handed_out(job_table, worker.name, plan)
+    for _ in range(2):
+        call, answer = make_call({"PLAN": handle} | with_seal(job_table.key, plan.job, Report(), {}))
+        worker.submit(call)
+        answer.wait()
     assert str(answer.error) == "PLAN: text_encoder has taken it before: send a new request to lora_image_to_image"
     assert job_table.progress(plan.job).state == State.RUNNING
 
 
-@pytest.mark.parametrize("shape", [(3, 8), (2, 9), (2,), (2, 8, 1), ()])
-def test_an_input_that_is_longer_than_the_request_allows_is_refused(shape: tuple[int, ...]) -> None:
-    call, _ = make_call({"X": np.zeros(shape)})
-    with pytest.raises(InvalidArgument, match=r"^X: expected a shape of at most \[2, 8\], found \["):
-        call.bounded("X", (2, 8))
-    for fits in ((2, 8), (0, 8), (1, 1)):
-        call, _ = make_call({"X": np.zeros(fits)})
-        assert call.bounded("X", (2, 8)).shape == fits
+SENT = {"A": np.arange(6, dtype=np.float32).reshape(2, 3), "B": np.zeros((0, 4), np.float32)}
+FORGED: dict[str, dict[str, Array]] = {
+    "another number": {"A": SENT["A"] + np.float32(1e-6)},
+    "another shape": {"A": SENT["A"].reshape(3, 2)},
+    "another dtype": {"A": SENT["A"].view(np.int32)},
+    "a longer one": {"B": np.zeros((1, 4), np.float32)},
+    "one that no stage wrote": {"C": SENT["A"]},
+    "one in place of another": {"B": SENT["A"]},
+    "a report of the client": {"REPORT": text_tensor(Report(timings={"prepare": 0.0}).model_dump_json())},
+    "a report that is no JSON": {"REPORT": text_tensor("{")},
+    "no seal": {"SEAL": text_tensor("")},
+    "a seal that is no text": {"SEAL": text_tensor(b"\xff" * 32)},
+}
+
+
+@pytest.mark.parametrize("forged", FORGED)
+def test_a_tensor_that_no_stage_wrote_is_refused(
+    worker: Scripted, job_table: JobTable, plan: Plan, forged: str
+) -> None:
+    worker.work = _raise(AssertionError("begun"))
+    plan, handle = handed_out(job_table, worker.name, plan)
+    call, answer = make_call({"PLAN": handle} | with_seal(job_table.key, plan.job, Report(), SENT) | FORGED[forged])
+    worker.submit(call)
+    assert isinstance(answer.error, InvalidArgument)
+    assert "for this job: send the request to lora_image_to_image" in str(answer.error)
+
+
+def test_tensors_of_another_job_or_server_are_refused(worker: Scripted, job_table: JobTable, plan: Plan) -> None:
+    worker.work = _raise(AssertionError("begun"))
+    for key, of in ((job_table.key, JobRef(plan.job.id + 2, plan.job.slot)), (b"k" * 32, None)):
+        plan, handle = handed_out(job_table, worker.name, plan)
+        call, answer = make_call({"PLAN": handle} | with_seal(key, of or plan.job, Report(), SENT))
+        worker.submit(call)
+        assert str(answer.error).startswith("SEAL: no stage of this server wrote REPORT for this job")
+
+
+def test_a_call_that_its_client_closed_ends_its_job(worker: Scripted, job_table: JobTable, plan: Plan) -> None:
+    worker.work = _raise(AssertionError("begun"))
+    plan, handle = handed_out(job_table, worker.name, plan)
+    answer = Answer()
+    sealed = with_seal(job_table.key, plan.job, Report(), {})
+    worker.submit(Call({"PLAN": handle} | sealed, answer.send, is_cancelled=lambda: True))
+    assert isinstance(answer.error, Cancelled)
+    assert job_table.progress(plan.job).state == State.CANCELLED
+
+
+def test_a_job_whose_lease_ends_is_not_begun(worker: Scripted, job_table: JobTable, sd15: Checkpoint) -> None:
+    worker.work = _raise(AssertionError("begun"))
+    job_table.beat("jobs", 1, ready=True)
+    job = job_table.open("id", "token", 9, lease=0.0)
+    time.sleep(0.01)
+    assert "did not renew its lease" in str(submit(worker, make_plan(sd15, job)).error)
+
+
+def test_a_job_that_lost_its_slot_is_not_begun(worker: Scripted, job_table: JobTable, plan: Plan) -> None:
+    job_table._jobs["id"][plan.slot] += 2
+    with pytest.raises(Unavailable, match="gave up the request"):
+        worker.reporter.check(plan.job)
 
 
 def test_a_job_whose_time_is_over_is_not_begun(worker: Scripted, job_table: JobTable, sd15: Checkpoint) -> None:

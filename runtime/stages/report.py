@@ -1,0 +1,23 @@
+"""REPORT: what the stages of a job have measured, and which tensors they have written."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class TensorFacts(BaseModel):
+    """The dtype, shape and BLAKE2b digest of a tensor that a stage wrote."""
+
+    model_config = ConfigDict(frozen=True)
+    dtype: str
+    shape: tuple[int, ...]
+    digest: str
+
+
+class Report(BaseModel):
+    """`timings`: seconds by name, for the response. `tensors`: the facts of each tensor, by name."""
+
+    timings: dict[str, float] = Field(default_factory=dict)
+    engine: str = ""
+    precision: str = ""
+    tensors: dict[str, TensorFacts] = Field(default_factory=dict)
