@@ -45,6 +45,7 @@ class Server:
                 sys.executable,
                 "-m",
                 "runtime.supervisor.exit_with_parent",
+                str(os.getpid()),
                 *server_command(settings, ports, self._memory_prefix),
             ],
             env=environment,
