@@ -1,4 +1,4 @@
-"""`python -m runtime.supervisor.exit_with_parent SIGNAL PARENT PROGRAM ARGUMENT...`: runs PROGRAM, which ends with its parent.
+"""`python -m runtime.supervisor.exit_with_parent SIGNAL PARENT PROGRAM ARGUMENT...`: PROGRAM ends with its parent.
 
 The kernel sends SIGNAL (a name such as SIGKILL) to this process when its parent, the process PARENT, ends. A separate
 program requests the signal, because a parent with threads must not run Python code between fork and exec.
