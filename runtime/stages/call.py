@@ -22,7 +22,7 @@ class Call:
     """One request at one stage. `inputs` has the tensors that were sent, by name.
 
     Any thread may call `reply` or `fail`; only the first call sends an answer. `timings`: what this stage measured, in
-    seconds by name, for the response; `report` includes it.
+    seconds by name, and `warnings`: what it ignored of the request; for the response. `report` includes both.
     """
 
     def __init__(
@@ -34,6 +34,7 @@ class Call:
     ) -> None:
         self.inputs, self.request_id, self.parameters = inputs, request_id, parameters or {}
         self.timings: dict[str, float] = {}
+        self.warnings: list[str] = []
         self._send = send
         self._lock, self._answered = threading.Lock(), False
 
@@ -55,7 +56,7 @@ class Call:
         return found
 
     def report(self, **more: Any) -> dict[str, Any]:
-        """The REPORT of the earlier stages (`prepare` has none), with `more` and this stage's timings added.
+        """The REPORT of the earlier stages (`prepare` has none), with `more`, this stage's timings and its warnings.
 
         Raises InvalidArgument.
         """
@@ -65,7 +66,8 @@ class Call:
                 earlier = _Report.model_validate_json(tensor.reshape(-1)[0]).model_dump(exclude_unset=True)
             except ValueError as error:
                 raise InvalidArgument("REPORT", f"not written by a stage: send the request to {IMAGE_MODEL}") from error
-        return earlier | more | {"timings": earlier["timings"] | self.timings}
+        warnings = [*earlier.get("warnings", ()), *self.warnings]
+        return earlier | more | {"timings": earlier["timings"] | self.timings, "warnings": warnings}
 
     def reply(self, outputs: Tensors) -> None:
         self._answer(outputs)
@@ -86,6 +88,7 @@ class _Report(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
     timings: dict[str, float]
+    warnings: list[str] = []
     engine: str = ""
     precision: str = ""
 

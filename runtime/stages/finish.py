@@ -30,14 +30,15 @@ class FinishStage(WorkerStage):
         call.timings |= {"finish": time.monotonic() - begun, "total": time.monotonic() - plan.started}
         inline = call.parameters.get(parameters.IMAGES) == parameters.DATA_URI
         latents = call.inputs["LATENTS"]
+        report = call.report()
         response = ImageToImageOutput(
             images=[_image(plan, index, data, inline) for index, data in enumerate(encoded)],
             seed=plan.seed,
             has_nsfw_concepts=[False] * len(encoded),
             versions={name: version(name) for name in _VERSIONS},
             files=plan.files,
-            warnings=list(plan.warnings),
-            **call.report(),
+            warnings=[*plan.warnings, *report.pop("warnings")],
+            **report,
         )
         return {
             tensors.RESPONSE: bytes_tensor([response.to_json().encode()]),
