@@ -268,10 +268,7 @@ def test_null_is_an_absent_field(name: str) -> None:
         ({"loras": [{"path": "a", "scale": None}]}, {"loras": [{"path": "a"}]}),
         ({"embeddings": [{"path": "a", "tokens": None}]}, {"embeddings": [{"path": "a"}]}),
         ({"timesteps": {"method": None, "array": None}}, {"timesteps": {}}),
-        (
-            {"sigmas": {"method": "array", "array": [1, 0.5], "x": None}},
-            {"sigmas": {"method": "array", "array": [1, 0.5]}},
-        ),
+        ({"sigmas": {"method": None, "array": [1, 0.5]}}, {"sigmas": {"array": [1, 0.5]}}),
         ({"image_size": {"width": 640, "height": None}}, {"image_size": {"width": 640}}),
         (
             {"controlnets": [{"path": "a", "image_url": "b", "conditioning_scale": None, "mask_url": None}]},
@@ -284,11 +281,9 @@ def test_null_is_an_absent_field(name: str) -> None:
     ],
 )
 def test_null_in_a_part_is_an_absent_field(with_null: dict[str, Any], without: dict[str, Any]) -> None:
-    for read in (
-        lambda fields: parse(**fields),
-        lambda fields: ImageToImageInput.model_validate_json(json.dumps({**BASE, **fields})),
-    ):
-        assert read(with_null).model_dump(exclude={"sigmas": {"x"}}) == read(without).model_dump()
+    assert parse(**with_null) == parse(**without)
+    as_json = (json.dumps({**BASE, **fields}) for fields in (with_null, without))
+    assert len({ImageToImageInput.model_validate_json(text).to_json() for text in as_json}) == 1
 
 
 @pytest.mark.parametrize(
@@ -348,10 +343,11 @@ def test_numbers_in_parts_may_be_text() -> None:
     [
         ("num_inference_steps", "three"), ("num_inference_steps", "3.5"), ("num_inference_steps", ""),
         ("num_inference_steps", "0x10"), ("num_inference_steps", "true"), ("num_inference_steps", 3.5),
-        ("num_inference_steps", True), ("guidance_scale", "true"), ("guidance_scale", True), ("guidance_scale", "nan"),
-        ("guidance_scale", "inf"), ("guidance_scale", "-Infinity"), ("guidance_scale", "1e400"), ("guidance_scale", "7,5"),
-        ("guidance_scale", [7.5]), ("seed", "-2"), ("seed", "1e99"), ("seed", str(2**64)), ("seed", True),
-        ("seed", "random"), ("seed", "9" * 5000), ("prompt_weighting", "perhaps"), ("prompt_weighting", 2),
+        ("num_inference_steps", True), ("guidance_scale", "true"), ("guidance_scale", True),
+        ("guidance_scale", "nan"), ("guidance_scale", "inf"), ("guidance_scale", "-Infinity"),
+        ("guidance_scale", "1e400"), ("guidance_scale", "7,5"), ("guidance_scale", [7.5]), ("seed", "-2"),
+        ("seed", "1e99"), ("seed", str(2**64)), ("seed", True), ("seed", "random"), ("seed", "9" * 5000),
+        ("prompt_weighting", "perhaps"), ("prompt_weighting", 2),
     ],
 )  # fmt: skip
 def test_what_is_no_number_names_its_field(field: str, value: object) -> None:
