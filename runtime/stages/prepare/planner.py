@@ -64,6 +64,7 @@ def make_plan(request: ImageToImageInput, context: PrepareContext, admission: Ad
         warnings=(
             *(f"{name}: unknown field, ignored" for name in request.unknown_fields()),
             *checkpoints.warnings(request, checkpoint),
+            *loras.warnings(adapters),
             *schedule.warnings(request, checkpoint),
         ),
     )
