@@ -20,9 +20,9 @@ from transformers import CLIPTextModel, CLIPTextModelWithProjection
 from runtime.checkpoints.checkpoint import Checkpoint
 from runtime.lora.layer_names import LayerNames, Target
 from runtime.lora.lora_file import LoraContents, read_lora
-from tests.tiny.original import original_unet
+from tests.tiny.lora_names import LayerName, kohya_names, write_renamed
 from tests.unit.runtime import lora_files
-from tests.unit.runtime.lora_files import Tensors, pair
+from tests.unit.runtime.lora_files import pair
 from tests.unit.runtime.tiny_checkpoints import read_checkpoint
 
 MODELS = ("sd15", "sdxl")
@@ -49,7 +49,6 @@ ONLY_TEXT_PREFIXES = ["lora_te_", "cond_stage_model.transformer.", "text_encoder
 NO_COMPONENT = ["", "lycoris_", "base_model.model.", "text_encoders.transformer."]
 
 Layers = dict[Target, tuple[object, ...]]
-Rename = Callable[[str], str]  # of a module
 
 
 @cache
@@ -58,39 +57,17 @@ def _checkpoint(folder: Path) -> Checkpoint:
 
 
 @cache
-def _original_names(folder: Path) -> dict[str, str]:
-    """The UNet's modules -> their names in Stability AI's code."""
-    numbered = {name: torch.tensor(number) for number, name in enumerate(_checkpoint(folder).unet.shapes)}
-    names = list(numbered)
-    renamed = ((names[int(number)], original) for original, number in original_unet(numbered).items())
-    return {name.rpartition(".")[0]: original.rpartition(".")[0] for name, original in renamed}
-
-
-def _modules(folder: Path, component: str) -> list[str]:
-    part = next(part for part in _checkpoint(folder).adaptable if part.name == component)
-    return list(dict.fromkeys(name.rpartition(".")[0] for name in part.shapes))
+def _names(folder: Path) -> list[LayerName]:
+    """Of all layers."""
+    return list(kohya_names(folder).values())
 
 
 def _underscored(name: str) -> str:
     return name.replace(".", "_")
 
 
-def _renamed(folder: Path, component: str, rename: Rename, alone: bool = False) -> tuple[Tensors, dict[str, str]]:
-    """The tensors of Kohya's tiny LoRA with one component's layers renamed; and new key -> Kohya's key.
-
-    With `alone`, the tensors of that component are the only ones.
-    """
-    prefix = KOHYA[folder.name][component]
-    stems = {prefix + _underscored(module): rename(module) for module in _modules(folder, component)}
-    tensors, _ = lora_files.read(folder.parent / f"loras/{folder.name}/kohya.safetensors")
-    renamed, former = {}, {}
-    for key, tensor in tensors.items():
-        stem, _, end = key.partition(".")
-        if stem in stems or not alone:
-            new = f"{stems.get(stem, stem)}.{end}"
-            renamed[new], former[new] = tensor, key
-    assert any(stem in key for stem in stems for key in former.values())
-    return renamed, former
+def _kohya_stem(folder: Path, layer: LayerName) -> str:
+    return KOHYA[folder.name][layer.component] + _underscored(layer.module)
 
 
 def _layers(contents: LoraContents, former: dict[str, str] | None = None) -> Layers:
@@ -106,14 +83,23 @@ def _layers(contents: LoraContents, former: dict[str, str] | None = None) -> Lay
     }
 
 
-def _assert_the_same(tmp_path: Path, folder: Path, component: str, rename: Rename, alone: bool = False) -> None:
-    parts = _checkpoint(folder).adaptable
-    tensors, former = _renamed(folder, component, rename, alone)
-    found = read_lora(lora_files.write(tmp_path / "lora.safetensors", tensors), parts)
+def _assert_the_same(
+    tmp_path: Path, folder: Path, component: str, rename: Callable[[LayerName], str], alone: bool = False
+) -> None:
+    """Renaming a component's layers changes nothing. With `alone`, the file has no other layers."""
+
+    def stem(layer: LayerName) -> str | None:
+        if layer.component == component:
+            return rename(layer)
+        return None if alone else _kohya_stem(folder, layer)
+
+    parts, path = _checkpoint(folder).adaptable, tmp_path / "lora.safetensors"
+    former = write_renamed(path, folder, stem)
     expected = _layers(read_lora(folder.parent / f"loras/{folder.name}/kohya.safetensors", parts))
     if alone:
         expected = {target: layer for target, layer in expected.items() if target.component == component}
-    assert expected
+    found = read_lora(path, parts)
+    assert any(target.component == component for target in expected)
     assert _layers(found, former) == expected
     assert not found.unmatched
 
@@ -123,15 +109,12 @@ def _assert_the_same(tmp_path: Path, folder: Path, component: str, rename: Renam
 @pytest.mark.parametrize("names", ["diffusers", "Stability AI"])
 @pytest.mark.parametrize("prefix", UNET_PREFIXES)
 def test_a_unet_under_every_prefix_and_naming(
-    tiny: Path, tmp_path: Path, model: str, spelled: Rename, names: str, prefix: str
+    tiny: Path, tmp_path: Path, model: str, spelled: Callable[[str], str], names: str, prefix: str
 ) -> None:
-    original = _original_names(tiny / model)
-    _assert_the_same(
-        tmp_path,
-        tiny / model,
-        "unet",
-        lambda module: prefix + spelled(module if names == "diffusers" else original[module]),
-    )
+    def rename(layer: LayerName) -> str:
+        return prefix + spelled(layer.module if names == "diffusers" else layer.original)
+
+    _assert_the_same(tmp_path, tiny / model, "unet", rename)
 
 
 def _text_cases() -> Iterator[tuple[str, str, str]]:
@@ -148,10 +131,10 @@ def _text_cases() -> Iterator[tuple[str, str, str]]:
 @pytest.mark.parametrize("spelled", [str, _underscored], ids=["dots", "underscores"])
 @pytest.mark.parametrize(("model", "component", "prefix"), _text_cases())
 def test_a_text_encoder_under_every_prefix_and_naming(
-    tiny: Path, tmp_path: Path, model: str, component: str, prefix: str, spelled: Rename, start: str
+    tiny: Path, tmp_path: Path, model: str, component: str, prefix: str, spelled: Callable[[str], str], start: str
 ) -> None:
-    def rename(module: str) -> str:
-        return prefix + spelled(start + module.removeprefix("text_model."))
+    def rename(layer: LayerName) -> str:
+        return prefix + spelled(start + layer.module.removeprefix("text_model."))
 
     _assert_the_same(tmp_path, tiny / model, component, rename)
 
@@ -164,8 +147,8 @@ def test_a_text_encoder_under_every_prefix_and_naming(
 def test_a_text_encoder_without_its_name_is_found_by_the_shapes(
     tiny: Path, tmp_path: Path, model: str, component: str, prefix: str, start: str
 ) -> None:
-    def rename(module: str) -> str:
-        return prefix + _underscored(start + module.removeprefix("text_model."))
+    def rename(layer: LayerName) -> str:
+        return prefix + _underscored(start + layer.module.removeprefix("text_model."))
 
     _assert_the_same(tmp_path, tiny / model, component, rename, alone=True)
 
@@ -173,31 +156,32 @@ def test_a_text_encoder_without_its_name_is_found_by_the_shapes(
 @given(data=st.data())
 @pytest.mark.parametrize("model", MODELS)
 def test_prefixes_and_separators_combine_freely(tiny: Path, model: str, data: st.DataObject) -> None:
-    checkpoint = _checkpoint(tiny / model)
-    module = data.draw(st.sampled_from(_modules(tiny / model, "unet")))
-    name = data.draw(st.sampled_from([module, _original_names(tiny / model)[module]]))
+    unet = [layer for layer in _names(tiny / model) if layer.component == "unet"]
+    layer = data.draw(st.sampled_from(unet))
+    name = data.draw(st.sampled_from([layer.module, layer.original]))
     wrappers = st.sampled_from(["lora", "lycoris", "base_model.model", "model", "module", "_orig_mod"])
     before, after = data.draw(st.lists(wrappers, max_size=2)), data.draw(st.lists(wrappers, max_size=1))
     component = data.draw(st.sampled_from(["unet", "diffusion_model", "unet.unet"]))
-    dotted = ".".join([*before, component, *after, name])
-    # torch.compile's wrapper is a module: it is between dots.
-    parts = dotted.replace("_orig_mod.", "\0").split(".")
+    # torch.compile's wrapper is a module: a dot follows it.
+    dotted = ".".join([*before, component, *after, name]).replace("_orig_mod.", "\0")
+    parts = dotted.split(".")
     separators = [data.draw(st.sampled_from("._")) for _ in parts[1:]]
     stem = parts[0] + "".join(map("".join, zip(separators, parts[1:], strict=True)))
-    stem = stem.replace("\0", "_orig_mod.")
-    assert LayerNames(checkpoint.adaptable).find(stem) == (Target("unet", module),)
+    names = LayerNames(_checkpoint(tiny / model).adaptable)
+    assert names.find(stem.replace("\0", "_orig_mod.")) == (Target("unet", layer.module),)
 
 
 @pytest.mark.parametrize("model", MODELS)
 def test_no_name_is_that_of_two_layers(tiny: Path, model: str) -> None:
-    """Names differ in more than dots and underscores, and no name is another layer's in the other naming."""
-    original = _original_names(tiny / model)
-    assert len({_underscored(name) for name in original.values()} | {_underscored(name) for name in original}) == len(
-        {*original, *original.values()}
-    )
-    names = LayerNames(_checkpoint(tiny / model).adaptable)
-    for module, name in original.items():
-        assert names.find(f"unet.{module}") == names.find(f"unet.{name}") == (Target("unet", module),)
+    """Names differ in more than dots and underscores, and no layer has another's name in the other naming."""
+    for component in KOHYA[model]:
+        layers = [layer for layer in _names(tiny / model) if layer.component == component]
+        names = {name for layer in layers for name in (layer.module, layer.original)}
+        assert len({_underscored(name) for name in names}) == len(names)
+        find = LayerNames(_checkpoint(tiny / model).adaptable).find
+        for layer in layers:
+            target = (Target(component, layer.module),)
+            assert find(f"{component}.{layer.module}") == find(f"{component}.{layer.original}") == target
 
 
 @pytest.mark.parametrize(
@@ -267,10 +251,9 @@ def test_the_file_that_the_lycoris_package_saves(
     assert not contents.unmatched
     assert {layer.target.component for layer in contents.layers} == {component}
     assert len(contents.layers) == len(adapter.loras) > 5
-    kohya, former = {}, {}
-    for key, tensor in lora_files.read(path)[0].items():
-        new = KOHYA[model][component] + key.removeprefix("lycoris_")
-        kohya[new], former[new] = tensor, key
+    former = {KOHYA[model][component] + key.removeprefix("lycoris_"): key for key in contents.header.tensors}
+    tensors, _ = lora_files.read(path)
+    kohya = {new: tensors[key] for new, key in former.items()}
     renamed = read_lora(lora_files.write(tmp_path / "kohya.safetensors", kohya), parts)
     assert _layers(renamed, former) == _layers(contents)
 
