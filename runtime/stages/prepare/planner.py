@@ -65,6 +65,7 @@ def make_plan(request: ImageToImageInput, context: PrepareContext, admission: Ad
             *unknown_field_warnings(request),
             *prompts.warnings(request),
             *checkpoints.warnings(request, checkpoint),
+            *loras.warnings(adapters),
             *schedule.warnings(request, checkpoint),
         ),
     )

@@ -47,7 +47,7 @@ def _canonical(component: str, tensors: Tensors) -> Tensors:
 
 
 def _merged(component: Component, lora: Path, scale: float, parts: tuple[Component, ...]) -> Tensors:
-    layers = [layer for layer in read_lora(lora, parts) if layer.target.component == component.name]
+    layers = [layer for layer in read_lora(lora, parts).layers if layer.target.component == component.name]
     weights = WeightSet(component, (lora_files.source(lora, layers, scale),))
     base = base_tensors(component)
     return base | {name: merged(weights, name, base[name]) for name in weights.changed}
@@ -176,7 +176,7 @@ def test_two_files_at_once_predict_what_diffusers_does(tiny: Path, tmp_path: Pat
     pipe.set_adapters(["a", "b"], scales)
     with torch.no_grad():
         expected = pipe.unet(inputs["latent"], inputs["t"], inputs["text"]).sample
-    layers = [read_lora(path, sd15.adaptable) for path in paths]
+    layers = [read_lora(path, sd15.adaptable).layers for path in paths]
     changes = tuple(map(lora_files.source, paths, layers, scales))
     found = predict(make_engine("unet", sd15.unet)[0], WeightSet(sd15.unet, changes), inputs)
     assert (found - expected).norm() / expected.norm() < 1e-5
@@ -208,7 +208,7 @@ def test_a_lora_of_scale_0_changes_nothing(tiny: Path, sd15: Checkpoint) -> None
 
 def test_the_tiny_loras_change_every_kind_of_layer(tiny: Path, sd15: Checkpoint) -> None:
     """Or the parity above would say little."""
-    layers = read_lora(tiny / "loras/sd15/kohya.safetensors", sd15.adaptable)
+    layers = read_lora(tiny / "loras/sd15/kohya.safetensors", sd15.adaptable).layers
     shapes = {part.name: part.shapes for part in sd15.adaptable}
     kinds = {shapes[layer.target.component][layer.target.parameter][2:] for layer in layers}
     assert kinds == {(), (1, 1), (3, 3)}
