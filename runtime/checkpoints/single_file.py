@@ -11,7 +11,8 @@ from typing import Any
 
 from runtime.checkpoints.checkpoint import Checkpoint, Component, Role, Tokenizer, WeightFile
 from runtime.checkpoints.checks import CheckpointError, check_unet, check_vae
-from runtime.checkpoints.config_from_shapes import ComponentShapes, text_config, unet_config, vae_config
+from runtime.checkpoints.component_shapes import ComponentShapes
+from runtime.checkpoints.config_from_shapes import text_config, unet_config, vae_config
 from runtime.checkpoints.layouts import UNET_ROOT, LayoutName
 from runtime.checkpoints.model_families import SD_1, SD_2_BASE, SD_2_V, SDXL, Family
 from runtime.checkpoints.network_config import check_config
@@ -23,7 +24,7 @@ from runtime.files.safetensors_file import WeightFileError, read_header
 
 _CLIP_VOCABULARY = 49408
 # Tensors of models for the EDM noise schedule (arXiv 2206.00364), as Playground v2.5; no scheduler of the API has it.
-_EDM_MARKS = {"edm_mean", "edm_vpred.sigma_max"}
+_EDM_MARKS = {"edm_mean", "edm_std", "edm_vpred.sigma_max", "edm_vpred.sigma_min"}
 
 
 def read_single_file(file: SingleFile) -> Checkpoint:
@@ -41,6 +42,7 @@ def read_unet_file(file: SingleFile, base: Component) -> Component:
     """
     try:
         names = read_header(file.stored.path).tensors.keys()
+        _check_marks(names)
         unet = _component("unet", file, _unet_layout(names))
         config = {**base.config, **unet_config(ComponentShapes(unet)), **read_sidecar(file).config("unet")}
         if "time_embedding.cond_proj.weight" not in unet.shapes:
@@ -52,13 +54,12 @@ def read_unet_file(file: SingleFile, base: Component) -> Component:
 
 def _read(file: SingleFile, sidecar: Sidecar) -> Checkpoint:
     names = read_header(file.stored.path).tensors.keys()
-    if marks := _EDM_MARKS & names:
-        raise CheckpointError(f"it is made for the EDM noise schedule (it has {min(marks)}), which is not served")
+    _check_marks(names)
     layout = _layout(names)
     bare = _component("unet", file, layout)
     shapes = ComponentShapes(bare)
     derived = unet_config(shapes)
-    family = _family(bare, derived, names)
+    family = _family(bare, derived)
     encoders = _text_encoders(file, layout, family, sidecar)
     unet = _configured(bare, _unet_config(derived, family, encoders) | sidecar.config("unet"))
     vae = _component("vae", file, layout)
@@ -75,6 +76,14 @@ def _read(file: SingleFile, sidecar: Sidecar) -> Checkpoint:
         tokenizers=_tokenizers(family, encoders, sidecar),
         scheduler=family.scheduler | prediction | zero_snr | sidecar.config("scheduler"),
     )
+
+
+def _check_marks(names: Collection[str]) -> None:
+    if marks := _EDM_MARKS.intersection(names):
+        raise CheckpointError(
+            f"it is trained on the EDM noise schedule (it has {min(marks)}), which no scheduler of the API has: use "
+            "another checkpoint"
+        )
 
 
 def _layout(names: Collection[str]) -> LayoutName:
@@ -96,7 +105,7 @@ def _unet_layout(names: Collection[str]) -> LayoutName:
     return "component" if "conv_in.weight" in names else _layout(names)
 
 
-def _family(unet: Component, config: dict[str, Any], names: Collection[str]) -> Family:
+def _family(unet: Component, config: dict[str, Any]) -> Family:
     if "add_embedding.linear_1.weight" in unet.shapes:
         return SDXL
     if not config["use_linear_projection"]:
