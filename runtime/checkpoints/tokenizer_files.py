@@ -31,7 +31,8 @@ def check_tokenizer(folder: Path, name: str) -> None:
 
 
 def _check_config(path: Path, name: str) -> None:
-    if found := [field for field in _REDIRECTIONS if field in read_json(path, name)]:
+    config = read_json(path, name)
+    if found := [field for field in _REDIRECTIONS if field in config]:
         raise CheckpointError(f"{name} has the field {found[0]}: expected a tokenizer whose files are all its own")
 
 
@@ -40,7 +41,7 @@ def _check_fast(path: Path, _fingerprint: str, name: str) -> None:
     """Cached, because a file of CLIP's size takes 0.1 s."""
     content = read_json(path, name)
     model = content.get("model")
-    if not isinstance(model, dict) or model.get("type") != "BPE":
+    if not isinstance(model, dict) or model.get("type", "BPE") != "BPE":  # early versions wrote no type
         raise CheckpointError(f"{name} is not CLIP's tokenizer: expected a model of type BPE")
     if model.get("end_of_word_suffix", _WORD_END) != _WORD_END:
         raise CheckpointError(f"{name} is not CLIP's tokenizer: expected the end_of_word_suffix {_WORD_END}")

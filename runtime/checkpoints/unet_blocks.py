@@ -1,7 +1,7 @@
 """The blocks of a UNet, read from the names of its tensors.
 
-Distilled models have fewer transformer blocks than SDXL (SSD-1B, Segmind Vega: other numbers on the way up, no attention
-in the middle) or fewer ResNet layers (KOALA, BK-SDM: also no mid block).
+Distilled models have fewer transformer blocks than SDXL, in other numbers on the way up, and no attention in the middle
+(SSD-1B, Segmind Vega); or fewer ResNet layers and no mid block (KOALA, BK-SDM).
 """
 
 from __future__ import annotations
