@@ -133,7 +133,7 @@ def unet_root(names: Collection[str]) -> str:
 def _text_root(names: Collection[str]) -> str:
     """The prefix of the first text encoder. Of two, the one is used that the UNet's family has."""
     is_xl = f"{UNET_ROOT}label_emb.0.0.weight" in names
-    for root in reversed(_TEXT_ROOTS) if is_xl else _TEXT_ROOTS:
+    for root in _TEXT_ROOTS[::-1] if is_xl else _TEXT_ROOTS:
         for kind, places in _FIRST_TENSORS.items():
             if any(f"{root}{kind}{place}{_TOKENS}" in names for place in places):
                 return root + kind

@@ -68,8 +68,8 @@ def _other_prediction(request: ImageToImageInput, checkpoint: Checkpoint) -> lis
     if asked is None or asked == own:
         return []
     return [
-        f"prediction_type: {asked!r} replaced the checkpoint's own {own!r}; a model trained for one of them gives wrong "
-        "pictures with the other: remove the field to use the checkpoint's own"
+        f"prediction_type: {asked!r} replaced the checkpoint's own {own!r}; a model trained for one of them gives "
+        "wrong pictures with the other: remove the field to use the checkpoint's own"
     ]
 
 
