@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 LayoutName = Literal["component", "prefixed", "original"]
 
 UNET_ROOT = "model.diffusion_model."
+UNET_FIRST = "input_blocks.0.0.weight"
 VAE_ROOT = "first_stage_model."
 # Prefixes of the text encoders in SD 1.x and 2.x, and in SDXL and SD 2.1 Turbo.
 _TEXT_ROOTS = ("cond_stage_model.", "conditioner.embedders.0.")
@@ -127,7 +128,7 @@ def _original(component: str, config: dict[str, Any], names: Collection[str]) ->
 
 def unet_root(names: Collection[str]) -> str:
     """The prefix of the UNet; "" in a file of a UNet alone."""
-    return "" if "input_blocks.0.0.weight" in names else UNET_ROOT
+    return next((root for root in (UNET_ROOT, "") if f"{root}{UNET_FIRST}" in names), UNET_ROOT)
 
 
 def _text_root(names: Collection[str]) -> str:

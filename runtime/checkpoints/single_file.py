@@ -13,7 +13,7 @@ from runtime.checkpoints.checkpoint import Checkpoint, Component, Role, Tokenize
 from runtime.checkpoints.checks import CheckpointError, check_unet, check_vae
 from runtime.checkpoints.component_shapes import ComponentShapes
 from runtime.checkpoints.config_from_shapes import text_config, unet_config, vae_config
-from runtime.checkpoints.layouts import UNET_ROOT, LayoutName
+from runtime.checkpoints.layouts import UNET_FIRST, UNET_ROOT, LayoutName
 from runtime.checkpoints.model_families import SD_1, SD_2_BASE, SD_2_V, SDXL, Family
 from runtime.checkpoints.network_config import check_config
 from runtime.checkpoints.other_models import other_file
@@ -87,11 +87,9 @@ def _check_marks(names: Collection[str]) -> None:
 
 
 def _layout(names: Collection[str]) -> LayoutName:
-    if f"{UNET_ROOT}input_blocks.0.0.weight" in names:
-        return "original"
-    if "unet.conv_in.weight" in names:
-        return "prefixed"
-    if "input_blocks.0.0.weight" in names or "conv_in.weight" in names:
+    if found := _whole_layout(names):
+        return found
+    if UNET_FIRST in names or "conv_in.weight" in names:
         raise CheckpointError("it contains only a UNet: give it as unet_name")
     what = other_file(names)
     hint = f"it is {what}" if what else "expected tensors model.diffusion_model.… or unet.…"
@@ -100,9 +98,18 @@ def _layout(names: Collection[str]) -> LayoutName:
 
 def _unet_layout(names: Collection[str]) -> LayoutName:
     """As `_layout`; the file may contain only a UNet."""
-    if "input_blocks.0.0.weight" in names:
+    if found := _whole_layout(names):
+        return found
+    if UNET_FIRST in names:
         return "original"
     return "component" if "conv_in.weight" in names else _layout(names)
+
+
+def _whole_layout(names: Collection[str]) -> LayoutName | None:
+    """The layout of a file with prefixes; None: it has neither."""
+    if f"{UNET_ROOT}{UNET_FIRST}" in names:
+        return "original"
+    return "prefixed" if "unet.conv_in.weight" in names else None
 
 
 def _family(unet: Component, config: dict[str, Any]) -> Family:

@@ -74,6 +74,8 @@ def test_what_published_files_hold_is_no_surplus(tiny: Path, name: str) -> None:
     [
         ("sd15", _ones("zz_owner")),
         ("sd15", _ones(f"{UNET}zz_owner", dtype=torch.int8)),
+        ("sd15", _ones("input_blocks.0.0.weight", "conv_in.weight", "unet.conv_in.weight")),
+        ("sd15-diffusers", _ones("input_blocks.0.0.weight", "conv_in.weight")),
         ("sd15", _ones(f"{UNET}input_blocks.1.0.in_layers.9.weight", f"{UNET}control.weight")),
         ("sd15", _ones(f"{UNET}input_blocks.1.1.transformer_blocks.0.fuser.norm1.weight", f"{UNET}position_net.x")),
         ("sd15", _ones(f"{UNET}input_blocks.1.1.transformer_blocks.0.attn1.to_q.bias")),
