@@ -16,7 +16,7 @@ from peft import LoraConfig, get_peft_model_state_dict
 
 from runtime.checkpoints.canonical_names import canonical_name
 from runtime.checkpoints.checkpoint import Checkpoint, Component
-from runtime.checkpoints.original_unet_names import unet_name
+from runtime.checkpoints.original_unet_names import block_starts, unet_name
 from runtime.lora.lora_file import read_lora
 from runtime.lora.stability_names import stability_names
 from runtime.weights.weight_set import WeightSet
@@ -43,7 +43,7 @@ def _fused(checkpoint: Path, lora: Path, scale: float) -> dict[str, Tensors]:
 
 
 def _canonical(component: str, tensors: Tensors) -> Tensors:
-    return {key: tensor for name, tensor in tensors.items() if (key := canonical_name(component, name))}
+    return {canonical_name(component, name): tensor for name, tensor in tensors.items()}
 
 
 def _merged(component: Component, lora: Path, scale: float, parts: tuple[Component, ...]) -> Tensors:
@@ -123,7 +123,8 @@ def test_every_layer_has_the_name_that_checkpoints_have(tiny: Path, model: str) 
     modules = {name.rpartition(".")[0] for name in _base(tiny / model).unet.shapes}
     names = stability_names(modules)
     assert names.keys() == modules
-    assert all(unet_name(f"{name}.weight", 2) == f"{module}.weight" for module, name in names.items())
+    starts = block_starts(f"{name}.weight" for name in names.values())
+    assert all(unet_name(f"{name}.weight", starts) == f"{module}.weight" for module, name in names.items())
 
 
 DORA = ["to_q", "to_k", "ff.net.0.proj", "conv1", "proj_in"]
