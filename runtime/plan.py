@@ -5,7 +5,6 @@ The later stages read the request from the plan alone.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ from pydantic import BaseModel, ConfigDict
 
 from lorikeet.schema import ImageToImageInput
 from runtime.checkpoints.checkpoint import Checkpoint
+from runtime.files.local_path import LocalPath
 from runtime.jobs.job_table import JobRef
 
 INIT_IMAGE = "image_url"  # the field that names the init image
@@ -28,7 +28,7 @@ class LoraPlan(BaseModel):
 
     model_config = ConfigDict(frozen=True)
     field: str
-    path: Path
+    path: LocalPath
     digest: str
     fingerprint: str = ""
     scale: float

@@ -13,8 +13,9 @@ import numpy as np
 from lorikeet.protocol.parameters import JobParameters, ParameterError
 from lorikeet.protocol.tensors import FILES, IMAGE, REQUEST
 from lorikeet.schema import ImageToImageInput
+from runtime.files.blob_locks import Pins
 from runtime.files.resolve import FileResolver, ResolveContext
-from runtime.files.store import Pins, Store
+from runtime.files.store import Store
 from runtime.jobs.job_reporter import JobReporter
 from runtime.jobs.job_table import JobRef, JobTable, State
 from runtime.jobs.worker_pool import WorkerPool
