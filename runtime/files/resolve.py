@@ -109,7 +109,7 @@ class FileResolver:
                 continue
         return data
 
-    def weights(self, field: str, value: str, context: ResolveContext, check: WeightCheck) -> StoredFile:
+    def _weights(self, field: str, value: str, context: ResolveContext, check: WeightCheck) -> StoredFile:
         """A weight file on disk, and its digest. The store keeps a file only after `check` accepted it."""
         limit = int(self._settings.max_file_bytes)
         with _naming(field, value):
@@ -131,7 +131,7 @@ class FileResolver:
     def lora(self, field: str, value: str, context: ResolveContext) -> StoredFile:
         """A LoRA as a .safetensors file on disk. The digest is that of the original file, which torch.save may have
         written."""
-        found = self.weights(field, value, context, check_lora)
+        found = self._weights(field, value, context, check_lora)
         with _naming(field, value):
             return self._as_safetensors(found, context) if is_pickled(found.path) else found
 
@@ -162,7 +162,7 @@ class FileResolver:
         context.check_cancelled()
         name = trim(value)
         if "://" in value or name.startswith("tensor:") or is_data_uri(name):
-            return SingleFile(self.weights(field, value, context, check_checkpoint))
+            return SingleFile(self._weights(field, value, context, check_checkpoint))
         path = self._local(field, value)
         if path is not None:
             inside = next(root for root in self._settings.local_paths if path.is_relative_to(root))
