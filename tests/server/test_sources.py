@@ -7,8 +7,8 @@ import io
 import re
 import shutil
 import textwrap
-from hashlib import sha256
 from contextlib import suppress
+from hashlib import sha256
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
