@@ -31,7 +31,7 @@ Fields = dict[str, Any]
 
 @pytest.fixture(scope="module")
 def models(tiny: Path, local_files: Path) -> Path:
-    """The tiny checkpoints where tests may write. Their files are links: to change one, write another in its place."""
+    """The tiny checkpoints, where tests may write."""
     return Path(shutil.copytree(tiny, local_files / "models"))
 
 
