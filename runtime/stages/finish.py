@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import time
-from importlib.metadata import version
 
 from lorikeet.protocol import parameters, tensors
 from lorikeet.schema import Image, ImageToImageOutput
 from runtime.files.image_codec import encode_image
 from runtime.plan import Plan
 from runtime.stages.call import Array, Call, bytes_tensor
+from runtime.stages.receipt import make_receipt, published
 from runtime.stages.stage import WorkerStage
-
-_VERSIONS = ("torch", "diffusers", "transformers")
 
 
 class FinishStage(WorkerStage):
@@ -26,7 +25,9 @@ class FinishStage(WorkerStage):
 
     def process(self, plan: Plan, call: Call) -> dict[str, Array]:
         begun = time.monotonic()
-        encoded = [encode_image(pixels, plan.request.image_format) for pixels in call.inputs["PIXELS"]]
+        receipt = make_receipt(plan, call.report)
+        metadata = published(receipt, plan) if self.settings.metadata == "on" else ""
+        encoded = [encode_image(pixels, plan.request.image_format, metadata) for pixels in call.inputs["PIXELS"]]
         call.report.timings |= {"finish": time.monotonic() - begun, "total": time.monotonic() - plan.started}
         inline = call.parameters.get(parameters.IMAGES) == parameters.DATA_URI
         latents = call.inputs["LATENTS"]
@@ -34,12 +35,9 @@ class FinishStage(WorkerStage):
             images=[_image(plan, index, data, inline) for index, data in enumerate(encoded)],
             seed=plan.seed,
             has_nsfw_concepts=[False] * len(encoded),
-            versions={name: version(name) for name in _VERSIONS},
-            files=plan.files,
             warnings=[*plan.warnings, *call.report.warnings],
             timings=call.report.timings,
-            engine=call.report.engine,
-            precision=call.report.precision,
+            receipt=receipt,
         )
         return {
             tensors.RESPONSE: bytes_tensor([response.to_json().encode()]),
@@ -59,4 +57,5 @@ def _image(plan: Plan, index: int, data: bytes, inline: bool) -> Image:
         file_size=len(data),
         width=plan.width,
         height=plan.height,
+        sha256=hashlib.sha256(data).hexdigest(),
     )

@@ -211,7 +211,7 @@ def test_the_response_names_the_digest_of_every_file(client: Client, tiny: Path)
     result = client.image_to_image(
         model_name="sdxl", prompt="a boat", loras=[{"path": str(lora)}], num_inference_steps=1
     )
-    files = result.response.files
+    files = result.response.receipt.files
     assert files["loras[0].path"] == sha256(lora.read_bytes()).hexdigest()
     unet = tiny / "sdxl" / "unet" / "diffusion_pytorch_model.safetensors"
     assert files["model_name.unet[0]"] == sha256(unet.read_bytes()).hexdigest()
