@@ -61,9 +61,7 @@ def request_of(original: Original, files: Mapping[str, str]) -> dict[str, Any]:
         if field not in files and (len(value) >= _KEPT or value.startswith(("data:", "tensor:")))
     ]
     if missing:
-        raise ReplayError(
-            f"the receipt does not hold these files: give each as --file FIELD=PATH: {', '.join(missing)}"
-        )
+        raise ReplayError(f"the receipt lacks files: give each as --file FIELD=PATH: {', '.join(missing)}")
     fields: dict[str, Any] = json.loads(request.to_json())
     for field, value in files.items():
         _set(fields, field, value)
@@ -73,13 +71,13 @@ def request_of(original: Original, files: Mapping[str, str]) -> dict[str, Any]:
 def differences(old: Receipt, new: Receipt) -> list[str]:
     """One line for each value of the receipts that differs, except for how the request names its files."""
     ignored = {"request": True}
-    found = []
     before = dict(_leaves(old.model_dump(exclude=ignored)))
     after = dict(_leaves(new.model_dump(exclude=ignored)))
-    for name in sorted(before.keys() | after.keys()):
-        if before.get(name) != after.get(name):
-            found.append(f"{name}: {before.get(name, 'absent')}, now {after.get(name, 'absent')}")
-    return found
+    return [
+        f"{name}: {before.get(name, 'absent')}, now {after.get(name, 'absent')}"
+        for name in sorted(before.keys() | after.keys())
+        if before.get(name) != after.get(name)
+    ]
 
 
 def same_images(original: Original, result: Result) -> bool:
