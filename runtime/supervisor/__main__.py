@@ -5,6 +5,7 @@ The first Ctrl-C (or SIGTERM) stops the server after it has answered its request
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import tempfile
@@ -15,6 +16,7 @@ from types import FrameType
 
 from runtime.jobs.job_table import STAGES
 from runtime.settings import Settings, SettingsError, load_settings
+from runtime.supervisor import leftovers
 from runtime.supervisor.command import NoTriton, Ports, busy_port, choose_ports
 from runtime.supervisor.server import Server
 
@@ -100,7 +102,8 @@ def main() -> int:
                 f"port {busy} of {settings.host} is in use: "
                 "set LORIKEET_HTTP_PORT, LORIKEET_GRPC_PORT or LORIKEET_METRICS_PORT"
             )
-        with tempfile.TemporaryDirectory(prefix="lorikeet-") as folder:
+        leftovers.sweep()
+        with tempfile.TemporaryDirectory(prefix=f"{leftovers.PREFIX}{os.getpid()}-") as folder:
             return Supervisor(settings, ports, Path(folder)).run()
     except (SettingsError, NoTriton) as error:
         for line in str(error).splitlines():
