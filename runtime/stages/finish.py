@@ -22,6 +22,7 @@ class FinishStage(WorkerStage):
     """
 
     name = "finish"
+    is_last = True
 
     def process(self, plan: Plan, call: Call) -> dict[str, Array]:
         begun = time.monotonic()
