@@ -167,7 +167,7 @@ def test_what_is_no_weight_file_is_named(client: Client, web: Web, field: str, n
     for path, (status, header, body, _) in NO_WEIGHTS.items():
         web.answers[path] = (status, header, body)
     url = web.url(name)
-    named = {"loras": [{"path": url}]} if field.startswith("loras") else {field: url}
+    named: dict[str, Any] = {"loras": [{"path": url}]} if field.startswith("loras") else {field: url}
     with pytest.raises(InvalidRequest) as caught:
         client.image_to_image(**{"model_name": "sd15", "prompt": "a boat", **named})
     assert str(caught.value).startswith(f"{field}: {url}: ")
