@@ -58,7 +58,7 @@ def read_request(data: bytes, max_bytes: int) -> ImageToImageInput:
 def json_size(data: bytes) -> JsonSize:
     """The size of a JSON text, without parsing it.
 
-    Counting stops at the end of the block of 1 MB in which `MAX_DEPTH` or `MAX_VALUES` is exceeded. The result is exact up
+    Counting stops at the end of the 1 MB block in which `MAX_DEPTH` or `MAX_VALUES` is exceeded. The result is exact up
     to the first syntax error, where the parser stops too.
     """
     values, depth, deepest, in_string, pending = 0, 0, 0, False, b""

@@ -192,11 +192,12 @@ def _cancel() -> None:
 @pytest.mark.parametrize(
     "data",
     [
-        with_segment(PLAIN, segment(COMMENT, b"a" * 12) * CHECK_EVERY),
+        with_segment(PLAIN, segment(COMMENT, b"a" * 28) * CHECK_EVERY),
         GIF[:COLORS_END] + _extension(0xFE, *[b"a"] * CHECK_EVERY) + GIF[COLORS_END:],
+        GIF[:COLORS_END] + _extension(0xFE, b"a") * CHECK_EVERY + GIF[COLORS_END:],
         _riff(*[(b"none", b"")] * CHECK_EVERY),
     ],
-    ids=["JPEG", "GIF", "WebP"],
+    ids=["JPEG", "GIF, one comment", "GIF, many comments", "WebP"],
 )
 def test_a_long_walk_can_be_cancelled(data: bytes) -> None:
     with pytest.raises(Cancelled):
