@@ -56,7 +56,7 @@ class Receipt(Model):
 
     request: dict[str, Any] = Field(
         default_factory=dict,
-        description="The request. Long file references are cut, and files that it sent are named '(sent with the request)'.",
+        description="The request; long file references are cut.",
     )
     seed: Int = Field(default=0, description="The seed of the request, or the random seed that replaced it.")
     pictures: str = Field(default="", description="Digest of the pixels of all pictures of the request.")
