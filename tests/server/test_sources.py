@@ -137,7 +137,8 @@ def test_a_checkpoint_may_be_in_a_folder_of_any_name(client: Client, tiny: Path,
     shutil.copytree(tiny / "sd15", local_files / "模型 ñ")
 
     def painted(name: str) -> bytes:
-        return client.image_to_image(model_name=name, prompt="a boat", seed=2, num_inference_steps=1).images[0].tobytes()
+        result = client.image_to_image(model_name=name, prompt="a boat", seed=2, num_inference_steps=1)
+        return result.images[0].tobytes()
 
     assert painted("模型 ñ") == painted("sd15")
 
