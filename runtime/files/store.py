@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from lorikeet.protocol.shorten import shorten
+from runtime.files.folder_size import FolderSize
 from runtime.low_priority import call_at_low_priority
 
 _CHUNK = 1 << 20
@@ -86,17 +87,26 @@ class Pins:
 
 
 class Store:
-    """Content-addressed files under `folder`: at most `budget` bytes, not counting pinned files."""
+    """Content-addressed files under `folder`: at most `budget` bytes, not counting pinned files.
+
+    `evictions`: how many files this process has evicted.
+    """
 
     def __init__(self, folder: Path, budget: int) -> None:
         self._blobs, self._index = folder / "blobs", folder / "index"
         self._blobs.mkdir(parents=True, exist_ok=True)
         self._index.mkdir(parents=True, exist_ok=True)
-        self._budget = budget
+        self._budget, self._size = budget, FolderSize(self._blobs)
+        self.evictions = 0
         self._writing = threading.Lock()
         self._lock_file = (folder / "lock").open("a")
         with self._exclusive():
             self._remove_leftovers()
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all files."""
+        return self._size.nbytes()
 
     def put(self, chunks: Iterable[bytes], pins: Pins, suffix: str = "") -> StoredFile:
         """Store the content of `chunks` and pin it. The suffix (`.safetensors`) is part of the file name only."""
@@ -176,6 +186,7 @@ class Store:
                 return
             if _remove_unlocked(entry):
                 total -= stat.st_size
+                self.evictions += 1
 
     def _remove_leftovers(self) -> None:
         """Remove the incomplete files of a killed process: their locks ended with it."""
