@@ -53,6 +53,8 @@ class LocalServer:
                     sys.executable,
                     "-m",
                     "runtime.supervisor.exit_with_parent",
+                    "SIGTERM",
+                    str(os.getpid()),
                     sys.executable,
                     "-m",
                     "runtime.supervisor",

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict
 from lorikeet.schema import ImageToImageInput
 from runtime.checkpoints.checkpoint import Checkpoint
 from runtime.jobs.job_table import JobRef
+from runtime.lora.lora_receipt import LoraReceipt
 
 INIT_IMAGE = "image_url"  # the field that names the init image
 
@@ -22,7 +23,7 @@ class LoraPlan(BaseModel):
     """A LoRA file that was checked against the checkpoint.
 
     `field`: the request's field that names it. `components`: the names of the components that it changes; the stages of
-    other components do not open the file.
+    other components do not open the file. `receipt`: what of the file is applied.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -32,6 +33,7 @@ class LoraPlan(BaseModel):
     fingerprint: str = ""
     scale: float
     components: frozenset[str]
+    receipt: LoraReceipt
 
 
 class PicturePlan(BaseModel):

@@ -8,18 +8,14 @@ from __future__ import annotations
 
 import re
 
-# transformers < 5 saved these buffers, which are not weights.
-_BUFFERS = re.compile(r"(^|\.)embeddings\.position_ids$")
 _OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 _OLD_NAME = re.compile(r"\.(query|key|value|proj_attn)\.(weight|bias)$")
 _TEXT_ROOTS = ("embeddings.", "encoder.", "final_layer_norm.")
 
 
-def canonical_name(component: str, name: str) -> str | None:
-    """The canonical name of a tensor in a file of the component; None: not a weight."""
+def canonical_name(component: str, name: str) -> str:
+    """The canonical name of a tensor in a file of the component."""
     if component.startswith("text_encoder"):
-        if _BUFFERS.search(name):
-            return None
         return f"text_model.{name}" if name.startswith(_TEXT_ROOTS) else name
     if component == "vae":
         return _OLD_NAME.sub(lambda match: f".{_OLD_ATTENTION[match[1]]}.{match[2]}", name)

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, model_validator
 
 from lorikeet.protocol.shorten import shorten
-from runtime.checkpoints.layouts import Finder, LayoutName, views
+from runtime.checkpoints.layouts import LayoutName, Views, views
 from runtime.files.safetensors_file import FLOATS, WeightFileError, read_header
 
 MAX_TOKENS = 77  # per prompt chunk: the position embeddings of CLIP's text encoders
@@ -69,8 +69,8 @@ class Component(BaseModel):
         """Canonical parameter name -> shape, from the files' headers. Raises WeightFileError."""
         return _shapes(self)
 
-    def views(self, names: Collection[str]) -> Finder:
-        """A function from a stored tensor's name to its parameters. `names` are all tensor names of the file."""
+    def views(self, names: Collection[str]) -> dict[str, Views]:
+        """Stored tensor's name -> the parameters that it holds; see `layouts`. `names` are all names of the file."""
         return views(self.layout, self.role, self.config, names)
 
 
@@ -80,9 +80,9 @@ def _shapes(component: Component) -> dict[str, tuple[int, ...]]:
     shapes: dict[str, tuple[int, ...]] = {}
     for file in component.files:
         tensors = read_header(file.path).tensors
-        find = component.views(tensors.keys())
-        for name, info in tensors.items():
-            for view in find(name):
+        for name, held in component.views(tensors.keys()).items():
+            info = tensors[name]
+            for view in held:
                 if info.dtype not in FLOATS:
                     raise WeightFileError(
                         f"{shorten(name)} has dtype {info.dtype}; expected one of {', '.join(FLOATS)}"

@@ -1,61 +1,25 @@
-"""Derives the configuration of a network from the shapes of its tensors."""
+"""Derives the configuration of a network from the shapes of its tensors. See `unet_blocks` for the UNet's."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from runtime.checkpoints.checkpoint import Component
-from runtime.checkpoints.checks import CheckpointError
-
-_MOST = 100  # blocks or layers; published networks have at most 32
-
-
-class ComponentShapes:
-    """The shapes of a component. Its methods raise CheckpointError naming a tensor that is missing."""
-
-    def __init__(self, component: Component) -> None:
-        self._name, self._shapes = component.name, component.shapes
-
-    def __contains__(self, name: str) -> bool:
-        return name in self._shapes
-
-    def of(self, name: str) -> tuple[int, ...]:
-        if name not in self._shapes:
-            raise CheckpointError(f"its {self._name} is incomplete: {name} is missing")
-        return self._shapes[name]
-
-    def size(self, name: str, axis: int) -> int:
-        """The size of a tensor along an axis."""
-        shape = self.of(name)
-        if len(shape) <= axis or not shape[axis]:
-            raise CheckpointError(
-                f"{self._name}: {name} has shape {list(shape)}; expected at least {axis + 1} axes and no empty one"
-            )
-        return shape[axis]
-
-    def count(self, pattern: str) -> int:
-        """The number of existing names among `pattern.format(0)`, `pattern.format(1)`, ... up to the first gap."""
-        return next((index for index in range(_MOST) if pattern.format(index) not in self), _MOST)
+from runtime.checkpoints.component_shapes import ComponentShapes
+from runtime.checkpoints.unet_blocks import block_config, read_unet_blocks
 
 
 def unet_config(shapes: ComponentShapes) -> dict[str, Any]:
     """A UNet2DConditionModel's configuration, without attention heads, norm groups and sample_size."""
-    first = "{}_blocks.{{}}.resnets.0.conv1.weight"
-    downs, ups = shapes.count(first.format("down")), shapes.count(first.format("up"))
-    crossed = [f"down_blocks.{i}.attentions.0" for i in range(downs)]
-    depths = [shapes.count(f"{place}.transformer_blocks.{{}}.norm1.weight") or 1 for place in crossed]
-    with_attention = next((place for place in crossed if f"{place}.norm.weight" in shapes), "mid_block.attentions.0")
+    blocks = read_unet_blocks(shapes)
+    attention = next((block.place for block in blocks.down if block.depths), "mid_block") + ".attentions.0"
     config: dict[str, Any] = {
         "_class_name": "UNet2DConditionModel",
         "in_channels": shapes.size("conv_in.weight", 1),
         "out_channels": shapes.size("conv_out.weight", 0),
-        "block_out_channels": [shapes.size(f"down_blocks.{i}.resnets.0.conv1.weight", 0) for i in range(downs)],
-        "layers_per_block": shapes.count("down_blocks.0.resnets.{}.conv1.weight"),
-        "down_block_types": [_block(shapes, "down", i, "DownBlock2D") for i in range(downs)],
-        "up_block_types": [_block(shapes, "up", i, "UpBlock2D") for i in range(ups)],
-        "transformer_layers_per_block": depths,
-        "cross_attention_dim": shapes.size(f"{with_attention}.transformer_blocks.0.attn2.to_k.weight", 1),
-        "use_linear_projection": len(shapes.of(f"{with_attention}.proj_in.weight")) == 2,
+        "block_out_channels": [shapes.size(f"{block.place}.resnets.0.conv1.weight", 0) for block in blocks.down],
+        **block_config(blocks),
+        "cross_attention_dim": shapes.size(f"{attention}.transformer_blocks.0.attn2.to_k.weight", 1),
+        "use_linear_projection": len(shapes.of(f"{attention}.proj_in.weight")) == 2,
     }
     if (name := "time_embedding.cond_proj.weight") in shapes:
         config["time_cond_proj_dim"] = shapes.size(name, 1)
@@ -96,8 +60,3 @@ def text_config(shapes: ComponentShapes) -> dict[str, Any]:
     if (name := "text_projection.weight") in shapes:
         config["projection_dim"] = shapes.size(name, 0)
     return config
-
-
-def _block(shapes: ComponentShapes, direction: str, index: int, plain: str) -> str:
-    crossed = f"{direction}_blocks.{index}.attentions.0.norm.weight" in shapes
-    return f"CrossAttn{plain}" if crossed else plain

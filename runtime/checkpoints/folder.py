@@ -4,17 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+from lorikeet.protocol.shorten import shorten
 from runtime.checkpoints.checkpoint import Checkpoint, Component, Role, WeightFile
 from runtime.checkpoints.checks import CheckpointError, VariantError, check_unet, check_vae
 from runtime.checkpoints.folder_reader import FolderReader
+from runtime.checkpoints.missing_files import missing_components, missing_weights
 from runtime.checkpoints.network_config import check_config
+from runtime.checkpoints.scheduler_config import with_indexed_class
 from runtime.files.located import Folder
-from runtime.files.safetensors_file import WeightFileError
+from runtime.files.safetensors_file import WeightFileError, read_header
 from runtime.files.store import StoredFile
 
 HashFile = Callable[[Path], StoredFile]  # hashes a file, or recalls its hash
 
+_INDEX = "model_index.json"
 _STEMS = {"unet": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model"}
 _CLASSES = {
     "unet": ("UNet2DConditionModel",),
@@ -33,6 +38,8 @@ def read_folder(folder: Folder, hash_file: HashFile, variant: str | None = None)
     """
     reader = _Components(folder, hash_file, variant)
     try:
+        if not reader.has("unet"):
+            raise CheckpointError(missing_components(reader.names("")))
         unet, vae = reader.component("unet"), reader.component("vae")
         is_xl = "add_embedding.linear_1.weight" in unet.shapes
         if not (folder.path / "text_encoder").is_dir():
@@ -52,7 +59,7 @@ def read_folder(folder: Folder, hash_file: HashFile, variant: str | None = None)
             vae=vae,
             text_encoders=tuple(encoders),
             tokenizers=tuple(tokenizers),
-            scheduler=reader.json("scheduler/scheduler_config.json"),
+            scheduler=reader.scheduler(),
         )
     except WeightFileError as error:
         raise CheckpointError(str(error)) from error
@@ -81,9 +88,24 @@ class _Components(FolderReader):
         if not any(known in classes for known in _CLASSES[name]):
             raise CheckpointError(f"{place}config.json names another class: expected {' or '.join(_CLASSES[name])}")
         check_config(name, config)
-        stored = [self._hash_file(self.file(f"{place}{file}")) for file in self._weight_files(name, place)]
+        paths = [self._weights(place, file) for file in self._weight_files(name, place)]
+        stored = [self._hash_file(path) for path in paths]
         files = tuple(WeightFile(path=file.path, digest=file.digest, fingerprint=file.fingerprint) for file in stored)
         return Component(role=name, config=config, files=files)
+
+    def scheduler(self) -> dict[str, Any]:
+        """The scheduler's configuration, with the class that the folder's index names."""
+        index = self.json(_INDEX) if self.has(_INDEX) else {}
+        return with_indexed_class(self.json("scheduler/scheduler_config.json"), index)
+
+    def _weights(self, place: str, name: str) -> Path:
+        """A weight file with a readable header. Files are checked before they are hashed, which takes much longer."""
+        path = self.file(place + name)
+        try:
+            read_header(path)
+        except WeightFileError as error:
+            raise CheckpointError(f"{shorten(place + name, 100)}: {error}") from error
+        return path
 
     def _weight_files(self, name: str, place: str) -> list[str]:
         """One file, or the shards that an index names; those of the variant if there are any."""
@@ -93,8 +115,13 @@ class _Components(FolderReader):
             if self.has(place + single) or self.has(place + index):
                 self.has_variant = True
                 return self._shards(place + index) if self.has(place + index) else [single]
-        index = f"{place}{stem}.safetensors.index.json"
-        return self._shards(index) if self.has(index) else [f"{stem}.safetensors"]
+        single, index = f"{stem}.safetensors", f"{place}{stem}.safetensors.index.json"
+        if self.has(index):
+            return self._shards(index)
+        self.inside(place + single)  # a link that leads out of the folder is not missing
+        if not self.has(place + single):
+            raise CheckpointError(missing_weights(place, stem, self.names(place)))
+        return [single]
 
     def _shards(self, index: str) -> list[str]:
         shards = self.json(index).get("weight_map")

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import json
+import os
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from lorikeet.protocol.shorten import shorten
 from runtime.checkpoints.checkpoint import Tokenizer
 from runtime.checkpoints.checks import CheckpointError
+from runtime.checkpoints.json_file import read_json
+from runtime.checkpoints.tokenizer_files import FAST_TOKENIZER, check_tokenizer
 from runtime.files.located import Folder
 from runtime.files.store import file_fingerprint
 
-_MAX_JSON = 8 << 20
 _MAX_TOKENIZER = 32 << 20  # bytes of all its files; those of CLIP have 4 MB
-_MAX_DEPTH = 32
+_MAX_NAMES = 1000
 
 
 class FolderReader:
@@ -50,22 +52,25 @@ class FolderReader:
             raise CheckpointError(f"its file {shorten(name, 100)} is missing")
         return path
 
-    def json(self, name: str) -> dict[str, Any]:
-        path = self.file(name)
-        if path.stat().st_size > _MAX_JSON:
-            raise CheckpointError(f"{name} is too large: expected at most {_MAX_JSON} bytes")
+    def names(self, place: str) -> list[str]:
+        """The names in a folder, at most 1000; none when it cannot be read."""
         try:
-            value = json.loads(path.read_text("utf-8"))
-        except (ValueError, OSError, RecursionError) as error:
-            raise CheckpointError(f"{name} is not JSON") from error
-        if not isinstance(value, dict):
-            raise CheckpointError(f"{name} is not a JSON object")
-        if _is_deep(value):
-            raise CheckpointError(f"{name} is nested deeper than {_MAX_DEPTH} levels")
-        return value
+            with os.scandir(self.inside(place)) as entries:
+                return [entry.name for entry in islice(entries, _MAX_NAMES)]
+        except OSError:
+            return []
+
+    def json(self, name: str) -> dict[str, Any]:
+        return read_json(self.file(name), name)
 
     def tokenizer(self, name: str) -> Tokenizer:
-        self.file(f"{name}/vocab.json"), self.file(f"{name}/merges.txt")
+        """CLIP's tokenizer: `tokenizer.json`, which is all that transformers 5 saves, or `vocab.json` and `merges.txt`.
+
+        transformers reads the first when a folder has both.
+        """
+        has_fast = self.has(f"{name}/{FAST_TOKENIZER}")
+        for required in (FAST_TOKENIZER,) if has_fast else ("vocab.json", "merges.txt"):
+            self.file(f"{name}/{required}")
         folder = self.inside(name)
         places = [self.inside(f"{name}/{file.name}") for file in folder.iterdir()]
         files = sorted(place for place in places if place.is_file())
@@ -73,15 +78,5 @@ class FolderReader:
             raise CheckpointError(
                 f"{shorten(name, 100)} is too large for a tokenizer: expected at most {_MAX_TOKENIZER} bytes"
             )
+        check_tokenizer(folder, shorten(name, 100))
         return Tokenizer(folder=folder, fingerprints=tuple(map(file_fingerprint, files)))
-
-
-def _is_deep(value: object) -> bool:
-    level = [value]
-    for _ in range(_MAX_DEPTH):
-        level = [child for node in level if isinstance(node, dict | list) for child in _children(node)]
-    return bool(level)
-
-
-def _children(node: dict[str, Any] | list[Any]) -> list[Any]:
-    return list(node.values()) if isinstance(node, dict) else node

@@ -13,11 +13,11 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from lorikeet.protocol.shorten import shorten
 from runtime.checkpoints.canonical_names import canonical_name
 from runtime.checkpoints.open_clip_names import open_clip_name
-from runtime.checkpoints.original_unet_names import layers_per_block, unet_name
-from runtime.checkpoints.original_vae_names import vae_levels, vae_name
+from runtime.checkpoints.original_unet_names import block_starts, unet_name
+from runtime.checkpoints.original_vae_names import is_later_name, vae_levels, vae_name
+from runtime.checkpoints.parameter_names import is_parameter
 from runtime.files.safetensors_file import WeightFileError
 
 if TYPE_CHECKING:
@@ -26,15 +26,15 @@ if TYPE_CHECKING:
 LayoutName = Literal["component", "prefixed", "original"]
 
 UNET_ROOT = "model.diffusion_model."
+UNET_FIRST = "input_blocks.0.0.weight"
 VAE_ROOT = "first_stage_model."
-# Prefixes of the text encoders: `transformer` is CLIP of transformers, `model` is OpenCLIP.
-CLIP_ROOTS = ("cond_stage_model.transformer.", "conditioner.embedders.0.transformer.")
-OPEN_CLIP_ROOTS = ("cond_stage_model.model.", "conditioner.embedders.0.model.")
-OPEN_CLIP_2_ROOT = "conditioner.embedders.1.model."
-# Other parts of CLIP, which some merged checkpoints contain.
-_CLIP_OTHERS = ("logit_scale", "text_projection", "vision_model.", "visual_projection")
-# Left over from the training of the VAE.
-_VAE_OTHERS = ("loss.", "model_ema.")
+# Prefixes of the text encoders in SD 1.x and 2.x, and in SDXL and SD 2.1 Turbo.
+_TEXT_ROOTS = ("cond_stage_model.", "conditioner.embedders.0.")
+_OPEN_CLIP_2_ROOT = "conditioner.embedders.1.model."
+# After the prefix: CLIP of transformers, and OpenCLIP.
+_CLIP, _OPEN_CLIP = "transformer.", "model."
+_TOKENS = "token_embedding.weight"
+_FIRST_TENSORS = {_CLIP: ("embeddings.", "text_model.embeddings."), _OPEN_CLIP: ("",)}
 _QKV = ("q_proj", "k_proj", "v_proj")
 
 
@@ -42,7 +42,8 @@ _QKV = ("q_proj", "k_proj", "v_proj")
 class View:
     """A parameter in a stored tensor: one of `parts` equal parts along the first axis.
 
-    It can be transposed, or a linear layer that is stored as a 1x1 convolution.
+    It can be transposed, or a linear layer that is stored as a 1x1 convolution. `is_alias`: the stored name is one that
+    the program of this layout does not have; a tensor under that program's name is used in its place.
     """
 
     name: str
@@ -50,6 +51,7 @@ class View:
     parts: int = 1
     transposed: bool = False
     is_linear: bool = False
+    is_alias: bool = False
 
     def shape(self, stored: tuple[int, ...]) -> tuple[int, ...]:
         """The shape of the parameter. Raises WeightFileError when the shape of the stored tensor does not fit."""
@@ -74,96 +76,102 @@ class View:
         return tensor.flatten(1) if self.is_linear else tensor
 
 
-Finder = Callable[[str], tuple[View, ...]]
+Views = tuple[View, ...]
+Finder = Callable[[str], Views]
 
 
-def views(layout: LayoutName, component: str, config: dict[str, Any], names: Collection[str]) -> Finder:
-    """A function from the name of a stored tensor to its parameters in the component. `names` are all of the file.
+def views(layout: LayoutName, component: str, config: dict[str, Any], names: Collection[str]) -> dict[str, Views]:
+    """Stored tensor's name -> the parameters of the component that it holds. `names` are all names of the file.
 
-    The function returns () for a tensor that is not of this component. It raises WeightFileError for an unknown name
-    within the component.
+    A tensor that holds no parameter is left out, as A1111, ComfyUI and diffusers load the names that their networks
+    have, and no others. When a file has a parameter under two names, the alias has no views. For the text encoder of
+    SD 1.x, A1111 decides so: it renames the short names in alphabetical order, `text_model.…` comes last and stays.
     """
+    find = _finder(layout, component, config, names)
+    found = {name: held for name in names if (held := _parameters(component, find(name)))}
+    usual = {view.name for held in found.values() for view in held if not view.is_alias}
+    return {
+        name: tuple(view for view in held if not (view.is_alias and view.name in usual)) for name, held in found.items()
+    }
+
+
+def _parameters(component: str, found: Views) -> Views:
+    return tuple(view for view in found if is_parameter(component, view.name))
+
+
+def _finder(layout: LayoutName, component: str, config: dict[str, Any], names: Collection[str]) -> Finder:
     if layout == "component":
-        return lambda name: _plain(canonical_name(component, name))
+        return lambda name: _plain(component, name)
     if layout == "prefixed":
-        return lambda name: _under(f"{component}.", name, lambda inner: _plain(canonical_name(component, inner)))
+        return lambda name: _under(f"{component}.", name, lambda inner: _plain(component, inner))
     return _original(component, config, names)
 
 
 def _original(component: str, config: dict[str, Any], names: Collection[str]) -> Finder:
     if component == "unet":
         root = unet_root(names)
-        layers = layers_per_block(name.removeprefix(root) for name in names if name.startswith(root))
-        return lambda name: _under(root, name, lambda inner: _known(name, unet_name(inner, layers)))
+        starts = block_starts(name.removeprefix(root) for name in names if name.startswith(root))
+        return lambda name: _under(root, name, lambda inner: _view(unet_name(inner, starts)))
     if component == "vae":
         levels = vae_levels(names)
-        return lambda name: _under(VAE_ROOT, name, lambda inner: _vae(name, inner, levels))
+        return lambda name: _under(VAE_ROOT, name, lambda inner: _vae(inner, levels))
     if component == "text_encoder_2":
-        return lambda name: _under(OPEN_CLIP_2_ROOT, name, lambda inner: _open_clip(name, inner, None, projected=True))
-    root = text_root(names)
-    if root in CLIP_ROOTS:
-        return lambda name: _under(root, name, lambda inner: _clip(name, inner))
+        return lambda name: _under(_OPEN_CLIP_2_ROOT, name, lambda inner: _open_clip(inner, None))
+    root = _text_root(names)
+    if root.endswith(_CLIP):
+        return lambda name: _under(root, name, lambda inner: _plain(component, inner))
     # SD 2.x uses the output of the penultimate layer: its files contain the last layer, its networks do not.
     wanted = config.get("num_hidden_layers")
     used = wanted if isinstance(wanted, int) else None
-    return lambda name: _under(root, name, lambda inner: _open_clip(name, inner, used, projected=False))
+    return lambda name: _under(root, name, lambda inner: _open_clip(inner, used))
 
 
 def unet_root(names: Collection[str]) -> str:
     """The prefix of the UNet; "" in a file of a UNet alone."""
-    return "" if "input_blocks.0.0.weight" in names else UNET_ROOT
+    return next((root for root in (UNET_ROOT, "") if f"{root}{UNET_FIRST}" in names), UNET_ROOT)
 
 
-def text_root(names: Collection[str]) -> str:
-    """The prefix of the first text encoder."""
-    for root in (*CLIP_ROOTS, *OPEN_CLIP_ROOTS):
-        end = "token_embedding.weight"
-        if any(f"{root}{middle}{end}" in names for middle in ("", "embeddings.", "text_model.embeddings.")):
-            return root
-    return CLIP_ROOTS[0]
+def _text_root(names: Collection[str]) -> str:
+    """The prefix of the first text encoder. Of two, the one is used that the UNet's family has."""
+    is_xl = f"{UNET_ROOT}label_emb.0.0.weight" in names
+    for root in _TEXT_ROOTS[::-1] if is_xl else _TEXT_ROOTS:
+        for kind, places in _FIRST_TENSORS.items():
+            if any(f"{root}{kind}{place}{_TOKENS}" in names for place in places):
+                return root + kind
+    return _TEXT_ROOTS[0] + _CLIP
 
 
-def _under(root: str, name: str, find: Finder) -> tuple[View, ...]:
+def _under(root: str, name: str, find: Finder) -> Views:
     return find(name.removeprefix(root)) if name.startswith(root) else ()
 
 
-def _plain(canonical: str | None) -> tuple[View, ...]:
+def _plain(component: str, name: str) -> Views:
+    canonical = canonical_name(component, name)
+    return (View(canonical, is_alias=canonical != name),)
+
+
+def _view(canonical: str | None) -> Views:
     return () if canonical is None else (View(canonical),)
 
 
-def _known(name: str, canonical: str | None) -> tuple[View, ...]:
-    if canonical is None:
-        raise WeightFileError(f"{shorten(name)} is not a tensor of a Stable Diffusion checkpoint")
-    return (View(canonical),)
-
-
-def _vae(name: str, inner: str, levels: int) -> tuple[View, ...]:
-    if inner.startswith(_VAE_OTHERS):
+def _vae(inner: str, levels: int) -> Views:
+    if (name := vae_name(inner, levels)) is None:
         return ()
-    (view,) = _known(name, vae_name(inner, levels))
-    is_linear = ".attentions." in view.name and ".group_norm." not in view.name and view.name.endswith(".weight")
-    return (View(view.name, is_linear=is_linear),)
+    is_linear = ".attentions." in name and ".group_norm." not in name and name.endswith(".weight")
+    return (View(name, is_linear=is_linear, is_alias=is_later_name(inner)),)
 
 
-def _clip(name: str, inner: str) -> tuple[View, ...]:
-    if inner.startswith(_CLIP_OTHERS):
+def _open_clip(inner: str, used_layers: int | None) -> Views:
+    if inner == "text_projection":  # x @ P in OpenCLIP, x @ W.T in a linear layer
+        return (View("text_projection.weight", transposed=True),)
+    if inner == "text_projection.weight":
+        return (View("text_projection.weight", is_alias=True),)
+    if (name := open_clip_name(inner)) is None:
         return ()
-    canonical = canonical_name("text_encoder", inner)
-    if canonical is None:
-        return ()
-    return _known(name, canonical if canonical.startswith("text_model.") else None)
-
-
-def _open_clip(name: str, inner: str, used_layers: int | None, *, projected: bool) -> tuple[View, ...]:
-    if inner in ("logit_scale", "attn_mask") or inner.endswith("position_ids"):
-        return ()
-    if inner in ("text_projection", "text_projection.weight"):  # x @ P in OpenCLIP, x @ W.T in a linear layer
-        return (View("text_projection.weight", transposed=inner == "text_projection"),) if projected else ()
-    (view,) = _known(name, open_clip_name(inner))
-    layer = view.name.split(".")[3] if view.name.startswith("text_model.encoder.layers.") else None
+    layer = name.split(".")[3] if name.startswith("text_model.encoder.layers.") else None
     if layer is not None and used_layers is not None and int(layer) >= used_layers:
         return ()
-    stem, fused, kind = view.name.partition(".in_proj_")
+    stem, fused, kind = name.partition(".in_proj_")
     if not fused:
-        return (view,)
+        return (View(name),)
     return tuple(View(f"{stem}.{part}.{kind}", index, len(_QKV)) for index, part in enumerate(_QKV))

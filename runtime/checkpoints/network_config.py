@@ -97,8 +97,6 @@ class _Vae(_Config):
     act_fn: Literal["silu", "swish"] = "silu"
     scaling_factor: _Factor = 0.18215
     shift_factor: None = None
-    latents_mean: None = None
-    latents_std: None = None
     force_upcast: _Flag = None
     use_quant_conv: _Flag = None
     use_post_quant_conv: _Flag = None
@@ -121,6 +119,8 @@ class _TextEncoder(_Config):
     eos_token_id: int = 49407
 
 
+# Diffusers' pipelines apply these in place of scaling_factor.
+_NORMALIZATION = ("latents_mean", "latents_std")
 _CONFIGS: dict[str, type[_Config]] = {
     "unet": _UNet,
     "vae": _Vae,
@@ -131,6 +131,11 @@ _CONFIGS: dict[str, type[_Config]] = {
 
 def check_config(name: str, config: dict[str, Any]) -> None:
     """Raises CheckpointError naming the fields that do not fit Stable Diffusion or exceed the bounds above."""
+    if name == "vae" and (found := [field for field in _NORMALIZATION if config.get(field) is not None]):
+        raise CheckpointError(
+            f"its vae normalizes its latents ({' and '.join(found)} in its configuration), as those of models like "
+            "Playground v2.5 do, which is not supported: use a checkpoint with the VAE of SD or SDXL"
+        )
     try:
         _CONFIGS[name].model_validate(config)
     except ValidationError as error:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from runtime.checkpoints.parameter_names import NUMBER
+
 _TOP = {
     "positional_embedding": "embeddings.position_embedding.weight",
     "token_embedding.weight": "embeddings.token_embedding.weight",
@@ -17,7 +19,7 @@ _LAYER = {
     "mlp.c_proj": "mlp.fc2",
     "attn.out_proj": "self_attn.out_proj",
 }
-_BLOCK = re.compile(r"transformer\.resblocks\.(\d{1,3})\.(?:(.+)\.(weight|bias)|attn\.(in_proj_(?:weight|bias)))")
+_BLOCK = re.compile(rf"transformer\.resblocks\.({NUMBER})\.(?:(.+)\.(weight|bias)|attn\.(in_proj_(?:weight|bias)))")
 
 
 def open_clip_name(name: str) -> str | None:

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
 from collections.abc import Iterable
+from dataclasses import dataclass
+
+from runtime.checkpoints.parameter_names import NUMBER
 
 TOP = {
     "time_embed.0": "time_embedding.linear_1",
@@ -24,21 +28,32 @@ RESNET = {
     "skip_connection": "conv_shortcut",
 }
 _MIDDLE = {"0": "resnets.0", "1": "attentions.0", "2": "resnets.1"}
-_BLOCK = re.compile(r"(input|output)_blocks\.(\d{1,3})\.(\d)\.(.+)")
+_BLOCK = re.compile(rf"(input|output)_blocks\.({NUMBER})\.([0-9])\.(.+)")
 _MIDDLE_BLOCK = re.compile(r"middle_block\.([012])\.(.+)")
-_ATTENTION = re.compile(r"(norm|proj_in|proj_out|transformer_blocks\.\d{1,3}\..+)")
-_DOWNSAMPLER = re.compile(r"input_blocks\.(\d{1,3})\.0\.op\.weight")
-_USUAL_LAYERS = 2
+_ATTENTION = re.compile(rf"(norm|proj_in|proj_out|transformer_blocks\.{NUMBER}\..+)")
+_SAMPLER = re.compile(rf"(?:input_blocks\.({NUMBER})\.0\.op|output_blocks\.({NUMBER})\.[12]\.conv)\.(?:weight|bias)")
 
 
-def layers_per_block(names: Iterable[str]) -> int:
-    """ResNet layers of each down block: the number of blocks before the first downsampler."""
-    found = [int(match[1]) for name in names if (match := _DOWNSAMPLER.fullmatch(name))]
-    return max(min(found) - 1, 1) if found else _USUAL_LAYERS
+@dataclass(frozen=True)
+class BlockStarts:
+    """The numbers in `input_blocks` and in `output_blocks` with which the down and the up blocks begin."""
+
+    down: tuple[int, ...]
+    up: tuple[int, ...]
 
 
-def unet_name(name: str, layers: int) -> str | None:
-    """The canonical name of a name without prefix; None: unknown. `layers` is the number of layers of a down block.
+def block_starts(names: Iterable[str]) -> BlockStarts:
+    """The block starts of a UNet with these names, which have no prefix. A block ends with its sampler."""
+    down, up = {1}, {0}  # input_blocks.0 is conv_in
+    for name in names:
+        if match := _SAMPLER.fullmatch(name):
+            starts, number = (down, match[1]) if match[1] else (up, match[2])
+            starts.add(int(number) + 1)
+    return BlockStarts(tuple(sorted(down)), tuple(sorted(up)))
+
+
+def unet_name(name: str, starts: BlockStarts) -> str | None:
+    """The canonical name of a name without prefix; None: unknown.
 
     `input_blocks` numbers `conv_in`, then for each down block its layers and its downsampler. `output_blocks` numbers
     the layers of the up blocks, which have one layer more; the last layer of a block includes the upsampler.
@@ -51,14 +66,17 @@ def unet_name(name: str, layers: int) -> str | None:
     if not (match := _BLOCK.fullmatch(stem)):
         return None
     direction, number, position, rest = match[1], int(match[2]), match[3], match[4]
-    level, index = divmod(number - (direction == "input"), layers + 1)
+    begins = starts.down if direction == "input" else starts.up
+    level = bisect_right(begins, number) - 1
+    if level < 0:
+        return None
     block = f"{'down' if direction == 'input' else 'up'}_blocks.{level}"
     if direction == "input" and rest == "op":
         return f"{block}.downsamplers.0.conv.{kind}"
     if direction == "output" and rest == "conv":
         return f"{block}.upsamplers.0.conv.{kind}"
     part = {"0": "resnets", "1": "attentions"}.get(position)
-    return _layer(f"{block}.{part}.{index}", rest, kind) if part else None
+    return _layer(f"{block}.{part}.{number - begins[level]}", rest, kind) if part else None
 
 
 def _layer(place: str, rest: str, kind: str) -> str | None:

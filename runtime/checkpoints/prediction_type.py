@@ -27,8 +27,8 @@ def predicts_v(unet: Component, *, is_sd_2: bool) -> bool:
         return True
     if not is_sd_2 or math.prod(unet.shapes.get(_TELLTALE, (0,))) not in range(1, _MOST):
         return False
-    find = unet.views(names)
-    stored = next((name for name in names if any(view.name == _TELLTALE for view in find(name))), None)
+    held = unet.views(names).items()
+    stored = next((name for name, views in held if any(view.name == _TELLTALE for view in views)), None)
     if stored is None:
         return False
     file = SafetensorsFile(path, unet.files[0].fingerprint, [stored])

@@ -9,7 +9,7 @@ from typing_extensions import Self
 
 from lorikeet.protocol.shorten import shorten
 from lorikeet.schema import describe_errors
-from runtime.schedulers.samplers import CLASSES
+from runtime.schedulers.samplers import CLASSES, other_kind
 
 MAX_TRAIN_TIMESTEPS = 10_000
 
@@ -77,6 +77,19 @@ class _Config(BaseModel):
         return self
 
 
+def with_indexed_class(config: dict[str, Any], index: dict[str, Any]) -> dict[str, Any]:
+    """The scheduler's configuration with the class that `model_index.json` names, as diffusers reads a folder.
+
+    A class for models of another kind stays, so that `read_schedule` refuses it: diffusers ignores its fields, and the
+    pictures are wrong.
+    """
+    entry = index.get("scheduler")
+    is_named = isinstance(entry, list) and len(entry) == 2 and entry[0] == "diffusers" and isinstance(entry[1], str)
+    if not is_named or other_kind(config):
+        return config
+    return config | {"_class_name": entry[1]}
+
+
 def read_schedule(config: dict[str, Any], kind: Literal["sd", "sdxl"], *, own: bool) -> dict[str, Any]:
     """The fields of the configuration to pass to a scheduler of diffusers. Raises ScheduleError.
 
@@ -84,6 +97,11 @@ def read_schedule(config: dict[str, Any], kind: Literal["sd", "sdxl"], *, own: b
     and 2.x, steps_offset is 1 and clip_sample is False: diffusers' pipelines correct outdated configurations to these.
     """
     name = config.get("_class_name")
+    if kind_of_model := other_kind(config):
+        raise ScheduleError(
+            f"its scheduler {shorten(str(name), 100)!r} is configured for models that {kind_of_model}; no scheduler of "
+            "the API fits them: use another checkpoint"
+        )
     if own and name not in CLASSES:
         known = ", ".join(CLASSES)
         raise ScheduleError(

@@ -11,8 +11,9 @@ from typing import Any
 
 from runtime.checkpoints.checkpoint import Checkpoint, Component, Role, Tokenizer, WeightFile
 from runtime.checkpoints.checks import CheckpointError, check_unet, check_vae
-from runtime.checkpoints.config_from_shapes import ComponentShapes, text_config, unet_config, vae_config
-from runtime.checkpoints.layouts import UNET_ROOT, LayoutName
+from runtime.checkpoints.component_shapes import ComponentShapes
+from runtime.checkpoints.config_from_shapes import text_config, unet_config, vae_config
+from runtime.checkpoints.layouts import UNET_FIRST, UNET_ROOT, LayoutName
 from runtime.checkpoints.model_families import SD_1, SD_2_BASE, SD_2_V, SDXL, Family
 from runtime.checkpoints.network_config import check_config
 from runtime.checkpoints.other_models import other_file
@@ -23,7 +24,7 @@ from runtime.files.safetensors_file import WeightFileError, read_header
 
 _CLIP_VOCABULARY = 49408
 # Tensors of models for the EDM noise schedule (arXiv 2206.00364), as Playground v2.5; no scheduler of the API has it.
-_EDM_MARKS = {"edm_mean", "edm_vpred.sigma_max"}
+_EDM_MARKS = {"edm_mean", "edm_std", "edm_vpred.sigma_max", "edm_vpred.sigma_min"}
 
 
 def read_single_file(file: SingleFile) -> Checkpoint:
@@ -41,6 +42,7 @@ def read_unet_file(file: SingleFile, base: Component) -> Component:
     """
     try:
         names = read_header(file.stored.path).tensors.keys()
+        _check_marks(names)
         unet = _component("unet", file, _unet_layout(names))
         config = {**base.config, **unet_config(ComponentShapes(unet)), **read_sidecar(file).config("unet")}
         if "time_embedding.cond_proj.weight" not in unet.shapes:
@@ -52,13 +54,12 @@ def read_unet_file(file: SingleFile, base: Component) -> Component:
 
 def _read(file: SingleFile, sidecar: Sidecar) -> Checkpoint:
     names = read_header(file.stored.path).tensors.keys()
-    if marks := _EDM_MARKS & names:
-        raise CheckpointError(f"it is made for the EDM noise schedule (it has {min(marks)}), which is not served")
+    _check_marks(names)
     layout = _layout(names)
     bare = _component("unet", file, layout)
     shapes = ComponentShapes(bare)
     derived = unet_config(shapes)
-    family = _family(bare, derived, names)
+    family = _family(bare, derived)
     encoders = _text_encoders(file, layout, family, sidecar)
     unet = _configured(bare, _unet_config(derived, family, encoders) | sidecar.config("unet"))
     vae = _component("vae", file, layout)
@@ -77,12 +78,18 @@ def _read(file: SingleFile, sidecar: Sidecar) -> Checkpoint:
     )
 
 
+def _check_marks(names: Collection[str]) -> None:
+    if marks := _EDM_MARKS.intersection(names):
+        raise CheckpointError(
+            f"it is trained on the EDM noise schedule (it has {min(marks)}), which no scheduler of the API has: use "
+            "another checkpoint"
+        )
+
+
 def _layout(names: Collection[str]) -> LayoutName:
-    if f"{UNET_ROOT}input_blocks.0.0.weight" in names:
-        return "original"
-    if "unet.conv_in.weight" in names:
-        return "prefixed"
-    if "input_blocks.0.0.weight" in names or "conv_in.weight" in names:
+    if found := _whole_layout(names):
+        return found
+    if UNET_FIRST in names or "conv_in.weight" in names:
         raise CheckpointError("it contains only a UNet: give it as unet_name")
     what = other_file(names)
     hint = f"it is {what}" if what else "expected tensors model.diffusion_model.… or unet.…"
@@ -91,12 +98,21 @@ def _layout(names: Collection[str]) -> LayoutName:
 
 def _unet_layout(names: Collection[str]) -> LayoutName:
     """As `_layout`; the file may contain only a UNet."""
-    if "input_blocks.0.0.weight" in names:
+    if found := _whole_layout(names):
+        return found
+    if UNET_FIRST in names:
         return "original"
     return "component" if "conv_in.weight" in names else _layout(names)
 
 
-def _family(unet: Component, config: dict[str, Any], names: Collection[str]) -> Family:
+def _whole_layout(names: Collection[str]) -> LayoutName | None:
+    """The layout of a file with prefixes; None: it has neither."""
+    if f"{UNET_ROOT}{UNET_FIRST}" in names:
+        return "original"
+    return "prefixed" if "unet.conv_in.weight" in names else None
+
+
+def _family(unet: Component, config: dict[str, Any]) -> Family:
     if "add_embedding.linear_1.weight" in unet.shapes:
         return SDXL
     if not config["use_linear_projection"]:

@@ -11,7 +11,7 @@ from runtime.files.store import StoredFile, check_unchanged
 from runtime.lora.kinds import dora
 from runtime.lora.kinds.lora_kind import Shape
 from runtime.lora.lora_error import LoraError
-from runtime.lora.lora_file import LoraLayer
+from runtime.lora.lora_layer import LoraLayer
 from runtime.weights.change import Change
 
 _MAX = torch.finfo(torch.float32).max

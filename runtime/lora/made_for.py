@@ -1,36 +1,76 @@
-"""Detects that a LoRA was made for another Stable Diffusion model than the checkpoint, from its layers' shapes."""
+"""Detects that a file was made for another model than the checkpoint, or that it is no LoRA, from its header alone."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from runtime.checkpoints.checkpoint import Component
+from runtime.checkpoints.other_models import other_model
+from runtime.files.safetensors_file import TensorInfo
 from runtime.lora.kinds.lora_kind import Shape
+from runtime.lora.layer_names import LayerNames, is_for
 
 # The width of the text embeddings that cross-attention reads.
 _MODELS = {768: "SD 1.x", 1024: "SD 2.x", 2048: "SDXL"}
-_SECOND_ENCODER = ("lora_te2_", "text_encoder_2.")
+# Parts of the keys, with underscores for dots, that LoRAs of other networks have.
+_OTHER_NETWORKS = {
+    "motion_modules": "AnimateDiff",
+    "lora_prior_": "Stable Cascade",
+    "img_mlp_net": "Qwen-Image",
+    "cross_attn_k": "Wan",
+    "attention_to_q": "Z-Image",
+}
+_EMBEDDING = ({"emb_params"}, {"clip_l", "clip_g"}, {"string_to_param.*"})  # the keys of embeddings alone
+_USE_ANOTHER = "use a LoRA made for Stable Diffusion 1.x, 2.x or XL"
 
 
-def made_for_other_model(changes: Iterable[tuple[str, Shape]], components: Sequence[Component]) -> str | None:
-    """A message for the client when the LoRA was made for another model than these components' checkpoint, else None.
+def other_architecture(keys: Collection[str]) -> str | None:
+    """A message for the client when these keys are of a LoRA for another network than Stable Diffusion's UNet."""
+    underscored = [key.replace(".", "_") for key in keys]
+    for mark, model in _OTHER_NETWORKS.items():
+        if any(mark in key for key in underscored):
+            return f"this LoRA was made for {model}; {_USE_ANOTHER}"
+    if model := other_model(keys):
+        return f"this LoRA was made for {model}; {_USE_ANOTHER}"
+    return None
+
+
+def other_text_width(changes: Iterable[tuple[str, Shape]], components: Sequence[Component]) -> str | None:
+    """A message for the client when a LoRA's cross-attention has another text width than the checkpoint's.
 
     `changes`: the stem of each layer's keys and the shape [out, in, ...] of its change.
     """
-    found = list(changes)
     own = {width for part in components for name, shape in part.shapes.items() if (width := _text_width(name, shape))}
-    for stem, shape in found:
+    for stem, shape in changes:
         width = _text_width(stem, shape)
         if width and own and width not in own:
             return (
                 f"this LoRA was made for {_model(width)}, but the checkpoint is {_model(min(own))}; "
                 "use a LoRA made for the checkpoint's model"
             )
-    if len(components) == 2 and any(stem.startswith(_SECOND_ENCODER) for stem, _ in found):
+    return None
+
+
+def other_text_encoder(keys: Iterable[str], components: Sequence[Component]) -> str | None:
+    """A message for the client when keys change a second text encoder and the checkpoint has one, not two."""
+    names = {component.name for component in components}
+    if "text_encoder" in names and "text_encoder_2" not in names and any(is_for("text_encoder_2", key) for key in keys):
         return (
             "this LoRA was made for two text encoders, as in SDXL, but the checkpoint has one; "
             "use a LoRA made for the checkpoint's model"
         )
+    return None
+
+
+def no_lora(infos: Mapping[str, TensorInfo], components: Sequence[Component], names: LayerNames) -> str | None:
+    """A message for the client when the tensors of these names and shapes are known to be no LoRA."""
+    if any(keys <= infos.keys() for keys in _EMBEDDING):
+        return "this file is a textual inversion embedding, not a LoRA"
+    own = {component.name: component.shapes for component in components}
+    for key, info in infos.items():
+        targets = names.find(key.removesuffix(".weight")) if key.endswith(".weight") else ()
+        if any(own[target.component].get(target.parameter) == info.shape for target in targets):
+            return "this file has whole weights, not a LoRA; give a checkpoint in model_name, a UNet in unet_name"
     return None
 
 

@@ -7,8 +7,8 @@ from operator import itemgetter
 from typing import Any
 
 from lorikeet.protocol.shorten import shorten
+from runtime.lora.layer_names import Target
 from runtime.lora.lora_error import LoraError
-from runtime.lora.lora_keys import Target
 
 _MAX_ALPHA = 1e30
 _MAX_DEPTH = 32  # names in a module path that a pattern is compared with

@@ -53,7 +53,7 @@ def weight_set(plan: Plan, component: Component) -> WeightSet:
 def _changes(plan: Plan, lora: LoraPlan, component: Component) -> LoraChanges:
     stored = StoredFile(lora.path, lora.digest, lora.fingerprint)
     try:
-        layers = read_lora(lora.path, plan.checkpoint.adaptable)
+        layers = read_lora(lora.path, plan.checkpoint.adaptable).layers
         mine = [layer for layer in layers if layer.target.component == component.name]
         return LoraChanges(stored, mine, lora.scale, partial(InvalidArgument, lora.field))
     except (LoraError, WeightFileError) as error:

@@ -45,8 +45,10 @@ class FinishStage(WorkerStage):
             has_nsfw_concepts=[False] * len(encoded),
             versions={name: version(name) for name in _VERSIONS},
             files=plan.files,
-            warnings=list(plan.warnings),
-            **call.report.model_dump(exclude={"tensors"}),
+            warnings=[*plan.warnings, *call.report.warnings],
+            timings=call.report.timings,
+            engine=call.report.engine,
+            precision=call.report.precision,
         )
         return {
             tensors.RESPONSE: bytes_tensor([response.to_json().encode()]),

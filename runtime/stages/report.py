@@ -15,9 +15,13 @@ class TensorFacts(BaseModel):
 
 
 class Report(BaseModel):
-    """`timings`: seconds by name, for the response. `tensors`: the facts of each tensor, by name."""
+    """`timings`: seconds by name, and `warnings`: what was ignored of the request; both are for the response.
+
+    `tensors`: the facts of each tensor that a stage wrote, by name.
+    """
 
     timings: dict[str, float] = Field(default_factory=dict)
+    warnings: list[str] = Field(default_factory=list)
     engine: str = ""
     precision: str = ""
     tensors: dict[str, TensorFacts] = Field(default_factory=dict)

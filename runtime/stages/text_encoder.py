@@ -7,6 +7,7 @@ import time
 import numpy as np
 import torch
 
+from lorikeet.protocol.shorten import shorten
 from runtime.checkpoints.checkpoint import Component, Kind
 from runtime.engines.ask import Bound
 from runtime.engines.engine import Outputs
@@ -14,6 +15,7 @@ from runtime.engines.select import Engines
 from runtime.jobs.job_table import JobTable
 from runtime.plan import Plan
 from runtime.prompts.clip_tokenizer import TokenizerError, token_ids
+from runtime.prompts.cut_prompt import cut_prompt
 from runtime.settings import Settings
 from runtime.stage_errors import InvalidArgument
 from runtime.stages.bind_component import bind_component
@@ -22,6 +24,7 @@ from runtime.stages.stage import WorkerStage
 from runtime.stages.watch_weights import watch_weights
 
 _CLIP_VOCABULARY = 49408
+_SHOWN = 80  # characters of a prompt's cut end in a warning
 
 
 class TextEncoderStage(WorkerStage):
@@ -47,6 +50,7 @@ class TextEncoderStage(WorkerStage):
             hidden.append(states)
             if plan.checkpoint.kind == "sdxl":
                 pooled = projected
+        call.report.warnings += _cut_prompts(plan)
         return {
             "PROMPT_EMBEDS": torch.cat(hidden, dim=-1).cpu().numpy(),
             "POOLED_EMBEDS": np.ascontiguousarray(pooled.cpu().numpy()),
@@ -86,6 +90,22 @@ def _ids(plan: Plan, index: int, component: Component, prompt: str) -> torch.Ten
     if ids.max() >= component.config.get("vocab_size", _CLIP_VOCABULARY):
         raise InvalidArgument("model_name", f"its {component.name} lacks tokens that its tokenizer has")
     return ids
+
+
+def _cut_prompts(plan: Plan) -> list[str]:
+    """A warning for each prompt that has more tokens than a text encoder reads."""
+    fields = {"prompt": plan.request.prompt} | (
+        {"negative_prompt": plan.request.negative_prompt} if plan.guided else {}
+    )
+    found = []
+    for field, prompt in fields.items():
+        cuts = (cut_prompt(tokenizer, prompt) for tokenizer in plan.checkpoint.tokenizers)
+        if longest := max((cut for cut in cuts if cut), key=lambda cut: cut.tokens, default=None):
+            found.append(
+                f"{field}: the text encoder reads {longest.limit} tokens; the last {longest.tokens} are ignored: "
+                f"{shorten(longest.text.strip(), _SHOWN)!r}"
+            )
+    return found
 
 
 def _states(outputs: Outputs, kind: Kind, clip_skip: int) -> torch.Tensor:

@@ -45,6 +45,8 @@ class Server:
                 sys.executable,
                 "-m",
                 "runtime.supervisor.exit_with_parent",
+                "SIGKILL",  # tritonserver takes up to 30 s to end after SIGTERM
+                str(os.getpid()),
                 *server_command(settings, ports, self._memory_prefix),
             ],
             env=environment,

@@ -20,8 +20,8 @@ def read_base(
     """
     for weight_file in component.files:
         stored_names = read_header(weight_file.path).tensors.keys()
-        find = component.views(stored_names)
-        views = {stored: [view for view in find(stored) if view.name in names] for stored in stored_names}
+        held = component.views(stored_names).items()
+        views = {stored: [view for view in found if view.name in names] for stored, found in held}
         wanted = {stored: found for stored, found in views.items() if found}
         file = SafetensorsFile(weight_file.path, weight_file.fingerprint, wanted)
         for stored_name in file.names:

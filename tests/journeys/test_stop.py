@@ -39,7 +39,7 @@ def test_a_killed_supervisor_takes_the_server_with_it(server: LocalServer) -> No
     os.kill(killed, signal.SIGKILL)
     server.process.wait()
     assert shared_memory(killed)
-    gone_by(processes, 20)
+    gone_by(processes, 5)
     server.start()  # the next one tidies up
     server.wait_ready()
     assert not shared_memory(killed)

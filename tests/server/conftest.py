@@ -23,9 +23,15 @@ def web(tiny: Path) -> Iterator[Web]:
 
 
 @pytest.fixture(scope="session")
-def server(tiny: Path, web: Web, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServer]:
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that the server may read, for the files that tests write."""
+    return tmp_path_factory.mktemp("made")
+
+
+@pytest.fixture(scope="session")
+def server(tiny: Path, made: Path, web: Web, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServer]:
     folder = tmp_path_factory.mktemp("server")
-    settings = {"local_paths": f"{tiny}:{WEIGHTS}", "store": str(folder / "store"), "precision": "float32"}
+    settings = {"local_paths": f"{tiny}:{WEIGHTS}:{made}", "store": str(folder / "store"), "precision": "float32"}
     settings["fetch_allow"] = web.host
     with LocalServer(folder / "server.log", settings) as running:
         yield running

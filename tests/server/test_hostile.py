@@ -35,6 +35,7 @@ from tests.server.hostile import (
     strings,
     text_bomb,
 )
+from tests.unit.runtime.picture_files import segment, with_segment
 from tests.unit.runtime.web import Web, endless, endless_headers, redirect, reply
 
 FETCH_SECONDS = 8
@@ -180,7 +181,6 @@ def test_a_body_without_end_is_cut_at_the_limit(wire: Wire, inside: Web, field: 
 
 BOMBS = {
     "pixels": (pixel_bomb(20_000), "expected at most 262144 pixels"),
-    "text": (text_bomb(100), "the picture is damaged"),
     "truncated": (encoded()[:-40], "the picture is damaged"),
     "truncated header": (encoded()[:20], "the picture is damaged"),
 }
@@ -203,6 +203,22 @@ def test_a_picture_that_is_none_costs_nothing(
     before = peak_megabytes(stub_of(guarded, "prepare"))
     assert refused(wire, request, "image_url: ").startswith(why)
     assert peak_megabytes(stub_of(guarded, "prepare")) - before < 40
+
+
+@pytest.mark.parametrize("name", ["texts", "Exif segments", "comments"])
+def test_long_metadata_costs_little(wire: Wire, guarded: LocalServer, name: str) -> None:
+    """Each took Pillow seconds to minutes, or was refused."""
+    gif = encoded("GIF")
+    colors_end = 13 + (3 << (gif[10] & 7) + 1)
+    picture = {
+        "texts": text_bomb(100),
+        "Exif segments": with_segment(encoded("JPEG"), segment(0xE1, b"Exif\0\0") * 600_000),
+        "comments": gif[:colors_end] + b"!\xfe\1a\0" * 1_000_000 + gif[colors_end:],
+    }[name]
+    before, begun = peak_megabytes(stub_of(guarded, "prepare")), time.monotonic()
+    assert wire.send(asking([picture], image_url="tensor:0")).status == "OK"
+    assert time.monotonic() - begun < SECONDS / 3
+    assert peak_megabytes(stub_of(guarded, "prepare")) - before < 60
 
 
 def peak_megabytes(pid: int) -> float:

@@ -13,7 +13,6 @@ from safetensors.torch import load_file, save_file
 Tensors = dict[str, torch.Tensor]
 
 WEIGHTS = {"unet": "diffusion_pytorch_model.safetensors", "vae": "diffusion_pytorch_model.safetensors"}
-LAYERS = 2  # of a block, in all published checkpoints
 UNET_OUTSIDE = {
     "conv_in": "input_blocks.0.0",
     "time_embedding.linear_1": "time_embed.0",
@@ -115,12 +114,13 @@ def _unet_name(name: str, stored: Tensors) -> str:
     else:
         outside = next(key for key in UNET_OUTSIDE if name.startswith(f"{key}."))
         return f"{UNET_OUTSIDE[outside]}.{_resnet(name.removeprefix(f'{outside}.'))}"
-    period = LAYERS + 1
+    layers = next(count for count in range(1, 9) if f"down_blocks.0.resnets.{count}.conv1.weight" not in stored)
+    period = layers + 1
     if part == "downsamplers":
         return f"input_blocks.{period * (block + 1)}.0.op.{rest.removeprefix('0.conv.')}"
     if part == "upsamplers":
         crossed = any(key.startswith(f"up_blocks.{block}.attentions.") for key in stored)
-        return f"output_blocks.{period * block + LAYERS}.{2 if crossed else 1}.{rest.removeprefix('0.')}"
+        return f"output_blocks.{period * block + layers}.{2 if crossed else 1}.{rest.removeprefix('0.')}"
     index, _, inner = rest.partition(".")
     number = period * block + int(index) + (1 if way == "down" else 0)
     place = f"{'input' if way == 'down' else 'output'}_blocks.{number}"

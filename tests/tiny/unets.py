@@ -41,6 +41,12 @@ SDXL: dict[str, Any] = {
     "addition_time_embed_dim": TIME_ID_WIDTH,
     "projection_class_embeddings_input_dim": TIME_IDS * TIME_ID_WIDTH + POOLED_2,
 }
+SSD: dict[str, Any] = {  # the blocks of SSD-1B, which is distilled from SDXL
+    **SDXL,
+    "transformer_layers_per_block": [1, 2, 4],
+    "reverse_transformer_layers_per_block": [[4, 4, 10], [2, 1, 1], 1],
+    "mid_block_type": "UNetMidBlock2D",
+}
 EVERYTHING: dict[str, Any] = {**SDXL, "in_channels": 8, "time_cond_proj_dim": 12}
 GAINS = {"conv_out.weight": 0.4}  # a quiet output, so that guidance does not run away with the prompt
 TRUST = 1.0
@@ -49,7 +55,12 @@ TRUST_IN_V = 0.0  # of white latents nothing of v can be seen
 
 def write_unet(folder: Path, seed: int, config: dict[str, Any], trust: float = TRUST) -> None:
     """Write a UNet2DConditionModel of `config` (`SD15`, `SD2`, `SDXL`, ...) into `folder`."""
-    unet = UNet2DConditionModel(layers_per_block=2, norm_num_groups=4, **config)
+    make_unet(seed, config, trust).save_pretrained(folder)
+
+
+def make_unet(seed: int, config: dict[str, Any], trust: float = TRUST) -> UNet2DConditionModel:
+    """A UNet2DConditionModel of `config`, with two ResNet layers in a block unless it says otherwise."""
+    unet = UNet2DConditionModel(**{"layers_per_block": 2, "norm_num_groups": 4, **config})
     fill(unet, seed, GAINS)
     lean_towards_noise(unet, trust)
-    unet.save_pretrained(folder)
+    return unet

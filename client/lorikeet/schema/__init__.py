@@ -9,6 +9,7 @@ from lorikeet.schema.request import ImageToImageInput
 from lorikeet.schema.response import File, Image, ImageToImageOutput
 from lorikeet.schema.scheduler_fields import SchedulerName, SigmasInput, TimestepsInput
 from lorikeet.schema.size import ImageSize, ImageSizePreset, size_in_pixels
+from lorikeet.schema.unknown_fields import unknown_field_warnings
 from lorikeet.schema.walk import file_refs, map_file_refs
 from lorikeet.schema.weights import Embedding, LoraWeight
 
@@ -34,4 +35,5 @@ __all__ = [
     "file_refs",
     "map_file_refs",
     "size_in_pixels",
+    "unknown_field_warnings",
 ]

@@ -6,20 +6,34 @@ from typing import Annotated
 from pydantic import BaseModel, BeforeValidator, ConfigDict, StringConstraints, model_validator
 from typing_extensions import Self
 
+from lorikeet.protocol.shorten import shorten
+
 MAX_JSON_DEPTH = 32
 
 
 class Model(BaseModel):
-    """Base of all messages. It keeps unknown fields and refuses NaN and infinity."""
+    """Base of all messages. It keeps unknown fields, reads null as an absent field, refuses NaN and infinity."""
 
     # protected_namespaces: `model_name` and `model_subfolder` are the API's own names.
     model_config = ConfigDict(extra="allow", allow_inf_nan=False, protected_namespaces=())
+
+    @model_validator(mode="before")
+    @classmethod
+    def _null_is_absent(cls, data: object) -> object:
+        if not isinstance(data, dict):
+            return data
+        return {name: value for name, value in data.items() if value is not None or not cls._has_default(name)}
+
+    @classmethod
+    def _has_default(cls, name: object) -> bool:
+        field = cls.model_fields.get(name) if isinstance(name, str) else None
+        return field is not None and not field.is_required()
 
     @model_validator(mode="after")
     def _extra_is_json(self) -> Self:
         for name, value in (self.model_extra or {}).items():
             if problem := json_problem(value):
-                raise ValueError(f"{name or '(a field without a name)'}: {problem}")
+                raise ValueError(f"{shorten(name) or '(a field without a name)'}: {problem}")
         return self
 
     def to_json(self) -> str:

@@ -1,13 +1,19 @@
 """A validation error as one line of text, for Triton's INVALID_ARG."""
 
+import re
+
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from lorikeet.protocol.shorten import shorten
+from lorikeet.schema.nearest import nearest
 
 MAX_ERRORS = 8
 MAX_VALUE = 60
 MAX_LOCATION = 200
+
+_NEAR = 0.6  # similarity of a value that is likely meant
+_NAME = re.compile("'([^']*)'")
 
 
 def describe_errors(error: ValidationError) -> str:
@@ -16,16 +22,24 @@ def describe_errors(error: ValidationError) -> str:
     A value is quoted only if it is a scalar of at most `MAX_VALUE` characters. At most `MAX_ERRORS` errors are listed.
     """
     details = error.errors(include_url=False)
-    lines = [_line(item["loc"], _message(item), item["input"]) for item in details[:MAX_ERRORS]]
+    lines = [_line(item) for item in details[:MAX_ERRORS]]
     if len(details) > MAX_ERRORS:
         lines.append(f"and {len(details) - MAX_ERRORS} more")
     return "; ".join(lines)
 
 
-def _line(location: tuple[int | str, ...], message: str, value: object) -> str:
-    text = message.removeprefix("Value error, ") + _quoted(value)
-    where = _dotted(location)
+def _line(item: ErrorDetails) -> str:
+    text = _message(item).removeprefix("Value error, ") + _quoted(item["input"]) + _suggestion(item)
+    where = _dotted(item["loc"])
     return f"{where}: {text}" if where else text
+
+
+def _suggestion(item: ErrorDetails) -> str:
+    """The name that a value resembles, where only certain names are valid."""
+    if item["type"] not in ("enum", "literal_error") or not isinstance(item["input"], str):
+        return ""
+    near = nearest(item["input"], _NAME.findall(item["ctx"]["expected"]), _NEAR)
+    return f": did you mean {near!r}?" if near else ""
 
 
 def _message(item: ErrorDetails) -> str:

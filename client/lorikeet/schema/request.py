@@ -2,16 +2,21 @@
 
 from typing import Annotated, Literal
 
-from pydantic import FailFast, Field, model_validator
+from pydantic import BeforeValidator, FailFast, Field, model_validator
 from typing_extensions import Self
 
-from lorikeet.schema import walk
+from lorikeet.schema import unknown_fields
 from lorikeet.schema.base import FileRef, Float, Int, Model, Name, Prompt
 from lorikeet.schema.controlnet import ControlNet
 from lorikeet.schema.ip_adapter import IPAdapter
 from lorikeet.schema.scheduler_fields import SchedulerName, SigmasInput, TimestepsInput
 from lorikeet.schema.size import SizeOrPreset
 from lorikeet.schema.weights import Embedding, LoraWeight
+
+
+def _random_seed(value: object) -> object:
+    """-1 means a random seed, as in the web interface of AUTOMATIC1111."""
+    return None if value in (-1, "-1") else value
 
 
 class ImageToImageInput(Model):
@@ -65,11 +70,9 @@ class ImageToImageInput(Model):
     ic_light_image_url: FileRef | None = Field(
         default=None, description="URL of the foreground that IC-Light relights."
     )
-    seed: Int | None = Field(
+    seed: Annotated[Int | None, Field(ge=0, lt=2**64), BeforeValidator(_random_seed)] = Field(
         default=None,
-        ge=0,
-        lt=2**64,
-        description="Seed of the noise; unset means a random seed, which the output contains.",
+        description="Seed of the noise; unset or -1 means a random seed, which the output contains.",
     )
     num_inference_steps: Int = Field(default=30, ge=1, le=150, description="Number of denoising steps.")
     guidance_scale: Float = Field(
@@ -122,4 +125,4 @@ class ImageToImageInput(Model):
 
     def unknown_fields(self) -> list[str]:
         """Dotted locations of accepted fields that the API does not have, e.g. `loras[0].adapter_name`."""
-        return walk.unknown_fields(self)
+        return unknown_fields.unknown_fields(self)

@@ -1,4 +1,4 @@
-"""Walks over a message: its nested messages, its unknown fields and its file references."""
+"""Walks over a message: its nested messages and its file references."""
 
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -20,11 +20,6 @@ def walk_models(model: Model, prefix: str = "") -> Iterator[tuple[str, Model]]:
             for index, item in enumerate(value):
                 if isinstance(item, Model):
                     yield from walk_models(item, f"{prefix}{name}[{index}].")
-
-
-def unknown_fields(model: Model) -> list[str]:
-    """Dotted locations of the fields that no schema names, e.g. `loras[0].adapter_name`."""
-    return [prefix + name for prefix, part in walk_models(model) for name in part.model_extra or ()]
 
 
 def file_refs(model: Model) -> list[tuple[str, str]]:

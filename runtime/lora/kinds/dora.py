@@ -26,7 +26,6 @@ ROLES: Mapping[str, str] = {
     ".dora_scale": LYCORIS,
     ".lora_magnitude_vector": PEFT,
     ".lora_magnitude_vector.weight": PEFT,
-    ".lora_magnitude_vector.default.weight": PEFT,
 }
 _EPSILON = 2.0**-23  # float32's machine epsilon, as in LyCORIS: a row of zeros stays zero
 

@@ -17,8 +17,8 @@ class _Lora:
     roles: Mapping[str, str] = {
         ".lora_A.weight": "down",
         ".lora_B.weight": "up",
-        ".lora_A.default.weight": "down",
-        ".lora_B.default.weight": "up",
+        ".lora_A": "down",
+        ".lora_B": "up",
         ".lora_linear_layer.down.weight": "down",
         ".lora_linear_layer.up.weight": "up",
         ".lora.down.weight": "down",

@@ -11,11 +11,14 @@ from runtime.checkpoints.checks import CheckpointError, VariantError
 from runtime.checkpoints.folder import HashFile
 from runtime.checkpoints.read_checkpoint import read_checkpoint, with_unet
 from runtime.checkpoints.scheduler_config import ScheduleError, read_schedule
+from runtime.checkpoints.unread_tensors import warn_of_unread_tensors
 from runtime.files.located import SingleFile
+from runtime.files.safetensors_file import WeightFileError
 from runtime.files.store import FileChangedError
 from runtime.stage_errors import InvalidArgument
 from runtime.stages.prepare.context import PrepareContext
 
+_DEFAULT_PREDICTION = "epsilon"  # of every scheduler of diffusers
 _VARIANT = re.compile(r"[A-Za-z0-9_-]{1,32}")
 
 
@@ -49,9 +52,25 @@ def file_digests(checkpoint: Checkpoint) -> dict[str, str]:
 
 
 def warnings(request: ImageToImageInput, checkpoint: Checkpoint) -> list[str]:
-    """What of the request the checkpoint's form ignores."""
+    """What the checkpoint's form ignores of the request, what no network reads of its files, and a prediction type that
+    replaces the checkpoint's own. Raises InvalidArgument when a file is gone."""
     in_one_file = checkpoint.vae.layout != "component"
-    return ["variant: a single file has no variants, ignored"] if request.variant and in_one_file else []
+    variant = ["variant: a single file has no variants, ignored"] if request.variant and in_one_file else []
+    try:
+        unread = warn_of_unread_tensors(checkpoint.components)
+    except WeightFileError as error:
+        raise InvalidArgument("model_name", str(error)) from error
+    return [*variant, *unread, *_other_prediction(request, checkpoint)]
+
+
+def _other_prediction(request: ImageToImageInput, checkpoint: Checkpoint) -> list[str]:
+    own, asked = checkpoint.scheduler.get("prediction_type", _DEFAULT_PREDICTION), request.prediction_type
+    if asked is None or asked == own:
+        return []
+    return [
+        f"prediction_type: {asked!r} replaced the checkpoint's own {own!r}; a model trained for one of them gives "
+        "wrong pictures with the other: remove the field to use the checkpoint's own"
+    ]
 
 
 def _with_unet(

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+
 from lorikeet.schema import ImageToImageInput
 from runtime.checkpoints.checkpoint import Checkpoint
 from runtime.files.safetensors_file import WeightFileError
 from runtime.files.store import FileChangedError
+from runtime.lora.alphas import read_alphas
 from runtime.lora.lora_error import LoraError
 from runtime.lora.lora_file import read_lora
+from runtime.lora.lora_receipt import UnmatchedTensors, make_receipt
+from runtime.lora.unmatched import DESCRIPTIONS
 from runtime.plan import LoraPlan
 from runtime.stage_errors import InvalidArgument
 from runtime.stages.prepare.context import PrepareContext
+
+_MAX_NAMED = 3
 
 
 def resolve(request: ImageToImageInput, context: PrepareContext, checkpoint: Checkpoint) -> tuple[LoraPlan, ...]:
@@ -18,12 +25,28 @@ def resolve(request: ImageToImageInput, context: PrepareContext, checkpoint: Che
     return tuple(_lora(request, index, context, checkpoint) for index in range(len(request.loras)))
 
 
+def warnings(loras: Sequence[LoraPlan]) -> Iterator[str]:
+    """For each LoRA, the keys that change nothing, and an alpha that is not in the file."""
+    for lora in loras:
+        receipt = lora.receipt
+        if receipt.unmatched:
+            kinds = "; ".join(map(_described, receipt.unmatched))
+            count = sum(part.count for part in receipt.unmatched)
+            yield f"{lora.field}: {count} of {receipt.tensors} tensors were not applied: {kinds}"
+        if receipt.is_alpha_assumed:
+            yield (
+                f"{lora.field}: the file has no alpha, so alpha is the rank. PEFT saves alpha in adapter_config.json, "
+                "which is not read: multiply the LoRA's scale by lora_alpha / r of that file"
+            )
+
+
 def _lora(request: ImageToImageInput, index: int, context: PrepareContext, checkpoint: Checkpoint) -> LoraPlan:
     field, lora = f"loras[{index}].path", request.loras[index]
     context.check_cancelled()
     try:
         stored = context.files.lora(field, lora.path, context.request_files)
-        layers = read_lora(stored.path, checkpoint.adaptable)
+        contents = read_lora(stored.path, checkpoint.adaptable)
+        receipt = make_receipt(contents, read_alphas(stored, contents))
     except (LoraError, WeightFileError, FileChangedError) as error:
         raise InvalidArgument(field, str(error)) from error
     return LoraPlan(
@@ -32,5 +55,13 @@ def _lora(request: ImageToImageInput, index: int, context: PrepareContext, check
         digest=stored.digest,
         fingerprint=stored.fingerprint,
         scale=lora.scale,
-        components=frozenset(layer.target.component for layer in layers),
+        components=frozenset(layer.target.component for layer in contents.layers),
+        receipt=receipt,
     )
+
+
+def _described(part: UnmatchedTensors) -> str:
+    """For example "bundled embeddings (4): a, b, c and 1 more"."""
+    names = ", ".join(part.names[:_MAX_NAMED])
+    left_out = part.count - _MAX_NAMED
+    return f"{DESCRIPTIONS[part.kind]} ({part.count}): {names}" + (f" and {left_out} more" if left_out > 0 else "")

@@ -36,13 +36,16 @@ class Pictures:
 
 
 def resolve(request: ImageToImageInput, context: PrepareContext) -> Pictures:
-    """Raises InvalidArgument that names the field of a picture that cannot be fetched or decoded."""
+    """Raises InvalidArgument that names the field of a picture that cannot be fetched or decoded, and what
+    `context.check_cancelled` raises."""
     named = {INIT_IMAGE: request.image_url}
     return Pictures({field: _picture(field, url, context) for field, url in named.items() if url is not None})
 
 
 def _picture(field: str, url: str, context: PrepareContext) -> Pixels:
+    context.check_cancelled()
+    data = context.files.image(field, url, context.request_files)
     try:
-        return decode_image(context.files.image(field, url, context.request_files), context.settings.max_pixels)
+        return decode_image(data, context.settings.max_pixels, context.check_cancelled)
     except ImageError as error:
         raise InvalidArgument(field, str(error)) from error

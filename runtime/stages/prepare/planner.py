@@ -5,12 +5,12 @@ from __future__ import annotations
 import secrets
 from dataclasses import dataclass
 
-from lorikeet.schema import ImageToImageInput, map_file_refs
+from lorikeet.schema import ImageToImageInput, map_file_refs, unknown_field_warnings
 from lorikeet.schema.walk import walk_models
 from runtime.jobs.job_table import JobRef
 from runtime.plan import Plan
 from runtime.stages.prepare import checkpoint as checkpoints
-from runtime.stages.prepare import clip_skip, loras, pictures, schedule, size, unavailable
+from runtime.stages.prepare import clip_skip, loras, pictures, prompts, schedule, size, unavailable
 from runtime.stages.prepare.context import PrepareContext
 from runtime.stages.prepare.pictures import Pictures
 
@@ -62,8 +62,10 @@ def make_plan(request: ImageToImageInput, context: PrepareContext, admission: Ad
         padded_height=pixels.padded_height,
         files=checkpoints.file_digests(checkpoint) | {lora.field: lora.digest for lora in adapters},
         warnings=(
-            *(f"{name}: unknown field, ignored" for name in request.unknown_fields()),
+            *unknown_field_warnings(request),
+            *prompts.warnings(request),
             *checkpoints.warnings(request, checkpoint),
+            *loras.warnings(adapters),
             *schedule.warnings(request, checkpoint),
         ),
     )

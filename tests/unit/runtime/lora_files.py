@@ -12,7 +12,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from runtime.lora.lora_changes import LoraChanges
-from runtime.lora.lora_file import LoraLayer
+from runtime.lora.lora_layer import LoraLayer
 from runtime.weights.change import Change
 from tests.unit.runtime.tiny_checkpoints import digest
 

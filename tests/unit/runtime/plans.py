@@ -14,7 +14,9 @@ from runtime.checkpoints.checkpoint import Checkpoint
 from runtime.jobs.job_reporter import JobReporter
 from runtime.jobs.job_table import SLOTS, JobRef, JobTable
 from runtime.jobs.plan_files import PlanFiles
+from runtime.lora.alphas import read_alphas
 from runtime.lora.lora_file import read_lora
+from runtime.lora.lora_receipt import make_receipt
 from runtime.plan import LoraPlan, PicturePlan, Plan
 from runtime.stage_errors import StageError
 from runtime.stages.call import Array, Call, Tensors
@@ -43,13 +45,7 @@ def make_plan(
         request=request,
         checkpoint=checkpoint,
         loras=tuple(
-            LoraPlan(
-                field=f"loras[{index}].path",
-                path=path,
-                digest=digest(path).digest,
-                scale=scale,
-                components=frozenset(layer.target.component for layer in read_lora(path, checkpoint.adaptable)),
-            )
+            _lora_plan(f"loras[{index}].path", path, scale, checkpoint)
             for index, (path, scale) in enumerate((loras or {}).items())
         ),
         seed=5,
@@ -60,6 +56,18 @@ def make_plan(
         padded_height=-(-size // 8) * 8,
         files={},
         warnings=(),
+    )
+
+
+def _lora_plan(field: str, path: Path, scale: float, checkpoint: Checkpoint) -> LoraPlan:
+    stored, contents = digest(path), read_lora(path, checkpoint.adaptable)
+    return LoraPlan(
+        field=field,
+        path=path,
+        digest=stored.digest,
+        scale=scale,
+        components=frozenset(layer.target.component for layer in contents.layers),
+        receipt=make_receipt(contents, read_alphas(stored, contents)),
     )
 
 

@@ -12,13 +12,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from diffusers import AutoencoderKL
+from diffusers import AutoencoderKL, StableDiffusionPipeline
 from safetensors.numpy import load_file, save_file
 
 from runtime.checkpoints.checkpoint import Checkpoint
 from runtime.checkpoints.checks import CheckpointError, VariantError
 from runtime.checkpoints.folder import read_folder
 from runtime.files.located import Folder
+from runtime.files.store import StoredFile
 from tests.unit.runtime.tiny_checkpoints import digest, read_checkpoint
 
 UNET = "unet/diffusion_pytorch_model.safetensors"
@@ -186,6 +187,152 @@ def test_a_variant_may_have_shards(folder: Path) -> None:
 def test_a_variant_that_no_component_has_is_refused(folder: Path) -> None:
     with pytest.raises(VariantError, match="'fp16'"):
         read_folder(Folder(folder, folder), digest, "fp16")
+
+
+def _only(folder: Path, suffix: str, *parts: str) -> None:
+    """Renames the weight files of components, or of all of them."""
+    for path in list(folder.rglob("*.safetensors")):
+        if not parts or path.parent.name in parts:
+            path.rename(path.with_name(path.name.replace(".safetensors", suffix)))
+
+
+@pytest.mark.parametrize(
+    ("suffix", "parts", "reason"),
+    [
+        (".fp16.safetensors", (), f"its file {UNET} is missing: set variant to 'fp16', which the folder has"),
+        (".fp16.safetensors", ("vae",), f"its file {VAE} is missing: set variant to 'fp16', which the folder has"),
+        (".fp16-00001-of-00001.safetensors", ("unet",), f"its file {UNET} is missing: set variant to 'fp16'"),
+        ("-00001-of-00002.bf16.safetensors", ("unet",), f"its file {UNET} is missing: set variant to 'bf16'"),
+        (".safetensors.index.fp16.json", ("text_encoder",), f"its file {TEXT} is missing: set variant to 'fp16'"),
+        (
+            ".bin",
+            (),
+            f"its file {UNET} is missing: the folder has diffusion_pytorch_model.bin, pickles, .* convert them",
+        ),
+        (".fp16.bin", ("text_encoder",), f"its file {TEXT} is missing: the folder has model.fp16.bin, pickles, "),
+        (".ckpt", ("vae",), f"its file {VAE} is missing: the folder has diffusion_pytorch_model.ckpt, pickles, "),
+        ("_ema.safetensors", ("vae",), f"its file {VAE} is missing: the folder has .*; expected this file, or shards"),
+        (".onnx", ("vae",), f"its file {VAE} is missing: expected it, or a variant"),
+    ],
+)
+def test_a_missing_weight_file_says_what_to_do(folder: Path, suffix: str, parts: tuple[str, ...], reason: str) -> None:
+    _only(folder, suffix, *parts)
+    _refused(folder, reason)
+
+
+def test_the_named_variant_is_then_read(folder: Path, sd15: Checkpoint) -> None:
+    _only(folder, ".fp16.safetensors")
+    assert read_folder(Folder(folder, folder), digest, "fp16").unet.shapes == sd15.unet.shapes
+
+
+def test_two_variants_are_both_named(folder: Path) -> None:
+    (folder / UNET).rename(folder / UNET.replace(".safetensors", ".fp16.safetensors"))
+    _write(folder / UNET.replace(".safetensors", ".non_ema.safetensors"), b"")
+    _refused(folder, "set variant to 'fp16' or 'non_ema'")
+
+
+@pytest.mark.parametrize(
+    ("names", "reason"),
+    [
+        ((), "its folder unet is missing: expected a folder in the format of diffusers"),
+        (("a.ckpt",), "its folder unet is missing: the folder has a.ckpt, pickles, .* convert them"),
+        (("pytorch_model.bin",), "its folder unet is missing: the folder has pytorch_model.bin, pickles"),
+        (("a.safetensors", "a.ckpt"), "a checkpoint in one file is named by its file, as a.safetensors"),
+    ],
+)
+def test_a_folder_without_components_says_what_to_do(tmp_path: Path, names: tuple[str, ...], reason: str) -> None:
+    for name in names:
+        (tmp_path / name).touch()
+    _refused(tmp_path, reason)
+
+
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"a" * 64 + b"\nsize 3438167540\n"
+
+
+@pytest.mark.parametrize("name", WEIGHTS)
+@pytest.mark.parametrize("content", [POINTER, b"<!DOCTYPE html><html></html>", b'{"error": "unauthorized"}'])
+def test_a_weight_file_that_holds_no_weights_is_named(folder: Path, name: str, content: bytes) -> None:
+    _write(folder / name, content)
+    _refused(folder, rf"^{name}: not a readable \.safetensors file")
+
+
+def test_a_damaged_file_is_not_hashed(folder: Path) -> None:
+    hashed: list[str] = []
+
+    def hash_file(path: Path) -> StoredFile:
+        hashed.append(path.name)
+        return digest(path)
+
+    _write(folder / UNET, (folder / UNET).read_bytes()[:-1])
+    with pytest.raises(CheckpointError, match=rf"^{UNET}: not a readable"):
+        read_folder(Folder(folder, folder), hash_file)
+    assert hashed == []
+
+
+@pytest.mark.parametrize("damage", ["cut", "pointer", "missing"])
+def test_a_damaged_shard_is_named(folder: Path, damage: str) -> None:
+    tensors = load_file(folder / UNET)
+    (folder / UNET).unlink()
+    shards = [f"diffusion_pytorch_model-0000{number}-of-00002.safetensors" for number in (1, 2)]
+    for number, shard in enumerate(shards):
+        save_file(dict(list(tensors.items())[number::2]), folder / "unet" / shard)
+    index = {"weight_map": {name: shards[number % 2] for number, name in enumerate(tensors)}}
+    _write(folder / f"{UNET}.index.json", index)
+    assert len(read_checkpoint(folder).unet.files) == 2
+    path = folder / "unet" / shards[1]
+    content = path.read_bytes()
+    path.unlink()
+    if damage != "missing":
+        path.write_bytes(content[:-1] if damage == "cut" else POINTER)
+    where = f"unet/{shards[1]}"
+    _refused(folder, f"^its file {where} is missing" if damage == "missing" else f"^{where}: not a readable")
+
+
+@pytest.mark.parametrize("values", [{"latents_mean": [-1.6, 1.8, -1.3, 2.5]}, {"latents_std": [8.4, 5.9, 6.5, 5.2]}])
+def test_a_vae_that_normalizes_its_latents_is_refused(folder: Path, values: dict[str, Any]) -> None:
+    _change_json(folder / "vae/config.json", **values)
+    _refused(folder, f"its vae normalizes its latents .{next(iter(values))} in its configuration")
+    _change_json(folder / "vae/config.json", **dict.fromkeys(values))
+    read_checkpoint(folder)
+
+
+@pytest.mark.parametrize(
+    ("index", "config", "expected"),
+    [
+        ("EulerDiscreteScheduler", "PNDMScheduler", "EulerDiscreteScheduler"),
+        ("DDIMScheduler", "EulerDiscreteScheduler", "DDIMScheduler"),
+        ("DPMSolverMultistepScheduler", "DDIMScheduler", "DPMSolverMultistepScheduler"),
+        ("DDIMScheduler", "UniPCMultistepScheduler", "DDIMScheduler"),
+        ("PNDMScheduler", "PNDMScheduler", "PNDMScheduler"),
+    ],
+)
+def test_the_index_names_the_schedulers_class(folder: Path, index: str, config: str, expected: str) -> None:
+    """And the configuration its options: so diffusers reads the folder."""
+    _change_json(folder / "model_index.json", scheduler=["diffusers", index])
+    _change_json(folder / "scheduler/scheduler_config.json", _class_name=config, beta_end=0.013)
+    found = read_checkpoint(folder).scheduler
+    pipe = StableDiffusionPipeline.from_pretrained(folder, local_files_only=True, safety_checker=None)
+    assert found["_class_name"] == expected == type(pipe.scheduler).__name__
+    assert found["beta_end"] == pipe.scheduler.config.beta_end == 0.013
+
+
+@pytest.mark.parametrize(
+    "entry", [None, [], [None, None], ["diffusers"], ["evil", "EvilScheduler"], "DDIMScheduler", 5]
+)
+def test_an_index_that_names_no_class_of_diffusers_changes_nothing(folder: Path, entry: Any) -> None:
+    _change_json(folder / "model_index.json", scheduler=entry)
+    assert read_checkpoint(folder).scheduler["_class_name"] == "PNDMScheduler"
+
+
+def test_a_folder_may_lack_its_index(folder: Path) -> None:
+    (folder / "model_index.json").unlink()
+    assert read_checkpoint(folder).scheduler["_class_name"] == "PNDMScheduler"
+
+
+def test_an_index_does_not_hide_a_scheduler_for_other_models(folder: Path) -> None:
+    _change_json(folder / "model_index.json", scheduler=["diffusers", "EulerDiscreteScheduler"])
+    _write(folder / "scheduler/scheduler_config.json", {"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": 3.0})
+    assert read_checkpoint(folder).scheduler["_class_name"] == "FlowMatchEulerDiscreteScheduler"
 
 
 def test_text_encoders_of_another_width_are_refused(tiny: Path, folder: Path) -> None:

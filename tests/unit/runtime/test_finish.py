@@ -31,7 +31,7 @@ def _finished(settings: Settings, job_table: JobTable, plan: Plan, **parameters:
         "LATENTS": noise(2, 4, 8, 8).numpy(),
         "PER_PASS_LATENTS": np.zeros((0, 2, 4, 8, 8), np.float32),
     }
-    report = Report(timings=TIMINGS, engine="torch", precision="float32")
+    report = Report(timings=TIMINGS, engine="torch", precision="float32", warnings=["cut"])
     return dict(run_stage(FinishStage(settings, job_table), plan, inputs, report, **parameters).tensors)
 
 
@@ -57,7 +57,7 @@ def test_the_response_tells_what_ran(settings: Settings, job_table: JobTable, sd
     plan = make_plan(sd15, job).model_copy(update={"files": {"model_name.unet[0]": "d" * 64}, "warnings": ("odd",)})
     response = _response(_finished(settings, job_table, plan))
     assert (response.engine, response.precision, response.seed) == ("torch", "float32", 5)
-    assert (response.files, response.warnings) == ({"model_name.unet[0]": "d" * 64}, ["odd"])
+    assert (response.files, response.warnings) == ({"model_name.unet[0]": "d" * 64}, ["odd", "cut"])
     assert response.timings["prepare"] == 1.5 and response.timings["denoiser"] == 2.5
     assert response.timings["total"] >= response.timings["finish"] > 0
     assert response.versions["torch"] == str(torch.__version__)

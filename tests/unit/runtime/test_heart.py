@@ -93,3 +93,14 @@ def test_a_thread_that_returns_does_not(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(long_lived, "end_process", ended.set)
     start_thread(lambda: None, "x").join()
     assert not ended.is_set()
+
+
+def test_a_stage_ends_with_its_parent(job_table: JobTable, monkeypatch: pytest.MonkeyPatch) -> None:
+    ended = threading.Event()
+    monkeypatch.setattr(heart, "end_process", ended.set)
+    beating = Heart(job_table, "denoiser")
+    _until(job_table, lambda beat: True)
+    assert not ended.is_set()
+    monkeypatch.setattr(heart.os, "getppid", lambda: 1)
+    assert ended.wait(10)
+    beating.stop()

@@ -14,20 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from runtime.files.image_codec import MIN_SIDE, ImageError, Pixels, decode_image, encode_image
-
-PLENTY = 1 << 20
-WIDTH, HEIGHT = 80, 64
-_RAMP = np.linspace(0, 255, WIDTH, dtype=np.uint8)
-PICTURE = np.stack(
-    [np.tile(_RAMP, (HEIGHT, 1)), np.tile(_RAMP[:HEIGHT, None], (1, WIDTH)), np.full((HEIGHT, WIDTH), 90)]
-)
-PICTURE = np.ascontiguousarray(PICTURE.transpose(1, 2, 0).astype(np.uint8))
-
-
-def _encode(image: Image.Image, file_format: str, **options: Any) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, file_format, **options)
-    return buffer.getvalue()
+from tests.unit.runtime.picture_files import HEIGHT, PICTURE, PLENTY, WIDTH, encoded, stored
 
 
 def _solid(mode: str, color: Any) -> Image.Image:
@@ -42,23 +29,23 @@ def _colors(pixels: Pixels) -> set[tuple[int, ...]]:
     ("file_format", "options"), [("PNG", {}), ("BMP", {}), ("TIFF", {}), ("WEBP", {"lossless": True})]
 )
 def test_lossless_formats_are_read_exactly(file_format: str, options: dict[str, Any]) -> None:
-    pixels = decode_image(_encode(Image.fromarray(PICTURE), file_format, **options), PLENTY)
+    pixels = decode_image(encoded(Image.fromarray(PICTURE), file_format, **options), PLENTY)
     assert pixels.dtype == np.uint8
     assert np.array_equal(pixels, PICTURE)
 
 
 def test_jpeg_is_read_nearly() -> None:
-    pixels = decode_image(_encode(Image.fromarray(PICTURE), "JPEG", quality=95), PLENTY)
+    pixels = decode_image(encoded(Image.fromarray(PICTURE), "JPEG", quality=95), PLENTY)
     assert np.abs(pixels.astype(int) - PICTURE).mean() < 2
 
 
 def test_a_palette_is_resolved() -> None:
-    assert _colors(decode_image(_encode(_solid("RGB", (10, 200, 30)).quantize(4), "GIF"), PLENTY)) == {(10, 200, 30)}
+    assert _colors(decode_image(encoded(_solid("RGB", (10, 200, 30)).quantize(4), "GIF"), PLENTY)) == {(10, 200, 30)}
 
 
 def test_the_first_frame_of_an_animation_counts() -> None:
     frames = [_solid("RGB", color).quantize(4) for color in ("red", "blue")]
-    data = _encode(frames[0], "GIF", save_all=True, append_images=frames[1:])
+    data = encoded(frames[0], "GIF", save_all=True, append_images=frames[1:])
     assert _colors(decode_image(data, PLENTY)) == {(255, 0, 0)}
 
 
@@ -73,54 +60,41 @@ def test_the_first_frame_of_an_animation_counts() -> None:
     ],
 )
 def test_transparency_is_over_white(image: Image.Image, color: tuple[int, ...]) -> None:
-    assert _colors(decode_image(_encode(image, "PNG"), PLENTY)) == {color}
+    assert _colors(decode_image(encoded(image, "PNG"), PLENTY)) == {color}
 
 
 def test_half_transparency_is_half_white() -> None:
-    pixels = decode_image(_encode(_solid("RGBA", (0, 0, 0, 128)), "PNG"), PLENTY)
+    pixels = decode_image(encoded(_solid("RGBA", (0, 0, 0, 128)), "PNG"), PLENTY)
     assert np.abs(pixels.astype(int) - 127).max() <= 1
 
 
 def test_the_transparent_color_of_a_palette_is_white() -> None:
     image = _solid("P", 1)
     image.putpalette([255, 0, 0, 0, 255, 0])
-    assert _colors(decode_image(_encode(image, "PNG", transparency=1), PLENTY)) == {(255, 255, 255)}
+    assert _colors(decode_image(encoded(image, "PNG", transparency=1), PLENTY)) == {(255, 255, 255)}
 
 
 @pytest.mark.parametrize("value", [0, 256, 12345, 40000, 65535])
 def test_sixteen_bits_of_grey_are_scaled_to_eight(value: int) -> None:
     image = Image.fromarray(np.full((HEIGHT, WIDTH), value, np.uint16))
-    pixels = decode_image(_encode(image, "PNG"), PLENTY)
+    pixels = decode_image(encoded(image, "PNG"), PLENTY)
     assert np.abs(pixels - value / 257).max() <= 1
 
 
 def test_cmyk_is_converted() -> None:
-    pixels = decode_image(_encode(_solid("CMYK", (0, 255, 255, 0)), "JPEG", quality=95), PLENTY)
+    pixels = decode_image(encoded(_solid("CMYK", (0, 255, 255, 0)), "JPEG", quality=95), PLENTY)
     assert np.abs(pixels.astype(int) - (255, 0, 0)).max() < 8
 
 
-@pytest.mark.parametrize(
-    ("orientation", "transpose"),
-    [
-        (2, Image.Transpose.FLIP_LEFT_RIGHT),
-        (3, Image.Transpose.ROTATE_180),
-        (4, Image.Transpose.FLIP_TOP_BOTTOM),
-        (5, Image.Transpose.TRANSPOSE),
-        (6, Image.Transpose.ROTATE_90),
-        (7, Image.Transpose.TRANSVERSE),
-        (8, Image.Transpose.ROTATE_270),
-    ],
-)
-def test_a_picture_is_turned_upright(orientation: int, transpose: Image.Transpose) -> None:
-    upright = Image.fromarray(PICTURE)
-    exif = Image.Exif()
-    exif[0x0112] = orientation
-    stored = upright.transpose(transpose)  # what a camera held that way writes
-    assert np.array_equal(decode_image(_encode(stored, "PNG", exif=exif), PLENTY), PICTURE)
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_picture_is_turned_upright(orientation: int) -> None:
+    tags = Image.Exif()
+    tags[0x0112] = orientation
+    assert np.array_equal(decode_image(encoded(stored(orientation), "PNG", exif=tags), PLENTY), PICTURE)
 
 
 def test_a_picture_of_too_many_pixels_is_refused() -> None:
-    data = _encode(Image.fromarray(PICTURE), "PNG")
+    data = encoded(Image.fromarray(PICTURE), "PNG")
     assert decode_image(data, WIDTH * HEIGHT).shape == (HEIGHT, WIDTH, 3)
     with pytest.raises(ImageError, match="80x64 pixels: expected at most 5119"):
         decode_image(data, WIDTH * HEIGHT - 1)
@@ -129,7 +103,7 @@ def test_a_picture_of_too_many_pixels_is_refused() -> None:
 @pytest.mark.parametrize(("width", "height"), [(MIN_SIDE - 1, 100), (100, MIN_SIDE - 1)])
 def test_a_picture_too_small_for_the_unet_is_refused(width: int, height: int) -> None:
     with pytest.raises(ImageError, match="at least 64"):
-        decode_image(_encode(Image.new("RGB", (width, height)), "PNG"), PLENTY)
+        decode_image(encoded(Image.new("RGB", (width, height)), "PNG"), PLENTY)
 
 
 def _png_claiming(width: int, height: int) -> bytes:
@@ -151,7 +125,7 @@ def test_a_size_that_is_only_claimed_is_refused_before_anything_is_decoded(side:
 @pytest.mark.parametrize("file_format", ["PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF"])
 @pytest.mark.parametrize("part", [0.1, 0.5, 0.9])
 def test_half_a_picture_is_refused(file_format: str, part: float) -> None:
-    data = _encode(Image.effect_noise((WIDTH, HEIGHT), 80).convert("RGB"), file_format)
+    data = encoded(Image.effect_noise((WIDTH, HEIGHT), 80).convert("RGB"), file_format)
     with pytest.raises(ImageError):
         decode_image(data[: int(len(data) * part)], PLENTY)
 
@@ -159,7 +133,7 @@ def test_half_a_picture_is_refused(file_format: str, part: float) -> None:
 @pytest.mark.parametrize("file_format", ["PPM", "ICO", "TGA"])
 def test_other_formats_are_refused(file_format: str) -> None:
     with pytest.raises(ImageError, match="not a picture: expected one of the formats"):
-        decode_image(_encode(Image.fromarray(PICTURE), file_format), PLENTY)
+        decode_image(encoded(Image.fromarray(PICTURE), file_format), PLENTY)
 
 
 @given(st.binary(max_size=300))
@@ -169,7 +143,7 @@ def test_random_bytes_are_no_picture(data: bytes) -> None:
         decode_image(data, PLENTY)
 
 
-_VALID = {name: _encode(Image.fromarray(PICTURE), name) for name in ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")}
+_VALID = {name: encoded(Image.fromarray(PICTURE), name) for name in ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")}
 
 
 @settings(max_examples=150)

@@ -1,4 +1,4 @@
-"""LoRA files that do not fit are refused from the header, and the message lists the differences."""
+"""LoRA files are read from the header: what does not fit is refused, and the message lists the differences."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from safetensors.torch import save_file
 from runtime.checkpoints.checkpoint import Checkpoint, Component, WeightFile
 from runtime.files.safetensors_file import WeightFileError, read_header
 from runtime.lora.kinds import KINDS, dora
+from runtime.lora.layer_names import Target
 from runtime.lora.lora_error import LoraError
 from runtime.lora.lora_file import read_lora
-from runtime.lora.lora_keys import Target
 from runtime.lora.peft_metadata import PeftMetadata
 from runtime.weights.change import LowRank
 from runtime.weights.weight_set import WeightSet
@@ -47,7 +47,7 @@ def _linear() -> Tensors:
 
 
 def test_the_layer_a_pair_belongs_to(path: Path, sd15: Checkpoint) -> None:
-    (layer,) = read_lora(lora_files.write(path, _linear()), sd15.adaptable)
+    (layer,) = read_lora(lora_files.write(path, _linear()), sd15.adaptable).layers
     assert (layer.target.component, layer.kind.name, layer.low_rank, layer.alpha) == ("unet", "LoRA", 2, None)
     assert f"unet.{layer.target.parameter}" == f"{LAYER}.weight"
 
@@ -76,7 +76,7 @@ def test_the_rank_of_a_low_rank_change_is_known_without_reading(
     path: Path, sd15: Checkpoint, stem: str, tensors: dict[str, tuple[int, ...]], rank: int | None
 ) -> None:
     lora_files.write(path, {f"{stem}.{name}": torch.ones(shape) for name, shape in tensors.items()})
-    (layer,) = read_lora(path, sd15.adaptable)
+    (layer,) = read_lora(path, sd15.adaptable).layers
     assert layer.low_rank == rank
     factors = {role: torch.ones(tensors[key.removeprefix(f"{stem}.")]) for role, key in layer.keys.items()}
     change = layer.kind.change(factors, 1.0)
@@ -134,7 +134,7 @@ def test_only_low_rank_changes_are_kept_as_factors(path: Path, sd15: Checkpoint)
     tensors = _linear() | {f"{CONV}.{name}.weight": torch.ones(shape) for name, shape in mid.items()}
     tensors |= {f"unet.{CROSS}.to_k.lokr_w1": torch.ones(4, 4), f"unet.{CROSS}.to_k.lokr_w2": torch.ones(8, 8)}
     tensors |= {f"{CONV}.diff_b": torch.ones(16)}
-    layers = read_lora(lora_files.write(path, tensors), sd15.adaptable)
+    layers = read_lora(lora_files.write(path, tensors), sd15.adaptable).layers
     changes = lora_files.source(path, layers, 1.0)
     kinds = {name: isinstance(changes.read(name), LowRank) for name in changes.names}
     low_rank = {f"{name.removeprefix('unet.')}.weight": True for name in (LAYER, CONV)}
@@ -144,36 +144,26 @@ def test_only_low_rank_changes_are_kept_as_factors(path: Path, sd15: Checkpoint)
     }
 
 
-def test_keys_that_name_no_layer_are_listed(path: Path, sd15: Checkpoint) -> None:
+def test_a_file_whose_keys_name_no_layer_is_refused_and_the_keys_are_listed(path: Path, sd15: Checkpoint) -> None:
     unknown = {f"unet.nowhere.{n}.lora_A.weight": torch.zeros(2, 2) for n in range(10)}
     _refused(
-        lora_files.write(path, _linear() | unknown),
+        lora_files.write(path, unknown | {"vae.x.lora_A.weight": torch.zeros(2, 2)}),
         sd15,
-        r"Keys that name no layer \(10 of 12\): unet\.nowhere\.0\.lora_A\.weight, .*unet\.nowhere\.7.* and 2 more$",
+        r"Keys for other components \(1 of 11\): vae\.x\.lora_A\.weight; "
+        r"Keys that name no layer \(10 of 11\): unet\.nowhere\.0\.lora_A\.weight, .*unet\.nowhere\.3.* and 6 more$",
     )
 
 
-@pytest.mark.parametrize(
-    "key",
-    [
-        f"{LAYER}.lora_A.bias",
-        f"{LAYER}.weight",
-        f"{LAYER}.diff_b",
-        f"{LAYER}.oft_blocks",
-        f"{LAYER}.lokr_t1",
-        "unet.time_embedding.linear_1.bias.lora_A.weight",
-        "lora_A.weight",
-        ".lora_A.weight",
-        "",
-    ],
-)
-def test_no_key_is_ignored(path: Path, sd15: Checkpoint, key: str) -> None:
-    _refused(lora_files.write(path, _linear() | {key: torch.zeros(2, 16)}), sd15, r"Keys that name no layer \(1 of 3\)")
+@pytest.mark.parametrize("repeating", ["lora_" + LAYER.replace(".", "_"), f"unet.{LAYER}", LAYER.removeprefix("unet.")])
+@pytest.mark.parametrize("suffix", ["lora_A.weight", "lora_A.default_0.weight", "lora_down.weight"])
+def test_one_tensor_under_two_names_is_refused(path: Path, sd15: Checkpoint, repeating: str, suffix: str) -> None:
+    tensors = _linear() | {f"{repeating}.{suffix}": torch.zeros(2, 16)}
+    _refused(lora_files.write(path, tensors), sd15, rf"fit \(1\): {LAYER}\.weight: .* repeats .*; expected one tensor")
 
 
-def test_one_layer_under_two_names_is_refused(path: Path, sd15: Checkpoint) -> None:
-    kohya = pair("lora_" + LAYER.replace(".", "_"), 16, 16)
-    _refused(lora_files.write(path, _linear() | kohya), sd15, "name no layer")
+def test_one_layer_of_two_kinds_under_two_names_is_refused(path: Path, sd15: Checkpoint) -> None:
+    tensors = _linear() | {f"lora_{LAYER.replace('.', '_')}.diff": torch.zeros(16, 16)}
+    _refused(lora_files.write(path, tensors), sd15, "the file has tensors of LoRA and full difference")
 
 
 @pytest.mark.parametrize(("missing", "role"), [(DOWN, "down"), (UP, "up")])
@@ -238,7 +228,7 @@ def test_an_alpha_of_any_dtype_is_a_number(
     path: Path, sd15: Checkpoint, dtype: torch.dtype, shape: tuple[int, ...]
 ) -> None:
     alpha = torch.tensor(6.0).to(dtype).reshape(shape)
-    layers = read_lora(lora_files.write(path, _linear() | {f"{LAYER}.alpha": alpha}), sd15.adaptable)
+    layers = read_lora(lora_files.write(path, _linear() | {f"{LAYER}.alpha": alpha}), sd15.adaptable).layers
     (change,) = read_changes(path, layers, 0.5).values()
     expected = 0.5 * 6 / 2 * _linear()[UP] @ _linear()[DOWN]
     torch.testing.assert_close(change.delta(torch.zeros(16, 16)), expected)
@@ -317,7 +307,7 @@ def test_a_lora_of_a_norm_is_refused(path: Path, sd15: Checkpoint) -> None:
 
 @pytest.mark.parametrize("scale", [1e39, -1e300, float("inf")])
 def test_a_scale_that_float32_does_not_hold_is_refused(path: Path, sd15: Checkpoint, scale: float) -> None:
-    layers = read_lora(lora_files.write(path, _linear()), sd15.adaptable)
+    layers = read_lora(lora_files.write(path, _linear()), sd15.adaptable).layers
     with pytest.raises(LoraError, match="not finite in float32"):
         read_changes(path, layers, scale)
 
@@ -327,7 +317,7 @@ def test_a_scale_that_float32_does_not_hold_is_refused(path: Path, sd15: Checkpo
 def test_factors_that_are_not_finite_are_refused(path: Path, sd15: Checkpoint, name: str, value: float) -> None:
     tensors = _linear() | {f"{LAYER}.alpha": torch.tensor(2.0)}
     tensors[name].view(-1)[0] = value
-    layers = read_lora(lora_files.write(path, tensors), sd15.adaptable)
+    layers = read_lora(lora_files.write(path, tensors), sd15.adaptable).layers
     with pytest.raises(LoraError, match="not finite"):
         read_changes(path, layers, 1.0)
 
@@ -356,7 +346,7 @@ def test_hostile_metadata_is_refused(path: Path, sd15: Checkpoint, config: dict[
 def test_the_first_pattern_that_ends_a_layers_name_is_its_alpha(path: Path, sd15: Checkpoint, first: str) -> None:
     patterns = {"o_q": 1.0, "to_k": 2.0, first: 3.0} | {name: 4.0 for name in ("to_q", "attn1.to_q") if name != first}
     config = {"unet.lora_alpha": 5.0, "unet.alpha_pattern": patterns}
-    (layer,) = read_lora(lora_files.write(path, _linear(), config), sd15.adaptable)
+    (layer,) = read_lora(lora_files.write(path, _linear(), config), sd15.adaptable).layers
     assert layer.alpha == 3.0
 
 
@@ -433,7 +423,7 @@ _SHAPES = st.lists(st.sampled_from([0, 1, 2, 16]), max_size=4)
 def test_any_keys_and_shapes_are_read_or_refused(path: Path, sd15: Checkpoint, shapes: dict[str, list[int]]) -> None:
     lora_files.write(path, {key: torch.zeros(shape) for key, shape in shapes.items()})
     try:
-        layers = read_lora(path, sd15.adaptable)
+        layers = read_lora(path, sd15.adaptable).layers
         changes = read_changes(path, layers, 1.0)
     except (LoraError, WeightFileError):
         return
@@ -465,10 +455,79 @@ def test_a_lora_of_a_transformer_is_refused_by_its_name(path: Path, sd15: Checkp
     _refused(lora_files.write(path, pair(stem, 8, 8)), sd15, rf"made for {made_for}; .*\(2 of 2\)")
 
 
+@pytest.mark.parametrize(
+    ("stem", "made_for"),
+    [
+        ("lora_unet_double_blocks_0_img_attn_proj", "Flux"),
+        ("unet.down_blocks.0.motion_modules.0.temporal_transformer.proj_in", "AnimateDiff"),
+        ("lora_prior_unet_down_blocks_0_0_attention", "Stable Cascade"),
+        ("lycoris_transformer_blocks_0_img_mlp_net_0_proj", "Qwen-Image"),
+        ("diffusion_model.blocks.0.cross_attn.k", "Wan"),
+        ("diffusion_model.layers.0.attention.to_q", "Z-Image"),
+    ],
+)
+def test_a_lora_of_another_network_is_refused_though_some_keys_match(
+    path: Path, sd15: Checkpoint, stem: str, made_for: str
+) -> None:
+    tensors = _linear() | pair("lora_te1_text_model_encoder_layers_0_self_attn_q_proj", 32, 32) | pair(stem, 8, 8)
+    _refused(lora_files.write(path, tensors), sd15, rf"^this LoRA was made for {made_for}; .* \(2 of 6\): ")
+
+
+def test_a_bundled_embedding_is_no_sign_of_another_network(path: Path, sd15: Checkpoint) -> None:
+    tensors = _linear() | {"bundle_emb.double_blocks.clip_l": torch.zeros(2, 32)}
+    assert len(read_lora(lora_files.write(path, tensors), sd15.adaptable).layers) == 1
+
+
+def test_a_lora_of_another_text_width_is_refused_though_some_keys_match(path: Path, sd15: Checkpoint) -> None:
+    unknown = pair(f"unet.{CROSS.replace('transformer_blocks.0.', 'transformer_blocks.7.')}.to_k", 32, 48)
+    _refused(lora_files.write(path, _linear() | unknown), sd15, r"made for another model \(text width 48\)")
+
+
+@pytest.mark.parametrize("prefix", ["lora_te2_", "text_encoder_2.", "text_encoders.clip_g.transformer.", "clip_g."])
+@pytest.mark.parametrize("matching", [1, 2])
+def test_a_lora_of_two_text_encoders_is_refused_unless_most_keys_match(
+    path: Path, sd15: Checkpoint, prefix: str, matching: int
+) -> None:
+    tensors = pair(f"{prefix}text_model.encoder.layers.0.self_attn.q_proj", 48, 48)
+    for name in ("q_proj", "k_proj")[:matching]:
+        tensors |= pair(f"lora_te1_text_model_encoder_layers_0_self_attn_{name}", 32, 32)
+    lora_files.write(path, tensors)
+    if matching == 1:
+        _refused(path, sd15, r"made for two text encoders, .* Keys for other components \(2 of 4\)")
+    else:
+        assert len(read_lora(path, sd15.adaptable).layers) == 2
+
+
+@pytest.mark.parametrize("more", [{"bundle_emb.x.clip_l": (2, 32)}, {"stranger": (1,)}, {"vae.x.alpha": ()}])
+@pytest.mark.parametrize("spoil", ["shape", "half", "dtype"])
+def test_a_layer_that_does_not_fit_is_refused_whatever_else_the_file_has(
+    path: Path, sd15: Checkpoint, more: dict[str, tuple[int, ...]], spoil: str
+) -> None:
+    wrong = pair(CONV, 8 if spoil == "shape" else 16, 144)
+    if spoil == "half":
+        wrong.popitem()
+    elif spoil == "dtype":
+        wrong = {name: tensor.to(torch.int8) for name, tensor in wrong.items()}
+    unknown = {name: torch.zeros(shape) for name, shape in more.items()}
+    _refused(lora_files.write(path, _linear() | wrong | unknown), sd15, rf"Layers that do not fit \(1\): {CONV}")
+
+
+@pytest.mark.parametrize("file", ["sd15/unet/diffusion_pytorch_model", "single/sd15"])
+def test_whole_weights_are_no_lora(tiny: Path, sd15: Checkpoint, file: str) -> None:
+    reason = "this file has whole weights, not a LoRA; give a checkpoint in model_name"
+    _refused(tiny / f"{file}.safetensors", sd15, reason)
+
+
+@pytest.mark.parametrize("keys", [("emb_params",), ("clip_l", "clip_g")])
+def test_an_embedding_is_no_lora(path: Path, sd15: Checkpoint, keys: tuple[str, ...]) -> None:
+    lora_files.write(path, {key: torch.zeros(2, 32) for key in keys})
+    _refused(path, sd15, "this file is a textual inversion embedding, not a LoRA")
+
+
 def test_a_factor_that_float32_does_not_hold_is_refused(path: Path, sd15: Checkpoint) -> None:
     tensors = {name: tensor.double() for name, tensor in _linear().items()}
     tensors[UP][0, 0] = 1e300
-    layers = read_lora(lora_files.write(path, tensors), sd15.adaptable)
+    layers = read_lora(lora_files.write(path, tensors), sd15.adaptable).layers
     with pytest.raises(LoraError, match="not finite in float32"):
         read_changes(path, layers, 1.0)
 

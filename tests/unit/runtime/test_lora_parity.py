@@ -16,7 +16,7 @@ from peft import LoraConfig, get_peft_model_state_dict
 
 from runtime.checkpoints.canonical_names import canonical_name
 from runtime.checkpoints.checkpoint import Checkpoint, Component
-from runtime.checkpoints.original_unet_names import unet_name
+from runtime.checkpoints.original_unet_names import block_starts, unet_name
 from runtime.lora.lora_file import read_lora
 from runtime.lora.stability_names import stability_names
 from runtime.weights.weight_set import WeightSet
@@ -43,11 +43,11 @@ def _fused(checkpoint: Path, lora: Path, scale: float) -> dict[str, Tensors]:
 
 
 def _canonical(component: str, tensors: Tensors) -> Tensors:
-    return {key: tensor for name, tensor in tensors.items() if (key := canonical_name(component, name))}
+    return {canonical_name(component, name): tensor for name, tensor in tensors.items()}
 
 
 def _merged(component: Component, lora: Path, scale: float, parts: tuple[Component, ...]) -> Tensors:
-    layers = [layer for layer in read_lora(lora, parts) if layer.target.component == component.name]
+    layers = [layer for layer in read_lora(lora, parts).layers if layer.target.component == component.name]
     weights = WeightSet(component, (lora_files.source(lora, layers, scale),))
     base = base_tensors(component)
     return base | {name: merged(weights, name, base[name]) for name in weights.changed}
@@ -123,7 +123,8 @@ def test_every_layer_has_the_name_that_checkpoints_have(tiny: Path, model: str) 
     modules = {name.rpartition(".")[0] for name in _base(tiny / model).unet.shapes}
     names = stability_names(modules)
     assert names.keys() == modules
-    assert all(unet_name(f"{name}.weight", 2) == f"{module}.weight" for module, name in names.items())
+    starts = block_starts(f"{name}.weight" for name in names.values())
+    assert all(unet_name(f"{name}.weight", starts) == f"{module}.weight" for module, name in names.items())
 
 
 DORA = ["to_q", "to_k", "ff.net.0.proj", "conv1", "proj_in"]
@@ -176,7 +177,7 @@ def test_two_files_at_once_predict_what_diffusers_does(tiny: Path, tmp_path: Pat
     pipe.set_adapters(["a", "b"], scales)
     with torch.no_grad():
         expected = pipe.unet(inputs["latent"], inputs["t"], inputs["text"]).sample
-    layers = [read_lora(path, sd15.adaptable) for path in paths]
+    layers = [read_lora(path, sd15.adaptable).layers for path in paths]
     changes = tuple(map(lora_files.source, paths, layers, scales))
     found = predict(make_engine("unet", sd15.unet)[0], WeightSet(sd15.unet, changes), inputs)
     assert (found - expected).norm() / expected.norm() < 1e-5
@@ -208,7 +209,7 @@ def test_a_lora_of_scale_0_changes_nothing(tiny: Path, sd15: Checkpoint) -> None
 
 def test_the_tiny_loras_change_every_kind_of_layer(tiny: Path, sd15: Checkpoint) -> None:
     """Or the parity above would say little."""
-    layers = read_lora(tiny / "loras/sd15/kohya.safetensors", sd15.adaptable)
+    layers = read_lora(tiny / "loras/sd15/kohya.safetensors", sd15.adaptable).layers
     shapes = {part.name: part.shapes for part in sd15.adaptable}
     kinds = {shapes[layer.target.component][layer.target.parameter][2:] for layer in layers}
     assert kinds == {(), (1, 1), (3, 3)}

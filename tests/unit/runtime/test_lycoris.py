@@ -96,7 +96,7 @@ def _keys(module: str, tensors: Tensors) -> Tensors:
 
 def _load(checkpoint: Checkpoint, base: Tensors, loras: list[tuple[Path, float]]) -> Tensors:
     """The base as these files change it."""
-    changes = [lora_files.source(path, read_lora(path, checkpoint.adaptable), scale) for path, scale in loras]
+    changes = [lora_files.source(path, read_lora(path, checkpoint.adaptable).layers, scale) for path, scale in loras]
     weights = WeightSet(checkpoint.unet, tuple(changes))
     return base | {name: merged(weights, name, base[name]) for name in weights.changed}
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from safetensors.torch import save
 
@@ -141,6 +142,27 @@ def test_a_lora_says_which_components_it_changes(stage: PrepareStage) -> None:
     both, unet = _plan(_ask(stage, [sent], loras=[{"path": path} for path in paths])).loras
     assert both.components == {"unet", "text_encoder"}
     assert unet.components == {"unet"}
+
+
+def test_keys_of_a_lora_that_nothing_uses_are_a_warning(stage: PrepareStage) -> None:
+    layer = "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q"
+    unused = ["bundle_emb.fish.clip_l", *(f"stranger.{number}" for number in range(5))]
+    sent = save(lora_files.pair(layer, 16, 16) | {name: torch.zeros(2, 16) for name in unused})
+    peft = save(lora_files.pair(f"base_model.model.{layer}", 16, 16))
+    plan = _plan(_ask(stage, [sent, peft], loras=[{"path": "tensor:0"}, {"path": "tensor:1"}]))
+    first, second = plan.loras
+    assert (first.receipt.tensors, first.receipt.matched, first.receipt.layers) == (8, 2, 1)
+    assert [(part.kind, part.count) for part in first.receipt.unmatched] == [
+        ("bundled_embedding", 1),
+        ("unknown_layer", 5),
+    ]
+    assert (second.receipt.unmatched, second.receipt.is_alpha_assumed) == ((), True)
+    unmatched, assumed = plan.warnings
+    assert unmatched == (
+        "loras[0].path: 6 of 8 tensors were not applied: bundled embeddings (1): bundle_emb.fish.clip_l; "
+        "keys that name no layer (5): stranger.0, stranger.1, stranger.2 and 2 more"
+    )
+    assert assumed.startswith("loras[1].path: the file has no alpha, so alpha is the rank. ")
 
 
 def test_a_seed_is_drawn_where_none_is_given(stage: PrepareStage) -> None:

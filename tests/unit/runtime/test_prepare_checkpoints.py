@@ -127,6 +127,65 @@ def test_a_single_file_has_no_variant(stage: PrepareStage) -> None:
     assert plan.warnings == ("variant: a single file has no variants, ignored",)
 
 
+def test_surplus_tensors_are_a_warning(stage: PrepareStage, allowed: Path) -> None:
+    path = allowed / "single/sd15.safetensors"
+    tensors = load_file(path) | {"zz_owner": torch.zeros(1)}
+    path.unlink()
+    path.write_bytes(save(tensors))
+    plan = _plan(_ask(stage, model_name="single/sd15.safetensors"))
+    assert plan.warnings == ("model_name: ignored 1 tensor, which no network of Stable Diffusion has: zz_owner",)
+    # The UNet of another file: this one's is not read, and none of its tensors is surplus.
+    plan = _plan(_ask(stage, unet_name="single/sd15.safetensors"))
+    assert plan.warnings == ("unet_name: ignored 1 tensor, which no network of Stable Diffusion has: zz_owner",)
+
+
+def _marked(allowed: Path, mark: str) -> str:
+    """The single file of SDXL with this empty tensor, and without a scheduler in its sidecar."""
+    path = allowed / "single/sdxl.safetensors"
+    tensors = load_file(path) | {mark: torch.zeros(0)}
+    sidecar = json.loads(path.with_suffix(".config.json").read_text())
+    for old in (path, path.with_suffix(".config.json")):
+        old.unlink()
+    path.write_bytes(save(tensors))
+    path.with_suffix(".config.json").write_text(json.dumps(sidecar | {"scheduler": {}}))
+    return "single/sdxl.safetensors"
+
+
+@pytest.mark.parametrize(
+    ("model", "asked", "own"),
+    [
+        ("v_pred", "epsilon", "v_prediction"),
+        ("v_pred", "v_prediction", None),
+        ("v_pred", None, None),
+        ("sd2", "epsilon", "v_prediction"),
+        ("sd2", "v_prediction", None),
+        ("sd15", "v_prediction", "epsilon"),
+        ("sdxl", "v_prediction", "epsilon"),
+        ("sdxl", "epsilon", None),
+        ("single/sd15.safetensors", "v_prediction", "epsilon"),
+    ],
+)
+def test_another_prediction_type_than_the_checkpoints_is_a_warning(
+    stage: PrepareStage, allowed: Path, model: str, asked: str | None, own: str | None
+) -> None:
+    plan = _plan(_ask(stage, model_name=_marked(allowed, model) if model == "v_pred" else model, prediction_type=asked))
+    if own is None:
+        assert plan.warnings == ()
+    else:
+        (warning,) = plan.warnings
+        assert warning.startswith(f"prediction_type: {asked!r} replaced the checkpoint's own {own!r}; ")
+
+
+@pytest.mark.parametrize("scheduler", [None, "Euler", "DDIM"])
+def test_a_scheduler_for_other_models_names_the_checkpoint(
+    stage: PrepareStage, allowed: Path, scheduler: str | None
+) -> None:
+    path = allowed / "sdxl/scheduler/scheduler_config.json"
+    path.unlink()
+    path.write_text(json.dumps({"_class_name": "EDMEulerScheduler", "sigma_data": 0.5, "sigma_max": 80.0}))
+    _refused(_ask(stage, model_name="sdxl", scheduler=scheduler), "model_name: its scheduler 'EDMEulerScheduler' is")
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
     [

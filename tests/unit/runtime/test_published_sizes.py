@@ -56,11 +56,27 @@ UNETS: dict[str, dict[str, Any]] = {
         "projection_class_embeddings_input_dim": 2816,
     },
 }
-TEXTS: dict[str, list[dict[str, Any]]] = {"sd15": [CLIP_L], "sd2": [OPEN_CLIP_H], "sdxl": [CLIP_L, OPEN_CLIP_G]}
+UNETS |= {  # distilled from SDXL
+    "ssd-1b": UNETS["sdxl"]
+    | {
+        "transformer_layers_per_block": [1, 2, 4],
+        "reverse_transformer_layers_per_block": [[4, 4, 10], [2, 1, 1], 1],
+        "mid_block_type": "UNetMidBlock2D",
+    },
+    "segmind-vega": UNETS["sdxl"] | {"transformer_layers_per_block": [1, 1, 2], "mid_block_type": "UNetMidBlock2D"},
+    "koala-700m": UNETS["sdxl"]
+    | {"transformer_layers_per_block": [1, 2, 5], "layers_per_block": 1, "mid_block_type": None},
+}
+XL = tuple(name for name, config in UNETS.items() if "addition_embed_type" in config)
+TEXTS: dict[str, list[dict[str, Any]]] = {
+    "sd15": [CLIP_L],
+    "sd2": [OPEN_CLIP_H],
+    **{name: [CLIP_L, OPEN_CLIP_G] for name in XL},
+}
 PLACES = {
     "sd15": ["cond_stage_model.transformer"],
     "sd2": ["cond_stage_model.model"],
-    "sdxl": ["conditioner.embedders.0.transformer", "conditioner.embedders.1.model"],
+    **{name: ["conditioner.embedders.0.transformer", "conditioner.embedders.1.model"] for name in XL},
 }
 VAE = {"block_out_channels": [128, 256, 512, 512], "layers_per_block": 2, "norm_num_groups": 32}
 ENDS = {"down_block_types": ["DownEncoderBlock2D"] * 4, "up_block_types": ["UpDecoderBlock2D"] * 4}
@@ -108,13 +124,12 @@ def test_the_published_configuration_is_told(checkpoint: Checkpoint, family: str
     assert {name: checkpoint.vae.config[name] for name in VAE} == VAE
     for encoder, config in zip(checkpoint.text_encoders, TEXTS[family], strict=True):
         assert {name: encoder.config[name] for name in config} == config
-    assert checkpoint.kind == ("sdxl" if family == "sdxl" else "sd")
-    assert (checkpoint.native_size, checkpoint.vae_scale_factor) == (1024 if family == "sdxl" else 512, 8)
+    assert checkpoint.kind == ("sdxl" if family in XL else "sd")
+    assert (checkpoint.native_size, checkpoint.vae_scale_factor) == (1024 if family in XL else 512, 8)
     assert [tokenizer.pad_token for tokenizer in checkpoint.tokenizers] == {
         "sd15": ["<|endoftext|>"],
         "sd2": ["!"],
-        "sdxl": ["<|endoftext|>", "!"],
-    }[family]
+    }.get(family, ["<|endoftext|>", "!"])
 
 
 def test_the_networks_that_are_built_have_a_place_for_every_tensor(checkpoint: Checkpoint) -> None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import time
+import tracemalloc
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lorikeet.schema import unknown_field_warnings
 from runtime.stage_errors import InvalidArgument
 from runtime.stages.prepare import request_json
 from runtime.stages.prepare.request_json import MAX_DEPTH, MAX_VALUES, JsonSize, json_size, read_request
@@ -100,3 +103,74 @@ def test_a_list_that_is_too_long_or_wrong_names_its_field(fields: dict[str, Any]
     with pytest.raises(InvalidArgument) as caught:
         _read(**fields)
     assert str(caught.value) == message
+
+
+def _body(**fields: Any) -> bytes:
+    return json.dumps(REQUEST | fields).encode()
+
+
+def _repeated(item: str, length: int) -> str:
+    """The item so often, with commas, that the text has about this length."""
+    return ",".join([item] * (length // (len(item) + 1)))
+
+
+LENGTH = 10_000_000
+LARGE = {
+    "loras of numbers": lambda: b'{"loras":[%s]}' % _repeated("5", LENGTH).encode(),
+    "empty lists": lambda: b'{"unknown":[%s]}' % _repeated("[]", LENGTH).encode(),
+    "empty objects in a known field": lambda: b'{"embeddings":[%s]}' % _repeated("{}", LENGTH).encode(),
+    "as many values as the bound": lambda: _body(unknown=[{}] * (MAX_VALUES // 3)),
+    "as many schedule steps as the bound": lambda: _body(timesteps={"method": "array", "array": ["x"] * 99_000}),
+    "as many unknown fields as the bound": lambda: _body(**{f"unknown{number}": 1 for number in range(49_000)}),
+    "unknown fields": lambda: b"{%s}" % _repeated('"a":1', LENGTH).encode(),
+    "one field again and again": lambda: b"{%s}" % _repeated('"prompt":"a"', LENGTH).encode(),
+    "deep": lambda: b"[" * LENGTH,
+    "closed only": lambda: b"]" * LENGTH,
+    "quotes": lambda: b'"' * LENGTH,
+    "backslashes": lambda: b'{"prompt":"' + b"\\" * LENGTH + b'"}',
+    "a long prompt": lambda: _body(prompt="a" * LENGTH),
+    "a long file": lambda: _body(image_url="data:image/png;base64," + "A" * LENGTH),
+    "a long number": lambda: b'{"seed":' + b"9" * LENGTH + b"}",
+    "a long number as text": lambda: _body(seed="9" * LENGTH),
+    "a long unknown number": lambda: _body()[:-1] + b',"unknown":' + b"9" * LENGTH + b"}",
+    "a long scheduler": lambda: _body(scheduler="e" * LENGTH),
+    "a long name": lambda: _body(**{"a" * LENGTH: 1}),
+    "a long name of a wrong value": lambda: _body()[:-1] + b',"%s":1e999}' % (b"a" * LENGTH),
+    "no JSON": lambda: b"a" * LENGTH,
+    "zeros": lambda: bytes(LENGTH),
+    "spaces": lambda: b" " * LENGTH + b"{}",
+}
+
+
+@pytest.mark.parametrize("name", LARGE)
+def test_a_large_request_is_read_or_refused_in_bounded_time_and_memory(name: str) -> None:
+    data = LARGE[name]()
+    tracemalloc.start()
+    begun = time.process_time()
+    try:
+        found = unknown_field_warnings(read_request(data, MANY_BYTES))
+    except InvalidArgument as error:
+        found = [str(error)]
+    seconds, most = time.process_time() - begun, tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert seconds < 1, "0.5 s without tracemalloc"
+    assert most < 5 * max(len(data), LENGTH)
+    assert sum(map(len, found)) < 4000
+
+
+@pytest.mark.parametrize("block", ["28 MB in an unknown field", "28 MB in a string"])
+def test_28_mb_of_brackets_take_no_memory(block: str) -> None:
+    text = b"[]," * (28_000_000 // 3)
+    data = {
+        "28 MB in an unknown field": b'{"unknown":[' + text + b"0]}",
+        "28 MB in a string": b'{"model_name":"a","prompt":"' + text + b'"}',
+    }[block]
+    tracemalloc.start()
+    with pytest.raises(InvalidArgument):
+        read_request(data, 1 << 25)
+    assert tracemalloc.get_traced_memory()[1] < 5 * len(data)
+    tracemalloc.stop()
+
+
+def test_the_last_of_a_repeated_field_counts() -> None:
+    assert read_request(b'{"model_name":"a","prompt":"first","prompt":"last"}', MANY_BYTES).prompt == "last"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 from diffusers import DDIMScheduler, StableDiffusionPipeline
 
 from runtime.checkpoints.scheduler_config import ScheduleError, read_schedule
-from runtime.schedulers.samplers import CLASSES
+from runtime.schedulers.samplers import CLASSES, REPLACEABLE, other_kind
 from tests.tiny import tiny_folder
 from tests.tiny.schedulers import SD15, SDXL
 
@@ -36,6 +37,61 @@ def test_only_the_own_scheduler_must_be_known() -> None:
         ScheduleError, match=r"'UniPCMultistepScheduler' is not supported; expected one of .*set the field scheduler"
     ):
         read_schedule(config, "sd", own=True)
+
+
+OTHER_KINDS = {
+    "EDMDPMSolverMultistepScheduler": "are trained on the EDM noise schedule",
+    "EDMEulerScheduler": "are trained on the EDM noise schedule",
+    "CosineDPMSolverMultistepScheduler": "are trained on another noise schedule",
+    "FlowMatchEulerDiscreteScheduler": "are trained by flow matching",
+    "FlowMatchHeunDiscreteScheduler": "are trained by flow matching",
+    "FlowMatchLCMScheduler": "are trained by flow matching",
+    "CMStochasticIterativeScheduler": "are consistency models",
+    "SCMScheduler": "are consistency models",
+    "VQDiffusionScheduler": "are trained on another noise schedule",
+    "ScoreSdeVeScheduler": "are trained on another noise schedule",
+}
+BARE = ("CosineDPMSolverMultistepScheduler", "VQDiffusionScheduler")  # torchsde is not installed; no default
+
+
+@pytest.mark.parametrize("own", [True, False])
+@pytest.mark.parametrize(("name", "kind"), OTHER_KINDS.items())
+def test_a_scheduler_for_other_models_is_refused_whatever_replaces_it(name: str, kind: str, own: bool) -> None:
+    written = {} if name in BARE else dict(getattr(diffusers, name)().config)
+    with pytest.raises(ScheduleError, match=f"its scheduler '{name}' is configured for models that {kind}; .*another"):
+        read_schedule(written | {"_class_name": name}, "sdxl", own=own)
+
+
+@pytest.mark.parametrize("own", [True, False])
+@pytest.mark.parametrize(
+    ("field", "value", "kind"),
+    [
+        ("sigma_data", 0.5, "are trained on the EDM noise schedule"),
+        ("use_flow_sigmas", True, "are trained by flow matching"),
+    ],
+)
+def test_a_field_of_other_models_is_refused_too(field: str, value: Any, kind: str, own: bool) -> None:
+    with pytest.raises(ScheduleError, match=kind):
+        read_schedule(SDXL | {field: value}, "sdxl", own=own)
+
+
+def test_every_class_of_diffusers_is_of_one_kind() -> None:
+    """A class with betas that a sampler may replace, or one that is refused."""
+    refused = {name for name in dir(diffusers) if name.endswith("Scheduler") and name not in {*CLASSES, *REPLACEABLE}}
+    for name in (*CLASSES, *REPLACEABLE):
+        if name != "DPMSolverSDEScheduler":  # torchsde is not installed
+            assert "beta_start" in inspect.signature(getattr(diffusers, name)).parameters
+        assert other_kind({**SDXL, "_class_name": name}) is None
+    for name in refused & OTHER_KINDS.keys():
+        assert other_kind({"_class_name": name})
+    assert OTHER_KINDS.keys() <= refused
+
+
+def test_another_class_with_betas_can_be_replaced() -> None:
+    config = SDXL | {"_class_name": "MyScheduler"}
+    assert "_class_name" not in read_schedule(config, "sdxl", own=False)
+    with pytest.raises(ScheduleError, match="set the field scheduler to replace it"):
+        read_schedule(config, "sdxl", own=True)
 
 
 @pytest.mark.filterwarnings("ignore:The configuration file of this scheduler")

@@ -89,11 +89,12 @@ def test_a_stage_reports_its_course(worker: Scripted, job_table: JobTable, plan:
 
 
 def test_a_report_passes_on_what_the_stages_before_said(worker: Scripted, plan: Plan) -> None:
-    before = Report(timings={"prepare": 1.5}, engine="torch")
+    before = Report(timings={"prepare": 1.5}, engine="torch", warnings=["odd"])
     report = json.loads(submit(worker, plan, report=before).tensors["REPORT"][0])
     assert report["engine"] == "torch"
     assert report["timings"].keys() == {"prepare", "text_encoder"}
     assert report["timings"]["prepare"] == 1.5
+    assert report["warnings"] == ["odd"]
 
 
 def _raise(error: BaseException) -> Callable[[], dict[str, Array]]:

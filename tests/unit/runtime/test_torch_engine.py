@@ -29,7 +29,7 @@ NAME = "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q.weight"  # [1
 
 
 def _lora(checkpoint: Checkpoint, path: Path, scale: float) -> WeightSet:
-    layers = [layer for layer in read_lora(path, checkpoint.adaptable) if layer.target.component == "unet"]
+    layers = [layer for layer in read_lora(path, checkpoint.adaptable).layers if layer.target.component == "unet"]
     return WeightSet(checkpoint.unet, (lora_files.source(path, layers, scale),))
 
 

@@ -19,6 +19,9 @@ from runtime.engines.select import Engines
 from runtime.files.located import Folder
 from runtime.files.store import Store
 from runtime.jobs.job_table import JobRef
+from runtime.lora.alphas import read_alphas
+from runtime.lora.lora_file import read_lora
+from runtime.lora.lora_receipt import make_receipt
 from runtime.plan import LoraPlan, Plan
 from runtime.settings import Settings
 from runtime.stage_errors import InvalidArgument
@@ -53,7 +56,7 @@ def planned(folder: Path, store: Store, job: JobRef) -> Iterator[Plan]:
 
 
 def _with_lora(plan: Plan, store: Store, path: Path) -> Plan:
-    stored = store.digest_local(path)
+    stored, contents = store.digest_local(path), read_lora(path, plan.checkpoint.adaptable)
     time.sleep(TICK_SECONDS)
     lora = LoraPlan(
         field="loras[0].path",
@@ -62,6 +65,7 @@ def _with_lora(plan: Plan, store: Store, path: Path) -> Plan:
         fingerprint=stored.fingerprint,
         scale=1.0,
         components=frozenset({"unet", "text_encoder"}),
+        receipt=make_receipt(contents, read_alphas(stored, contents)),
     )
     return plan.model_copy(update={"loras": (lora,)})
 

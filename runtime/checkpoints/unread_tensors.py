@@ -1,0 +1,68 @@
+"""Warnings of the tensors that a weight file holds and no network reads."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from functools import lru_cache
+
+from lorikeet.protocol.shorten import listed
+from runtime.checkpoints.checkpoint import Component, Role, WeightFile
+from runtime.checkpoints.layouts import LayoutName, Views, views
+from runtime.files.safetensors_file import TensorInfo, read_header
+
+_ROLES: tuple[Role, ...] = ("unet", "vae", "text_encoder", "text_encoder_2")
+# Tensors without effect on a picture that published checkpoints hold: the noise schedule, which the scheduler computes
+# anew, counters, OpenCLIP's other tensors, and marks that `prediction_type` reads.
+_EXPECTED = re.compile(
+    r"betas|(sqrt_|log_)?(one_minus_)?alphas_cumprod(_prev)?|sqrt_recip(m1)?_alphas_cumprod|logvar|lvlb_weights"
+    r"|posterior_(variance|log_variance_clipped|mean_coef[12])|scale_factor|global_step|v_pred|ztsnr"
+    r"|(cond_stage_model|conditioner\.embedders\.[01])\.model\.(logit_scale|text_projection|attn_mask)"
+)
+# Positions of CLIP's tokens: 0 to 76 in every file. A merge computes averages of them, which are not integers.
+_POSITIONS, _INTEGERS = "position_ids", ("I64", "I32")
+_EMA = "model_ema."
+_MANY = 100  # with fewer `model_ema.…`, the file has no copy of the weights, only its counters (as in diffusers)
+
+
+def warn_of_unread_tensors(components: Iterable[Component]) -> list[str]:
+    """Sentences, each with the request field that named the file. Raises WeightFileError."""
+    warnings: dict[str, None] = {}
+    for component in components:
+        part = f"{component.name}: " if component.layout == "component" else ""
+        for file in component.files:
+            texts = _warn(file, component.layout, component.role if part else None)
+            warnings |= dict.fromkeys(f"{component.field}: {part}{text}" for text in texts)
+    return list(warnings)
+
+
+@lru_cache(maxsize=64)
+def _warn(file: WeightFile, layout: LayoutName, role: Role | None) -> tuple[str, ...]:
+    """`role`: that of the only component in the file; None: the file may hold all of them."""
+    tensors = read_header(file.path).tensors
+    held = _held(tensors, layout, role)
+    unread = [name for name, info in tensors.items() if name not in held and not _is_expected(name, info)]
+    average = [name for name in unread if name.startswith(_EMA)]
+    kinds = {
+        "which repeat others under a second name": [name for name, found in held.items() if not found],
+        "a moving average of the weights (EMA)": average if len(average) >= _MANY else [],
+        "which no network of Stable Diffusion has": [name for name in unread if not name.startswith(_EMA)],
+    }
+    return tuple(f"ignored {_count(names)}, {what}: {listed(names)}" for what, names in kinds.items() if names)
+
+
+def _held(tensors: dict[str, TensorInfo], layout: LayoutName, role: Role | None) -> dict[str, Views]:
+    held: dict[str, Views] = {}
+    for one in (role,) if role else _ROLES:
+        held |= views(layout, one, {}, tensors.keys())
+    return held
+
+
+def _is_expected(name: str, info: TensorInfo) -> bool:
+    if name.rpartition(".")[2] == _POSITIONS:
+        return info.dtype in _INTEGERS
+    return _EXPECTED.fullmatch(name) is not None
+
+
+def _count(names: list[str]) -> str:
+    return f"{len(names)} tensor{'s' if len(names) > 1 else ''}"

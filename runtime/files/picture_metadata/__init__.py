@@ -1,0 +1,1 @@
+"""Removes a picture's metadata before it is decoded, and reads the orientation from it."""

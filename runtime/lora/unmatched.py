@@ -1,0 +1,49 @@
+"""The keys of a LoRA file that change nothing, by kind. They do not refuse a file whose other keys match."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from enum import StrEnum
+
+from runtime.lora.layer_names import LayerNames
+
+_EMBEDDING = "bundle_emb."  # OneTrainer saves the embeddings that it trains with a LoRA under this prefix
+_MAX_PARENTS = 4  # parts of a key that are compared with a layer's name; the longest known suffix has three
+
+
+class UnmatchedKind(StrEnum):
+    """Why a key matches nothing. The value is the name in the receipt."""
+
+    EMBEDDING = "bundled_embedding"
+    COMPONENT = "other_component"
+    UNSUPPORTED = "unsupported"
+    LAYER = "unknown_layer"
+
+
+DESCRIPTIONS = {
+    UnmatchedKind.EMBEDDING: "bundled embeddings",
+    UnmatchedKind.COMPONENT: "keys for other components",
+    UnmatchedKind.UNSUPPORTED: "unsupported keys of known layers",
+    UnmatchedKind.LAYER: "keys that name no layer",
+}
+
+
+def by_kind(keys: Iterable[str], names: LayerNames) -> dict[UnmatchedKind, list[str]]:
+    """The keys of each kind, without empty kinds."""
+    found: dict[UnmatchedKind, list[str]] = {kind: [] for kind in UnmatchedKind}
+    for key in keys:
+        found[_kind(key, names)].append(key)
+    return {kind: named for kind, named in found.items() if named}
+
+
+def _kind(key: str, names: LayerNames) -> UnmatchedKind:
+    if key.startswith(_EMBEDDING):
+        return UnmatchedKind.EMBEDDING
+    if names.is_for_other_component(key):
+        return UnmatchedKind.COMPONENT
+    parent = key
+    for _ in range(_MAX_PARENTS):
+        parent, _, _ = parent.rpartition(".")
+        if names.find(parent):
+            return UnmatchedKind.UNSUPPORTED
+    return UnmatchedKind.LAYER
