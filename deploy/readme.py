@@ -42,15 +42,16 @@ def settings_table() -> str:
 
 
 def metrics_table() -> str:
-    """Markdown, one row for each metric: name, type, labels, port's setting, meaning."""
-    rows = [_metric(one, "METRICS_PORT") for one in STAGE_DEFINITIONS]
-    rows += [_metric(one, "STATUS_PORT") for one in STATUS_DEFINITIONS]
-    return "\n".join(["| metric | type | labels | on | |", "|---|---|---|---|---|", *rows]) + "\n"
+    """Markdown, one row for each metric: name, type, labels, default port, meaning."""
+    rows = [_metric(one, "metrics_port") for one in STAGE_DEFINITIONS]
+    rows += [_metric(one, "status_port") for one in STATUS_DEFINITIONS]
+    return "\n".join(["| metric | type | labels | port | |", "|---|---|---|---|---|", *rows]) + "\n"
 
 
 def _metric(definition: Definition, port: str) -> str:
     labels = ", ".join(f"`{label}`" for label in definition.labels)
-    return f"| `{definition.name}` | {definition.kind} | {labels} | `{PREFIX}{port}` | {definition.meaning} |"
+    default = Settings.model_fields[port].default
+    return f"| `{definition.name}` | {definition.kind} | {labels} | {default} | {definition.meaning} |"
 
 
 def _default(name: str, value: Any) -> str:

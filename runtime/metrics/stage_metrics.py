@@ -35,12 +35,13 @@ class StageMetrics:
 
     def declare(self, *definitions: Definition) -> None:
         """Publish all series of these counters and histograms."""
-        for definition in definitions:
-            for series in definition.all_series(stage=self._stage):
+        with self._lock:
+            for definition in definitions:
+                every = definition.all_series(stage=self._stage)
                 if definition.kind == "histogram":
-                    self._observed[series] = []
+                    self._observed |= {series: [] for series in every}
                 else:
-                    self._counted[series] = 0.0
+                    self._counted |= dict.fromkeys(every, 0.0)
 
     def watch(self, definition: Definition, read: Callable[[], float]) -> None:
         """Publish what `read` returns: a gauge's value, or a counter's total. Any thread may call `read`."""
