@@ -42,7 +42,7 @@ class ScriptedServer:
         return []
 
     def fault(self) -> Fault | None:
-        if self._ready and self._found is None:
+        if self._ready and self._found is None and not self.status.is_stopping:
             os.kill(os.getpid(), signal.SIGINT)
         return self._found if self._ready else None
 
