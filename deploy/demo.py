@@ -81,7 +81,8 @@ def _show_server_line(line: str) -> None:
 
 
 def _report(result: Result, total: float) -> None:
-    table = Table("stage", "seconds", title=f"engine {result.response.engine}, {result.response.precision}")
+    engine = result.response.receipt.engine
+    table = Table("stage", "seconds", title=f"engine {engine.name}, {engine.precision}")
     for stage, seconds in result.timings.items():
         table.add_row(stage, f"{seconds:.2f}")
     table.add_row("demo, start to stop", f"{total:.2f}")

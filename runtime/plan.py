@@ -5,14 +5,13 @@ The later stages read the request from the plan alone.
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 
 from lorikeet.schema import ImageToImageInput
 from runtime.checkpoints.checkpoint import Checkpoint
+from runtime.files.local_path import LocalPath
 from runtime.jobs.job_table import JobRef
 from runtime.lora.lora_receipt import LoraReceipt
 
@@ -28,7 +27,7 @@ class LoraPlan(BaseModel):
 
     model_config = ConfigDict(frozen=True)
     field: str
-    path: Path
+    path: LocalPath
     digest: str
     fingerprint: str = ""
     scale: float

@@ -121,6 +121,9 @@ class Settings(BaseSettings):
         16,
         description="Largest number of requests in the step loop. Others wait, by priority, then in order of arrival.",
     )
+    metadata: Literal["on", "off"] = Field(
+        "on", description="`on` puts the receipt into the PNG's or JPEG's metadata. It holds the prompt."
+    )
     default_timeout_s: Positive = Field(
         3600,
         description="Time limit, in seconds, of a request without `job_token` and `job_timeout_ms`, as curl sends it.",

@@ -22,7 +22,7 @@ def run(bench: Bench) -> Outcome:
         def ours() -> float:
             fields = bench.requests.next(pixels).fields
             seconds, result = server.timed_request(model_name=str(model), num_inference_steps=steps, **fields)
-            precisions.add(result.response.precision)
+            precisions.add(result.response.receipt.engine.precision)
             return seconds
 
         precisions: set[str] = set()

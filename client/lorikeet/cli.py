@@ -1,4 +1,4 @@
-"""The command `lorikeet`: generate images, print the schema."""
+"""The command `lorikeet`: generate images, replay a request, print the schema."""
 
 import json
 from pathlib import Path
@@ -11,6 +11,7 @@ from lorikeet.client.result import Result
 from lorikeet.client.sync import Client
 from lorikeet.progress_bar import ProgressBar
 from lorikeet.protocol.errors import LorikeetError
+from lorikeet.replay import differences, read_original, request_of, same_images
 from lorikeet.schema import ImageToImageInput, ImageToImageOutput, SchedulerName
 
 app = typer.Typer(
@@ -22,6 +23,7 @@ console = Console(highlight=False, soft_wrap=True)
 errors = Console(stderr=True, highlight=False, soft_wrap=True)
 
 INTERRUPTED = 130
+DIFFERENT = 3
 
 
 @app.command()
@@ -46,6 +48,7 @@ def generate(
         typer.Option("--json", exists=True, dir_okay=False, help="File of a request; the options override its fields."),
     ] = None,
     out: Annotated[Path, typer.Option(help="Image file, or a folder.")] = Path("out.png"),
+    response: Annotated[Path | None, typer.Option(help="File for the response's JSON, as `replay` reads it.")] = None,
 ) -> None:
     """Generate images and write them to files."""
     options = {
@@ -66,10 +69,42 @@ def generate(
     try:
         result = _run(url, {**_load(json_file), **fields}, priority, timeout)
         _report(result, result.save(out))
+        if response is not None:
+            response.write_text(result.response.to_json())
     except (LorikeetError, OSError, ValueError) as error:
         _fail(str(error), code=1)
     except KeyboardInterrupt:
         _fail("cancelled", code=INTERRUPTED)
+
+
+@app.command()
+def replay(
+    original: Annotated[
+        Path, typer.Argument(exists=True, dir_okay=False, help="A response's JSON, or a picture with a receipt.")
+    ],
+    url: Annotated[str, typer.Option(help="grpc://host:port or http://host:port.")] = "grpc://127.0.0.1:8001",
+    file: Annotated[
+        list[str] | None, typer.Option(help="FIELD=PATH of a file that the request sent, e.g. image_url=in.png.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Image file, or a folder, for the new images.")] = None,
+) -> None:
+    """Send a request again, and say what differs from its receipt and whether the images are equal."""
+    files = dict(item.partition("=")[::2] for item in file or [])
+    try:
+        before = read_original(original)
+        result = _run(url, request_of(before, files), None, None)
+        if out is not None:
+            _report(result, result.save(out))
+    except (LorikeetError, OSError, ValueError) as error:
+        _fail(str(error), code=1)
+    except KeyboardInterrupt:
+        _fail("cancelled", code=INTERRUPTED)
+    for line in differences(before.receipt, result.response.receipt):
+        console.print(f"differs: {line}", markup=False)
+    is_same = same_images(before, result)
+    console.print("the images are equal" if is_same else "the images differ")
+    if not is_same:
+        raise typer.Exit(DIFFERENT)
 
 
 @app.command()

@@ -6,13 +6,13 @@ import hashlib
 import json
 from collections.abc import Collection, Mapping
 from functools import cached_property, lru_cache
-from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
 from lorikeet.protocol.shorten import shorten
 from runtime.checkpoints.layouts import LayoutName, Views, views
+from runtime.files.local_path import LocalPath
 from runtime.files.safetensors_file import FLOATS, WeightFileError, read_header
 
 MAX_TOKENS = 77  # per prompt chunk: the position embeddings of CLIP's text encoders
@@ -24,7 +24,7 @@ class WeightFile(BaseModel):
     """A weight file: `digest` is the SHA-256 of its content; `fingerprint` changes when the file does (see `store`)."""
 
     model_config = ConfigDict(frozen=True)
-    path: Path
+    path: LocalPath
     digest: str
     fingerprint: str = ""
 
@@ -99,7 +99,7 @@ class Tokenizer(BaseModel):
     """A tokenizer folder and its files' fingerprints. Folder None is CLIP's vocabulary, padded with `pad_token`."""
 
     model_config = ConfigDict(frozen=True)
-    folder: Path | None = None
+    folder: LocalPath | None = None
     fingerprints: tuple[str, ...] = ()
     pad_token: str | None = None
 

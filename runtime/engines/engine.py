@@ -44,6 +44,10 @@ class Engine(Protocol):
         """The precision in force: `float32`, `bfloat16`, `float16`."""
 
     @property
+    def has_static_shapes(self) -> bool:
+        """Whether it was compiled for one size of its inputs."""
+
+    @property
     def calls_per_turn(self) -> int:
         """Calls of one batch key before another key's turn: 1 where a change of weights costs nothing."""
 

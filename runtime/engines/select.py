@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import torch
 
+from lorikeet.schema import EngineReceipt
 from runtime.engines.engine import Engine
 from runtime.engines.placement import Placement, pin_threads, place
 from runtime.engines.torch.merge_threads import MergeThreads
@@ -44,3 +45,15 @@ class Engines:
         if len(self._engines) > _MAX_ENGINES:
             del self._engines[next(iter(self._engines))]
         return engine
+
+    def receipt(self, engine: Engine, block_rows: int) -> EngineReceipt:
+        """What the arithmetic of an engine of this stage follows from."""
+        on_cpu = self.placement.device.type == "cpu"
+        return EngineReceipt(
+            name=engine.name,
+            precision=engine.precision,
+            block_rows=block_rows,
+            static_shapes=engine.has_static_shapes,
+            threads=torch.get_num_threads() if on_cpu else 0,
+            device=torch.backends.cpu.get_cpu_capability() if on_cpu else torch.cuda.get_device_name(),
+        )

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
+from glob import escape
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -33,6 +34,13 @@ def hub_cache() -> Path:
     return Path(HF_HUB_CACHE).resolve()
 
 
+def hub_host() -> str:
+    """The host of the Hub, with its port if it is not the scheme's own (HF_ENDPOINT moves it)."""
+    from huggingface_hub import constants
+
+    return urlsplit(constants.ENDPOINT).netloc
+
+
 def _never() -> None:
     """The default of `check_cancelled`: raises nothing."""
 
@@ -56,9 +64,22 @@ class Hub:
         """The snapshot folder of a repository with a UNet, in the folder `unet` or at the top."""
         return self._snapshot(repo_id, lambda names: _unet_files(names, variant))
 
-    def lora(self, repo_id: str) -> Path:
-        """The LoRA file of a repository: `pytorch_lora_weights.safetensors`, or the only `.safetensors` at the top."""
-        folder = self._snapshot(repo_id, lambda names: [_lora_file(names)])
+    def lora(self, repo_id: str) -> Path | str:
+        """The LoRA file of a repository: `pytorch_lora_weights.safetensors`, or the only `.safetensors` at the top.
+
+        A file whose name is not ASCII is a URL: the library cannot write it where Triton's Python has an ASCII locale.
+        """
+        found: list[str] = []
+
+        def choose(names: list[str]) -> list[str]:
+            found.append(_lora_file(names))
+            return [name for name in found if name.isascii()]
+
+        folder = self._snapshot(repo_id, choose)
+        if found and not found[0].isascii():
+            from huggingface_hub import hf_hub_url
+
+            return hf_hub_url(repo_id, found[0])
         return (folder / _lora_file([path.name for path in folder.glob("*.safetensors")])).resolve()
 
     def _snapshot(self, repo_id: str, choose: Callable[[list[str]], list[str]]) -> Path:
@@ -74,18 +95,30 @@ class Hub:
                 raise HubError(f"its files have {total} bytes; expected at most {self.limit}")
             return Path(
                 snapshot_download(
-                    repo_id, allow_patterns=names, token=token, tqdm_class=_checking_bar(self.check_cancelled)
+                    repo_id,
+                    allow_patterns=[escape(name) for name in names],
+                    token=token,
+                    tqdm_class=_checking_bar(self.check_cancelled),
                 )
             )
         except HubError:
             raise
         except Exception as error:  # the library has no base class for its HTTP, cache, validation and file errors
             self.check_cancelled()  # a cancelled download ends with an error too
-            first = shorten(str(error).strip().split("\n")[0])
-            raise HubError(f"the Hugging Face Hub could not provide it ({type(error).__name__}: {first})") from error
+            raise HubError(f"the Hugging Face Hub could not provide it ({_reason(error)})") from error
+
+
+def _reason(error: Exception) -> str:
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    if status in (401, 403):
+        return f"{status}: it is gated, private or missing; see LORIKEET_TOKENS"
+    first = shorten(str(error).strip().split("\n")[0])
+    return f"{type(error).__name__}: {first}"
 
 
 def _checkpoint_files(names: list[str], variant: str | None) -> list[str]:
+    # No component has a name of another alphabet, which the library could not write in an ASCII locale.
+    names = [name for name in names if name.isascii()]
     rest = [name for name in names if any(fnmatch(name, pattern) for pattern in _FOLDER_PATTERNS)]
     return rest + [file for part in _COMPONENTS for file in _part_files(names, f"{part}/", variant)]
 

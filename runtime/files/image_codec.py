@@ -5,11 +5,12 @@ from __future__ import annotations
 import io
 import time
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
+from PIL.PngImagePlugin import PngInfo
 
 from lorikeet.protocol.shorten import shorten
 from runtime.files.picture_metadata.strip_metadata import strip_metadata
@@ -21,6 +22,7 @@ Pixels = npt.NDArray[np.uint8]
 _FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
 MIN_SIDE = 64  # the UNet halves the latents (an eighth of a side) three times
 _CHECK_SECONDS = 0.05
+_MAX_COMMENT = 65_533  # bytes in one segment of a JPEG file
 _UPRIGHT_BY = {  # by Exif's orientation
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -107,9 +109,20 @@ def _upright(image: Image.Image, orientation: int) -> Image.Image:
     return image if method is None else image.transpose(method)
 
 
-def encode_image(pixels: Pixels, image_format: Literal["png", "jpeg"]) -> bytes:
-    """An encoded file of RGB pixels [H, W, 3]: PNG at compression level 1, JPEG at quality 95 (as fal encodes)."""
-    options = {"compress_level": 1} if image_format == "png" else {"quality": 95}
+def encode_image(pixels: Pixels, image_format: Literal["png", "jpeg"], metadata: str = "") -> bytes:
+    """An encoded file of RGB pixels [H, W, 3]: PNG at compression level 1, JPEG at quality 95 (as fal encodes).
+
+    `metadata`: a text that PNG holds under the name `lorikeet`, and JPEG as its comment unless it is over 64 KB.
+    """
+    options: dict[str, Any]
+    if image_format == "png":
+        text = PngInfo()
+        if metadata:
+            text.add_itxt("lorikeet", metadata)
+        options = {"compress_level": 1, "pnginfo": text}
+    else:
+        comment = metadata.encode()
+        options = {"quality": 95} | ({"comment": comment} if 0 < len(comment) <= _MAX_COMMENT else {})
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, image_format.upper(), **options)
     return buffer.getvalue()

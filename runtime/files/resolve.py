@@ -2,31 +2,38 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import re
-import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import unquote_to_bytes
 
-from lorikeet.net.fetch import Fetcher, FetchError, Limits, UnreachableError
+from lorikeet.net.answer_text import HEAD_BYTES
+from lorikeet.net.fetch import Fetcher
 from lorikeet.net.host_credentials import read_host_credentials
+from lorikeet.net.transfer import FetchError, Limits
+from lorikeet.net.url import RefusedUrlError, Url, UrlError, parse_url, trim
 from lorikeet.protocol.shorten import shorten
-from runtime.files.hub import Hub, HubError, hub_cache
+from runtime.files.blob_locks import Pins
+from runtime.files.data_uri import DataUri, DataUriError, bare_base64_hint, is_data_uri, parse_data_uri
+from runtime.files.downloads import download_weights, explain
+from runtime.files.hub import Hub, HubError, hub_cache, hub_host
+from runtime.files.image_codec import ImageError, decode_image
+from runtime.files.local_files import find_local
 from runtime.files.located import Folder, SingleFile
+from runtime.files.named_locks import NamedLocks
+from runtime.files.not_weights import describe_not_picture
 from runtime.files.safetensors_file import WeightFileError
-from runtime.files.store import Pins, Store, StoredFile, check_unchanged
+from runtime.files.store import Store, StoredFile, StoreError, check_unchanged
 from runtime.files.torch_pickle import is_pickled, to_safetensors
+from runtime.files.weight_check import WeightCheck, check_checkpoint, check_lora
 from runtime.settings import Settings
-from runtime.stage_errors import InvalidArgument
+from runtime.stage_errors import InvalidArgument, Unavailable
 
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
-_REVALIDATE_SECONDS = 300
-_WAIT_SECONDS = 0.5  # between two calls of check_cancelled while another thread downloads the file
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
+_MAX_NAME = 4096  # characters of a path or a Hub id
+_SUFFIX = ".safetensors"
+_NO_TOKEN = "no token of LORIKEET_TOKENS is sent for a picture: send the picture with the request"
 
 
 @dataclass(frozen=True)
@@ -43,76 +50,98 @@ class ResolveContext:
 
 
 class FileResolver:
-    """Resolves the values of file fields. Methods raise InvalidArgument naming the field, and FileChangedError for
-    a file that another program writes at that time."""
+    """Resolves the values of file fields. Methods raise InvalidArgument naming the field, FileChangedError for a file
+    that another program writes at that time, and Unavailable when the store cannot keep a file."""
 
     def __init__(self, settings: Settings, store: Store) -> None:
         self._settings, self._store = settings, store
         self._tokens = read_host_credentials(settings.tokens) if settings.tokens else {}
         self._fetcher = Fetcher(settings.fetch_allow, self._tokens)
         # Tokens are not sent for pictures: a client would get private pictures back in its response.
-        self._open_fetcher = Fetcher(settings.fetch_allow)
-        self._locks: dict[str, tuple[threading.Lock, int]] = {}
-        self._guard = threading.Lock()
+        self._open_fetcher = Fetcher(settings.fetch_allow, denied=_NO_TOKEN)
+        self._locks = NamedLocks()
 
     def image(self, field: str, value: str, context: ResolveContext) -> bytes:
         """The encoded bytes of a picture. Pictures are not stored, because most of them are used once."""
         limit = int(self._settings.max_image_bytes)
-        if (sent := _sent(field, value, context)) is not None:
-            data = sent
-        elif value.startswith("data:"):
-            data = _data_uri(field, value)
-        elif "://" in value:
-            with _naming(field, value):
-                response = self._open_fetcher.fetch(value, self._limits(limit, context))
-                data = b"".join(response.chunks) if response else b""
-        else:
-            path = self._local(field, value)
-            if path is None or not path.is_file():
-                raise InvalidArgument(field, _no_source(value))
-            if path.stat().st_size > limit:
-                raise InvalidArgument(field, _too_large(limit))
-            data = path.read_bytes()
+        with _naming(field, value):
+            if (sent := _sent(field, value, context)) is not None:
+                data = sent
+            elif is_data_uri(trim(value)):
+                data = self._image_in_uri(field, trim(value), context)
+            elif "://" in value:
+                return self._image_at(parse_url(value), self._limits(limit, context))
+            else:
+                path = self._local(field, value)
+                if path is None or not path.is_file():
+                    raise InvalidArgument(field, _not_found(value))
+                if path.stat().st_size > limit:
+                    raise InvalidArgument(field, _too_large(limit))
+                data = path.read_bytes()
         if len(data) > limit:
             raise InvalidArgument(field, _too_large(limit))
+        if what := describe_not_picture(data[:HEAD_BYTES]):
+            raise InvalidArgument(field, f"not a picture: it is {what}")
         return data
 
-    def weights(self, field: str, value: str, context: ResolveContext) -> StoredFile:
-        """A weight file on disk, and its digest."""
+    def _image_at(self, url: Url, limits: Limits) -> bytes:
+        response = self._open_fetcher.fetch(str(url), limits)
+        if response is None:
+            raise FetchError("the server answered 304 (not modified) to a request without an ETag")
+        with closing(response):
+            data = b"".join(response.chunks)
+        if what := describe_not_picture(data[:HEAD_BYTES]):
+            raise FetchError(explain(f"not a picture: it is {what}", url, response, data[:HEAD_BYTES]))
+        return data
+
+    def _image_in_uri(self, field: str, value: str, context: ResolveContext) -> bytes:
+        """Of two possible readings, the first one that is a picture."""
+        uri, limit = parse_data_uri(value), int(self._settings.max_image_bytes)
+        readings = uri.readings()
+        for spaces_are_plus in readings:
+            data = b"".join(_bounded(field, uri.chunks(spaces_are_plus), limit, context))
+            if len(readings) == 1:
+                break
+            try:
+                decode_image(data, int(self._settings.max_pixels))
+                break
+            except ImageError:
+                continue
+        return data
+
+    def _weights(self, field: str, value: str, context: ResolveContext, check: WeightCheck) -> StoredFile:
+        """A weight file on disk, and its digest. The store keeps a file only after `check` accepted it."""
         limit = int(self._settings.max_file_bytes)
-        sent = _data_uri(field, value) if value.startswith("data:") else _sent(field, value, context)
-        if sent is not None:
-            if len(sent) > limit:
-                raise InvalidArgument(field, _too_large(limit))
-            return self._store.put([sent], context.pins, ".safetensors")
-        if "://" in value:
-            with self._alone(value, context), _naming(field, value):
-                return self._downloaded(value, self._limits(limit, context), context.pins)
-        path = self._local(field, value)
-        if path is not None:
-            if not path.is_file():
-                raise InvalidArgument(field, f"{shorten(value)} is a folder; expected a file")
-            return self._store.digest_local(path, context.check_cancelled)
-        if _HUB_ID.fullmatch(value):
-            with self._alone(value, context), _naming(field, value):
-                return self._store.digest_local(self._hub(context).lora(value), context.check_cancelled)
-        raise InvalidArgument(field, _no_source(value))
+        with _naming(field, value):
+            if (sent := _sent(field, value, context)) is not None:
+                return self._store.put(_bounded(field, [sent], limit, context), context.pins, _SUFFIX, check)
+            if is_data_uri(trim(value)):
+                return self._weights_in_uri(field, parse_data_uri(trim(value)), context, check)
+            if "://" in value:
+                return self._weights_at(parse_url(value), self._fetcher, context, check)
+            path = self._local(field, value)
+            if path is not None:
+                if not path.is_file():
+                    raise InvalidArgument(field, f"{_shown(value)} is a folder; expected a file")
+                return self._store.digest_local(path, context.check_cancelled)
+            if _HUB_ID.fullmatch(name := trim(value)):
+                return self._lora_on_hub(name, context, check)
+        raise InvalidArgument(field, _not_found(value))
 
     def lora(self, field: str, value: str, context: ResolveContext) -> StoredFile:
         """A LoRA as a .safetensors file on disk. The digest is that of the original file, which torch.save may have
         written."""
-        found = self.weights(field, value, context)
-        if not is_pickled(found.path):
-            return found
+        found = self._weights(field, value, context, check_lora)
+        with _naming(field, value):
+            return self._as_safetensors(found, context) if is_pickled(found.path) else found
+
+    def _as_safetensors(self, found: StoredFile, context: ResolveContext) -> StoredFile:
         key = f"safetensors of {found.digest}"
-        with self._alone(key, context):
-            note = self._store.recall(key)
-            kept = self._store.blob(note["digest"], context.pins, ".safetensors") if note else None
+        with self._locks.alone(key, context.check_cancelled):
+            digest = (self._store.recall(key) or {}).get("digest")
+            kept = self._store.blob(digest, context.pins, _SUFFIX) if digest else None
             if kept is None:
-                try:
-                    kept = self._store.put(to_safetensors(found.path), context.pins, ".safetensors")
-                except WeightFileError as error:
-                    raise InvalidArgument(field, f"{shorten(value)}: {error}") from error
+                kept = self._store.put(to_safetensors(found.path), context.pins, _SUFFIX)
                 check_unchanged(found.path, found.fingerprint)
                 self._store.remember(key, {"digest": kept.digest})
         return StoredFile(kept.path, found.digest)
@@ -121,148 +150,126 @@ class FileResolver:
         self, field: str, value: str, context: ResolveContext, variant: str | None = None
     ) -> Folder | SingleFile:
         """A checkpoint: a single file from any source, or a diffusers-format folder, local or on the Hub."""
-        return self._model(field, value, context, lambda: self._hub(context).checkpoint(value, variant))
+        return self._model(field, value, context, lambda name: self._hub(context).checkpoint(name, variant))
 
     def unet(self, field: str, value: str, context: ResolveContext, variant: str | None = None) -> Folder | SingleFile:
         """A UNet: a single file, or the folder of a UNet or of a checkpoint."""
-        return self._model(field, value, context, lambda: self._hub(context).unet(value, variant))
+        return self._model(field, value, context, lambda name: self._hub(context).unet(name, variant))
 
     def _model(
-        self, field: str, value: str, context: ResolveContext, download: Callable[[], Path]
+        self, field: str, value: str, context: ResolveContext, download: Callable[[str], Path]
     ) -> Folder | SingleFile:
         context.check_cancelled()
-        if "://" in value or value.startswith(("tensor:", "data:")):
-            return SingleFile(_no_pickle(field, value, self.weights(field, value, context)))
+        name = trim(value)
+        if "://" in value or name.startswith("tensor:") or is_data_uri(name):
+            return SingleFile(self._weights(field, value, context, check_checkpoint))
         path = self._local(field, value)
         if path is not None:
             inside = next(root for root in self._settings.local_paths if path.is_relative_to(root))
             if path.is_dir():
                 return Folder(path, inside)
             if not path.is_file():
-                raise InvalidArgument(field, f"{shorten(value)} is a special file; expected a file or a folder")
-            with self._alone(f"file:{path}", context):
+                raise InvalidArgument(field, f"{_shown(value)} is a special file; expected a file or a folder")
+            with _naming(field, value), self._locks.alone(f"file:{path}", context.check_cancelled):
                 stored = self._store.digest_local(path, context.check_cancelled)
-            return SingleFile(_no_pickle(field, value, stored), inside)
-        if _HUB_ID.fullmatch(value):
-            with self._alone(value, context), _naming(field, value):
-                return Folder(download(), hub_cache())
-        raise InvalidArgument(field, _no_source(value))
+                if is_pickled(path):
+                    check_checkpoint(path)
+            return SingleFile(stored, inside)
+        if _HUB_ID.fullmatch(name):
+            with _naming(field, value), self._locks.alone(name, context.check_cancelled):
+                return Folder(download(name), hub_cache())
+        raise InvalidArgument(field, _not_found(value))
+
+    def _weights_at(self, url: Url, fetcher: Fetcher, context: ResolveContext, check: WeightCheck) -> StoredFile:
+        limits = self._limits(int(self._settings.max_file_bytes), context)
+        with self._locks.alone(str(url), context.check_cancelled):
+            return download_weights(url, fetcher, self._store, limits, context.pins, check)
+
+    def _weights_in_uri(self, field: str, uri: DataUri, context: ResolveContext, check: WeightCheck) -> StoredFile:
+        """Of two possible readings, the first one that is a weight file."""
+        limit, readings = int(self._settings.max_file_bytes), uri.readings()
+        for spaces_are_plus in readings[:-1]:
+            chunks = _bounded(field, uri.chunks(spaces_are_plus), limit, context)
+            with suppress(WeightFileError):
+                return self._store.put(chunks, context.pins, _SUFFIX, check)
+        chunks = _bounded(field, uri.chunks(readings[-1]), limit, context)
+        return self._store.put(chunks, context.pins, _SUFFIX, check)
+
+    def _lora_on_hub(self, name: str, context: ResolveContext, check: WeightCheck) -> StoredFile:
+        with self._locks.alone(name, context.check_cancelled):
+            found = self._hub(context).lora(name)
+            if isinstance(found, Path):
+                return self._store.digest_local(found, context.check_cancelled)
+        fetcher = Fetcher((*self._settings.fetch_allow, hub_host()), self._tokens)
+        return self._weights_at(parse_url(found), fetcher, context, check)
 
     def _hub(self, context: ResolveContext) -> Hub:
         return Hub(int(self._settings.max_file_bytes), self._tokens, context.check_cancelled)
 
     def _local(self, field: str, value: str) -> Path | None:
-        """The path inside an allowed folder that the value names; None when it names no local path.
-
-        A path outside these folders (`..`, a symbolic link) gives the same answer as a missing one: the answer must not
-        say which files exist.
-        """
-        if "\0" in value or len(value) > 4096:
-            raise InvalidArgument(field, "expected a path, URL or Hub id of at most 4096 characters without NUL")
-        for root in self._settings.local_paths:
-            try:
-                path = (root / value).resolve()
-                if path.is_relative_to(root) and path.exists():
-                    return path
-            except UnicodeError as error:  # the locale of Triton's stubs is ASCII
-                raise InvalidArgument(
-                    field, f"{shorten(value)}: a local path may contain only ASCII characters"
-                ) from error
-            except (OSError, RuntimeError):  # a name too long, a loop of links, no permission
-                continue
-        if value.startswith(("/", ".", "~")) or value.count("/") > 1:
-            raise InvalidArgument(field, f"{shorten(value)} does not exist in a folder of LORIKEET_LOCAL_PATHS")
-        return None
-
-    def _downloaded(self, url: str, limits: Limits, pins: Pins) -> StoredFile:
-        """The file of a URL; the stored one when the server answers 304 or cannot be reached."""
-        note = self._store.recall(f"url:{url}")
-        kept = self._store.blob(note["digest"], pins, ".safetensors") if note else None
-        if note and kept and time.time() - float(note["checked"]) < _REVALIDATE_SECONDS:
-            return kept
-        etag = note["etag"] if note and kept else ""
-        try:
-            response = self._fetcher.fetch(url, limits, etag)
-        except UnreachableError:
-            if kept is None:
-                raise
-            return kept
-        if response is not None:
-            kept = self._store.put(response.chunks, pins, ".safetensors")
-            etag = response.etag or ""
-        if kept is None:
-            raise FetchError("the server answered 304 (not modified) to a request without an ETag")
-        self._store.remember(f"url:{url}", {"digest": kept.digest, "etag": etag, "checked": str(time.time())})
-        return kept
+        """The path inside an allowed folder that the value names; None when it names no local path."""
+        if "\0" in value or len(value) > _MAX_NAME:
+            expected = f"expected a path, URL or Hub id of at most {_MAX_NAME} characters without NUL"
+            raise InvalidArgument(field, bare_base64_hint(value) or expected)
+        found = find_local(self._settings.local_paths, value)
+        name = trim(value)
+        if found is None and (name.startswith(("/", ".", "~")) or name.count("/") > 1):
+            missing = f"{_shown(value)} does not exist in a folder of LORIKEET_LOCAL_PATHS"
+            raise InvalidArgument(field, bare_base64_hint(value) or missing)
+        return found
 
     def _limits(self, max_bytes: int, context: ResolveContext) -> Limits:
         return Limits(max_bytes, self._settings.fetch_seconds, context.check_cancelled)
 
-    @contextmanager
-    def _alone(self, name: str, context: ResolveContext) -> Iterator[None]:
-        """Admit one thread at a time for each name: the next one finds the file in the store.
-
-        Raises what `check_cancelled` raises.
-        """
-        with self._guard:
-            lock, users = self._locks.get(name, (threading.Lock(), 0))
-            self._locks[name] = (lock, users + 1)
-        try:
-            while not lock.acquire(timeout=_WAIT_SECONDS):
-                context.check_cancelled()
-            try:
-                yield
-            finally:
-                lock.release()
-        finally:
-            with self._guard:
-                lock, users = self._locks.pop(name)
-                if users > 1:
-                    self._locks[name] = (lock, users - 1)
-
-
-def _no_pickle(field: str, value: str, stored: StoredFile) -> StoredFile:
-    if is_pickled(stored.path):
-        raise InvalidArgument(field, f"{shorten(value)} is a pickle (.ckpt, .pt, .bin): expected a .safetensors file")
-    return stored
-
 
 def _sent(field: str, value: str, context: ResolveContext) -> bytes | None:
     """The file that `tensor:<i>` refers to; None for any other value."""
-    if not value.startswith("tensor:"):
+    name = trim(value)
+    if not name.startswith("tensor:"):
         return None
-    index = value.removeprefix("tensor:")
+    index = name.removeprefix("tensor:")
     if not (index.isascii() and index.isdigit() and len(index) < 6 and int(index) < len(context.files)):
-        raise InvalidArgument(
-            field, f"{shorten(value)}: expected an index from 0; FILES has {len(context.files)} files"
-        )
+        raise InvalidArgument(field, f"{_shown(name)}: expected an index from 0; FILES has {len(context.files)} files")
     return context.files[int(index)]
 
 
-def _data_uri(field: str, value: str) -> bytes:
-    head, comma, body = value.partition(",")
-    if not comma:
-        raise InvalidArgument(field, "a data URI must have a comma before its data")
-    if not head.endswith(";base64"):
-        return unquote_to_bytes(body)
-    try:
-        return base64.b64decode(unquote_to_bytes(body) if "%" in body else body, validate=True)
-    except (binascii.Error, ValueError) as error:
-        raise InvalidArgument(field, f"the data URI is not valid base64 ({shorten(str(error))})") from error
+def _bounded(field: str, chunks: Iterable[bytes], limit: int, context: ResolveContext) -> Iterator[bytes]:
+    """The chunks of a file of at most `limit` bytes. Raises what `check_cancelled` raises."""
+    size = 0
+    for chunk in chunks:
+        context.check_cancelled()
+        size += len(chunk)
+        if size > limit:
+            raise InvalidArgument(field, _too_large(limit))
+        yield chunk
 
 
 @contextmanager
 def _naming(field: str, value: str) -> Iterator[None]:
-    """Turn download errors into an InvalidArgument with the field and the URL."""
+    """Turn the errors of sources into StageErrors that name the field and the value."""
     try:
         yield
-    except (FetchError, HubError) as error:
-        raise InvalidArgument(field, f"{shorten(value)}: {error}") from error
+    except DataUriError as error:
+        raise InvalidArgument(field, str(error)) from error
+    except (FetchError, HubError, UrlError, RefusedUrlError, WeightFileError) as error:
+        raise InvalidArgument(field, f"{_shown(value)}: {error}") from error
+    except StoreError as error:
+        raise Unavailable(f"{field}: {error}") from error
+    except OSError as error:  # a local file that may not be read
+        raise InvalidArgument(field, f"{_shown(value)} cannot be read ({error.strerror})") from error
 
 
-def _no_source(value: str) -> str:
+def _shown(value: str) -> str:
+    """A value for messages: in one line, and cut."""
+    text = trim(value)
+    if is_data_uri(text):
+        return "the data URI"
+    return shorten("".join(char if char.isprintable() else " " for char in text[:1000]))
+
+
+def _not_found(value: str) -> str:
     known = "an https URL, tensor:<i>, a Hub id (owner/name) or a file in a folder of LORIKEET_LOCAL_PATHS"
-    return f"{shorten(value)} was not found: expected {known}"
+    return bare_base64_hint(value) or f"{_shown(value)} was not found: expected {known}"
 
 
 def _too_large(limit: int) -> str:

@@ -21,6 +21,7 @@ import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
 
 from lorikeet.protocol.shorten import shorten
+from runtime.files.not_weights import describe_not_weights, read_head
 from runtime.files.store import FileChangedError, file_fingerprint
 
 if TYPE_CHECKING:
@@ -88,13 +89,20 @@ def read_header(path: Path) -> Header:
     Raises WeightFileError: damaged, truncated, or of another format.
     """
     try:
-        with path.open("rb") as file:
-            size = int.from_bytes(file.read(_LENGTH), "little")
-        if size > _MAX_HEADER:
-            raise ValueError(f"its header claims more than {_MAX_HEADER} bytes")
-        return _remembered(path, file_fingerprint(path)) if size <= _MAX_REMEMBERED else _read_header(path)
+        if _header_size(path) > _MAX_REMEMBERED:
+            return _read_header(path)
+        return _remembered(path, file_fingerprint(path))
     except (SafetensorError, OSError, ValueError) as error:
-        raise WeightFileError(f"not a readable .safetensors file ({shorten(str(error))})") from error
+        raise _unreadable(path, error) from error
+
+
+def check_header(path: Path) -> None:
+    """Raises WeightFileError as `read_header` does. The header is not remembered: the file will get another name."""
+    try:
+        _header_size(path)
+        _read_header(path)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise _unreadable(path, error) from error
 
 
 class SafetensorsFile:
@@ -190,6 +198,25 @@ class SafetensorsFile:
 @lru_cache(maxsize=64)
 def _remembered(path: Path, _fingerprint: str) -> Header:
     return _read_header(path)
+
+
+def _header_size(path: Path) -> int:
+    """Bytes that a file claims for its header. Raises ValueError when they are too many."""
+    with path.open("rb") as file:
+        size = int.from_bytes(file.read(_LENGTH), "little")
+    if size > _MAX_HEADER:
+        raise ValueError(f"its header claims more than {_MAX_HEADER} bytes")
+    return size
+
+
+def _unreadable(path: Path, error: Exception) -> WeightFileError:
+    """The error for a file that is not a .safetensors file. It names what the file is instead, if that is known."""
+    try:
+        what = describe_not_weights(read_head(path))
+    except OSError:
+        what = None
+    reason = f": it is {what}" if what else f" ({shorten(str(error))})"
+    return WeightFileError(f"not a readable .safetensors file{reason}")
 
 
 def _read_header(path: Path) -> Header:

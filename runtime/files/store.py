@@ -6,25 +6,38 @@ the other stages open the paths in their plan. A blob that an in-flight job uses
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import json
+import logging
 import os
+import re
+import shutil
 import tempfile
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
 from lorikeet.protocol.shorten import shorten
+from runtime.files.blob_locks import BlobLocks, Pins
 from runtime.files.folder_size import FolderSize
+from runtime.files.local_path import path_text
 from runtime.low_priority import call_at_low_priority
+
+_T = TypeVar("_T")
+_log = logging.getLogger(__name__)
 
 _CHUNK = 1 << 20
 _LARGE = 64 << 20  # hashing more than this many bytes slows running jobs
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_PART = ".part-"  # begins the names of files that are not complete
+_BLOB = re.compile(r"[0-9a-f]{64}(\.safetensors)?")
+_NOTE = re.compile(r"[0-9a-f]{64}\.json")
 
 
 @dataclass(frozen=True)
@@ -44,7 +57,9 @@ class FileChangedError(Exception):
     """A file is no longer the one that was hashed; the message is fit for the client."""
 
     def __init__(self, path: Path) -> None:
-        super().__init__(f"{shorten(path.name, 100)} was changed while it was in use: send the request again")
+        super().__init__(
+            f"{shorten(path_text(Path(path.name)), 100)} was changed while it was in use: send the request again"
+        )
         self.path = path
 
 
@@ -66,96 +81,100 @@ def check_unchanged(path: Path, fingerprint: str) -> None:
         raise FileChangedError(path) from error
 
 
-class Pins:
-    """The blobs that one job protects from eviction until `release`.
+class StoreError(Exception):
+    """The store cannot keep a file, because its disk is full or fails; the message is fit for the client."""
 
-    A pin is a shared lock on the blob: every process that uses the folder sees it, and it ends with its process.
-    """
-
-    def __init__(self) -> None:
-        self._held: list[BinaryIO] = []
-
-    def add(self, path: Path) -> None:
-        """Raises FileNotFoundError. The caller holds the lock under which blobs are evicted."""
-        blob = path.open("rb")
-        fcntl.flock(blob, fcntl.LOCK_SH)
-        self._held.append(blob)
-
-    def release(self) -> None:
-        while self._held:
-            self._held.pop().close()
+    def __init__(self, error: OSError) -> None:
+        if error.errno in _FULL:
+            reason = "the disk of the server's store (LORIKEET_STORE) is full: try again later"
+        elif isinstance(error, FileNotFoundError):
+            reason = "the server's store was deleted while it was in use: send the request again"
+        else:
+            reason = f"the server cannot write to its store, LORIKEET_STORE ({error.strerror})"
+        super().__init__(reason)
 
 
 class Store:
     """Content-addressed files under `folder`: at most `budget` bytes, not counting pinned files.
 
-    `evictions`: how many files this process has evicted.
+    A folder that another program deletes is made anew at the next use. `evictions`: how many files this process has
+    evicted.
     """
 
     def __init__(self, folder: Path, budget: int) -> None:
-        self._blobs, self._index = folder / "blobs", folder / "index"
-        self._blobs.mkdir(parents=True, exist_ok=True)
-        self._index.mkdir(parents=True, exist_ok=True)
+        self._folder, self._blobs, self._index = folder, folder / "blobs", folder / "index"
         self._budget, self._size = budget, FolderSize(self._blobs)
         self.evictions = 0
         self._writing = threading.Lock()
-        self._lock_file = (folder / "lock").open("a")
+        self._locks = BlobLocks()
+        self._lock_file: BinaryIO | None = None
         with self._exclusive():
-            self._remove_leftovers()
+            _remove_junk(self._blobs, _BLOB)
+            _remove_junk(self._index, _NOTE)
 
     @property
     def nbytes(self) -> int:
         """Bytes of all files."""
         return self._size.nbytes()
 
-    def put(self, chunks: Iterable[bytes], pins: Pins, suffix: str = "") -> StoredFile:
-        """Store the content of `chunks` and pin it. The suffix (`.safetensors`) is part of the file name only."""
+    def put(
+        self, chunks: Iterable[bytes], pins: Pins, suffix: str = "", check: Callable[[Path], None] = lambda _: None
+    ) -> StoredFile:
+        """Store the content of `chunks` and pin it. The suffix (`.safetensors`) is part of the file name only.
+
+        `check` gets the path of the complete file before the store keeps it. When it raises, nothing is kept. While the
+        disk is full, the least recently used files are evicted. Raises StoreError, and what `chunks` and `check` raise.
+        """
         digest = hashlib.sha256()
-        with self._part(self._blobs) as (file, part):
+        with self._part() as part:
             for chunk in chunks:
                 digest.update(chunk)
-                file.write(chunk)
-            _flush(file)
-            path = self._blobs / (digest.hexdigest() + suffix)
-            with self._exclusive():
-                if path.exists():  # a pin is a lock on this inode, so the file is not replaced
-                    os.utime(path)
-                else:
-                    part.replace(path)
-                    fcntl.flock(file, fcntl.LOCK_UN)
-                pins.add(path)
-                self._evict()
+                self._write(part.descriptor, chunk)
+            self._evicting(partial(os.fsync, part.descriptor))  # it is complete or absent after a power loss too
+            check(part.path)
+            try:
+                path = self._keep(part, digest.hexdigest() + suffix, pins)
+            except OSError as error:
+                raise StoreError(error) from error
         return StoredFile(path, digest.hexdigest())
 
     def blob(self, digest: str, pins: Pins, suffix: str = "") -> StoredFile | None:
         """The stored file with this digest, pinned and marked as just used; None: not stored."""
         stored = StoredFile(self._blobs / (digest + suffix), digest)
-        with self._exclusive():
-            try:
+        try:
+            with self._exclusive():
                 pins.add(stored.path)
-            except FileNotFoundError:
-                return None
-            os.utime(stored.path)
+                with suppress(OSError):  # a disk that became read-only
+                    os.utime(stored.path)
+        except OSError:
+            return None
         return stored
 
     def pins(self) -> Pins:
         """A new, empty set of pins."""
-        return Pins()
+        return Pins(self._locks)
 
     def remember(self, key: str, value: dict[str, str]) -> None:
-        """Store facts under a key (a URL's digest and ETag, a local file's digest) for `recall`."""
-        with self._part(self._index) as (file, part):
-            file.write(json.dumps(value).encode())
-            file.flush()  # not synced: `recall` ignores a note that a power loss damaged
-            part.replace(self._note(key))
+        """Store facts under a key (a URL's digest and ETag, a local file's digest) for `recall`.
+
+        A full disk is no error: the facts are then found out again at the next request.
+        """
+        try:
+            with self._exclusive():
+                part = self._index / (_PART + "note")  # the lock is held, so no one else writes it
+                part.write_text(json.dumps(value))  # not synced: `recall` ignores a damaged note
+                part.replace(self._note(key))
+        except OSError as error:
+            _log.warning("the store %s cannot remember a file: %s", self._folder, error)
 
     def recall(self, key: str) -> dict[str, str] | None:
         """The facts stored under the key, or None."""
         try:
-            note: dict[str, str] = json.loads(self._note(key).read_text())
-        except (FileNotFoundError, ValueError):
+            note = json.loads(self._note(key).read_bytes())
+        except (OSError, ValueError):
             return None
-        return note
+        is_note = isinstance(note, dict) and all(isinstance(value, str) for value in note.values())
+        return note if is_note else None
 
     def digest_local(self, path: Path, check_cancelled: Callable[[], None] = lambda: None) -> StoredFile:
         """A file outside the store, hashed once for each fingerprint that it has.
@@ -166,7 +185,7 @@ class Store:
         fingerprint = file_fingerprint(path)
         key = f"file:{path}:{fingerprint}"
         note = self.recall(key)
-        if note is None:
+        if note is None or "digest" not in note:
             is_large = path.stat().st_size > _LARGE
             hash_file = partial(_sha256, path, check_cancelled)
             digest = call_at_low_priority(hash_file) if is_large else hash_file()
@@ -176,45 +195,110 @@ class Store:
         return StoredFile(path, note["digest"], fingerprint)
 
     def _note(self, key: str) -> Path:
-        return self._index / (hashlib.sha256(key.encode()).hexdigest() + ".json")
+        return self._index / (hashlib.sha256(os.fsencode(key)).hexdigest() + ".json")
 
-    def _evict(self) -> None:
-        entries = [(entry.stat(), entry) for entry in self._blobs.iterdir() if not entry.name.startswith(".")]
-        total = sum(stat.st_size for stat, _ in entries)
-        for stat, entry in sorted(entries, key=lambda item: item[0].st_mtime_ns):
-            if total <= self._budget:
-                return
-            if _remove_unlocked(entry):
-                total -= stat.st_size
-                self.evictions += 1
+    def _write(self, descriptor: int, data: bytes) -> None:
+        view = memoryview(data)
+        while view:
+            view = view[self._evicting(partial(os.write, descriptor, view)) :]
 
-    def _remove_leftovers(self) -> None:
-        """Remove the incomplete files of a killed process: their locks ended with it."""
-        for folder in (self._blobs, self._index):
-            for part in folder.glob(".part-*"):
-                _remove_unlocked(part)
+    def _evicting(self, action: Callable[[], _T]) -> _T:
+        """The result of `action`, which is repeated after each eviction while the disk is full. Raises StoreError."""
+        while True:
+            try:
+                return action()
+            except OSError as error:
+                if error.errno not in _FULL or not self._evict_one():
+                    raise StoreError(error) from error
+
+    def _evict_one(self) -> bool:
+        """Remove the least recently used file that no job has pinned. Returns whether there was one."""
+        try:
+            with self._exclusive():
+                return any(self._evict(path) for _, path in self._by_use())
+        except OSError:
+            return False
+
+    def _evict(self, path: Path) -> bool:
+        """Remove a file unless it is pinned. Returns whether it is gone."""
+        is_gone = _remove_unlocked(path)
+        self.evictions += is_gone
+        return is_gone
+
+    def _keep(self, part: _Part, name: str, pins: Pins) -> Path:
+        path = self._blobs / name
+        with self._exclusive():
+            if path.exists():  # a pin is a lock on this inode, so the file is not replaced
+                os.utime(path)
+            else:
+                part.path.replace(path)
+                fcntl.flock(part.descriptor, fcntl.LOCK_UN)
+            pins.add(path)
+            _remove_junk(self._blobs, _BLOB)
+            stored = self._by_use()
+            total = sum(size for size, _ in stored)
+            for size, found in stored:
+                if total > self._budget and self._evict(found):
+                    total -= size
+        return path
+
+    def _by_use(self) -> list[tuple[int, Path]]:
+        """Bytes and path of each stored file, the least recently used first."""
+        found = []
+        for path in self._blobs.iterdir():
+            with suppress(FileNotFoundError):
+                stat = path.lstat()
+                if not path.name.startswith(_PART):
+                    found.append((stat.st_mtime_ns, stat.st_size, path))
+        return [(size, path) for _, size, path in sorted(found)]
 
     @contextmanager
-    def _part(self, folder: Path) -> Iterator[tuple[BinaryIO, Path]]:
-        """A new locked file to write, and its path. It is removed at the end unless it was renamed."""
-        with self._exclusive():
-            descriptor, name = tempfile.mkstemp(prefix=".part-", dir=folder)
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+    def _part(self) -> Iterator[_Part]:
+        """A new locked file to write. It is removed at the end unless it was renamed."""
+        part = self._evicting(self._new_part)
         try:
-            with os.fdopen(descriptor, "wb") as file:
-                yield file, Path(name)
+            yield part
         finally:
-            Path(name).unlink(missing_ok=True)
+            os.close(part.descriptor)
+            with suppress(OSError):
+                part.path.unlink(missing_ok=True)
+
+    def _new_part(self) -> _Part:
+        with self._exclusive():
+            descriptor, name = tempfile.mkstemp(prefix=_PART, dir=self._blobs)
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        return _Part(descriptor, Path(name))
 
     @contextmanager
     def _exclusive(self) -> Iterator[None]:
-        """Exclude the other threads of this process and the other processes that use the folder."""
+        """Exclude the other threads of this process and the other processes that use the folder. Raises OSError."""
         with self._writing:
-            fcntl.flock(self._lock_file, fcntl.LOCK_EX)
+            lock_file = self._locked()
             try:
                 yield
             finally:
-                fcntl.flock(self._lock_file, fcntl.LOCK_UN)
+                fcntl.flock(lock_file, fcntl.LOCK_UN)
+
+    def _locked(self) -> BinaryIO:
+        """The lock file, locked. The folders that are missing are made."""
+        while True:
+            self._blobs.mkdir(parents=True, exist_ok=True)
+            self._index.mkdir(parents=True, exist_ok=True)
+            if self._lock_file is None:
+                self._lock_file = (self._folder / "lock").open("ab")
+            fcntl.flock(self._lock_file, fcntl.LOCK_EX)
+            if _is_same(self._lock_file, self._folder / "lock"):
+                return self._lock_file
+            self._lock_file.close()  # of a folder that was deleted
+            self._lock_file = None
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A file that is not complete yet, and its open descriptor, which holds an exclusive lock on it."""
+
+    descriptor: int
+    path: Path
 
 
 def _sha256(path: Path, check_cancelled: Callable[[], None]) -> str:
@@ -226,20 +310,42 @@ def _sha256(path: Path, check_cancelled: Callable[[], None]) -> str:
     return digest.hexdigest()
 
 
-def _flush(file: BinaryIO) -> None:
-    """Write to the disk before the file is renamed: it is complete or absent after a power loss too."""
-    file.flush()
-    os.fsync(file.fileno())
+def _is_same(file: BinaryIO, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+def _remove_junk(folder: Path, known: re.Pattern[str]) -> None:
+    """Remove what is no file of the store, and the incomplete files of killed processes: their locks are gone."""
+    with os.scandir(folder) as entries:
+        junk = [
+            entry for entry in entries if not (known.fullmatch(entry.name) and entry.is_file(follow_symlinks=False))
+        ]
+    for entry in junk:
+        with suppress(OSError):
+            _remove_entry(entry)
 
 
 def _remove_unlocked(path: Path) -> bool:
-    """Remove a file unless it is locked. Returns whether it is gone."""
+    """Remove a regular file unless it is locked. Returns whether it is gone."""
     try:
         with path.open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             path.unlink(missing_ok=True)
     except FileNotFoundError:
         return True
-    except BlockingIOError:
+    except OSError:  # it is locked, or may not be removed
         return False
     return True
+
+
+def _remove_entry(entry: os.DirEntry[str]) -> None:
+    """Remove a file unless it is locked, a folder, or anything else. Raises OSError."""
+    if entry.is_dir(follow_symlinks=False):
+        shutil.rmtree(entry.path)
+    elif entry.is_file(follow_symlinks=False):
+        _remove_unlocked(Path(entry.path))
+    else:  # a link, or a named pipe: opening it would wait for its writer
+        Path(entry.path).unlink()

@@ -9,6 +9,7 @@ from transformers.models.clip.tokenization_clip import CLIPTokenizer
 
 from runtime.checkpoints.checkpoint import MAX_TOKENS, Tokenizer
 from runtime.checkpoints.clip_vocabulary import clip_vocabulary
+from runtime.files.local_path import ascii_folder
 
 
 class TokenizerError(ValueError):
@@ -34,7 +35,8 @@ def _tokenizer(files: Tokenizer) -> CLIPTokenizer:
         vocabulary, merges = clip_vocabulary()
         tokenizer = CLIPTokenizer(vocabulary, merges, pad_token=files.pad_token)
     else:
-        tokenizer = CLIPTokenizer.from_pretrained(files.folder, local_files_only=True)
+        with ascii_folder(files.folder) as folder:  # the library is written in Rust, which reads paths as UTF-8
+            tokenizer = CLIPTokenizer.from_pretrained(folder, local_files_only=True)
     # A tokenizer without a length says 1e30.
     tokenizer.model_max_length = min(tokenizer.model_max_length, MAX_TOKENS)
     if tokenizer.model_max_length < 1:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import time
-from importlib.metadata import version
 
 from lorikeet.protocol import parameters, tensors
 from lorikeet.schema import Image, ImageToImageOutput
@@ -14,9 +14,8 @@ from runtime.metrics.stage_definitions import REQUEST_SECONDS
 from runtime.plan import Plan
 from runtime.settings import Settings
 from runtime.stages.call import Array, Call, bytes_tensor
+from runtime.stages.receipt import make_receipt, published
 from runtime.stages.stage import WorkerStage
-
-_VERSIONS = ("torch", "diffusers", "transformers")
 
 
 class FinishStage(WorkerStage):
@@ -33,7 +32,9 @@ class FinishStage(WorkerStage):
 
     def process(self, plan: Plan, call: Call) -> dict[str, Array]:
         begun = time.monotonic()
-        encoded = [encode_image(pixels, plan.request.image_format) for pixels in call.inputs["PIXELS"]]
+        receipt = make_receipt(plan, call.report)
+        metadata = published(receipt, plan) if self.settings.metadata == "on" else ""
+        encoded = [encode_image(pixels, plan.request.image_format, metadata) for pixels in call.inputs["PIXELS"]]
         total = time.monotonic() - plan.started
         call.report.timings |= {"finish": time.monotonic() - begun, "total": total}
         self.metrics.observe(REQUEST_SECONDS, total)
@@ -43,12 +44,9 @@ class FinishStage(WorkerStage):
             images=[_image(plan, index, data, inline) for index, data in enumerate(encoded)],
             seed=plan.seed,
             has_nsfw_concepts=[False] * len(encoded),
-            versions={name: version(name) for name in _VERSIONS},
-            files=plan.files,
             warnings=[*plan.warnings, *call.report.warnings],
             timings=call.report.timings,
-            engine=call.report.engine,
-            precision=call.report.precision,
+            receipt=receipt,
         )
         return {
             tensors.RESPONSE: bytes_tensor([response.to_json().encode()]),
@@ -68,4 +66,5 @@ def _image(plan: Plan, index: int, data: bytes, inline: bool) -> Image:
         file_size=len(data),
         width=plan.width,
         height=plan.height,
+        sha256=hashlib.sha256(data).hexdigest(),
     )

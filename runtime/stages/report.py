@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from lorikeet.schema import EngineReceipt
+
 
 class TensorFacts(BaseModel):
     """The dtype, shape and BLAKE2b digest of a tensor that a stage wrote."""
@@ -22,6 +24,5 @@ class Report(BaseModel):
 
     timings: dict[str, float] = Field(default_factory=dict)
     warnings: list[str] = Field(default_factory=list)
-    engine: str = ""
-    precision: str = ""
+    engine: EngineReceipt = Field(default_factory=EngineReceipt)
     tensors: dict[str, TensorFacts] = Field(default_factory=dict)

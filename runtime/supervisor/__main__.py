@@ -5,6 +5,7 @@ The first Ctrl-C (or SIGTERM) stops the server after it has answered its request
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import tempfile
@@ -15,6 +16,7 @@ from types import FrameType
 
 from runtime.jobs.job_table import STAGES
 from runtime.settings import Settings, SettingsError, load_settings
+from runtime.supervisor import leftovers
 from runtime.supervisor.command import NoTriton, Ports, busy_port, choose_ports
 from runtime.supervisor.fault import Fault, Reason
 from runtime.supervisor.server import Server
@@ -109,14 +111,13 @@ def main() -> int:
     try:
         settings = load_settings()
         status = Status()
-        with (
-            _status_server(settings, status) as status_server,
-            tempfile.TemporaryDirectory(prefix="lorikeet-") as folder,
-        ):
+        with _status_server(settings, status) as status_server:
             ports = choose_ports(settings)
             if busy := busy_port(settings, ports):
                 raise _port_in_use(settings, busy, "LORIKEET_HTTP_PORT, LORIKEET_GRPC_PORT or LORIKEET_METRICS_PORT")
-            return Supervisor(settings, ports, Path(folder), status, status_server.port).run()
+            leftovers.sweep()
+            with tempfile.TemporaryDirectory(prefix=f"{leftovers.PREFIX}{os.getpid()}-") as folder:
+                return Supervisor(settings, ports, Path(folder), status, status_server.port).run()
     except (SettingsError, NoTriton) as error:
         for line in str(error).splitlines():
             print(f"lorikeet: {line}", file=sys.stderr)

@@ -14,12 +14,11 @@ from pathlib import Path
 
 from runtime.jobs.job_table import STAGES, JobTable
 from runtime.settings import PREFIX, Settings
+from runtime.supervisor import leftovers
 from runtime.supervisor.command import Ports, server_command
 from runtime.supervisor.fault import Fault, Reason
 from runtime.supervisor.log_filter import copy_filtered
 
-_SHARED_MEMORY = Path("/dev/shm")
-_MEMORY = "lorikeet-"  # followed by the supervisor's pid and the job table's file name
 _MAX_IDLE_BEATS = 25  # five seconds; a stage that has queued requests starts one within milliseconds
 _GRACE_SECONDS = 1.0  # time to send the last answers; Triton's own shutdown takes longer and has no use here
 
@@ -29,8 +28,7 @@ class Server:
 
     def __init__(self, settings: Settings, ports: Ports, job_table_file: Path) -> None:
         self._settings, self._ports = settings, ports
-        _sweep_memory()
-        self._memory_prefix = f"{_MEMORY}{os.getpid()}-{job_table_file.name}-"
+        self._memory_prefix = f"{leftovers.PREFIX}{os.getpid()}-{job_table_file.name}-"
         self.job_table = JobTable(job_table_file)
         # Four stages share the cores. By default OpenMP threads spin while they wait, and so take cores from the other
         # stages: on a busy machine a denoising step then takes more than ten times as long. Threads that sleep instead
@@ -78,7 +76,7 @@ class Server:
         if (status := self._process.poll()) is not None:
             return Fault(Reason.SERVER_ENDED, f"tritonserver ended with status {status}")
         for stage, beat in self.job_table.beats().items():
-            if not _alive(beat.pid):
+            if not leftovers.is_alive(beat.pid):
                 return Fault(Reason.STAGE_ENDED, f"the process of the stage {stage} has ended", stage)
             if beat.age > self._settings.stall_seconds:
                 silence = f"the stage {stage} has sent no heartbeat for {beat.age:.0f} s"
@@ -96,7 +94,7 @@ class Server:
         for beat in self.job_table.beats().values():
             with suppress(ProcessLookupError):
                 os.kill(beat.pid, signal.SIGKILL)
-        for region in _SHARED_MEMORY.glob(f"{self._memory_prefix}*"):
+        for region in leftovers.SHARED_MEMORY.glob(f"{self._memory_prefix}*"):
             region.unlink(missing_ok=True)
 
     def stop(self) -> None:
@@ -109,21 +107,3 @@ class Server:
         with suppress(subprocess.TimeoutExpired):
             self._process.wait(timeout=_GRACE_SECONDS)
         self.kill()
-
-
-def _sweep_memory() -> None:
-    """Remove the shared memory of servers whose supervisor was killed: otherwise it stays until the next boot."""
-    for region in _SHARED_MEMORY.glob(f"{_MEMORY}*"):
-        owner = region.name.removeprefix(_MEMORY).split("-")[0]
-        if owner.isdigit() and not _alive(int(owner)):
-            with suppress(OSError):
-                region.unlink()
-
-
-def _alive(pid: int) -> bool:
-    """Whether the process is running. A zombie is not."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-    except OSError:
-        return False
-    return stat.rpartition(")")[2].split()[0] not in "ZX"

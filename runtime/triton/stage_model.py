@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
+import pkgutil
 import sys
 import threading
 from typing import Any, ClassVar, Protocol
@@ -23,6 +24,7 @@ from runtime.stage_errors import DeadlineExceeded, StageError, Unavailable
 from runtime.stages.call import Call, Tensors
 from runtime.stages.stage import Stage
 from runtime.triton.heart import Heart
+from runtime.triton.lean_imports import without
 from runtime.triton.metrics_publisher import MetricsPublisher
 
 log = logging.getLogger("lorikeet")
@@ -38,9 +40,13 @@ class StageClass(Protocol):
 
 
 class StageModel:
-    """The base class of every `TritonPythonModel`. A model.py only sets `stage_class`."""
+    """The base class of every `TritonPythonModel`.
 
-    stage_class: ClassVar[StageClass]
+    A model.py sets `stage_class`, "module:class", and `unused_packages`, which the stage's libraries need not import.
+    """
+
+    stage_class: ClassVar[str]
+    unused_packages: ClassVar[tuple[str, ...]] = ()
     _stage: Stage
 
     def initialize(self, args: dict[str, Any]) -> None:
@@ -50,7 +56,9 @@ class StageModel:
         self._outputs = [output["name"] for output in json.loads(args["model_config"])["output"]]
         job_table = JobTable(job_table_path())
         self._heart = Heart(job_table, name)
-        self._stage = self.stage_class(load_settings(), job_table)
+        with without(self.unused_packages):
+            stage_class: StageClass = pkgutil.resolve_name(self.stage_class)
+            self._stage = stage_class(load_settings(), job_table)
         self._stage.metrics.declare(ANSWERS)
         self._publisher = MetricsPublisher(self._stage.metrics, _STUB)
         self._heart.ready(self._stage.workers)

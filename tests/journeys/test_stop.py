@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -38,11 +39,16 @@ def test_a_killed_supervisor_takes_the_server_with_it(server: LocalServer) -> No
     assert len(processes) >= 8
     os.kill(killed, signal.SIGKILL)
     server.process.wait()
-    assert shared_memory(killed)
+    assert shared_memory(killed) and folders(killed)
     gone_by(processes, 5)
     server.start()  # the next one tidies up
     server.wait_ready()
-    assert not shared_memory(killed)
+    assert not shared_memory(killed) and not folders(killed)
+
+
+def folders(supervisor: int) -> list[Path]:
+    """The folders of a supervisor's job tables and plans."""
+    return list(Path(tempfile.gettempdir()).glob(f"lorikeet-{supervisor}-*"))
 
 
 def shared_memory(supervisor: int) -> list[Path]:

@@ -23,15 +23,27 @@ def web(tiny: Path) -> Iterator[Web]:
 
 
 @pytest.fixture(scope="session")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder that the server may read, for the files that tests write."""
-    return tmp_path_factory.mktemp("made")
+def local_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder whose files a request may name by their path in it."""
+    return tmp_path_factory.mktemp("local")
 
 
 @pytest.fixture(scope="session")
-def server(tiny: Path, made: Path, web: Web, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServer]:
+def store_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The store of the server."""
+    return tmp_path_factory.mktemp("store")
+
+
+@pytest.fixture(scope="session")
+def server(
+    tiny: Path, web: Web, local_files: Path, store_folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[LocalServer]:
     folder = tmp_path_factory.mktemp("server")
-    settings = {"local_paths": f"{tiny}:{WEIGHTS}:{made}", "store": str(folder / "store"), "precision": "float32"}
+    settings = {
+        "local_paths": f"{tiny}:{WEIGHTS}:{local_files}",
+        "store": str(store_folder),
+        "precision": "float32",
+    }
     settings["fetch_allow"] = web.host
     with LocalServer(folder / "server.log", settings) as running:
         yield running

@@ -30,9 +30,9 @@ Fields = dict[str, Any]
 
 
 @pytest.fixture(scope="module")
-def models(tiny: Path, made: Path) -> Path:
-    """The tiny checkpoints where tests may write. Their files are links: to change one, write another in its place."""
-    return Path(shutil.copytree(tiny, made / "models", copy_function=os.link))
+def models(tiny: Path, local_files: Path) -> Path:
+    """The tiny checkpoints, where tests may write."""
+    return Path(shutil.copytree(tiny, local_files / "models"))
 
 
 def _copy(models: Path, name: str, kind: str) -> Path:

@@ -55,7 +55,7 @@ def test_a_request_gives_the_same_bytes_alone_and_beside_seven_others(
     server = client if precision == "float32" else in_bfloat16
     mine = fields(tiny, num_inference_steps=10, scheduler="Euler", num_images=num_images, loras=[_lora(tiny, "peft")])
     alone = server.image_to_image(mine)
-    assert alone.response.precision == precision
+    assert alone.response.receipt.engine.precision == precision
     jobs = [server.submit(other) for other in _others(tiny)]
     until(server, jobs[0], running)
     assert server.image_to_image(mine).files == alone.files

@@ -62,7 +62,8 @@ def test_all_public_tensors_with_tritonclient(server: LocalServer, tiny: Path, w
     assert Image.open(io.BytesIO(images[0])).size == (72, 64)
     assert response["seed"] == 1
     assert response["has_nsfw_concepts"] == [False, False]
-    assert response["engine"] == "torch" and response["precision"] == "float32"
+    engine = response["receipt"]["engine"]
+    assert engine["name"] == "torch" and engine["precision"] == "float32"
     assert {"prepare", "text_encoder", "vae_encoder", "denoiser", "vae_decoder", "finish"} <= response["timings"].keys()
     assert found.as_numpy("DEBUG_LATENTS").shape == (2, 4, 8, 9)
     passes = found.as_numpy("DEBUG_PER_PASS_LATENTS")

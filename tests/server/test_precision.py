@@ -48,7 +48,7 @@ def test_bfloat16_paints_nearly_what_float32_does(
             "seed": index,
         }
         exact, quick = client.image_to_image(**request), in_bfloat16.image_to_image(**request)
-        assert (exact.response.precision, quick.response.precision) == ("float32", "bfloat16")
+        assert tuple(result.response.receipt.engine.precision for result in (exact, quick)) == ("float32", "bfloat16")
         apart.append(psnr(exact.images[0], quick.images[0]))
     record_property("PSNR in dB", [round(value, 1) for value in apart])
     assert min(apart) >= NEAR

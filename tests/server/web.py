@@ -1,4 +1,4 @@
-"""A web server of files, that counts who asked for what; one name of it never ends."""
+"""A web server of files and scripted answers, that counts who asked for what; one name of it never ends."""
 
 from __future__ import annotations
 
@@ -16,11 +16,15 @@ ENDLESS = "endless.png"  # a byte a second
 
 
 class Web:
-    """Serves a folder, and `pictures` by name, on a free port of 127.0.0.1."""
+    """Serves a folder, `pictures` by name, and `answers` by path, on a free port of 127.0.0.1.
+
+    The names are percent-encoded, without a query. An answer is a status, a header with its value (or b""), and a body.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.requests: Counter[str] = Counter()
         self.pictures: dict[str, bytes] = {}
+        self.answers: dict[str, tuple[int, bytes, bytes]] = {}
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Handler, self, directory=str(folder)))
         self.host = f"127.0.0.1:{self._server.server_address[1]}"
 
@@ -44,6 +48,11 @@ class _Handler(SimpleHTTPRequestHandler):
     def do_GET(self) -> None:
         name = self.path.lstrip("/")
         self._web.requests[name] += 1
+        if (plain := name.partition("?")[0]) in self._web.answers:
+            status, header, body = self._web.answers[plain]
+            head = f"HTTP/1.0 {status} Answer\r\nContent-Length: {len(body)}\r\n".encode()
+            self.wfile.write(head + (header + b"\r\n" if header else b"") + b"\r\n" + body)
+            return
         if name == ENDLESS:
             self._trickle()
             return

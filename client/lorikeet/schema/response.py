@@ -3,6 +3,7 @@
 from pydantic import Field
 
 from lorikeet.schema.base import Float, Int, Model
+from lorikeet.schema.receipt import Receipt
 
 
 class File(Model):
@@ -19,6 +20,7 @@ class Image(File):
 
     width: Int | None = Field(default=None, description="Width in pixels.")
     height: Int | None = Field(default=None, description="Height in pixels.")
+    sha256: str | None = Field(default=None, description="SHA-256 of the file; Lorikeet adds it.")
 
 
 class ImageToImageOutput(Model):
@@ -30,12 +32,7 @@ class ImageToImageOutput(Model):
     debug_latents: File | None = Field(default=None, description="The final latents, if requested.")
     debug_per_pass_latents: File | None = Field(default=None, description="The latents of each step, if requested.")
     timings: dict[str, Float] = Field(default_factory=dict, description="Seconds by stage.")
-    engine: str = Field(default="", description="The engine that ran the U-Net.")
-    precision: str = Field(default="", description="The U-Net's arithmetic, e.g. 'float16'.")
-    versions: dict[str, str] = Field(default_factory=dict, description="Versions of the libraries by name.")
-    files: dict[str, str] = Field(
-        default_factory=dict, description="SHA-256 of every file used, by the dotted field that named it."
-    )
+    receipt: Receipt = Field(default_factory=Receipt, description="Everything that the images follow from.")
     warnings: list[str] = Field(
         default_factory=list, description="Inputs that were accepted but had no effect, e.g. unknown fields."
     )

@@ -1,8 +1,7 @@
 """Triton model `finish`: pixels -> encoded images and the response. Imports no torch."""
 
-from runtime.stages.finish import FinishStage
 from runtime.triton.stage_model import StageModel
 
 
 class TritonPythonModel(StageModel):
-    stage_class = FinishStage
+    stage_class = "runtime.stages.finish:FinishStage"

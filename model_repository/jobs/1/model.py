@@ -1,8 +1,7 @@
 """Triton model `jobs`: progress and cancel. Imports no torch."""
 
-from runtime.stages.jobs import JobsStage
 from runtime.triton.stage_model import StageModel
 
 
 class TritonPythonModel(StageModel):
-    stage_class = JobsStage
+    stage_class = "runtime.stages.jobs:JobsStage"

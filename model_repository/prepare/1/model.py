@@ -1,8 +1,7 @@
 """Triton model `prepare`: request JSON -> validated plan; admits requests and fetches files. Imports no torch."""
 
-from runtime.stages.prepare.stage import PrepareStage
 from runtime.triton.stage_model import StageModel
 
 
 class TritonPythonModel(StageModel):
-    stage_class = PrepareStage
+    stage_class = "runtime.stages.prepare.stage:PrepareStage"

@@ -1,8 +1,7 @@
 """Triton model `text_encoder`: prompts -> embeddings, with merged LoRAs."""
 
-from runtime.stages.text_encoder import TextEncoderStage
 from runtime.triton.stage_model import StageModel
 
 
 class TritonPythonModel(StageModel):
-    stage_class = TextEncoderStage
+    stage_class = "runtime.stages.text_encoder:TextEncoderStage"

@@ -1,8 +1,9 @@
 """Triton model `vae_encoder`: init image -> posterior mean and std."""
 
-from runtime.stages.vae import VaeEncoderStage
+from runtime.triton.lean_imports import DIFFUSERS_EXTRAS
 from runtime.triton.stage_model import StageModel
 
 
 class TritonPythonModel(StageModel):
-    stage_class = VaeEncoderStage
+    stage_class = "runtime.stages.vae:VaeEncoderStage"
+    unused_packages = DIFFUSERS_EXTRAS

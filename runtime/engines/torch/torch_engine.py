@@ -30,6 +30,7 @@ class TorchEngine:
     """Runs one architecture in torch eager. A call has one binding: its rows have equal weights."""
 
     name = "torch"
+    has_static_shapes = False
     calls_per_turn = 1  # another set of weights costs nothing
 
     def __init__(self, architecture: Architecture, placement: Placement, cache: WeightsCache) -> None:

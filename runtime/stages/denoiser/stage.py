@@ -132,7 +132,7 @@ class DenoiserStage:
             raise error
         if not torch.isfinite(job.latents).all():
             raise InvalidArgument("", _NOT_FINITE.format(unet.engine.precision))
-        call.report.engine, call.report.precision = unet.engine.name, unet.engine.precision
+        call.report.engine = self._engines.receipt(unet.engine, unet.block_rows)
         outputs = {
             "LATENTS": np.ascontiguousarray(job.latents.numpy()),
             "PER_PASS_LATENTS": np.ascontiguousarray(job.passes.numpy()),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from dataclasses import dataclass
 
-from runtime.files.store import Pins
+from runtime.files.blob_locks import Pins
 from runtime.jobs.job_table import JobRef, JobTable
 from runtime.jobs.long_lived import start_thread
 from runtime.jobs.plan_files import PlanFiles

@@ -37,6 +37,7 @@ class FakeEngine:
     began: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
     fail: Callable[[list[int]], bool] = lambda numbers: False
     groups_all: bool = False
+    has_static_shapes: bool = False
     calls_per_turn: int = 1
 
     name, precision = "fake", "float32"

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import socket
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler
+from pathlib import Path
 from typing import Any
 from unittest import mock
 
@@ -14,7 +17,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from lorikeet.net.fetch import Fetcher, FetchError, Limits, is_public
+from lorikeet.net.fetch import Fetcher
+from lorikeet.net.guarded_backend import is_public
+from lorikeet.net.transfer import FetchError, Limits
 from tests.unit.runtime.web import Web, endless, endless_headers, redirect, reply, silent
 
 LIMITS = Limits(bytes=1000, seconds=10)
@@ -338,8 +343,9 @@ def test_credentials_in_a_url_are_refused_and_not_repeated(url: str) -> None:
         "https://",
         "https:///a",
         "https://exa mple.com/",
-        "https://example.com/\n",
-        "https://exämple.com/",
+        "https://exam\nple.com/",
+        "https://example.com/\r\nX-Evil: 1",
+        "https://example.com/\0",
         "https://[::1",
         "https://example.com:port/",
         "https://example.com:70000/",
@@ -350,6 +356,120 @@ def test_credentials_in_a_url_are_refused_and_not_repeated(url: str) -> None:
 def test_no_url_is_no_url(url: str) -> None:
     with pytest.raises(FetchError, match=r"not a valid URL|only https"):
         STRICT.fetch(url, LIMITS)
+
+
+@pytest.mark.parametrize(
+    ("written", "asked"),
+    [
+        ("/my picture.png", "/my%20picture.png"),
+        ("/my%20picture.png", "/my%20picture.png"),
+        ("/青禅_ZEN.safetensors \n", "/%E9%9D%92%E7%A6%85_ZEN.safetensors"),
+        ("/a;b=c.png", "/a;b=c.png"),
+        ("/a/../b.png#top", "/b.png"),
+    ],
+)
+def test_a_url_is_asked_for_as_a_browser_asks(web: Web, fetcher: Fetcher, written: str, asked: str) -> None:
+    web.answers[asked] = reply(b"content")
+    assert _body(fetcher, web.url(written)) == b"content"
+
+
+@pytest.mark.parametrize(
+    ("location", "asked"),
+    [
+        (b"/my picture.png", "/my%20picture.png"),
+        ("/картинка.png".encode(), "/%D0%BA%D0%B0%D1%80%D1%82%D0%B8%D0%BD%D0%BA%D0%B0.png"),
+        ("/peñ.png".encode("latin-1"), "/pe%F1.png"),
+        (b"/pe%C3%B1.png", "/pe%C3%B1.png"),
+        (b"b;c//d.png?response-content-disposition=attachment; filename=x y", "/b;c//d.png"),
+    ],
+)
+def test_a_redirect_may_be_written_in_any_alphabet(web: Web, fetcher: Fetcher, location: bytes, asked: str) -> None:
+    answer = b"HTTP/1.1 302 Found\r\nContent-Length: 0\r\nLocation: " + location + b"\r\n\r\n"
+    web.answers |= {"/a": _break_off(answer), asked: reply(b"content")}
+    assert _body(fetcher, web.url("/a")) == b"content"
+
+
+def test_the_answer_names_where_redirects_led(web: Web, fetcher: Fetcher) -> None:
+    web.answers |= {"/a": redirect("/login?secret=1"), "/login": reply(b"content"), "/b": redirect("/none?secret=1")}
+    response = fetcher.fetch(web.url("/a"), LIMITS)
+    assert response is not None
+    assert response.origin == f" after a redirect to {web.url('/login')}"
+    response.close()
+    with pytest.raises(FetchError, match=f"^the server answered 404 after a redirect to {web.url('/none')}$"):
+        fetcher.fetch(web.url("/b"), LIMITS)
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_host_that_wants_a_token_is_explained(web: Web, fetcher: Fetcher, status: int) -> None:
+    body = b'{"error":"Unauthorized","message":"The creator requires you to be logged in"}'
+    web.answers["/a"] = reply(body, status)
+    with pytest.raises(FetchError) as caught:
+        fetcher.fetch(web.url("/a"), LIMITS)
+    assert str(caught.value) == (
+        f"the server answered {status}: the host wants a token, see LORIKEET_TOKENS "
+        "(Unauthorized: The creator requires you to be logged in)"
+    )
+    with pytest.raises(FetchError, match="send the file"):
+        Fetcher([web.host], denied="send the file").fetch(web.url("/a"), LIMITS)
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (b"Entry not found", "Entry not found"),
+        (b"<html><title>Not &amp; found</title>", "Not & found"),
+        (b'{"detail": "' + b"x" * 9000, "x" * 157 + "..."),
+        (
+            b"<Error><Code>AccessDenied</Code><Message>Request has expired</Message>",
+            "AccessDenied: Request has expired",
+        ),
+        (b"two\r\nlines \x1b[31m", "two"),
+    ],
+)
+def test_the_servers_own_message_is_cut(web: Web, fetcher: Fetcher, body: bytes, said: str) -> None:
+    web.answers["/a"] = reply(body, 404)
+    with pytest.raises(FetchError) as caught:
+        fetcher.fetch(web.url("/a"), LIMITS)
+    assert str(caught.value) == f"the server answered 404 ({said})"
+
+
+@pytest.mark.parametrize("status", [401, 404])
+def test_an_error_whose_body_never_ends_is_not_waited_for(web: Web, fetcher: Fetcher, status: int) -> None:
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        handler.send_response(status)
+        handler.end_headers()
+        endless(b"x" * 5000, 0.05)(handler)
+
+    web.answers["/a"] = answer
+    begun = time.monotonic()
+    with pytest.raises(FetchError, match=f"the server answered {status}"):
+        fetcher.fetch(web.url("/a"), Limits(bytes=1000, seconds=20))
+    assert time.monotonic() - begun < 5
+
+
+def _descriptors() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+@pytest.mark.parametrize(
+    "answer", [reply(b"content"), reply(status=404), redirect("/a"), endless(b"x" * 400), endless_headers(0.05)]
+)
+def test_no_connection_stays_open(web: Web, fetcher: Fetcher, answer: Any) -> None:
+    web.answers["/a"] = answer
+    before = _descriptors()
+    for _ in range(5):
+        with suppress(FetchError):
+            _body(fetcher, web.url("/a"), Limits(bytes=1000, seconds=0.2))
+        response = None
+        with suppress(FetchError):
+            response = fetcher.fetch(web.url("/a"), Limits(bytes=1000, seconds=0.2))
+        if response is not None:
+            response.close()
+    gc.collect()
+    deadline = time.monotonic() + 5  # the server's own ends close in its threads
+    while _descriptors() > before and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert _descriptors() <= before
 
 
 @given(st.text(max_size=40))

@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from lorikeet.schema import ImageToImageOutput
+from lorikeet.schema import EngineReceipt, ImageToImageOutput
 from runtime.checkpoints.checkpoint import Checkpoint
 from runtime.jobs.job_table import JobRef, JobTable, State
 from runtime.metrics.stage_definitions import REQUEST_SECONDS
@@ -32,7 +32,7 @@ def _finished(settings: Settings, job_table: JobTable, plan: Plan, **parameters:
         "LATENTS": noise(2, 4, 8, 8).numpy(),
         "PER_PASS_LATENTS": np.zeros((0, 2, 4, 8, 8), np.float32),
     }
-    report = Report(timings=TIMINGS, engine="torch", precision="float32", warnings=["cut"])
+    report = Report(timings=TIMINGS, engine=EngineReceipt(name="torch", precision="float32"), warnings=["cut"])
     return dict(run_stage(FinishStage(settings, job_table), plan, inputs, report, **parameters).tensors)
 
 
@@ -57,11 +57,13 @@ def test_pictures_are_encoded_as_asked(
 def test_the_response_tells_what_ran(settings: Settings, job_table: JobTable, sd15: Checkpoint, job: JobRef) -> None:
     plan = make_plan(sd15, job).model_copy(update={"files": {"model_name.unet[0]": "d" * 64}, "warnings": ("odd",)})
     response = _response(_finished(settings, job_table, plan))
-    assert (response.engine, response.precision, response.seed) == ("torch", "float32", 5)
-    assert (response.files, response.warnings) == ({"model_name.unet[0]": "d" * 64}, ["odd", "cut"])
+    receipt = response.receipt
+    assert (receipt.engine.name, receipt.engine.precision, response.seed, receipt.seed) == ("torch", "float32", 5, 5)
+    assert (receipt.files, response.warnings) == ({"model_name.unet[0]": "d" * 64}, ["odd", "cut"])
+    assert receipt.request["prompt"] == "a bird"
     assert response.timings["prepare"] == 1.5 and response.timings["denoiser"] == 2.5
     assert response.timings["total"] >= response.timings["finish"] > 0
-    assert response.versions["torch"] == str(torch.__version__)
+    assert receipt.versions["torch"] == str(torch.__version__)
     assert job_table.progress(job).state == State.DONE
 
 

@@ -8,20 +8,26 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 from huggingface_hub import constants
+from safetensors.numpy import save
 
 from lorikeet.net import fetch as fetch_module
-from lorikeet.net.fetch import Fetcher, FetchError, Limits
+from lorikeet.net.fetch import Fetcher
 from lorikeet.net.host_credentials import read_host_credentials
+from lorikeet.net.transfer import FetchError, Limits
+from lorikeet.net.url import Url, parse_url
 from runtime.files.hub import Hub, HubError
 from runtime.files.resolve import FileResolver, ResolveContext
 from runtime.files.store import Store
 from runtime.settings import Settings, SettingsError, load_settings
+from runtime.stage_errors import InvalidArgument
 
 SECRET = "hf_very-secret"
 TOKENS = {"a.example": SECRET, "b.example": "other", "a.example:8443": "port"}
-LIMITS = Limits(100, 5)
+LIMITS = Limits(1000, 5)
+CONTENT = save({"a": np.zeros(3, np.float32)})
 
 
 class _Net:
@@ -30,13 +36,13 @@ class _Net:
     def __init__(self, redirects: dict[str, str]) -> None:
         self._redirects, self.sent = redirects, dict[str, str | None]()
 
-    def open(self, _pool: Any, url: str, headers: list[tuple[bytes, bytes]]) -> Any:
+    def open(self, _pool: Any, url: Url, headers: list[tuple[bytes, bytes]]) -> Any:
         given = dict(headers).get(b"Authorization")
-        self.sent[url] = given.decode() if given else None
-        target = self._redirects.get(url)
+        self.sent[str(url)] = given.decode() if given else None
+        target = self._redirects.get(str(url))
         answer = [(b"Location", target.encode())] if target else []
         return SimpleNamespace(
-            status=302 if target else 200, headers=answer, close=lambda: None, iter_stream=lambda: iter([b"content"])
+            status=302 if target else 200, headers=answer, close=lambda: None, iter_stream=lambda: iter([CONTENT])
         )
 
 
@@ -45,8 +51,8 @@ def _sent(monkeypatch: pytest.MonkeyPatch, *urls: str) -> list[str | None]:
     net = _Net(dict(pairwise(urls)))
     monkeypatch.setattr(fetch_module, "_open", net.open)
     response = Fetcher(["a.example", "a.example:80"], TOKENS).fetch(urls[0], LIMITS)
-    assert response is not None and b"".join(response.chunks) == b"content"
-    return [net.sent[url] for url in urls]
+    assert response is not None and b"".join(response.chunks) == CONTENT
+    return [net.sent[str(parse_url(url))] for url in urls]
 
 
 def test_weights_are_fetched_with_a_token_and_pictures_without(
@@ -61,8 +67,9 @@ def test_weights_are_fetched_with_a_token_and_pictures_without(
     store = Store(settings.store, 1 << 30)
     sources = FileResolver(settings.model_copy(update={"tokens": tokens, "fetch_allow": ("a.example",)}), store)
     request = ResolveContext([], store.pins(), lambda: None)
-    sources.image("image_url", "https://a.example/picture", request)
-    sources.weights("unet_name", "https://a.example/weights", request)
+    with pytest.raises(InvalidArgument, match=r"a \.safetensors file"):
+        sources.image("image_url", "https://a.example/picture", request)
+    sources.lora("loras[0].path", "https://a.example/weights", request)
     assert net.sent == {"https://a.example/picture": None, "https://a.example/weights": f"Bearer {SECRET}"}
 
 

@@ -16,8 +16,8 @@ from runtime.jobs.job_table import JobRef, JobTable
 from runtime.prompts.clip_tokenizer import token_ids
 from runtime.prompts.cut_prompt import cut_prompt
 from runtime.settings import Settings
-from runtime.stages.report import Report
 from runtime.stages.prepare import prompts
+from runtime.stages.report import Report
 from runtime.stages.text_encoder import TextEncoderStage
 from tests.unit.runtime.plans import make_plan, run_stage
 

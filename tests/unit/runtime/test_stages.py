@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import pytest
 
+from lorikeet.schema import EngineReceipt
 from runtime.checkpoints.checkpoint import Checkpoint
 from runtime.jobs.job_table import JobRef, JobTable, State
 from runtime.plan import Plan
@@ -89,9 +90,9 @@ def test_a_stage_reports_its_course(worker: Scripted, job_table: JobTable, plan:
 
 
 def test_a_report_passes_on_what_the_stages_before_said(worker: Scripted, plan: Plan) -> None:
-    before = Report(timings={"prepare": 1.5}, engine="torch", warnings=["odd"])
+    before = Report(timings={"prepare": 1.5}, engine=EngineReceipt(name="torch"), warnings=["odd"])
     report = json.loads(submit(worker, plan, report=before).tensors["REPORT"][0])
-    assert report["engine"] == "torch"
+    assert report["engine"]["name"] == "torch"
     assert report["timings"].keys() == {"prepare", "text_encoder"}
     assert report["timings"]["prepare"] == 1.5
     assert report["warnings"] == ["odd"]

@@ -1,0 +1,64 @@
+"""Makes the receipt of a job from its plan and the stages' report."""
+
+from __future__ import annotations
+
+import json
+import platform
+from functools import cache
+from importlib.metadata import version
+
+from lorikeet.schema import AppliedLora, LayerGroup, Receipt, UnmatchedTensors, map_file_refs
+from runtime.plan import LoraPlan, Plan
+from runtime.stages.report import Report
+
+_PACKAGES = ("lorikeet", "torch", "diffusers", "transformers", "numpy", "pillow")
+
+
+def make_receipt(plan: Plan, report: Report) -> Receipt:
+    pictures = report.tensors.get("PICTURES")
+    return Receipt(
+        request=json.loads(plan.request.to_json()),
+        seed=plan.seed,
+        pictures=pictures.digest if pictures and plan.pictures else "",
+        files=plan.files,
+        loras=[_applied(lora) for lora in plan.loras],
+        engine=report.engine,
+        versions=_versions(),
+    )
+
+
+def published(receipt: Receipt, plan: Plan) -> str:
+    """The receipt as JSON for a picture's metadata: without the queries of URLs, which may hold a secret."""
+    request = map_file_refs(plan.request, lambda _, value: value.partition("?")[0] if "://" in value else value)
+    return receipt.model_copy(update={"request": json.loads(request.to_json())}).to_json()
+
+
+def _applied(lora: LoraPlan) -> AppliedLora:
+    receipt = lora.receipt
+    groups = [
+        LayerGroup(
+            kind=group.kind,
+            rank=group.rank,
+            alpha=group.alpha,
+            effective_scale=lora.scale * group.multiplier,
+            layers=group.layers,
+        )
+        for group in receipt.groups
+    ]
+    return AppliedLora(
+        field=lora.field,
+        digest=lora.digest,
+        scale=lora.scale,
+        tensors=receipt.tensors,
+        matched=receipt.matched,
+        layers=receipt.layers,
+        groups=groups,
+        unmatched=[
+            UnmatchedTensors(kind=part.kind, count=part.count, names=list(part.names)) for part in receipt.unmatched
+        ],
+    )
+
+
+@cache
+def _versions() -> dict[str, str]:
+    return {name: version(name) for name in _PACKAGES} | {"python": platform.python_version()}
