@@ -34,3 +34,11 @@ class ComponentShapes:
     def count(self, pattern: str) -> int:
         """The number of existing names among `pattern.format(0)`, `pattern.format(1)`, ... up to the first gap."""
         return next((index for index in range(_MOST) if pattern.format(index) not in self), _MOST)
+
+    def end(self, prefix: str) -> int:
+        """One more than the highest number that follows the prefix in a name; 0: no name has the prefix.
+
+        Unlike `count`, it does not end at a missing tensor, which the engine then names.
+        """
+        rests = (name.removeprefix(prefix) for name in self._shapes if name.startswith(prefix))
+        return max((int(rest.partition(".")[0]) + 1 for rest in rests), default=0)

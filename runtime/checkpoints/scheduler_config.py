@@ -83,11 +83,11 @@ def with_indexed_class(config: dict[str, Any], index: dict[str, Any]) -> dict[st
     A class for models of another kind stays, so that `read_schedule` refuses it: diffusers ignores its fields, and the
     pictures are wrong.
     """
-    entry = index.get("scheduler")
-    is_named = isinstance(entry, list) and len(entry) == 2 and entry[0] == "diffusers" and isinstance(entry[1], str)
-    if not is_named or other_kind(config):
-        return config
-    return config | {"_class_name": entry[1]}
+    match index.get("scheduler"):
+        case ["diffusers", str(name)] if other_kind(config) is None:
+            return config | {"_class_name": name}
+        case _:
+            return config
 
 
 def read_schedule(config: dict[str, Any], kind: Literal["sd", "sdxl"], *, own: bool) -> dict[str, Any]:

@@ -80,8 +80,7 @@ def _blocks(shapes: ComponentShapes, places: str) -> tuple[Block, ...]:
 
 def _block(shapes: ComponentShapes, place: str) -> Block:
     attentions = shapes.count(f"{place}.attentions.{{}}.norm.weight")
-    transformers = f"{place}.attentions.{{}}.transformer_blocks.{{{{}}}}.norm1.weight"
-    depths = tuple(shapes.count(transformers.format(index)) for index in range(attentions))
+    depths = tuple(shapes.end(f"{place}.attentions.{index}.transformer_blocks.") for index in range(attentions))
     return Block(place, shapes.count(f"{place}.resnets.{{}}.conv1.weight"), depths)
 
 

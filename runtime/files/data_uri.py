@@ -147,7 +147,7 @@ def _base64_decoded(blocks: Iterable[bytes], spaces_are_plus: bool) -> Iterator[
     for block in blocks:
         clean = block.translate(table, removed)
         letters = clean.rstrip(b"=")
-        if is_padded and letters:
+        if b"=" in letters or (is_padded and letters):
             raise DataUriError("the data URI is not valid base64: it continues after its padding")
         is_padded = is_padded or len(letters) < len(clean)
         data = rest + letters

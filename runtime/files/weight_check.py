@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import closing
 from pathlib import Path
 
 from runtime.files.safetensors_file import WeightFileError, check_header
@@ -15,8 +14,7 @@ WeightCheck = Callable[[Path], None]  # raises WeightFileError
 def check_lora(path: Path) -> None:
     """The file is a readable .safetensors file, or one of torch.save. Raises WeightFileError."""
     if is_pickled(path):
-        with closing(to_safetensors(path)) as chunks:
-            next(chunks)
+        next(to_safetensors(path))  # its header: the names, shapes and places of all tensors are checked
     else:
         check_header(path)
 

@@ -25,6 +25,7 @@ class FinishStage(WorkerStage):
     """
 
     name = "finish"
+    is_last = True
 
     def __init__(self, settings: Settings, job_table: JobTable) -> None:
         super().__init__(settings, job_table)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import platform
+from collections.abc import Callable
 from functools import cache
 from importlib.metadata import version
+from typing import Any
 
-from lorikeet.schema import AppliedLora, LayerGroup, Receipt, UnmatchedTensors, map_file_refs
+from lorikeet.schema import SENT, AppliedLora, LayerGroup, Receipt, UnmatchedTensors, map_file_refs
 from runtime.plan import LoraPlan, Plan
 from runtime.stages.report import Report
 
@@ -17,7 +19,7 @@ _PACKAGES = ("lorikeet", "torch", "diffusers", "transformers", "numpy", "pillow"
 def make_receipt(plan: Plan, report: Report) -> Receipt:
     pictures = report.tensors.get("PICTURES")
     return Receipt(
-        request=json.loads(plan.request.to_json()),
+        request=_request(plan, _without_data),
         seed=plan.seed,
         pictures=pictures.digest if pictures and plan.pictures else "",
         files=plan.files,
@@ -29,8 +31,19 @@ def make_receipt(plan: Plan, report: Report) -> Receipt:
 
 def published(receipt: Receipt, plan: Plan) -> str:
     """The receipt as JSON for a picture's metadata: without the queries of URLs, which may hold a secret."""
-    request = map_file_refs(plan.request, lambda _, value: value.partition("?")[0] if "://" in value else value)
-    return receipt.model_copy(update={"request": json.loads(request.to_json())}).to_json()
+    request = _request(plan, lambda value: _without_data(value.partition("?")[0] if "://" in value else value))
+    return receipt.model_copy(update={"request": request}).to_json()
+
+
+def _request(plan: Plan, name: Callable[[str], str]) -> dict[str, Any]:
+    """The request, with each file reference as `name` writes it."""
+    request: dict[str, Any] = json.loads(map_file_refs(plan.request, lambda _, value: name(value)).to_json())
+    return request
+
+
+def _without_data(value: str) -> str:
+    """The receipt does not depend on how the request sent a file: a digest names its content."""
+    return SENT if value[:7].lower().startswith(("data:", "tensor:")) else value
 
 
 def _applied(lora: LoraPlan) -> AppliedLora:

@@ -266,7 +266,7 @@ def test_a_file_outside_is_refused_as_one_that_is_not_there(wire: Wire) -> None:
     assert len(said) == 1
 
 
-NUMBERS = {"NaN": float("nan"), "Infinity": float("inf"), "1e999": -float("inf"), "10**400": 10**400, "-1": -1}
+NUMBERS = {"NaN": float("nan"), "Infinity": float("inf"), "1e999": -float("inf"), "10**400": 10**400, "-2": -2}
 NUMBER_FIELDS: dict[str, Any] = {
     **{name: lambda n, name=name: {name: n} for name in ("noise_strength", "guidance_scale", "eta", "seed")},
     **{

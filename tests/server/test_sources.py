@@ -40,7 +40,7 @@ def run(client: Client, tiny: Path, image: Any, lora: Any) -> bytes:
         seed=2,
         num_inference_steps=2,
     )
-    return result.files[0]
+    return result.images[0].tobytes()
 
 
 def test_a_url_a_path_and_a_sent_file_are_the_same(client: Client, tiny: Path, web: Web, tmp_path: Path) -> None:
@@ -58,7 +58,7 @@ def test_a_unet_is_the_same_in_every_form_and_place(client: Client, tiny: Path, 
 
     def painted(**fields: Any) -> bytes:
         base = {"model_name": "sd15", "prompt": "a boat", "seed": 2, "num_inference_steps": 2, "scheduler": "LCM"}
-        return client.image_to_image(**{**base, **fields}, image=PICTURE).files[0]
+        return client.image_to_image(**{**base, **fields}, image=PICTURE).images[0].tobytes()
 
     by_name = painted(unet_name="lcm/unet")
     assert by_name != painted()
@@ -137,7 +137,8 @@ def test_a_checkpoint_may_be_in_a_folder_of_any_name(client: Client, tiny: Path,
     shutil.copytree(tiny / "sd15", local_files / "模型 ñ")
 
     def painted(name: str) -> bytes:
-        return client.image_to_image(model_name=name, prompt="a boat", seed=2, num_inference_steps=1).files[0]
+        result = client.image_to_image(model_name=name, prompt="a boat", seed=2, num_inference_steps=1)
+        return result.images[0].tobytes()
 
     assert painted("模型 ñ") == painted("sd15")
 
@@ -167,7 +168,7 @@ def test_what_is_no_weight_file_is_named(client: Client, web: Web, field: str, n
     for path, (status, header, body, _) in NO_WEIGHTS.items():
         web.answers[path] = (status, header, body)
     url = web.url(name)
-    named = {"loras": [{"path": url}]} if field.startswith("loras") else {field: url}
+    named: dict[str, Any] = {"loras": [{"path": url}]} if field.startswith("loras") else {field: url}
     with pytest.raises(InvalidRequest) as caught:
         client.image_to_image(**{"model_name": "sd15", "prompt": "a boat", **named})
     assert str(caught.value).startswith(f"{field}: {url}: ")

@@ -25,7 +25,7 @@ def test_base_a_b_base_gives_the_same_bytes(client: Client, tiny: Path, kind: st
             seed=3,
             num_inference_steps=4,
         )
-        return result.files[0]
+        return result.images[0].tobytes()
 
     first, a, b, last = png(), png("peft"), png("kohya"), png()
     assert first == last
@@ -38,12 +38,12 @@ def test_a_fresh_server_gives_the_bytes_that_a_used_one_gives(client: Client, ti
     """The same file under another path is the same weights: what was bound before it must not matter."""
     request = {"model_name": str(tiny / "sd15"), "prompt": "a boat", "seed": 5, "num_inference_steps": 3}
     lora = tiny / "loras" / "sd15" / "peft.safetensors"
-    sent = client.image_to_image(request, image=PICTURE, loras=[{"path": lora}]).files
-    named = client.image_to_image(request, image=PICTURE, loras=[{"path": str(lora)}]).files
-    assert sent == named
+    sent, named = (client.image_to_image(request, image=PICTURE, loras=[{"path": path}]) for path in (lora, str(lora)))
+    assert sent.images[0].tobytes() == named.images[0].tobytes()
 
 
 def test_scale_zero_is_no_lora(client: Client, tiny: Path) -> None:
     request = {"model_name": str(tiny / "sd15"), "prompt": "a boat", "seed": 5, "num_inference_steps": 3}
     lora = {"path": str(tiny / "loras" / "sd15" / "peft.safetensors"), "scale": 0}
-    assert client.image_to_image(request).files == client.image_to_image(request, loras=[lora]).files
+    without, zero = client.image_to_image(request), client.image_to_image(request, loras=[lora])
+    assert without.images[0].tobytes() == zero.images[0].tobytes()

@@ -6,6 +6,8 @@ from pydantic import Field
 
 from lorikeet.schema.base import Float, Int, Model
 
+SENT = "(sent with the request)"  # in place of a data URI or `tensor:<i>`
+
 
 class LayerGroup(Model):
     """Layers of a LoRA that have one kind, rank and alpha."""
@@ -52,7 +54,10 @@ class EngineReceipt(Model):
 class Receipt(Model):
     """Equal receipts mean equal pictures, bit by bit."""
 
-    request: dict[str, Any] = Field(default_factory=dict, description="The request. Long file references are cut.")
+    request: dict[str, Any] = Field(
+        default_factory=dict,
+        description="The request; long file references are cut.",
+    )
     seed: Int = Field(default=0, description="The seed of the request, or the random seed that replaced it.")
     pictures: str = Field(default="", description="Digest of the pixels of all pictures of the request.")
     files: dict[str, str] = Field(

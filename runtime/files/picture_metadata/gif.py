@@ -19,9 +19,12 @@ _END = b";"
 def strip(data: bytes, check_cancelled: CheckCancelled) -> StrippedPicture:
     """A GIF of one frame. Raises StripError, and what `check_cancelled` raises."""
     place = _HEADER_BYTES + _table_bytes(data, _HEADER_BYTES - 3)
-    header, control = data[:place], b""
+    header, control, count = data[:place], b"", 0
     while (found := _BLOCK.search(data, place)) and found[0] != _END:
         start = found.start()
+        count += 1
+        if count % CHECK_EVERY == 0:
+            check_cancelled()
         if found[0] == b",":
             coded = start + _FRAME_BYTES + _table_bytes(data, start + _FRAME_BYTES - 1) + 1
             frame = data[start : _end_of_blocks(data, coded, check_cancelled)]

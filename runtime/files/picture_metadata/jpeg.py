@@ -21,9 +21,14 @@ _EOI, _SOS = 0xD9, 0xDA
 _METADATA = frozenset((*range(0xE0, 0x100),))  # APPn, the unused JPGn, and comments
 # In coded data 0xFF is followed by 0 or by a restart marker (0xD0 to 0xD7). Before a marker it may be repeated.
 _MARKER = re.compile(rb"\xff[\xc0-\xcf\xd9-\xfe]")
-# Runs of metadata segments of up to 11 bytes, which are too short for a header or an orientation.
-_SHORT_CONTENT = rb"[\x00-\x02]|" + b"|".join(rb"\x%02x.{%d}" % (2 + length, length) for length in range(1, 12))
-_SHORT_METADATA = re.compile(rb"(?:\xff[\xe0-\xfe]\x00(?:" + _SHORT_CONTENT + rb")){1,4096}", re.DOTALL)
+# Runs of metadata segments that are too short for a header of 12 bytes (JFIF, Adobe) or an orientation of 28 bytes.
+_SHORT_HEADER, _SHORT_OTHER = (
+    rb"\x00(?:[\x00-\x02]|" + b"|".join(rb"\x%02x.{%d}" % (2 + length, length) for length in range(1, limit)) + b")"
+    for limit in (12, 28)
+)
+_SHORT_METADATA = re.compile(
+    rb"(?:\xff(?:[\xe1-\xed\xef-\xfe]" + _SHORT_OTHER + rb"|[\xe0\xee]" + _SHORT_HEADER + rb")){1,4096}", re.DOTALL
+)
 _HEADERS = {_APP0: b"JFIF\0", _APP14: b"Adobe"}  # libjpeg derives the colour space from them
 _EXIF, _XMP = b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0"
 

@@ -10,7 +10,7 @@ from lorikeet.schema import ImageToImageInput
 _SHOWN, _LONGEST = 3, 40
 # Each pattern reads at most this many characters from one place, so the time is linear.
 _WITHIN = "{1,300}?"
-_TAG = re.compile(rf"<(?:lora|lyco|hypernet|ti|embedding):[^<>]{_WITHIN}>", re.IGNORECASE)
+_TAG = re.compile(rf"<(?:lora|lyco|hypernet):[^<>]{_WITHIN}>", re.IGNORECASE)
 # A1111's grammar: (text:1.4), ((text)), [text]; a backslash makes a bracket plain text. Single parentheses without a
 # number are usual in plain text.
 _WEIGHT = re.compile(

@@ -17,7 +17,7 @@ from runtime.stage_errors import InvalidArgument
 MAX_DEPTH = 32
 MAX_VALUES = 100_000
 
-_BLOCK = 4 << 20
+_BLOCK = 1 << 20  # counting needs up to 18 bytes of memory for each of its bytes
 _QUOTE, _BACKSLASH = ord('"'), b"\\"
 # These bytes are deleted before numpy sees the text, so a base64 string costs one pass.
 _UNCOUNTED = bytes(set(range(256)) - set(b'"[]{},:'))
@@ -58,7 +58,7 @@ def read_request(data: bytes, max_bytes: int) -> ImageToImageInput:
 def json_size(data: bytes) -> JsonSize:
     """The size of a JSON text, without parsing it.
 
-    Counting stops at the end of the 4 MB block in which `MAX_DEPTH` or `MAX_VALUES` is exceeded. The result is exact up
+    Counting stops at the end of the 1 MB block in which `MAX_DEPTH` or `MAX_VALUES` is exceeded. The result is exact up
     to the first syntax error, where the parser stops too.
     """
     values, depth, deepest, in_string, pending = 0, 0, 0, False, b""

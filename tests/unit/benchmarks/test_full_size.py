@@ -77,7 +77,7 @@ def test_weights_are_bfloat16_finite_and_follow_from_the_seed(folder: Path, tmp_
 def test_a_lora_changes_every_attention_layer_of_the_unet(folder: Path, tmp_path: Path) -> None:
     write_lora(tmp_path / "lora.safetensors", folder, seed=3)
     checkpoint = read_checkpoint(folder)
-    layers = read_lora(tmp_path / "lora.safetensors", checkpoint.adaptable)
+    layers = read_lora(tmp_path / "lora.safetensors", checkpoint.adaptable).layers
     changed = {layer.target.parameter for layer in layers}
     attention = {name for name in checkpoint.unet.shapes if ".attn" in name and name.endswith("weight")}
     assert changed == attention

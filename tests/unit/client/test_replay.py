@@ -12,7 +12,7 @@ from PIL import Image
 
 from lorikeet.client.result import Result
 from lorikeet.replay import ReplayError, differences, read_original, request_of, same_images
-from lorikeet.schema import ImageToImageOutput, Receipt
+from lorikeet.schema import SENT, ImageToImageOutput, Receipt
 from runtime.files.image_codec import encode_image
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
@@ -70,7 +70,7 @@ def test_the_differences_are_listed() -> None:
 
 
 def test_a_file_that_the_request_sent_must_be_given_again(tmp_path: Path) -> None:
-    cut = {"image_url": "data:image/png;base64,AAAA", "loras": [{"path": "tensor:0"}]}
+    cut = {"image_url": SENT, "loras": [{"path": "x" * 256}]}
     (tmp_path / "r.json").write_text(_response(_receipt(request=REQUEST | cut)).to_json())
     original = read_original(tmp_path / "r.json")
     with pytest.raises(ReplayError, match=r"give each as --file FIELD=PATH: image_url, loras\[0\]\.path"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from urllib.parse import quote
 
 from tests.unit.runtime.web import Web, reply
 
@@ -21,10 +22,10 @@ def publish(web: Web, repo_id: str, files: dict[str, bytes]) -> None:
     web.answers[f"/api/models/{repo_id}/tree/{COMMIT}"] = reply(json.dumps(tree).encode())
     for name, content in files.items():
         headers = {"ETag": f'"{blobs[name]}"', "X-Repo-Commit": COMMIT}
-        web.answers[f"/{repo_id}/resolve/{COMMIT}/{name}"] = reply(content, headers=headers)
+        web.answers[f"/{repo_id}/resolve/{COMMIT}/{quote(name)}"] = reply(content, headers=headers)
 
 
 def downloaded(web: Web, repo_id: str) -> set[str]:
-    """The names of the requested files."""
+    """The names of the requested files, percent-encoded."""
     start = f"/{repo_id}/resolve/{COMMIT}/"
     return {path.removeprefix(start) for path, _ in web.seen if path.startswith(start)}

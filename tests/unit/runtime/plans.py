@@ -113,7 +113,7 @@ class Answer:
 
 
 def make_call(
-    inputs: dict[str, Array], request_id: str = "", job_table: JobTable | None = None, **parameters: str | int | bool
+    inputs: dict[str, Array], request_id: str = "", *, job_table: JobTable | None = None, **parameters: str | int | bool
 ) -> tuple[Call, Answer]:
     answer = Answer(job_table)
     return Call(inputs, answer.send, request_id, parameters), answer
@@ -156,7 +156,7 @@ def submit(
     job_table = stage.reporter.job_table
     plan, handle = handed_out(job_table, stage.reporter.stage, plan)
     sealed = with_seal(job_table.key, plan.job, report or Report(), inputs or {})
-    call, answer = make_call({"PLAN": handle} | sealed, **parameters)
+    call, answer = make_call({"PLAN": handle} | sealed, job_table=job_table, **parameters)
     stage.submit(call)
     return answer
 

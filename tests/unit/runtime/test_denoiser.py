@@ -74,8 +74,8 @@ def test_the_denoiser_makes_the_latents_of_diffusers(
     assert_near(torch.from_numpy(found["LATENTS"]), expected, 1e-4)
     assert np.array_equal(found["PER_PASS_LATENTS"][-1], found["LATENTS"])
     assert found["PER_PASS_LATENTS"].shape == (3, 2, 4, 8, 8)
-    report = json.loads(found["REPORT"][0])
-    assert (report["engine"], report["precision"]) == ("torch", "float32")
+    engine = json.loads(found["REPORT"][0])["engine"]
+    assert (engine["name"], engine["precision"], engine["threads"] > 0) == ("torch", "float32", True)
 
 
 def test_a_schedule_that_fails_on_the_way_is_refused_before_the_first_step(

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 from huggingface_hub import constants
 
 from runtime.files.hub import Hub, HubError, hub_cache
 from tests.unit.runtime.hub import COMMIT, downloaded, publish
-from tests.unit.runtime.web import Web
+from tests.unit.runtime.web import Web, reply
 
 REPO = "owner/name"
 LORA = "pytorch_lora_weights.safetensors"
@@ -147,18 +148,24 @@ def test_a_repository_that_is_nowhere_is_an_error(offline: bool, monkeypatch: py
         Hub(PLENTY).checkpoint(REPO)
 
 
-@pytest.mark.parametrize("name", ["any_name.safetensors", LORA])
+def _lora(limit: int = PLENTY) -> Path:
+    found = Hub(limit).lora(REPO)
+    assert isinstance(found, Path)
+    return found
+
+
+@pytest.mark.parametrize("name", ["any_name.safetensors", "my lora (v1) [x]!.safetensors", LORA])
 def test_the_only_file_is_the_lora(web: Web, name: str) -> None:
     publish(web, REPO, {name: b"lora", "README.md": b"", "other/x.safetensors": b"", "x.bin": b""})
-    assert Hub(PLENTY).lora(REPO).read_bytes() == b"lora"
-    assert downloaded(web, REPO) == {name}
+    assert _lora().read_bytes() == b"lora"
+    assert downloaded(web, REPO) == {quote(name)}
 
 
 def test_among_several_files_the_usual_name_is_the_lora(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
     publish(web, REPO, {"a.safetensors": b"", LORA: b"lora"})
-    assert Hub(PLENTY).lora(REPO).read_bytes() == b"lora"
+    assert _lora().read_bytes() == b"lora"
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    assert Hub(PLENTY).lora(REPO).read_bytes() == b"lora"
+    assert _lora().read_bytes() == b"lora"
 
 
 @pytest.mark.parametrize("files", [{"a.safetensors": b"", "b.safetensors": b""}, {"a.bin": b""}])
@@ -166,6 +173,26 @@ def test_no_file_is_guessed(web: Web, files: dict[str, bytes]) -> None:
     publish(web, REPO, files)
     with pytest.raises(HubError, match=r"expected pytorch_lora_weights\.safetensors or one other"):
         Hub(PLENTY).lora(REPO)
+
+
+@pytest.mark.parametrize("name", ["青禅_ZEN.safetensors", "peñoles v1.safetensors"])
+def test_a_name_of_another_alphabet_is_a_url(web: Web, name: str) -> None:
+    publish(web, REPO, {name: b"lora"})
+    assert Hub(PLENTY).lora(REPO) == web.url(f"/{REPO}/resolve/main/{quote(name)}")
+    assert downloaded(web, REPO) == set()
+
+
+def test_names_of_other_alphabets_are_no_part_of_a_checkpoint(web: Web) -> None:
+    publish(web, REPO, NEEDED | {"tokenizer/说明.txt": b"", "说明.md": b""})
+    assert _files(Hub(PLENTY).checkpoint(REPO)) == set(NEEDED)
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_gated_repository_names_the_tokens(web: Web, status: int) -> None:
+    web.answers[f"/api/models/{REPO}"] = reply(b'{"error": "gated"}', status)
+    for ask in (Hub(PLENTY).lora, Hub(PLENTY).checkpoint):
+        with pytest.raises(HubError, match=f"{status}: it is gated, private or missing; see LORIKEET_TOKENS"):
+            ask(REPO)
 
 
 def test_a_download_stops_in_the_middle_of_a_file(web: Web, cache: Path) -> None:
@@ -182,4 +209,4 @@ def test_a_download_stops_in_the_middle_of_a_file(web: Web, cache: Path) -> None
     with pytest.raises(InterruptedError):
         Hub(size, check_cancelled=stop).lora(REPO)
     assert not [path for path in cache.rglob("*") if path.is_file() and path.stat().st_size == size]
-    assert Hub(size).lora(REPO).stat().st_size == size
+    assert _lora(size).stat().st_size == size
