@@ -47,7 +47,7 @@ class StageMetrics:
         """Publish what `read` returns: a gauge's value, or a counter's total. Any thread may call `read`."""
         self._watched[definition.series(stage=self._stage)] = read
 
-    def count(self, counter: Definition, amount: float = 1.0, **labels: str) -> None:
+    def count(self, counter: Definition, amount: float = 1.0, /, **labels: str) -> None:
         """Add to a declared counter. Raises ValueError for labels that its definition does not have."""
         series = counter.series(stage=self._stage, **labels)
         with self._lock:

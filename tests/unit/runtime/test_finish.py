@@ -87,7 +87,11 @@ def test_the_time_of_the_whole_request_is_measured(
     settings: Settings, job_table: JobTable, sd15: Checkpoint, job: JobRef
 ) -> None:
     stage = FinishStage(settings, job_table)
-    inputs = {"PIXELS": PIXELS, "LATENTS": np.zeros((2, 4, 8, 8), np.float32), "PER_PASS_LATENTS": np.zeros((0, 1))}
+    inputs: dict[str, Array] = {
+        "PIXELS": PIXELS,
+        "LATENTS": np.zeros((2, 4, 8, 8), np.float32),
+        "PER_PASS_LATENTS": np.zeros((0, 1)),
+    }
     outputs = run_stage(stage, make_plan(sd15, job), inputs).tensors
     (measured,) = [one for one in stage.metrics.take() if one.series.definition is REQUEST_SECONDS]
     assert measured.observations == [_response(dict(outputs)).timings["total"]]

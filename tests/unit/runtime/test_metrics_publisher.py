@@ -73,7 +73,8 @@ Families = dict[str, MetricFamily]
 
 @pytest.fixture
 def families(monkeypatch: pytest.MonkeyPatch) -> Families:
-    monkeypatch.setattr(MetricFamily, "families", found := {}, raising=False)
+    found: Families = {}
+    monkeypatch.setattr(MetricFamily, "families", found, raising=False)
     return found
 
 
