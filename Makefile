@@ -56,7 +56,7 @@ lint: venv ## check style, format and types
 lock: venv ## write requirements.lock again (UPGRADE=1: with the newest releases)
 	@mkdir -p $(TOOLS) && deploy/lock.sh
 
-readme: venv ## write the README's generated parts: the settings and the benchmark table
+readme: venv ## write the README's generated parts: the tables of settings, metrics and benchmarks
 	@$(PY) -m deploy.readme
 	@$(PY) -m benchmarks.table
 

@@ -13,7 +13,10 @@ from pathlib import Path
 
 from typing_extensions import Self
 
-_READY = re.compile(r"^lorikeet: ready after ([\d.]+) s: (grpc://\S+) (http://\S+)$", re.MULTILINE)
+_READY = re.compile(
+    r"^lorikeet: ready after ([\d.]+) s: (grpc://\S+) (http://\S+) \(metrics (http://\S+), status (http://\S+)\)$",
+    re.MULTILINE,
+)
 _PREFIX = "lorikeet: "
 
 
@@ -31,9 +34,9 @@ class LocalServer:
         self, log: Path, settings: Mapping[str, str], on_progress: Callable[[str], None] = lambda line: None
     ) -> None:
         self._log, self._on_progress = log, on_progress
-        ports = dict.fromkeys(("http_port", "grpc_port", "metrics_port"), "0")
+        ports = dict.fromkeys(("http_port", "grpc_port", "metrics_port", "status_port"), "0")
         self._environment = os.environ | {f"LORIKEET_{k.upper()}": v for k, v in {**ports, **settings}.items()}
-        self.grpc = self.http = ""
+        self.grpc = self.http = self.metrics = self.status = ""
         self.start_seconds = 0.0
 
     def __enter__(self) -> Self:
@@ -75,7 +78,7 @@ class LocalServer:
                 self._on_progress(line)
             reported = len(lines)
             if len(found := _READY.findall(text)) >= times:
-                seconds, self.grpc, self.http = found[-1]
+                seconds, self.grpc, self.http, self.metrics, self.status = found[-1]
                 self.start_seconds = float(seconds)
                 return
             if self.process.poll() is not None or time.monotonic() > deadline:

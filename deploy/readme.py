@@ -1,4 +1,5 @@
-"""`python -m deploy.readme`: write the README's settings table. Other packages write theirs by `write_part`."""
+"""`python -m deploy.readme`: write the README's tables of settings and metrics. Other packages write theirs by
+`write_part`."""
 
 from __future__ import annotations
 
@@ -8,7 +9,10 @@ from typing import Any
 
 from pydantic import ByteSize
 
+from runtime.metrics.definition import Definition
+from runtime.metrics.stage_definitions import STAGE_DEFINITIONS
 from runtime.settings import PREFIX, ROOT, Settings
+from runtime.supervisor.status_definitions import STATUS_DEFINITIONS
 
 README = ROOT / "README.md"
 _COMPUTED = {"local_paths": "the demo's", "memory_bytes": "3/4 of the machine's"}
@@ -37,6 +41,19 @@ def settings_table() -> str:
     return "\n".join(["| variable | default | |", "|---|---|---|", *rows]) + "\n"
 
 
+def metrics_table() -> str:
+    """Markdown, one row for each metric: name, type, labels, default port, meaning."""
+    rows = [_metric(one, "metrics_port") for one in STAGE_DEFINITIONS]
+    rows += [_metric(one, "status_port") for one in STATUS_DEFINITIONS]
+    return "\n".join(["| metric | type | labels | port | |", "|---|---|---|---|---|", *rows]) + "\n"
+
+
+def _metric(definition: Definition, port: str) -> str:
+    labels = ", ".join(f"`{label}`" for label in definition.labels)
+    default = Settings.model_fields[port].default
+    return f"| `{definition.name}` | {definition.kind} | {labels} | {default} | {definition.meaning} |"
+
+
 def _default(name: str, value: Any) -> str:
     if name in _COMPUTED:
         return _COMPUTED[name]
@@ -47,3 +64,4 @@ def _default(name: str, value: Any) -> str:
 
 if __name__ == "__main__":
     write_part("settings", settings_table())
+    write_part("metrics", metrics_table())

@@ -53,7 +53,10 @@ class Settings(BaseSettings):
     host: str = Field("127.0.0.1", description="IP address (or `localhost`) on which the server listens.")
     http_port: Port = Field(8000, description="KServe HTTP port; 0 selects a free port.")
     grpc_port: Port = Field(8001, description="KServe gRPC port; 0 selects a free port.")
-    metrics_port: Port = Field(8002, description="Prometheus port; 0 selects a free port.")
+    metrics_port: Port = Field(8002, description="Prometheus port of the stages; 0 selects a free port.")
+    status_port: Port = Field(
+        8003, description="Port of the supervisor's `/health` and `/metrics`; 0 selects a free port."
+    )
 
     engine: Literal["auto", "torch"] = Field(
         "auto", description="Engine that runs the networks; `auto` selects the best available engine."
@@ -188,9 +191,9 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _distinct_ports(self) -> Settings:
-        ports = [port for port in (self.http_port, self.grpc_port, self.metrics_port) if port]
+        ports = [port for port in (self.http_port, self.grpc_port, self.metrics_port, self.status_port) if port]
         if len(set(ports)) != len(ports):
-            raise ValueError("http_port, grpc_port and metrics_port must differ")
+            raise ValueError("http_port, grpc_port, metrics_port and status_port must differ")
         return self
 
 

@@ -24,7 +24,7 @@ class Engines:
     """The engines of a stage, one for each architecture, made at its first request. Their weights share a budget.
 
     `kind`: the kind of network that the stage runs. Its libraries are imported here, before the stage reports ready.
-    `begin`: each merge thread calls it first.
+    `begin`: each merge thread calls it first. `weights`: the cache of all weights.
     """
 
     def __init__(self, settings: Settings, kind: NetworkKind, begin: Callable[[], None] = lambda: None) -> None:
@@ -32,7 +32,7 @@ class Engines:
         pin_threads(settings)
         self.placement: Placement = place(settings)
         threads = torch.get_num_threads() if self.placement.device.type == "cpu" else 1
-        self._cache = WeightsCache(int(settings.weights_bytes), MergeThreads(threads, begin))
+        self.weights = WeightsCache(int(settings.weights_bytes), MergeThreads(threads, begin))
         self._engines: dict[Architecture, Engine] = {}  # least recently requested first
 
     def of(self, architecture: Architecture) -> Engine:
@@ -40,7 +40,7 @@ class Engines:
 
         Raises WeightsError when no network can be built from its configuration.
         """
-        engine = self._engines.pop(architecture, None) or TorchEngine(architecture, self.placement, self._cache)
+        engine = self._engines.pop(architecture, None) or TorchEngine(architecture, self.placement, self.weights)
         self._engines[architecture] = engine
         if len(self._engines) > _MAX_ENGINES:
             del self._engines[next(iter(self._engines))]

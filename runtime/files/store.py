@@ -25,6 +25,7 @@ from typing import BinaryIO, TypeVar
 
 from lorikeet.protocol.shorten import shorten
 from runtime.files.blob_locks import BlobLocks, Pins
+from runtime.files.folder_size import FolderSize
 from runtime.files.local_path import path_text
 from runtime.low_priority import call_at_low_priority
 
@@ -96,18 +97,25 @@ class StoreError(Exception):
 class Store:
     """Content-addressed files under `folder`: at most `budget` bytes, not counting pinned files.
 
-    A folder that another program deletes is made anew at the next use.
+    A folder that another program deletes is made anew at the next use. `evictions`: how many files this process has
+    evicted.
     """
 
     def __init__(self, folder: Path, budget: int) -> None:
         self._folder, self._blobs, self._index = folder, folder / "blobs", folder / "index"
-        self._budget = budget
+        self._budget, self._size = budget, FolderSize(self._blobs)
+        self.evictions = 0
         self._writing = threading.Lock()
         self._locks = BlobLocks()
         self._lock_file: BinaryIO | None = None
         with self._exclusive():
             _remove_junk(self._blobs, _BLOB)
             _remove_junk(self._index, _NOTE)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all files."""
+        return self._size.nbytes()
 
     def put(
         self, chunks: Iterable[bytes], pins: Pins, suffix: str = "", check: Callable[[Path], None] = lambda _: None
@@ -207,9 +215,15 @@ class Store:
         """Remove the least recently used file that no job has pinned. Returns whether there was one."""
         try:
             with self._exclusive():
-                return any(_remove_unlocked(path) for _, path in self._by_use())
+                return any(self._evict(path) for _, path in self._by_use())
         except OSError:
             return False
+
+    def _evict(self, path: Path) -> bool:
+        """Remove a file unless it is pinned. Returns whether it is gone."""
+        is_gone = _remove_unlocked(path)
+        self.evictions += is_gone
+        return is_gone
 
     def _keep(self, part: _Part, name: str, pins: Pins) -> Path:
         path = self._blobs / name
@@ -224,7 +238,7 @@ class Store:
             stored = self._by_use()
             total = sum(size for size, _ in stored)
             for size, found in stored:
-                if total > self._budget and _remove_unlocked(found):
+                if total > self._budget and self._evict(found):
                     total -= size
         return path
 

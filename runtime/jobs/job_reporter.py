@@ -8,6 +8,8 @@ from typing import Protocol
 
 from runtime.jobs.job_table import JobRef, JobTable, State
 from runtime.jobs.worker_pool import Task
+from runtime.metrics.request_states import RequestStates
+from runtime.metrics.stage_metrics import StageMetrics
 from runtime.stage_errors import Cancelled, DeadlineExceeded, Internal, StageError, Unavailable
 
 log = logging.getLogger("lorikeet")
@@ -20,10 +22,15 @@ class FailableCall(Protocol):
 
 
 class JobReporter:
-    """Writes one stage's records in the job table; raises when a job was cancelled, timed out, or the server stops."""
+    """Writes one stage's records in the job table; raises when a job was cancelled, timed out, or the server stops.
+
+    `metrics`: the stage's; the reporter adds how many requests wait and run, and for how long.
+    """
 
     def __init__(self, stage: str, job_table: JobTable) -> None:
         self.stage, self.job_table = stage, job_table
+        self.metrics = StageMetrics(stage)
+        self._states = RequestStates(self.metrics)
         self.closed = False
 
     def close(self) -> None:
@@ -50,6 +57,7 @@ class JobReporter:
 
     def report(self, job: JobRef, state: State, step: int = 0, of: int = 0) -> None:
         self.job_table.report(job, self.stage, state, step, of)
+        self._states.report(job.id, state)
 
     def fail(self, job: JobRef | None, call: FailableCall, error: BaseException) -> None:
         """Answer a call with an error. Anything but a StageError is logged, and answered as Internal without its

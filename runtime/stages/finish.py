@@ -9,7 +9,10 @@ import time
 from lorikeet.protocol import parameters, tensors
 from lorikeet.schema import Image, ImageToImageOutput
 from runtime.files.image_codec import encode_image
+from runtime.jobs.job_table import JobTable
+from runtime.metrics.stage_definitions import REQUEST_SECONDS
 from runtime.plan import Plan
+from runtime.settings import Settings
 from runtime.stages.call import Array, Call, bytes_tensor
 from runtime.stages.receipt import make_receipt, published
 from runtime.stages.stage import WorkerStage
@@ -24,12 +27,18 @@ class FinishStage(WorkerStage):
     name = "finish"
     is_last = True
 
+    def __init__(self, settings: Settings, job_table: JobTable) -> None:
+        super().__init__(settings, job_table)
+        self.metrics.declare(REQUEST_SECONDS)
+
     def process(self, plan: Plan, call: Call) -> dict[str, Array]:
         begun = time.monotonic()
         receipt = make_receipt(plan, call.report)
         metadata = published(receipt, plan) if self.settings.metadata == "on" else ""
         encoded = [encode_image(pixels, plan.request.image_format, metadata) for pixels in call.inputs["PIXELS"]]
-        call.report.timings |= {"finish": time.monotonic() - begun, "total": time.monotonic() - plan.started}
+        total = time.monotonic() - plan.started
+        call.report.timings |= {"finish": time.monotonic() - begun, "total": total}
+        self.metrics.observe(REQUEST_SECONDS, total)
         inline = call.parameters.get(parameters.IMAGES) == parameters.DATA_URI
         latents = call.inputs["LATENTS"]
         response = ImageToImageOutput(

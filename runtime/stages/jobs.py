@@ -9,6 +9,7 @@ from lorikeet.schema import JobRequest, JobStatus
 from runtime.jobs.activity import Worker
 from runtime.jobs.job_reporter import JobReporter
 from runtime.jobs.job_table import JobTable, State
+from runtime.metrics.stage_metrics import StageMetrics
 from runtime.settings import Settings
 from runtime.stage_errors import InvalidArgument, NotFound
 from runtime.stages.call import Call, bytes_tensor
@@ -38,6 +39,10 @@ class JobsStage:
     @property
     def workers(self) -> tuple[Worker, ...]:
         return ()
+
+    @property
+    def metrics(self) -> StageMetrics:
+        return self._reporter.metrics
 
     def submit(self, call: Call) -> None:
         try:

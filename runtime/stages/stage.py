@@ -15,6 +15,7 @@ from runtime.jobs.job_reporter import JobReporter
 from runtime.jobs.job_table import JobTable, State
 from runtime.jobs.plan_files import PlanFiles
 from runtime.jobs.worker_pool import WorkerPool
+from runtime.metrics.stage_metrics import StageMetrics
 from runtime.plan import Plan
 from runtime.settings import Settings
 from runtime.stages.call import Array, Call
@@ -28,6 +29,10 @@ class Stage(Protocol):
     @property
     def workers(self) -> tuple[Worker, ...]:
         """What takes work from queues; the heartbeat reports it."""
+
+    @property
+    def metrics(self) -> StageMetrics:
+        """What the stage counts and measures."""
 
     def submit(self, call: Call) -> None:
         """Accept a call. Returns at once and never raises."""
@@ -50,6 +55,10 @@ class WorkerStage(ABC):
     @property
     def workers(self) -> tuple[Worker, ...]:
         return (self._pool,)
+
+    @property
+    def metrics(self) -> StageMetrics:
+        return self.reporter.metrics
 
     @abstractmethod
     def process(self, plan: Plan, call: Call) -> dict[str, Array]:

@@ -21,6 +21,7 @@ from runtime.stage_errors import InvalidArgument
 from runtime.stages.bind_component import bind_component
 from runtime.stages.call import Array, Call
 from runtime.stages.stage import WorkerStage
+from runtime.stages.watch_weights import watch_weights
 
 _CLIP_VOCABULARY = 49408
 _SHOWN = 80  # characters of a prompt's cut end in a warning
@@ -39,6 +40,7 @@ class TextEncoderStage(WorkerStage):
     def __init__(self, settings: Settings, job_table: JobTable) -> None:
         super().__init__(settings, job_table)
         self._engines = Engines(settings, "text_encoder")
+        watch_weights(self.metrics, self._engines.weights)
 
     def process(self, plan: Plan, call: Call) -> dict[str, Array]:
         prompts = [plan.request.negative_prompt, plan.request.prompt] if plan.guided else [plan.request.prompt]

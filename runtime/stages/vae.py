@@ -17,6 +17,7 @@ from runtime.settings import Settings
 from runtime.stages.bind_component import bind_component
 from runtime.stages.call import Array, Call
 from runtime.stages.stage import WorkerStage
+from runtime.stages.watch_weights import watch_weights
 
 
 class _VaeStage(WorkerStage):
@@ -27,6 +28,7 @@ class _VaeStage(WorkerStage):
     def __init__(self, settings: Settings, job_table: JobTable) -> None:
         super().__init__(settings, job_table)
         self._engines = Engines(settings, self.kind)
+        watch_weights(self.metrics, self._engines.weights)
 
     def _bind(self, plan: Plan, call: Call) -> Bound:
         begun = time.monotonic()

@@ -18,7 +18,10 @@ from runtime.jobs.job_table import STAGES
 from runtime.settings import Settings, SettingsError, load_settings
 from runtime.supervisor import leftovers
 from runtime.supervisor.command import NoTriton, Ports, busy_port, choose_ports
+from runtime.supervisor.fault import Fault, Reason
 from runtime.supervisor.server import Server
+from runtime.supervisor.status import Status
+from runtime.supervisor.status_server import StatusServer
 
 _LOOK_SECONDS = 0.2
 _MAX_FAILED_STARTS = 3
@@ -34,8 +37,10 @@ class Supervisor:
     Gives up when the first start fails, or when `_MAX_FAILED_STARTS` starts fail in a row.
     """
 
-    def __init__(self, settings: Settings, ports: Ports, folder: Path) -> None:
+    def __init__(self, settings: Settings, ports: Ports, folder: Path, status: Status, status_port: int) -> None:
+        """Keeps `status` up to date, which is served on `status_port`."""
         self._settings, self._ports, self._folder = settings, ports, folder
+        self._status, self._status_port = status, status_port
         self._stopping = threading.Event()
         self._server: Server | None = None
 
@@ -47,22 +52,25 @@ class Supervisor:
         while not self._stopping.is_set():
             generation += 1
             self._server = Server(self._settings, self._ports, self._folder / f"job_table-{generation}")
+            self._status.server = self._server
             fault = self._start(self._server)
             failed = failed + 1 if fault else 0
             fault = fault or self._watch(self._server)
             if fault is None:
                 break
+            self._status.is_ready = False
             self._server.kill()
             if failed and (generation == 1 or failed >= _MAX_FAILED_STARTS):
-                say(f"{fault}; the supervisor gives up")
+                say(f"{fault.message}; the supervisor gives up")
                 return 1
-            say(f"{fault}; restarting the server")
+            say(f"{fault.message}; restarting the server")
+            self._status.count_restart(fault)
         if self._server is not None:
             say("stopping")
             self._server.stop()
         return 0
 
-    def _start(self, server: Server) -> str | None:
+    def _start(self, server: Server) -> Fault | None:
         """Wait until the server is ready or a signal arrives, and return None. Returns the fault if there is one."""
         begun, logged = time.monotonic(), -1
         while not server.is_ready():
@@ -71,16 +79,21 @@ class Supervisor:
             if fault := server.fault():
                 return fault
             if time.monotonic() - begun > self._settings.start_seconds:
-                return f"the server is not ready after {self._settings.start_seconds} s (LORIKEET_START_SECONDS)"
+                late = f"the server is not ready after {self._settings.start_seconds} s (LORIKEET_START_SECONDS)"
+                return Fault(Reason.START_TIMEOUT, late)
             if (ready := len(server.stages_ready())) != logged:
                 say(f"loading, {ready} of {len(STAGES)} stages ready")
                 logged = ready
-        host = f"[{self._settings.host}]" if ":" in self._settings.host else self._settings.host
-        seconds = time.monotonic() - begun
-        say(f"ready after {seconds:.1f} s: grpc://{host}:{self._ports.grpc} http://{host}:{self._ports.http}")
+        self._status.is_ready = True
+        say(f"ready after {time.monotonic() - begun:.1f} s: {self._addresses()}")
         return None
 
-    def _watch(self, server: Server) -> str | None:
+    def _addresses(self) -> str:
+        host = f"[{self._settings.host}]" if ":" in self._settings.host else self._settings.host
+        served = f"grpc://{host}:{self._ports.grpc} http://{host}:{self._ports.http}"
+        return f"{served} (metrics http://{host}:{self._ports.metrics}, status http://{host}:{self._status_port})"
+
+    def _watch(self, server: Server) -> Fault | None:
         """Wait for a fault and return it; None when a signal arrives first."""
         while not self._stopping.wait(_LOOK_SECONDS):
             if fault := server.fault():
@@ -91,24 +104,35 @@ class Supervisor:
         if self._stopping.is_set() and self._server is not None:
             self._server.kill()
         self._stopping.set()
+        self._status.is_stopping = True
 
 
 def main() -> int:
     try:
         settings = load_settings()
-        ports = choose_ports(settings)
-        if busy := busy_port(settings, ports):
-            raise SettingsError(
-                f"port {busy} of {settings.host} is in use: "
-                "set LORIKEET_HTTP_PORT, LORIKEET_GRPC_PORT or LORIKEET_METRICS_PORT"
-            )
-        leftovers.sweep()
-        with tempfile.TemporaryDirectory(prefix=f"{leftovers.PREFIX}{os.getpid()}-") as folder:
-            return Supervisor(settings, ports, Path(folder)).run()
+        status = Status()
+        with _status_server(settings, status) as status_server:
+            ports = choose_ports(settings)
+            if busy := busy_port(settings, ports):
+                raise _port_in_use(settings, busy, "LORIKEET_HTTP_PORT, LORIKEET_GRPC_PORT or LORIKEET_METRICS_PORT")
+            leftovers.sweep()
+            with tempfile.TemporaryDirectory(prefix=f"{leftovers.PREFIX}{os.getpid()}-") as folder:
+                return Supervisor(settings, ports, Path(folder), status, status_server.port).run()
     except (SettingsError, NoTriton) as error:
         for line in str(error).splitlines():
             print(f"lorikeet: {line}", file=sys.stderr)
         return 2
+
+
+def _status_server(settings: Settings, status: Status) -> StatusServer:
+    try:
+        return StatusServer(settings.host, settings.status_port, status)
+    except OSError as error:
+        raise _port_in_use(settings, settings.status_port, "LORIKEET_STATUS_PORT") from error
+
+
+def _port_in_use(settings: Settings, port: int, variables: str) -> SettingsError:
+    return SettingsError(f"port {port} of {settings.host} is in use: set {variables}")
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from runtime.jobs.job_table import STAGES, JobTable
 from runtime.settings import PREFIX, Settings
 from runtime.supervisor import leftovers
 from runtime.supervisor.command import Ports, server_command
+from runtime.supervisor.fault import Fault, Reason
 from runtime.supervisor.log_filter import copy_filtered
 
 _MAX_IDLE_BEATS = 25  # five seconds; a stage that has queued requests starts one within milliseconds
@@ -70,17 +71,19 @@ class Server:
         except (urllib.error.URLError, OSError):
             return False
 
-    def fault(self) -> str | None:
-        """The reason to restart the server, or None: a process has ended, or a stage sends no heartbeat."""
+    def fault(self) -> Fault | None:
+        """The reason to restart the server, or None. Any thread may ask."""
         if (status := self._process.poll()) is not None:
-            return f"tritonserver ended with status {status}"
+            return Fault(Reason.SERVER_ENDED, f"tritonserver ended with status {status}")
         for stage, beat in self.job_table.beats().items():
             if not leftovers.is_alive(beat.pid):
-                return f"the process of the stage {stage} has ended"
+                return Fault(Reason.STAGE_ENDED, f"the process of the stage {stage} has ended", stage)
             if beat.age > self._settings.stall_seconds:
-                return f"the stage {stage} has sent no heartbeat for {beat.age:.0f} s"
+                silence = f"the stage {stage} has sent no heartbeat for {beat.age:.0f} s"
+                return Fault(Reason.STAGE_SILENT, silence, stage)
             if beat.idle_beats > _MAX_IDLE_BEATS:
-                return f"the stage {stage} has {beat.activity.queued} requests in its queues and works on none"
+                queue = f"the stage {stage} has {beat.activity.queued} requests in its queues and works on none"
+                return Fault(Reason.STAGE_IDLE, queue, stage)
         return None
 
     def kill(self) -> None:

@@ -15,13 +15,17 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
+from lorikeet.protocol.errors import DEADLINE_EXCEEDED
 from runtime.jobs.job_table import JobTable
+from runtime.metrics.definition import OK
+from runtime.metrics.stage_definitions import ANSWERS
 from runtime.settings import Settings, job_table_path, load_settings
-from runtime.stage_errors import StageError, Unavailable
+from runtime.stage_errors import DeadlineExceeded, StageError, Unavailable
 from runtime.stages.call import Call, Tensors
 from runtime.stages.stage import Stage
 from runtime.triton.heart import Heart
 from runtime.triton.lean_imports import without
+from runtime.triton.metrics_publisher import MetricsPublisher
 
 log = logging.getLogger("lorikeet")
 
@@ -55,6 +59,8 @@ class StageModel:
         with without(self.unused_packages):
             stage_class: StageClass = pkgutil.resolve_name(self.stage_class)
             self._stage = stage_class(load_settings(), job_table)
+        self._stage.metrics.declare(ANSWERS)
+        self._publisher = MetricsPublisher(self._stage.metrics, _STUB)
         self._heart.ready(self._stage.workers)
 
     def execute(self, requests: list[pb_utils.InferenceRequest]) -> None:
@@ -63,6 +69,7 @@ class StageModel:
 
     def finalize(self) -> None:
         self._stage.close()
+        self._publisher.stop()
         self._heart.stop()
 
     def _call(self, request: pb_utils.InferenceRequest) -> Call:
@@ -76,8 +83,9 @@ class StageModel:
                 except Exception:
                     # A full /dev/shm, for example. An error needs little memory, and the client must get an answer.
                     log.exception("an answer could not be sent")
-                    error = self._response(Unavailable("the server has no memory for the answer: try again later"))
-                    sender.send(error, flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+                    answer = Unavailable("the server has no memory for the answer: try again later")
+                    sender.send(self._response(answer), flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+            self._stage.metrics.count(ANSWERS, code=_code(answer))
 
         def is_cancelled() -> bool:
             with _STUB:
@@ -94,6 +102,13 @@ class StageModel:
             return pb_utils.InferenceResponse(error=error)
         tensors = [pb_utils.Tensor(name, np.ascontiguousarray(answer[name])) for name in self._outputs]
         return pb_utils.InferenceResponse(tensors)
+
+
+def _code(answer: Tensors | StageError) -> str:
+    """The label `code` of an answer."""
+    if isinstance(answer, DeadlineExceeded):
+        return DEADLINE_EXCEEDED
+    return answer.code if isinstance(answer, StageError) else OK
 
 
 def check_tensors() -> None:

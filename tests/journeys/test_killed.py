@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import time
+import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -60,11 +61,21 @@ def ends(client: Client, request: dict[str, Any]) -> tuple[float, str]:
         return time.monotonic(), error.status
 
 
+def restarts(server: LocalServer) -> int:
+    """How often a stage's end was the reason for a restart, as the supervisor counts it for Prometheus."""
+    with urllib.request.urlopen(f"{server.status}/metrics", timeout=10) as reply:
+        found = re.search(
+            r'^lorikeet_restarts_total\{reason="stage_ended"\} (\S+)$', reply.read().decode(), re.MULTILINE
+        )
+    assert found
+    return int(float(found[1]))
+
+
 @pytest.mark.parametrize(
     "stage", [stage if stage in IN_TEST else pytest.param(stage, marks=pytest.mark.verify) for stage in STAGES]
 )
 def test_a_killed_stage_costs_one_cold_start(server: LocalServer, tiny: Path, stage: str) -> None:
-    ready = server.output().count("lorikeet: ready after")
+    ready, counted = server.output().count("lorikeet: ready after"), restarts(server)
     with Client(server.grpc) as client, ThreadPoolExecutor(IN_FLIGHT) as pool:
         waiting = [pool.submit(ends, client, long_request(tiny, seed)) for seed in range(IN_FLIGHT)]
         time.sleep(1.5)
@@ -81,6 +92,7 @@ def test_a_killed_stage_costs_one_cold_start(server: LocalServer, tiny: Path, st
         begun = time.monotonic()
         assert client.image_to_image(long_request(tiny, 0) | {"num_inference_steps": 1}).images
         assert time.monotonic() - begun < cold_start
+    assert restarts(server) == counted + 1
 
 
 def test_a_killed_server_leaves_nothing_behind_and_comes_back(server: LocalServer, tiny: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from benchmarks.table import benchmarks_table
-from deploy.readme import README, replace_part, settings_table
+from deploy.readme import README, metrics_table, replace_part, settings_table
 
 TEXT = "before\n<!-- one: written by x -->\nold\n<!-- /one -->\n<!-- two: written by y -->\nkept\n<!-- /two -->\n"
 
@@ -22,6 +22,11 @@ def test_a_part_without_marks_is_an_error() -> None:
 def test_the_settings_are_up_to_date() -> None:
     text = README.read_text("utf-8")
     assert replace_part(text, "settings", settings_table()) == text, "run `make readme`"
+
+
+def test_the_metrics_are_up_to_date() -> None:
+    text = README.read_text("utf-8")
+    assert replace_part(text, "metrics", metrics_table()) == text, "run `make readme`"
 
 
 def test_the_measurements_are_up_to_date() -> None:

@@ -74,6 +74,16 @@ class _Merged:
         self.on_evict(self)
 
 
+@dataclass
+class WeightsCounts:
+    """How often a cache read base weights, merged changes, found merged weights in memory, and evicted weights."""
+
+    loads: int = 0
+    merges: int = 0
+    merged_hits: int = 0
+    evictions: int = 0
+
+
 class WeightsCache:
     """Binds weight sets. One thread at a time binds; any thread releases."""
 
@@ -81,6 +91,7 @@ class WeightsCache:
         self._budgeted: LruBudget[BaseTensors | _Merged] = LruBudget(budget)
         self._pool = TensorPool()
         self._merge_threads = merge_threads
+        self.counts = WeightsCounts()
         self._listeners: weakref.WeakSet[EvictionListener] = weakref.WeakSet()
 
     @property
@@ -110,8 +121,10 @@ class WeightsCache:
                 def make() -> _Merged:
                     merged = self._merge(tensors, spec, weights, check_cancelled)
                     self._budgeted.retain(base_key)
+                    self.counts.merges += 1
                     return _Merged(merged, lambda evicted: self._evict_merged(merged_key, base_key, evicted))
 
+                self.counts.merged_hits += merged_key in self._budgeted
                 merged = self._budgeted.acquire(merged_key, make)
             finally:
                 self._budgeted.release(base_key)
@@ -141,8 +154,10 @@ class WeightsCache:
 
         base = self._budgeted.acquire(key, make)
         assert isinstance(base, BaseTensors)
+        before = base.nbytes
         try:
             base.load(weights.base, spec.shapes.keys(), check_cancelled)
+            self.counts.loads += base.nbytes > before
         except BaseException:
             self._budgeted.release(key)
             raise
@@ -177,6 +192,7 @@ class WeightsCache:
         self._budgeted.release(base_key)
 
     def _evicted(self, key: str, tensors: Mapping[str, torch.Tensor]) -> None:
+        self.counts.evictions += 1
         for listener in list(self._listeners):
             listener.forget(key)
         self._pool.recycle(tensors.values())

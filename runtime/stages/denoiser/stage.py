@@ -16,6 +16,8 @@ from runtime.jobs.job_table import JobTable, State
 from runtime.jobs.plan_files import PlanFiles
 from runtime.jobs.worker_pool import Task, WorkerPool
 from runtime.low_priority import run_at_low_priority
+from runtime.metrics.stage_definitions import CALL_ROWS, CALL_SECONDS, ROWS, STEPS
+from runtime.metrics.stage_metrics import StageMetrics
 from runtime.plan import Plan
 from runtime.settings import Settings
 from runtime.stage_errors import InvalidArgument
@@ -27,6 +29,7 @@ from runtime.stages.denoiser.member import Member
 from runtime.stages.denoiser.step_loop import StepLoop
 from runtime.stages.seal import check_seal, with_seal
 from runtime.stages.take_plan import take_plan
+from runtime.stages.watch_weights import watch_weights
 
 _NOT_FINITE = "the latents are not finite in {}: a LoRA's scale or guidance_scale is too large, or the weights are bad"
 
@@ -40,15 +43,21 @@ class DenoiserStage:
     def __init__(self, settings: Settings, job_table: JobTable) -> None:
         self._settings, self.reporter = settings, JobReporter(self.name, job_table)
         self._plans = PlanFiles(job_table)
+        self.metrics.declare(STEPS, ROWS, CALL_ROWS, CALL_SECONDS)
         self._engines = Engines(settings, "unet", begin=run_at_low_priority)
         self._slots = threading.Semaphore(settings.max_running)
         self._loader = WorkerPool(1, "loader", self._slots, begin=run_at_low_priority)
         self._answers = WorkerPool(1, "answers")
-        self._loop = StepLoop(settings.calls_per_turn)
+        self._loop = StepLoop(settings.calls_per_turn, self._count_call)
+        watch_weights(self.metrics, self._engines.weights)
 
     @property
     def workers(self) -> tuple[Worker, ...]:
         return (self._loader, self._loop, self._answers)
+
+    @property
+    def metrics(self) -> StageMetrics:
+        return self.reporter.metrics
 
     def submit(self, call: Call) -> None:
         try:
@@ -92,9 +101,18 @@ class DenoiserStage:
         return Member(
             job=job,
             check_cancelled=check_cancelled,
-            on_step=lambda step, steps: self.reporter.report(plan.job, State.RUNNING, step, steps),
+            on_step=lambda step, steps: self._count_step(plan, step, steps),
             on_end=lambda member, error: self._end(plan, call, job, unet, member.seconds, error),
         )
+
+    def _count_step(self, plan: Plan, step: int, steps: int) -> None:
+        self.reporter.report(plan.job, State.RUNNING, step, steps)
+        self.metrics.count(STEPS)
+
+    def _count_call(self, rows: int, seconds: float) -> None:
+        self.metrics.count(ROWS, rows)
+        self.metrics.count(CALL_SECONDS, seconds)
+        self.metrics.observe(CALL_ROWS, rows)
 
     def _end(self, plan: Plan, call: Call, job: Job, unet: Bound, seconds: float, error: BaseException | None) -> None:
         """Called by the loop, which must not wait for the answer to be copied and sent."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import queue
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from runtime.jobs.activity import Running, RunningWork
 from runtime.jobs.long_lived import start_thread
@@ -23,8 +23,14 @@ log = logging.getLogger("lorikeet")
 class StepLoop:
     """Runs jobs until they end."""
 
-    def __init__(self, calls_per_turn: int = 0) -> None:
-        """`calls_per_turn`: calls of one batch key before another key's turn; 0 means the engine's own number."""
+    def __init__(
+        self, calls_per_turn: int = 0, on_call: Callable[[int, float], None] = lambda rows, seconds: None
+    ) -> None:
+        """`calls_per_turn`: calls of one batch key before another key's turn; 0 means the engine's own number.
+
+        `on_call(rows, seconds)` is called after each call that succeeded; it returns at once and never raises.
+        """
+        self._on_call = on_call
         self._arrivals: queue.SimpleQueue[Member | None] = queue.SimpleQueue()
         self._members: list[Member] = []
         self._batching = Batching(calls_per_turn)
@@ -104,8 +110,10 @@ class StepLoop:
             log.exception("a call of the engine failed")
             self._fail(members[0], error)
             return
+        seconds = time.monotonic() - begun
+        self._on_call(len(batch), seconds)
         for member in members:
-            member.seconds += time.monotonic() - begun
+            member.seconds += seconds
             member.last_call = self._calls
             if not member.open_asks:
                 self._advance(member)

@@ -17,6 +17,8 @@ from runtime.jobs.activity import Worker
 from runtime.jobs.job_reporter import JobReporter
 from runtime.jobs.job_table import JobTable, State
 from runtime.jobs.worker_pool import WorkerPool
+from runtime.metrics.stage_definitions import STORE_BYTES, STORE_EVICTIONS
+from runtime.metrics.stage_metrics import StageMetrics
 from runtime.settings import Settings
 from runtime.stage_errors import InvalidArgument, Unavailable
 from runtime.stages.call import Array, Call, bytes_tensor
@@ -39,6 +41,8 @@ class PrepareStage:
     def __init__(self, settings: Settings, job_table: JobTable) -> None:
         self._settings, self._job_table, self.reporter = settings, job_table, JobReporter(self.name, job_table)
         self._store = Store(settings.store, int(settings.store_bytes))
+        self.metrics.watch(STORE_BYTES, lambda: self._store.nbytes)
+        self.metrics.watch(STORE_EVICTIONS, lambda: self._store.evictions)
         self._files = FileResolver(settings, self._store)
         # One thread for each admitted request: a slow download does not delay other requests.
         self._pool = WorkerPool(settings.max_in_flight, self.name)
@@ -47,6 +51,10 @@ class PrepareStage:
     @property
     def workers(self) -> tuple[Worker, ...]:
         return (self._pool,)
+
+    @property
+    def metrics(self) -> StageMetrics:
+        return self.reporter.metrics
 
     def submit(self, call: Call) -> None:
         job = None

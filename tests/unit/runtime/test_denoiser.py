@@ -13,6 +13,20 @@ from diffusers import DDIMScheduler, StableDiffusionPipeline
 
 from runtime.checkpoints.checkpoint import Checkpoint
 from runtime.jobs.job_table import JobRef, JobTable
+from runtime.metrics.stage_definitions import (
+    CALL_ROWS,
+    CALL_SECONDS,
+    LORA_HITS,
+    LORA_MERGES,
+    REQUESTS_RUNNING,
+    REQUESTS_WAITING,
+    ROWS,
+    STAGE_SECONDS,
+    STEPS,
+    WAIT_SECONDS,
+    WEIGHTS_BYTES,
+    WEIGHTS_LOADS,
+)
 from runtime.plan import Plan
 from runtime.settings import Settings
 from runtime.stage_errors import Cancelled, InvalidArgument, Unavailable
@@ -99,6 +113,31 @@ def test_the_same_seed_gives_the_same_bytes_beside_others(
     assert np.array_equal(answers[3].tensors["LATENTS"], alone)
     assert len(answers[2].tensors["LATENTS"]) == 3
     stage.close()
+
+
+def test_steps_rows_and_weights_are_counted(
+    tiny: Path, settings: Settings, job_table: JobTable, sd15: Checkpoint, job: JobRef
+) -> None:
+    stage = DenoiserStage(settings, job_table)
+    loras = {tiny / "loras/sd15/kohya.safetensors": 1.0}
+    for _ in range(2):
+        plan = make_plan(sd15, job, scheduler="DDIM", num_inference_steps=3, num_images=2, loras=loras)
+        assert submit(stage, plan, _denoiser_inputs(plan)).tensors
+    refused = make_plan(sd15, job, scheduler="LCM", rescale_betas_snr_zero=True)
+    assert submit(stage, refused, _denoiser_inputs(refused)).error
+    stage.close()
+    found = {sample.series.definition: sample for sample in stage.metrics.take()}
+    assert {definition.name: found[definition].value for definition in (STEPS, ROWS, LORA_MERGES, LORA_HITS)} == {
+        "lorikeet_steps_total": 6,
+        "lorikeet_rows_total": 24,
+        "lorikeet_lora_merges_total": 1,
+        "lorikeet_lora_cache_hits_total": 1,
+    }
+    assert found[CALL_ROWS].observations == [2.0] * 12
+    assert found[CALL_SECONDS].value > 0
+    assert found[WEIGHTS_BYTES].value > 0 and found[WEIGHTS_LOADS].value == 1
+    assert found[REQUESTS_WAITING].value == found[REQUESTS_RUNNING].value == 0
+    assert len(found[STAGE_SECONDS].observations) == len(found[WAIT_SECONDS].observations) == 2
 
 
 def test_a_lora_of_scale_0_is_as_good_as_none(

@@ -13,6 +13,7 @@ from PIL import Image
 from lorikeet.schema import EngineReceipt, ImageToImageOutput
 from runtime.checkpoints.checkpoint import Checkpoint
 from runtime.jobs.job_table import JobRef, JobTable, State
+from runtime.metrics.stage_definitions import REQUEST_SECONDS
 from runtime.plan import Plan
 from runtime.settings import Settings
 from runtime.stages.call import Array
@@ -80,3 +81,17 @@ def test_latents_are_sent_when_asked_for(
 ) -> None:
     outputs = _finished(settings, job_table, make_plan(sd15, job, debug_latents=asked))
     assert outputs["DEBUG_LATENTS"].shape == (2 * asked, 4, 8, 8)
+
+
+def test_the_time_of_the_whole_request_is_measured(
+    settings: Settings, job_table: JobTable, sd15: Checkpoint, job: JobRef
+) -> None:
+    stage = FinishStage(settings, job_table)
+    inputs: dict[str, Array] = {
+        "PIXELS": PIXELS,
+        "LATENTS": np.zeros((2, 4, 8, 8), np.float32),
+        "PER_PASS_LATENTS": np.zeros((0, 1)),
+    }
+    outputs = run_stage(stage, make_plan(sd15, job), inputs).tensors
+    (measured,) = [one for one in stage.metrics.take() if one.series.definition is REQUEST_SECONDS]
+    assert measured.observations == [_response(dict(outputs)).timings["total"]]

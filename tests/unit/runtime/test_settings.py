@@ -117,8 +117,9 @@ def test_home_is_expanded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> No
     assert (found.store, found.local_paths) == (tmp_path / "files", (tmp_path,))
 
 
-def test_equal_ports_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("LORIKEET_METRICS_PORT", "8001")
+@pytest.mark.parametrize("name", ["METRICS_PORT", "STATUS_PORT"])
+def test_equal_ports_are_an_error(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv(f"LORIKEET_{name}", "8001")
     with pytest.raises(SettingsError, match=r"LORIKEET_\*: .*must differ"):
         load_settings()
 

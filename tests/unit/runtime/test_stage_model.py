@@ -13,7 +13,17 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from runtime.stage_errors import Cancelled, Internal, InvalidArgument, NotFound, StageError, Unavailable
+from runtime.metrics.stage_definitions import ANSWERS
+from runtime.metrics.stage_metrics import StageMetrics
+from runtime.stage_errors import (
+    Cancelled,
+    DeadlineExceeded,
+    Internal,
+    InvalidArgument,
+    NotFound,
+    StageError,
+    Unavailable,
+)
 from runtime.stages.call import Call
 
 Array = npt.NDArray[Any]
@@ -77,9 +87,12 @@ def module(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     fake.__dict__.update(Tensor=Tensor, TritonError=TritonError, InferenceResponse=InferenceResponse)
     fake.__dict__.update(TRITONSERVER_RESPONSE_COMPLETE_FINAL=1, InferenceRequest=Request)
     monkeypatch.setitem(sys.modules, fake.__name__, fake)
-    monkeypatch.delitem(sys.modules, "runtime.triton.stage_model", raising=False)
-    yield importlib.import_module("runtime.triton.stage_model")
-    sys.modules.pop("runtime.triton.stage_model")
+    modules = ("runtime.triton.stage_model", "runtime.triton.metrics_publisher")
+    for name in modules:
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    yield importlib.import_module(modules[0])
+    for name in modules:
+        sys.modules.pop(name)
 
 
 class Corrupting(Tensor):
@@ -112,7 +125,14 @@ class Echo:
 
     def __init__(self, error: StageError | None = None) -> None:
         self.calls: list[Call] = []
+        self.metrics = StageMetrics("finish")
+        self.metrics.declare(ANSWERS)
         self._error = error
+
+    @property
+    def answers(self) -> dict[str, float]:
+        """How many answers were counted, by code, without zeros."""
+        return {dict(one.series.labels)["code"]: one.value for one in self.metrics.take() if one.value}
 
     def submit(self, call: Call) -> None:
         self.calls.append(call)
@@ -167,6 +187,18 @@ def test_an_answer_that_cannot_be_sent_becomes_an_error(module: Any) -> None:
     assert response.error is not None
     assert (flags, response.error.code) == (1, TritonError.UNAVAILABLE)
     assert response.error.message == "the server has no memory for the answer: try again later"
+    assert model._stage.answers == {"UNAVAILABLE": 1}
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [(None, "OK"), (InvalidArgument("seed", "too odd"), "INVALID_ARG"), (DeadlineExceeded(), "DEADLINE_EXCEEDED")],
+)
+def test_each_answer_is_counted_by_its_code(module: Any, error: StageError | None, code: str) -> None:
+    stage = Echo(error)
+    for _ in range(2):
+        execute(module, stage)
+    assert stage.answers == {code: 2}
 
 
 @pytest.mark.parametrize("cancelled", [False, True])

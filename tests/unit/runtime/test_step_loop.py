@@ -50,6 +50,21 @@ def test_a_job_runs_its_steps_and_ends(loop: StepLoop, engine: FakeEngine) -> No
     assert engine.calls == [[7, 7]] * 3  # a block of two is filled up
 
 
+def test_each_call_is_reported_with_its_rows_without_padding(engine: FakeEngine) -> None:
+    calls: list[int] = []
+
+    def on_call(rows: int, seconds: float) -> None:
+        calls.append(rows)
+        assert 0 <= seconds < 10
+
+    loop, one = StepLoop(on_call=on_call), rider(engine, 7, steps=2, rows=3)
+    loop.add(one.member)
+    assert one.end is None
+    loop.close()
+    assert calls == [2, 1, 2, 1]
+    assert engine.calls == [[7, 7]] * 4
+
+
 def test_a_job_without_steps_ends_at_once(loop: StepLoop, engine: FakeEngine) -> None:
     one = rider(engine, 7, steps=0)
     loop.add(one.member)

@@ -98,6 +98,35 @@ def test_the_least_recently_used_go_first(tmp_path: Path) -> None:
     assert _files(tmp_path) == {used, new, latest}
 
 
+def test_bytes_and_evictions_are_known(tmp_path: Path) -> None:
+    store = Store(tmp_path, budget=25)
+    sizes = []
+    for letter in (b"a", b"b", b"c"):
+        digest = _put(store, letter * 10)
+        sizes.append(store.nbytes)
+        _age(store, tmp_path, digest, 100)
+    assert (sizes, store.evictions) == ([10, 20, 20], 1)
+    (tmp_path / "blobs" / ".part-x").write_bytes(b"incomplete")
+    assert store.nbytes == 20
+
+
+def test_the_size_of_a_settled_folder_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Store(tmp_path, budget=100)
+    _put(store, b"abc")
+    long_ago = time.time() - 100
+    os.utime(tmp_path / "blobs", (long_ago, long_ago))
+    assert store.nbytes == 3
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "scandir", _unexpected)
+        assert store.nbytes == 3
+    _put(store, b"de")
+    assert store.nbytes == 5
+
+
+def _unexpected(*_: object) -> None:
+    raise AssertionError("the folder was read again")
+
+
 def test_a_pinned_file_stays(tmp_path: Path) -> None:
     store = Store(tmp_path, budget=10)
     pins = store.pins()

@@ -15,7 +15,7 @@ from diffusers import UNet2DConditionModel
 from runtime.checkpoints.checkpoint import Checkpoint, Component
 from runtime.engines.engine import WeightsError, never_cancelled
 from runtime.engines.torch.torch_engine import TorchEngine
-from runtime.engines.torch.weights_cache import TorchBinding
+from runtime.engines.torch.weights_cache import TorchBinding, WeightsCounts
 from runtime.lora.lora_file import read_lora
 from runtime.weights.change import Change, LowRank
 from runtime.weights.weight_set import WeightSet
@@ -229,6 +229,19 @@ def test_the_base_stays_while_a_merged_set_lives(sd15: Checkpoint, a: WeightSet)
     assert cache.nbytes > sum(tensor.nbytes for tensor in base_tensors(sd15.unet).values())
     binding.release()
     assert cache.nbytes == 0
+
+
+def test_loads_merges_hits_and_evictions_are_counted(
+    sd15: Checkpoint, base: WeightSet, a: WeightSet, b: WeightSet
+) -> None:
+    engine, cache = make_engine("unet", sd15.unet)
+    for weights in (base, a, a, b, a):
+        engine.bind(weights, never_cancelled).release()
+    assert cache.counts == WeightsCounts(loads=1, merges=2, merged_hits=2, evictions=0)
+    engine, cache = make_engine("unet", sd15.unet, budget=0)
+    for weights in (base, a):
+        engine.bind(weights, never_cancelled).release()
+    assert cache.counts == WeightsCounts(loads=2, merges=1, merged_hits=0, evictions=3)
 
 
 def test_a_change_of_what_is_not_there_is_an_error(sd15: Checkpoint) -> None:

@@ -1,0 +1,1 @@
+"""Metrics: their names, their values in a process, and their text for Prometheus."""
