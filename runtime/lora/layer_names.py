@@ -67,11 +67,8 @@ class LayerNames:
         Several are possible only when the prefix names no component: the two text encoders of SDXL have equal names.
         """
         allowed, name = _split(stem)
-        return tuple(
-            Target(component, modules[name])
-            for component, modules in self._modules.items()
-            if component in allowed and name in modules
-        )
+        found = ((component, self._modules[component].get(name)) for component in self._modules if component in allowed)
+        return tuple(Target(component, module) for component, module in found if module is not None)
 
     def is_for_other_component(self, key: str) -> bool:
         """Whether the key's prefix names a component that is not one of these."""

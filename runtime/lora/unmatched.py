@@ -41,9 +41,11 @@ def _kind(key: str, names: LayerNames) -> UnmatchedKind:
         return UnmatchedKind.EMBEDDING
     if names.is_for_other_component(key):
         return UnmatchedKind.COMPONENT
-    parent = key
+    parent, _, _ = key.rpartition(".")
     for _ in range(_MAX_PARENTS):
-        parent, _, _ = parent.rpartition(".")
+        if not parent:
+            break
         if names.find(parent):
             return UnmatchedKind.UNSUPPORTED
+        parent, _, _ = parent.rpartition(".")
     return UnmatchedKind.LAYER
