@@ -30,7 +30,7 @@ def missing_weights(place: str, stem: str, names: Collection[str]) -> str:
 
 def missing_components(names: Collection[str]) -> str:
     """`names`: all files at the top of a folder that has no folder `unet`."""
-    missing = "its folder unet is missing"
+    missing = "its file unet/config.json is missing"
     if files := sorted(name for name in names if name.endswith(_SAFETENSORS)):
         return f"{missing}: a checkpoint in one file is named by its file, as {listed(files, 2)}"
     if pickles := sorted(name for name in names if name.endswith(_PICKLES)):

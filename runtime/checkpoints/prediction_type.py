@@ -8,22 +8,29 @@ norm. The prediction_type of a sidecar or of the request overrides both.
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
+from typing import Any
 
 from runtime.checkpoints.checkpoint import Component
 from runtime.files.safetensors_file import SafetensorsFile, read_header
 
-V_MARK = "v_pred"
-ZERO_SNR_MARK = "ztsnr"
+_V_MARK, _ZERO_SNR_MARK = "v_pred", "ztsnr"
 _TELLTALE = "up_blocks.3.attentions.2.transformer_blocks.0.norm1.bias"
 _SPREAD = 0.09
 _MOST = 1 << 16  # values of a bias
+
+
+def marked_schedule(names: Collection[str]) -> dict[str, Any]:
+    """The fields of a scheduler's configuration that the tensor names of a file ask for."""
+    prediction = {"prediction_type": "v_prediction"} if _V_MARK in names else {}
+    return prediction | ({"rescale_betas_zero_snr": True} if _ZERO_SNR_MARK in names else {})
 
 
 def predicts_v(unet: Component, *, is_sd_2: bool) -> bool:
     """Whether the UNet predicts v. Raises WeightFileError and FileChangedError."""
     path = unet.files[0].path
     names = read_header(path).tensors.keys()
-    if V_MARK in names:
+    if _V_MARK in names:
         return True
     if not is_sd_2 or math.prod(unet.shapes.get(_TELLTALE, (0,))) not in range(1, _MOST):
         return False

@@ -5,9 +5,10 @@ from __future__ import annotations
 from runtime.checkpoints.checkpoint import Checkpoint, Component
 from runtime.checkpoints.checks import CheckpointError, check_unet
 from runtime.checkpoints.folder import HashFile, read_folder, read_unet_folder
+from runtime.checkpoints.prediction_type import marked_schedule
 from runtime.checkpoints.single_file import read_single_file, read_unet_file
 from runtime.files.located import Folder, SingleFile
-from runtime.files.safetensors_file import WeightFileError
+from runtime.files.safetensors_file import WeightFileError, read_header
 
 
 def read_checkpoint(source: Folder | SingleFile, hash_file: HashFile, variant: str | None = None) -> Checkpoint:
@@ -18,7 +19,10 @@ def read_checkpoint(source: Folder | SingleFile, hash_file: HashFile, variant: s
 def with_unet(
     checkpoint: Checkpoint, source: Folder | SingleFile, hash_file: HashFile, variant: str | None = None
 ) -> Checkpoint:
-    """The checkpoint with another UNet. Raises CheckpointError: damaged, or made for other text encoders."""
+    """The checkpoint with another UNet, and with the prediction type that the UNet's file is marked with.
+
+    Raises CheckpointError: damaged, or made for other text encoders.
+    """
     try:
         unet = _unet(checkpoint, source, hash_file, variant)
         is_xl = "add_embedding.linear_1.weight" in unet.shapes
@@ -27,9 +31,10 @@ def with_unet(
                 f"the UNet is of {'SDXL' if is_xl else 'SD'}, the checkpoint is not: give one of the same architecture"
             )
         check_unet(unet, checkpoint.text_encoders)
+        names = {name for file in unet.files for name in read_header(file.path).tensors}
     except WeightFileError as error:
         raise CheckpointError(str(error)) from error
-    return checkpoint.model_copy(update={"unet": unet})
+    return checkpoint.model_copy(update={"unet": unet, "scheduler": checkpoint.scheduler | marked_schedule(names)})
 
 
 def _unet(checkpoint: Checkpoint, source: Folder | SingleFile, hash_file: HashFile, variant: str | None) -> Component:

@@ -17,7 +17,7 @@ from runtime.checkpoints.layouts import UNET_FIRST, UNET_ROOT, LayoutName
 from runtime.checkpoints.model_families import SD_1, SD_2_BASE, SD_2_V, SDXL, Family
 from runtime.checkpoints.network_config import check_config
 from runtime.checkpoints.other_models import other_file
-from runtime.checkpoints.prediction_type import ZERO_SNR_MARK, predicts_v
+from runtime.checkpoints.prediction_type import marked_schedule, predicts_v
 from runtime.checkpoints.sidecar import Sidecar, read_sidecar
 from runtime.files.located import SingleFile
 from runtime.files.safetensors_file import WeightFileError, read_header
@@ -66,7 +66,6 @@ def _read(file: SingleFile, sidecar: Sidecar) -> Checkpoint:
     vae = _configured(vae, family.vae | vae_config(ComponentShapes(vae)) | sidecar.config("vae"))
     check_unet(unet, encoders)
     check_vae(vae)
-    zero_snr = {"rescale_betas_zero_snr": True} if ZERO_SNR_MARK in names else {}
     prediction = {"prediction_type": "v_prediction"} if predicts_v(bare, is_sd_2=family in (SD_2_BASE, SD_2_V)) else {}
     return Checkpoint(
         kind=family.kind,
@@ -74,7 +73,7 @@ def _read(file: SingleFile, sidecar: Sidecar) -> Checkpoint:
         vae=vae,
         text_encoders=tuple(encoders),
         tokenizers=_tokenizers(family, encoders, sidecar),
-        scheduler=family.scheduler | prediction | zero_snr | sidecar.config("scheduler"),
+        scheduler=family.scheduler | prediction | marked_schedule(names) | sidecar.config("scheduler"),
     )
 
 

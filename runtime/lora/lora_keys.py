@@ -28,14 +28,25 @@ _SUFFIXES: dict[str, tuple[str, str, LoraKind | None]] = {
     **{suffix: (role, "weight", None) for suffix, role in dora.ROLES.items()},
     f".{ALPHA}": (ALPHA, "weight", None),
 }
+_MAX_PARTS = 3  # of a suffix: `.lora_linear_layer.down.weight`
+_FIRST_LORAS = "_lora"  # diffusers' first LoRAs have no dot before it: `….to_q_lora.down.weight`
 # PEFT's state dict has the adapter's name here: `….lora_A.default_0.weight`. The files that PEFT saves do not.
 _ADAPTER = re.compile(r"\.(lora_[AB]|lora_magnitude_vector)\.[^.]+\.weight$")
 
 
 def split_key(key: str) -> LoraKey | None:
     """The parts of a key; None when it has no suffix of a LoRA key."""
-    key = _ADAPTER.sub(r".\1.weight", key)
-    for suffix, (role, attribute, kind) in _SUFFIXES.items():
-        if key.endswith(suffix):
-            return LoraKey(key.removesuffix(suffix), role, attribute, kind)
+    return _split(key) or _split(_ADAPTER.sub(r".\1.weight", key))
+
+
+def _split(key: str) -> LoraKey | None:
+    end = len(key)
+    for _ in range(_MAX_PARTS):
+        end = key.rfind(".", 0, end)
+        if end < 0:
+            return None
+        if found := _SUFFIXES.get(key[end:]):
+            return LoraKey(key[:end], *found)
+        if key.endswith(_FIRST_LORAS, 0, end) and (found := _SUFFIXES.get(_FIRST_LORAS + key[end:])):
+            return LoraKey(key[: end - len(_FIRST_LORAS)], *found)
     return None

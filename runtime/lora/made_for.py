@@ -30,9 +30,8 @@ def other_architecture(keys: Collection[str]) -> str | None:
     for mark, model in _OTHER_NETWORKS.items():
         if any(mark in key for key in underscored):
             return f"this LoRA was made for {model}; {_USE_ANOTHER}"
-    if model := other_model(keys):
-        return f"this LoRA was made for {model}; {_USE_ANOTHER}"
-    return None
+    known = other_model(keys)
+    return f"this LoRA was made for {known}; {_USE_ANOTHER}" if known else None
 
 
 def other_text_width(changes: Iterable[tuple[str, Shape]], components: Sequence[Component]) -> str | None:

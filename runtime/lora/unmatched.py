@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from enum import StrEnum
+from enum import Enum
 
 from runtime.lora.layer_names import LayerNames
 
@@ -11,7 +11,7 @@ _EMBEDDING = "bundle_emb."  # OneTrainer saves the embeddings that it trains wit
 _MAX_PARENTS = 4  # parts of a key that are compared with a layer's name; the longest known suffix has three
 
 
-class UnmatchedKind(StrEnum):
+class UnmatchedKind(str, Enum):
     """Why a key matches nothing. The value is the name in the receipt."""
 
     EMBEDDING = "bundled_embedding"

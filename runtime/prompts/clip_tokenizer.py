@@ -19,7 +19,7 @@ class TokenizerError(ValueError):
 def token_ids(files: Tokenizer, prompt: str) -> torch.Tensor:
     """Token ids [77] int64, padded or cut to the tokenizer's length. Raises TokenizerError."""
     try:
-        tokenizer = _tokenizer(files)
+        tokenizer = load_tokenizer(files)
         ids = tokenizer(
             prompt, padding="max_length", max_length=tokenizer.model_max_length, truncation=True, return_tensors="pt"
         ).input_ids[0]
@@ -30,7 +30,8 @@ def token_ids(files: Tokenizer, prompt: str) -> torch.Tensor:
 
 
 @lru_cache(maxsize=16)
-def _tokenizer(files: Tokenizer) -> CLIPTokenizer:
+def load_tokenizer(files: Tokenizer) -> CLIPTokenizer:
+    """The tokenizer of these files. They may be hostile: the library raises errors of any class."""
     if files.folder is None:
         vocabulary, merges = clip_vocabulary()
         tokenizer = CLIPTokenizer(vocabulary, merges, pad_token=files.pad_token)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from runtime.checkpoints.checkpoint import Tokenizer
-from runtime.prompts.clip_tokenizer import TokenizerError, _tokenizer
+from runtime.prompts.clip_tokenizer import TokenizerError, load_tokenizer
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class CutPrompt:
 def cut_prompt(files: Tokenizer, prompt: str) -> CutPrompt | None:
     """What `token_ids` cuts from the prompt; None if it cuts nothing. Raises TokenizerError."""
     try:
-        tokenizer = _tokenizer(files)
+        tokenizer = load_tokenizer(files)
         limit = tokenizer.model_max_length - tokenizer.num_special_tokens_to_add()
         encoding = tokenizer(prompt, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
         places = encoding["offset_mapping"]  # (start, end) in `prompt` of each token

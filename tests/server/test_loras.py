@@ -93,6 +93,7 @@ def test_the_file_that_the_lycoris_package_saves(
     unet = UNet2DConditionModel.from_pretrained(tiny / "sd15/unet")
     generator = torch.Generator().manual_seed(3)
     network = create_lycoris(unet, 1.0, linear_dim=4, linear_alpha=2, algo="lokr", factor=4)
+    network.apply_to()
     for parameter in network.parameters():
         parameter.data = 0.3 * torch.randn(parameter.shape, generator=generator)
     saved, renamed = tmp_path / "saved.safetensors", tmp_path / "renamed.safetensors"

@@ -2,10 +2,12 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors import safe_open
+from safetensors.torch import save_file
 
 from tests.tiny.loras import SD15_PARTS, SDXL_PARTS
 from tests.tiny.original import load, original_unet
@@ -20,6 +22,7 @@ class LayerName:
     original: str
 
 
+@cache
 def kohya_names(checkpoint: Path) -> dict[str, LayerName]:
     """The stem of Kohya's keys -> the layer, for each layer of the networks that a LoRA changes."""
     names = {}
@@ -38,11 +41,12 @@ def write_renamed(
     """
     stems = {stem: rename(layer) for stem, layer in kohya_names(checkpoint).items()}
     tensors, former = dict(more or {}), {}
-    for key, tensor in load_file(checkpoint.parent / f"loras/{checkpoint.name}/kohya.safetensors").items():
-        stem, _, end = key.partition(".")
-        if (renamed := stems[stem]) is not None:
-            new = f"{renamed}.{end}"
-            tensors[new], former[new] = tensor, key
+    with safe_open(checkpoint.parent / f"loras/{checkpoint.name}/kohya.safetensors", "pt") as file:
+        for key in sorted(file.keys()):
+            stem, _, end = key.partition(".")
+            if (renamed := stems[stem]) is not None:
+                new = f"{renamed}.{end}"
+                tensors[new], former[new] = file.get_tensor(key), key
     path.parent.mkdir(parents=True, exist_ok=True)
     save_file(tensors, path)
     return former

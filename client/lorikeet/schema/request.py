@@ -5,7 +5,6 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, FailFast, Field, model_validator
 from typing_extensions import Self
 
-from lorikeet.schema import unknown_fields
 from lorikeet.schema.base import FileRef, Float, Int, Model, Name, Prompt
 from lorikeet.schema.controlnet import ControlNet
 from lorikeet.schema.ip_adapter import IPAdapter
@@ -122,7 +121,3 @@ class ImageToImageInput(Model):
             if getattr(self, f"tile_stride_{side}") > getattr(self, f"tile_{side}"):
                 raise ValueError(f"tile_stride_{side}: must not exceed tile_{side}")
         return self
-
-    def unknown_fields(self) -> list[str]:
-        """Dotted locations of accepted fields that the API does not have, e.g. `loras[0].adapter_name`."""
-        return unknown_fields.unknown_fields(self)

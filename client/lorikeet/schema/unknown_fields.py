@@ -1,4 +1,4 @@
-"""The fields of a message that no schema names."""
+"""Warns of the fields of a message that no schema names."""
 
 from lorikeet.protocol.shorten import shorten
 from lorikeet.schema.base import Model
@@ -7,11 +7,6 @@ from lorikeet.schema.walk import walk_models
 
 MAX_LISTED = 16
 _CUTOFF = 0.75  # "width" is too far from "tile_width", "strength" is near "noise_strength"
-
-
-def unknown_fields(model: Model) -> list[str]:
-    """Dotted locations of the unknown fields, e.g. `loras[0].adapter_name`."""
-    return [prefix + name for prefix, part in walk_models(model) for name in part.model_extra or ()]
 
 
 def unknown_field_warnings(model: Model) -> list[str]:

@@ -50,12 +50,12 @@ def strip(data: bytes, check_cancelled: CheckCancelled) -> StrippedPicture:
     if len(header) < _IHDR_BYTES or not pixels:
         raise StripError("the picture is damaged (the PNG has no header or no pixels)")
     depth, color = header[8], header[9]
-    parts = [MAGIC, _whole(data, first[b"IHDR"])]
+    parts: list[bytes | bytearray] = [MAGIC, _whole(data, first[b"IHDR"])]
     if color == _PALETTE and b"PLTE" in first:
         parts.append(_whole(data, first[b"PLTE"]))
     if transparency := _transparency(data, first.get(b"tRNS"), depth, color):
-        parts.append(_encoded(b"tRNS", transparency))
-    parts += [_encoded(b"IDAT", pixels), _encoded(b"IEND", b"")]
+        parts += _parts(b"tRNS", transparency)
+    parts += [*_parts(b"IDAT", pixels), *_parts(b"IEND", b"")]
     return StrippedPicture(b"".join(parts), _orientation(data, first))
 
 
@@ -102,9 +102,10 @@ def _whole(data: bytes, chunk: _Chunk) -> bytes:
     return data[chunk.start - _HEAD.size : chunk.end + _CRC_BYTES]
 
 
-def _encoded(kind: bytes, content: bytes | bytearray) -> bytes:
+def _parts(kind: bytes, content: bytes | bytearray) -> tuple[bytes, bytes | bytearray, bytes]:
+    """A chunk's head, content and checksum."""
     checksum = zlib.crc32(content, zlib.crc32(kind))
-    return b"".join((_HEAD.pack(len(content), kind), content, checksum.to_bytes(_CRC_BYTES, "big")))
+    return _HEAD.pack(len(content), kind), content, checksum.to_bytes(_CRC_BYTES, "big")
 
 
 def _transparency(data: bytes, chunk: _Chunk | None, depth: int, color: int) -> bytes:
@@ -113,7 +114,7 @@ def _transparency(data: bytes, chunk: _Chunk | None, depth: int, color: int) -> 
     Pillow compares the transparent colour with 8-bit samples, but for 1-bit and 16-bit grey.
     """
     content = _content(data, chunk)
-    if chunk is None or _encoded(chunk.kind, content) != _whole(data, chunk):
+    if chunk is None or b"".join(_parts(chunk.kind, content)) != _whole(data, chunk):
         return b""
     if color == _PALETTE:
         return content[:256]

@@ -126,7 +126,7 @@ def test_keyword_fields_override_the_request() -> None:
 
 def test_bad_input_names_the_field(tmp_path: Path) -> None:
     with pytest.raises(InvalidRequest, match=r"^prompt: Field required; seed: Input should be"):
-        pack({"model_name": "m"}, {"seed": -1})
+        pack({"model_name": "m"}, {"seed": -2})
     with pytest.raises(InvalidRequest, match=r"cannot read .*missing\.png: No such file"):
         pack(BASE, {"image_url": tmp_path / "missing.png"})
     with pytest.raises(InvalidRequest, match="a field that takes no file"):

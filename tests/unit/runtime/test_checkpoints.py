@@ -234,9 +234,9 @@ def test_two_variants_are_both_named(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("names", "reason"),
     [
-        ((), "its folder unet is missing: expected a folder in the format of diffusers"),
-        (("a.ckpt",), "its folder unet is missing: the folder has a.ckpt, pickles, .* convert them"),
-        (("pytorch_model.bin",), "its folder unet is missing: the folder has pytorch_model.bin, pickles"),
+        ((), "its file unet/config.json is missing: expected a folder in the format of diffusers"),
+        (("a.ckpt",), "its file unet/config.json is missing: the folder has a.ckpt, pickles, .* convert them"),
+        (("pytorch_model.bin",), "its file unet/config.json is missing: the folder has pytorch_model.bin, pickles"),
         (("a.safetensors", "a.ckpt"), "a checkpoint in one file is named by its file, as a.safetensors"),
     ],
 )

@@ -20,6 +20,8 @@ from safetensors.torch import save
 
 from lorikeet.schema import ImageToImageInput
 from runtime.checkpoints.checkpoint import Checkpoint
+from runtime.files.picture_metadata.strip_metadata import strip_metadata
+from runtime.files.picture_metadata.stripped_picture import CHECK_EVERY
 from runtime.jobs.job_table import JobTable, State
 from runtime.plan import Plan
 from runtime.settings import Settings
@@ -28,6 +30,7 @@ from runtime.stages.prepare import clip_skip, schedule, unavailable
 from runtime.stages.prepare.size import Size
 from runtime.stages.prepare.stage import PrepareStage
 from tests.unit.runtime import lora_files
+from tests.unit.runtime.picture_files import chunk, with_chunk
 from tests.unit.runtime.plans import Answer, make_call, text_tensor
 from tests.unit.runtime.web import Web, reply, silent
 
@@ -95,6 +98,13 @@ def test_a_picture_arrives_decoded(stage: PrepareStage) -> None:
     plan = _plan(answer)
     assert np.array_equal(_init_image(answer), PIXELS)
     assert (plan.width, plan.height, plan.padded_width, plan.padded_height) == (72, 66, 72, 72)
+
+
+def test_damaged_metadata_of_a_picture_is_not_read(stage: PrepareStage) -> None:
+    odd = with_chunk(_png(), chunk(b"eXIf", b"b'Exif") + chunk(b"iCCP", b"ICC\0\x07"))
+    answer = _ask(stage, [odd], image_url="tensor:0")
+    assert np.array_equal(_init_image(answer), PIXELS)
+    assert _plan(answer).warnings == ()
 
 
 def test_the_tensor_image_is_the_picture(stage: PrepareStage) -> None:
@@ -374,6 +384,21 @@ def test_a_request_is_cancelled_while_its_files_are_fetched(
     assert isinstance(answer.error, Cancelled)
     assert job_table.progress(job).state == State.CANCELLED
     assert job_table.live() == []
+
+
+def test_a_cancel_ends_the_decoding_of_a_picture(
+    stage: PrepareStage, job_table: JobTable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A picture of many chunks is sent; the job is cancelled while they are read."""
+
+    def cancelled_meanwhile(data: bytes, check_cancelled: Any) -> Any:
+        (job,) = job_table.live()
+        job_table.cancel(job)
+        return strip_metadata(data, check_cancelled)
+
+    monkeypatch.setattr("runtime.files.image_codec.strip_metadata", cancelled_meanwhile)
+    odd = with_chunk(_png(), chunk(b"tEXt", b"") * CHECK_EVERY)
+    assert isinstance(_ask(stage, [odd], image_url="tensor:0").error, Cancelled)
 
 
 def test_a_draining_server_takes_no_request(stage: PrepareStage, job_table: JobTable) -> None:

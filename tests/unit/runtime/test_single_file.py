@@ -368,6 +368,14 @@ def test_a_unet_alone_is_the_one_of_its_folder(
     assert torch.equal(one, other)
 
 
+def test_the_mark_of_a_unet_alone_counts(tiny: Path, sd15: Checkpoint, tmp_path: Path) -> None:
+    path = _unet_file(tiny, tmp_path / "unet.safetensors", "diffusers")
+    assert with_unet(sd15, SingleFile(digest(path)), digest).scheduler == sd15.scheduler
+    _change(path, lambda all_: all_ | {"v_pred": torch.zeros(0), "ztsnr": torch.zeros(0)})
+    expected = sd15.scheduler | {"prediction_type": "v_prediction", "rescale_betas_zero_snr": True}
+    assert with_unet(sd15, SingleFile(digest(path)), digest).scheduler == expected
+
+
 def test_a_unet_may_be_a_folder_of_its_own_or_of_a_checkpoint(tiny: Path, sd15: Checkpoint, lcm: Component) -> None:
     assert with_unet(sd15, Folder(tiny / "lcm/unet", tiny), digest).unet == lcm
     assert with_unet(sd15, Folder(tiny / "sd15", tiny), digest) == sd15
