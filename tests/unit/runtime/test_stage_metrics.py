@@ -24,6 +24,7 @@ from runtime.metrics.stage_definitions import (
     WAIT_SECONDS,
 )
 from runtime.metrics.stage_metrics import StageMetrics
+from runtime.stage_errors import StageError
 from runtime.supervisor.status_definitions import RESTARTS, STATUS_DEFINITIONS, UP
 
 
@@ -90,6 +91,10 @@ def test_labels_that_are_not_defined_are_refused(metrics: StageMetrics, labels: 
     metrics.declare(ANSWERS)
     with pytest.raises((ValueError, TypeError)):
         metrics.count(ANSWERS, **labels)
+
+
+def test_every_error_of_a_stage_has_a_code_that_is_counted() -> None:
+    assert {error.code for error in StageError.__subclasses__()} <= set(CODES)
 
 
 def test_many_threads_count_without_loss(metrics: StageMetrics) -> None:
