@@ -4,7 +4,7 @@ import sys
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -471,7 +471,7 @@ def test_round_trip(fields: dict[str, Any]) -> None:
     assert ImageToImageInput.model_validate_json(text).to_json() == text
 
 
-@settings(max_examples=40)
+@settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow])
 @given(st.dictionaries(st.sampled_from(sorted(ImageToImageInput.model_fields)) | st.text(), JSON))
 def test_random_json_raises_only_validation_errors(fields: dict[str, Any]) -> None:
     try:

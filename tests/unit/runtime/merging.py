@@ -20,7 +20,7 @@ class Replacement:
 
     def delta(self, base: torch.Tensor) -> torch.Tensor:
         change = self.value.clone()
-        change[:, : base.shape[1]] -= base
+        change[tuple(slice(0, size) for size in base.shape)] -= base
         return change
 
 

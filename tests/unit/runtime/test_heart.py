@@ -101,6 +101,6 @@ def test_a_stage_ends_with_its_parent(job_table: JobTable, monkeypatch: pytest.M
     beating = Heart(job_table, "denoiser")
     _until(job_table, lambda beat: True)
     assert not ended.is_set()
-    monkeypatch.setattr("os.getppid", lambda: 1)
+    monkeypatch.setattr("os.getppid", lambda: -1)
     assert ended.wait(10)
     beating.stop()

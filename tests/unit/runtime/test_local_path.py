@@ -25,6 +25,7 @@ from runtime.files.local_path import ascii_folder
 from runtime.files.resolve import FileResolver, ResolveContext
 from runtime.files.safetensors_file import SafetensorsFile, read_header
 from runtime.files.store import FileChangedError, Store, check_unchanged
+from runtime.lora.lora_receipt import LoraReceipt
 from runtime.plan import LoraPlan
 from runtime.settings import Settings
 
@@ -36,7 +37,10 @@ request = ResolveContext([], store.pins(), lambda: None)
 for value in (f"{name}.safetensors", f"{name}/{name}.safetensors"):
     for _ in range(2):
         stored = sources.lora("field", value, request)
-    plan = LoraPlan(field="f", path=stored.path, digest=stored.digest, scale=1, components=frozenset())
+    receipt = LoraReceipt(tensors=0, matched=0, layers=0, groups=(), unmatched=(), is_alpha_assumed=False)
+    plan = LoraPlan(
+        field="f", path=stored.path, digest=stored.digest, scale=1, components=frozenset(), receipt=receipt
+    )
     assert f"{name}.safetensors" in plan.model_dump_json()
     again = LoraPlan.model_validate_json(plan.model_dump_json())
     assert again == plan

@@ -329,14 +329,18 @@ def test_without_a_setting_no_local_file_is_read(settings: Settings, store: Stor
 @examples(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(value=st.text(min_size=1, max_size=60))
 def test_any_text_is_a_file_or_is_refused(
-    sources: FileResolver, request_: ResolveContext, monkeypatch: pytest.MonkeyPatch, value: str
+    sources: FileResolver, request_: ResolveContext, allowed: Path, monkeypatch: pytest.MonkeyPatch, value: str
 ) -> None:
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     for kind in EVERY_KIND:
         with pytest.raises(InvalidArgument, match=r"^field: "):
             _read(sources, kind, value, request_)
-    with pytest.raises(InvalidArgument, match=r"^field: "):
-        sources.checkpoint("field", value, request_)
+    try:
+        found = sources.checkpoint("field", value, request_)
+    except InvalidArgument as error:
+        assert str(error).startswith("field: ")
+    else:
+        assert found == Folder(allowed, allowed), "`.` names the folder itself"
 
 
 def test_weights_that_were_fetched_are_not_fetched_again(
