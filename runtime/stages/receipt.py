@@ -36,8 +36,9 @@ def published(receipt: Receipt, plan: Plan) -> str:
 
 
 def _request(plan: Plan, name: Callable[[str], str]) -> dict[str, Any]:
-    """The request, with each file reference as `name` writes it."""
-    request: dict[str, Any] = json.loads(map_file_refs(plan.request, lambda _, value: name(value)).to_json())
+    """The request with the seed that was used, and each file reference as `name` writes it."""
+    seeded = plan.request.model_copy(update={"seed": plan.seed})
+    request: dict[str, Any] = json.loads(map_file_refs(seeded, lambda _, value: name(value)).to_json())
     return request
 
 
