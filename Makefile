@@ -6,8 +6,9 @@ VENV ?= .venv
 TOOLS ?= .tools
 export VENV
 export LORIKEET_TOOLS := $(abspath $(TOOLS))
-# OpenMP threads of several processes on one machine: see runtime/supervisor/server.py
+# For the networks that the tests run in their own process: see runtime/cpu.py
 export OMP_WAIT_POLICY ?= passive
+export THP_MEM_ALLOC_ENABLE ?= 1
 # Triton's stubs find the environment through the first python3 on PATH
 export PATH := $(abspath $(VENV))/bin:$(PATH)
 PY := $(VENV)/bin/python

@@ -19,6 +19,7 @@ from benchmarks.machine import DirtyTree, describe_machine, require_commit
 from benchmarks.models import Models
 from benchmarks.results import RESULTS, Outcome, is_measured, write_result
 from benchmarks.table import MixedMachines, number, write_table
+from runtime.cpu import PROCESS_ENVIRONMENT
 from runtime.settings import tools_folder
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
@@ -49,8 +50,9 @@ def main(
     signal.signal(
         signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM)
     )  # an exit stops servers and child processes
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # diffusers' process gets the server's policy
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # no import warnings between the progress lines
+    # diffusers' process gets what the server's get, and no import warnings appear between the progress lines.
+    for name, value in (PROCESS_ENVIRONMENT | {"TRANSFORMERS_VERBOSITY": "error"}).items():
+        os.environ.setdefault(name, value)
     try:
         if quick:
             _measure_all(cases or list(CASES), Path(tempfile.mkdtemp(prefix="lorikeet-quick-")), quick)

@@ -12,6 +12,7 @@ import urllib.request
 from contextlib import suppress
 from pathlib import Path
 
+from runtime.cpu import PROCESS_ENVIRONMENT
 from runtime.jobs.job_table import STAGES, JobTable
 from runtime.settings import PREFIX, Settings
 from runtime.supervisor import leftovers
@@ -30,10 +31,7 @@ class Server:
         self._settings, self._ports = settings, ports
         self._memory_prefix = f"{leftovers.PREFIX}{os.getpid()}-{job_table_file.name}-"
         self.job_table = JobTable(job_table_file)
-        # Four stages share the cores. By default OpenMP threads spin while they wait, and so take cores from the other
-        # stages: on a busy machine a denoising step then takes more than ten times as long. Threads that sleep instead
-        # are slightly slower on an idle machine.
-        environment = {"OMP_WAIT_POLICY": "passive", **os.environ} | {
+        own = {
             PREFIX + "JOB_TABLE": str(job_table_file),
             # Triton's stubs import packages from the environment of the first python3 on PATH.
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
@@ -48,7 +46,7 @@ class Server:
                 str(os.getpid()),
                 *server_command(settings, ports, self._memory_prefix),
             ],
-            env=environment,
+            env=PROCESS_ENVIRONMENT | os.environ | own,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             start_new_session=True,

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 import pkgutil
@@ -24,7 +25,7 @@ from runtime.stage_errors import DeadlineExceeded, StageError, Unavailable
 from runtime.stages.call import Call, Tensors
 from runtime.stages.stage import Stage
 from runtime.triton.heart import Heart
-from runtime.triton.lean_imports import without
+from runtime.triton.lean_imports import Lean, lean_imports
 from runtime.triton.metrics_publisher import MetricsPublisher
 
 log = logging.getLogger("lorikeet")
@@ -42,11 +43,11 @@ class StageClass(Protocol):
 class StageModel:
     """The base class of every `TritonPythonModel`.
 
-    A model.py sets `stage_class`, "module:class", and `unused_packages`, which the stage's libraries need not import.
+    A model.py sets `stage_class`, "module:class", and the `libraries` of the stage whose import can be lean.
     """
 
     stage_class: ClassVar[str]
-    unused_packages: ClassVar[tuple[str, ...]] = ()
+    libraries: ClassVar[tuple[Lean, ...]] = ()
     _stage: Stage
 
     def initialize(self, args: dict[str, Any]) -> None:
@@ -56,9 +57,12 @@ class StageModel:
         self._outputs = [output["name"] for output in json.loads(args["model_config"])["output"]]
         job_table = JobTable(job_table_path())
         self._heart = Heart(job_table, name)
-        with without(self.unused_packages):
+        gc.disable()  # an import makes many objects, and almost all of them stay
+        with lean_imports(*self.libraries):
             stage_class: StageClass = pkgutil.resolve_name(self.stage_class)
             self._stage = stage_class(load_settings(), job_table)
+        gc.freeze()  # what was imported stays: no collection needs to look at it
+        gc.enable()
         self._stage.metrics.declare(ANSWERS)
         self._publisher = MetricsPublisher(self._stage.metrics, _STUB)
         self._heart.ready(self._stage.workers)
