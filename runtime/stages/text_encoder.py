@@ -20,8 +20,8 @@ from runtime.settings import Settings
 from runtime.stage_errors import InvalidArgument
 from runtime.stages.bind_component import bind_component
 from runtime.stages.call import Array, Call
-from runtime.stages.stage import WorkerStage
 from runtime.stages.watch_weights import watch_weights
+from runtime.stages.worker_stage import WorkerStage
 
 _CLIP_VOCABULARY = 49408
 _SHOWN = 80  # characters of a prompt's cut end in a warning
