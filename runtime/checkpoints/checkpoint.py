@@ -11,12 +11,13 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, model_validator
 
 from lorikeet.protocol.shorten import shorten
-from runtime.checkpoints.layouts import LayoutName, Views, views
+from runtime.checkpoints.layouts import LayoutName, views
+from runtime.checkpoints.view import Views
 from runtime.files.local_path import LocalPath
 from runtime.files.safetensors_file import FLOATS, WeightFileError, read_header
 
 MAX_TOKENS = 77  # per prompt chunk: the position embeddings of CLIP's text encoders
-Kind = Literal["sd", "sdxl"]
+Kind = Literal["sd", "sdxl"]  # SD 1.x and 2.x, SDXL
 Role = Literal["unet", "vae", "text_encoder", "text_encoder_2", "controlnet", "image_encoder"]
 
 
@@ -93,6 +94,11 @@ def _shapes(component: Component) -> dict[str, tuple[int, ...]]:
                     )
                 shapes[view.name] = view.shape(info.shape)
     return shapes
+
+
+def kind_of(unet: Component) -> Kind:
+    """Only the UNet of SDXL has an added embedding: of the pooled text and the time_ids. Raises WeightFileError."""
+    return "sdxl" if "add_embedding.linear_1.weight" in unet.shapes else "sd"
 
 
 class Tokenizer(BaseModel):

@@ -9,6 +9,7 @@ import torch
 
 from lorikeet.protocol.shorten import shorten
 from runtime.checkpoints.checkpoint import Component, Kind
+from runtime.checkpoints.clip_vocabulary import VOCABULARY_SIZE
 from runtime.engines.ask import Bound
 from runtime.engines.engine import Outputs
 from runtime.engines.select import Engines
@@ -23,7 +24,6 @@ from runtime.stages.call import Array, Call
 from runtime.stages.watch_weights import watch_weights
 from runtime.stages.worker_stage import WorkerStage
 
-_CLIP_VOCABULARY = 49408
 _SHOWN = 80  # characters of a prompt's cut end in a warning
 
 
@@ -87,7 +87,7 @@ def _ids(plan: Plan, index: int, component: Component, prompt: str) -> torch.Ten
         ids = token_ids(plan.checkpoint.tokenizers[index], prompt)
     except TokenizerError as error:
         raise InvalidArgument("model_name", str(error)) from error
-    if ids.max() >= component.config.get("vocab_size", _CLIP_VOCABULARY):
+    if ids.max() >= component.config.get("vocab_size", VOCABULARY_SIZE):
         raise InvalidArgument("model_name", f"its {component.name} lacks tokens that its tokenizer has")
     return ids
 
