@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from lorikeet.protocol.shorten import shorten
-from runtime.checkpoints.checkpoint import Component, Kind
+from runtime.checkpoints.checkpoint import CheckpointKind, Component
 from runtime.checkpoints.clip_vocabulary import VOCABULARY_SIZE
 from runtime.engines.ask import Bound
 from runtime.engines.engine import Outputs
@@ -108,7 +108,7 @@ def _cut_prompts(plan: Plan) -> list[str]:
     return found
 
 
-def _states(outputs: Outputs, kind: Kind, clip_skip: int) -> torch.Tensor:
+def _states(outputs: Outputs, kind: CheckpointKind, clip_skip: int) -> torch.Tensor:
     """The hidden states [77, D] that condition the UNet; SD's pass the final norm whichever layer they are of."""
     layers = outputs["hidden_states"] if kind == "sdxl" else outputs["normed_states"]
     first = 2 if kind == "sdxl" else 1
