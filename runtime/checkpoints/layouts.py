@@ -87,7 +87,7 @@ def unet_root(names: Collection[str]) -> str:
 
 
 def _text_root(names: Collection[str]) -> str:
-    """The prefix of the first text encoder. Of two, the one is used that the UNet's family has."""
+    """The prefix of the first text encoder. When the file has two, the UNet decides which one is used."""
     is_xl = f"{UNET_ROOT}label_emb.0.0.weight" in names
     for root in _TEXT_ROOTS[::-1] if is_xl else _TEXT_ROOTS:
         for kind, places in _FIRST_TENSORS.items():

@@ -105,7 +105,7 @@ def _unet_layout(names: Collection[str]) -> LayoutName:
 
 
 def _whole_layout(names: Collection[str]) -> LayoutName | None:
-    """The layout of a file with prefixes; None: it has neither."""
+    """The layout of a file of a whole checkpoint, by its prefixes; None: it has none of them."""
     if f"{UNET_ROOT}{UNET_FIRST}" in names:
         return "original"
     return "prefixed" if "unet.conv_in.weight" in names else None
