@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from runtime.engines.ask import Bound
+from runtime.engines.engine import never_cancelled
 from runtime.engines.select import Engines
 from runtime.jobs.activity import Worker
 from runtime.jobs.job_table import JobTable, State
@@ -100,7 +101,7 @@ class DenoiserStage(PlanStage):
             Task(
                 plan.priority,
                 lambda: self._answer(plan, call, job, unet, error),
-                check_cancelled=lambda: None,
+                check_cancelled=never_cancelled,
                 fail=lambda failure: self.reporter.fail(plan.job, call, failure),
             )
         )

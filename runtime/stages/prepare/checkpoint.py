@@ -52,7 +52,7 @@ def file_digests(checkpoint: Checkpoint) -> dict[str, str]:
 
 
 def warnings(request: ImageToImageInput, checkpoint: Checkpoint) -> list[str]:
-    """Warnings of a variant that a single file does not have, of tensors that no network reads, and of a prediction type
+    """Warnings of a variant that the checkpoint cannot have, of tensors that no network reads, and of a prediction type
     that replaces the checkpoint's own. Raises InvalidArgument when a file is gone."""
     in_one_file = checkpoint.vae.layout != "component"
     variant = ["variant: a single file has no variants, ignored"] if request.variant and in_one_file else []
