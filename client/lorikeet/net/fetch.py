@@ -63,21 +63,21 @@ class Fetcher:
         pool = httpcore.ConnectionPool(
             ssl_context=self._ssl, network_backend=GuardedBackend(self._allow, transfer), max_keepalive_connections=0
         )
-        first = current = _parsed(url)
+        asked = place = _parsed(url)
         for _ in range(_MAX_REDIRECTS + 1):
-            if current.scheme != "https" and not is_allowed(current.bare_host, current.effective_port, self._allow):
+            if place.scheme != "https" and not is_allowed(place.bare_host, place.effective_port, self._allow):
                 raise FetchError("only https URLs are fetched")
-            token = self._token(first, current)
-            response = _open(pool, current, _headers(current, etag, token))
+            token = self._token(asked, place)
+            response = _open(pool, place, _headers(place, etag, token))
             names = {name.lower(): value for name, value in response.headers}
             if response.status in (301, 302, 303, 307, 308) and b"location" in names:
                 response.close()
-                current = _redirected(current, names[b"location"])
+                place = _redirected(place, names[b"location"])
                 continue
             if response.status == 304:
                 response.close()
                 return None
-            redirected = None if current == first else current
+            redirected = None if place == asked else place
             if response.status != 200:
                 raise self._refusal(response, bool(token), redirected)
             chunks = _chunks(response, names.get(b"content-length"), transfer)
@@ -85,9 +85,9 @@ class Fetcher:
             return Response(found.decode("latin-1") if found else None, chunks, response.close, redirected)
         raise FetchError(f"more than {_MAX_REDIRECTS} redirects")
 
-    def _token(self, first: Url, url: Url) -> str | None:
-        """The token of the first URL's host. None after a redirect to another host, and over plain http."""
-        return self._host_tokens.get(_origin(url)) if _origin(url) == _origin(first) else None
+    def _token(self, asked: Url, url: Url) -> str | None:
+        """The token of the requested URL's host. None after a redirect to another host, and over plain http."""
+        return self._host_tokens.get(_origin(url)) if _origin(url) == _origin(asked) else None
 
     def _refusal(self, response: httpcore.Response, with_token: bool, redirected: Url | None) -> FetchError:
         """The error for a status that is not success. It ends with the beginning of the server's own message."""
@@ -138,9 +138,9 @@ def _headers(url: Url, etag: str | None, token: str | None) -> list[tuple[bytes,
 def _open(pool: httpcore.ConnectionPool, url: Url, headers: list[tuple[bytes, bytes]]) -> httpcore.Response:
     seconds = {"connect": _CONNECT_SECONDS, "read": READ_SECONDS, "write": READ_SECONDS}
     # httpcore would cut a URL given as text at ";" and remove an empty query.
-    target = httpcore.URL(scheme=url.scheme, host=url.bare_host, port=url.port, target=url.target)
+    place = httpcore.URL(scheme=url.scheme, host=url.bare_host, port=url.port, target=url.target)
     try:
-        return pool.handle_request(httpcore.Request("GET", target, headers=headers, extensions={"timeout": seconds}))
+        return pool.handle_request(httpcore.Request("GET", place, headers=headers, extensions={"timeout": seconds}))
     except _CONNECTION_ERRORS as error:
         raise UnreachableError(_message(error)) from error
 
