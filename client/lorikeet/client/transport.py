@@ -77,10 +77,11 @@ class _TritonTransport:
         self._headers = {name.lower(): value for name, value in headers.items()}
 
     async def infer(self, call: InferCall) -> Arrays:
+        inputs = infer_inputs(self._api, call)
         with self._lorikeet_errors():
             result = await self._client.infer(
                 call.model,
-                infer_inputs(self._api, call),
+                inputs,
                 outputs=[self._api.InferRequestedOutput(name) for name in call.outputs],
                 request_id=call.request_id,
                 headers=dict(self._headers),  # a copy: tritonclient adds this call's length to it

@@ -76,13 +76,13 @@ def sd15_folder(tiny: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def allowed(settings: Settings, tiny: Path) -> Path:
-    """The allowed folder; it holds the tiny checkpoints."""
+def tiny_allowed(settings: Settings, tiny: Path) -> Path:
+    """The folder that requests may name, with the tiny checkpoints in it."""
     return link_copy(tiny, settings.local_paths[0])
 
 
 @pytest.fixture
-def stage(settings: Settings, allowed: Path, job_table: JobTable) -> Iterator[PrepareStage]:
+def stage(settings: Settings, tiny_allowed: Path, job_table: JobTable) -> Iterator[PrepareStage]:
     """The stage `prepare`. Requests may name the tiny checkpoints."""
     found = PrepareStage(settings, job_table)
     yield found

@@ -21,7 +21,7 @@ from tests.unit.runtime.plans import Answer, make_call, text_tensor
 from tests.unit.runtime.prepare_requests import ask, assert_refused, make_png
 from tests.unit.runtime.web import Web, reply, silent
 
-pytestmark = pytest.mark.usefixtures("allowed")
+pytestmark = pytest.mark.usefixtures("tiny_allowed")
 
 
 def _addressed(stage: PrepareStage, request_id: str, image_url: str) -> Answer:

@@ -34,10 +34,10 @@ def whole(tiny: Path) -> bytes:
     return save(load_file(tiny / "single/sd15.safetensors") | {TOKENS: torch.zeros(49408, 32)})
 
 
-def test_a_local_single_file_is_a_checkpoint(stage: PrepareStage, allowed: Path, sd15: Checkpoint) -> None:
+def test_a_local_single_file_is_a_checkpoint(stage: PrepareStage, tiny_allowed: Path, sd15: Checkpoint) -> None:
     plan = ask(stage, model_name="single/sd15.safetensors").plan
     assert plan.checkpoint.unet.shapes == sd15.unet.shapes
-    assert plan.checkpoint.tokenizers[0].folder == allowed / "sd15/tokenizer"
+    assert plan.checkpoint.tokenizers[0].folder == tiny_allowed / "sd15/tokenizer"
     assert set(plan.files) == {"model_name.unet[0]", "model_name.vae[0]", "model_name.text_encoder[0]"}
     assert len(set(plan.files.values())) == 1
 
@@ -71,7 +71,7 @@ def test_a_file_that_serves_as_both_is_pinned_for_each_job(
 
 
 @pytest.mark.parametrize("unet_name", ["lcm", "lcm/unet", f"lcm/{UNET}", "tensor:0", "URL"])
-def test_another_unet_is_taken(stage: PrepareStage, web: Web, allowed: Path, tiny: Path, unet_name: str) -> None:
+def test_another_unet_is_taken(stage: PrepareStage, web: Web, tiny_allowed: Path, tiny: Path, unet_name: str) -> None:
     content = (tiny / "lcm" / UNET).read_bytes()
     web.answers["/a"] = reply(content)
     plan = ask(stage, [content], unet_name=web.url("/a") if unet_name == "URL" else unet_name).plan
@@ -80,8 +80,8 @@ def test_another_unet_is_taken(stage: PrepareStage, web: Web, allowed: Path, tin
     assert set(plan.files) == {"unet_name.unet[0]", "model_name.vae[0]", "model_name.text_encoder[0]"}
 
 
-def test_a_variant_is_taken(stage: PrepareStage, allowed: Path) -> None:
-    plain = allowed / "sd15" / UNET
+def test_a_variant_is_taken(stage: PrepareStage, tiny_allowed: Path) -> None:
+    plain = tiny_allowed / "sd15" / UNET
     shutil.copyfile(plain, plain.with_name("diffusion_pytorch_model.fp16.safetensors"))
     assert ask(stage, variant="fp16").plan.checkpoint.unet.files[0].path.name.endswith(".fp16.safetensors")
 
@@ -91,8 +91,8 @@ def test_a_single_file_has_no_variant(stage: PrepareStage) -> None:
     assert plan.warnings == ("variant: a single file has no variants, ignored",)
 
 
-def test_surplus_tensors_are_a_warning(stage: PrepareStage, allowed: Path) -> None:
-    path = allowed / "single/sd15.safetensors"
+def test_surplus_tensors_are_a_warning(stage: PrepareStage, tiny_allowed: Path) -> None:
+    path = tiny_allowed / "single/sd15.safetensors"
     tensors = load_file(path) | {"zz_owner": torch.zeros(1)}
     path.unlink()
     path.write_bytes(save(tensors))
@@ -103,9 +103,9 @@ def test_surplus_tensors_are_a_warning(stage: PrepareStage, allowed: Path) -> No
     assert plan.warnings == ("unet_name: ignored 1 tensor, which no network of Stable Diffusion has: zz_owner",)
 
 
-def _marked(allowed: Path, mark: str) -> str:
+def _marked(tiny_allowed: Path, mark: str) -> str:
     """The single file of SDXL with this empty tensor, and without a scheduler in its sidecar."""
-    path = allowed / "single/sdxl.safetensors"
+    path = tiny_allowed / "single/sdxl.safetensors"
     tensors = load_file(path) | {mark: torch.zeros(0)}
     sidecar = json.loads(path.with_suffix(".config.json").read_text())
     for old in (path, path.with_suffix(".config.json")):
@@ -130,9 +130,11 @@ def _marked(allowed: Path, mark: str) -> str:
     ],
 )
 def test_another_prediction_type_than_the_checkpoints_is_a_warning(
-    stage: PrepareStage, allowed: Path, model: str, asked: str | None, own: str | None
+    stage: PrepareStage, tiny_allowed: Path, model: str, asked: str | None, own: str | None
 ) -> None:
-    plan = ask(stage, model_name=_marked(allowed, model) if model == "v_pred" else model, prediction_type=asked).plan
+    plan = ask(
+        stage, model_name=_marked(tiny_allowed, model) if model == "v_pred" else model, prediction_type=asked
+    ).plan
     if own is None:
         assert plan.warnings == ()
     else:
@@ -142,9 +144,9 @@ def test_another_prediction_type_than_the_checkpoints_is_a_warning(
 
 @pytest.mark.parametrize("scheduler", [None, "Euler", "DDIM"])
 def test_a_scheduler_for_other_models_names_the_checkpoint(
-    stage: PrepareStage, allowed: Path, scheduler: str | None
+    stage: PrepareStage, tiny_allowed: Path, scheduler: str | None
 ) -> None:
-    path = allowed / "sdxl/scheduler/scheduler_config.json"
+    path = tiny_allowed / "sdxl/scheduler/scheduler_config.json"
     path.unlink()
     path.write_text(json.dumps({"_class_name": "EDMEulerScheduler", "sigma_data": 0.5, "sigma_max": 80.0}))
     assert_refused(
@@ -184,7 +186,7 @@ def test_of_a_download_that_breaks_off_nothing_stays(
 
 
 def test_one_that_hashes_a_folder_asks_whether_to_stop(
-    settings: Settings, allowed: Path, store: Store, job: JobRef
+    settings: Settings, tiny_allowed: Path, store: Store, job: JobRef
 ) -> None:
     files = FileResolver(settings, store)
 
@@ -199,7 +201,7 @@ def test_one_that_hashes_a_folder_asks_whether_to_stop(
     assert asked(unet_name="lcm") > asked(unet_name="lcm")
 
 
-def test_a_name_that_leaves_no_room_for_a_sidecars_is_a_name(stage: PrepareStage, allowed: Path) -> None:
+def test_a_name_that_leaves_no_room_for_a_sidecars_is_a_name(stage: PrepareStage, tiny_allowed: Path) -> None:
     name = "a" * 250
-    shutil.copyfile(allowed / "single/sd15.safetensors", allowed / name)
+    shutil.copyfile(tiny_allowed / "single/sd15.safetensors", tiny_allowed / name)
     assert_refused(ask(stage, model_name=name), "model_name: text_encoder has 823 tokens")

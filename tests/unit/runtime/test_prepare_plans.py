@@ -142,8 +142,8 @@ def test_an_eta_that_has_no_effect_is_told(
     assert ask(stage, scheduler=scheduler, eta=eta).plan.warnings == warnings
 
 
-def test_the_schedule_that_travels_is_one_that_was_checked(stage: PrepareStage, allowed: Path) -> None:
-    path = allowed / "sd15/scheduler/scheduler_config.json"
+def test_the_schedule_that_travels_is_one_that_was_checked(stage: PrepareStage, tiny_allowed: Path) -> None:
+    path = tiny_allowed / "sd15/scheduler/scheduler_config.json"
     config = json.loads(path.read_text()) | {"strange": "x" * 10_000, "steps_offset": 0}
     path.unlink()
     path.write_text(json.dumps(config))

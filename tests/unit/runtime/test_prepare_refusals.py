@@ -52,7 +52,7 @@ def test_a_bad_request_names_its_field(stage: PrepareStage, fields: dict[str, An
     assert_refused(ask(stage, **fields), message)
 
 
-@pytest.mark.usefixtures("allowed")
+@pytest.mark.usefixtures("tiny_allowed")
 def test_a_native_size_beyond_the_limit_is_refused(settings: Settings, job_table: JobTable) -> None:
     stage = PrepareStage(settings.model_copy(update={"max_pixels": 128 * 127}), job_table)
     assert_refused(ask(stage), "128x128")
