@@ -22,7 +22,7 @@ class LoraPlan(BaseModel):
     """A LoRA file that was checked against the checkpoint.
 
     `field`: the request's field that names it. `components`: the names of the components that it changes; the stages of
-    other components do not open the file. `receipt`: what of the file is applied.
+    other components do not open the file. `receipt`: which parts of the file are applied.
     """
 
     model_config = ConfigDict(frozen=True)

@@ -1,8 +1,10 @@
 """The command `lorikeet`: generate images, replay a request, print the schema."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
@@ -25,10 +27,13 @@ errors = Console(stderr=True, highlight=False, soft_wrap=True)
 INTERRUPTED = 130
 DIFFERENT = 3
 
+ServerUrl = Annotated[str, typer.Option("--url", help="grpc://host:port or http://host:port.")]
+LOCAL_SERVER = "grpc://127.0.0.1:8001"
+
 
 @app.command()
 def generate(
-    url: Annotated[str, typer.Option(help="grpc://host:port or http://host:port.")] = "grpc://127.0.0.1:8001",
+    url: ServerUrl = LOCAL_SERVER,
     model: Annotated[str | None, typer.Option(help="Base checkpoint: URL, Hub id or path.")] = None,
     prompt: Annotated[str | None, typer.Option(help="What the image should show.")] = None,
     negative_prompt: Annotated[str | None, typer.Option(help="What the image should not show.")] = None,
@@ -51,7 +56,7 @@ def generate(
     response: Annotated[Path | None, typer.Option(help="File for the response's JSON, as `replay` reads it.")] = None,
 ) -> None:
     """Generate images and write them to files."""
-    options = {
+    fields = {
         "model_name": model,
         "prompt": prompt,
         "negative_prompt": negative_prompt,
@@ -65,16 +70,11 @@ def generate(
         "num_images": num_images,
         "image_format": image_format,
     }
-    fields = {name: value for name, value in options.items() if value is not None}
-    try:
-        result = _run(url, {**_load(json_file), **fields}, priority, timeout)
+    with _exit_on_error():
+        result = _run(url, _load(json_file) | _given(fields), priority, timeout)
         _report(result, result.save(out))
         if response is not None:
             response.write_text(result.response.to_json())
-    except (LorikeetError, OSError, ValueError) as error:
-        _fail(str(error), code=1)
-    except KeyboardInterrupt:
-        _fail("cancelled", code=INTERRUPTED)
 
 
 @app.command()
@@ -82,7 +82,7 @@ def replay(
     original: Annotated[
         Path, typer.Argument(exists=True, dir_okay=False, help="A response's JSON, or a picture with a receipt.")
     ],
-    url: Annotated[str, typer.Option(help="grpc://host:port or http://host:port.")] = "grpc://127.0.0.1:8001",
+    url: ServerUrl = LOCAL_SERVER,
     file: Annotated[
         list[str] | None, typer.Option(help="FIELD=PATH of a file that the request sent, e.g. image_url=in.png.")
     ] = None,
@@ -90,15 +90,11 @@ def replay(
 ) -> None:
     """Send a request again, and say what differs from its receipt and whether the images are equal."""
     files = dict(item.partition("=")[::2] for item in file or [])
-    try:
+    with _exit_on_error():
         before = read_original(original)
-        result = _run(url, request_of(before, files), None, None)
+        result = _run(url, request_of(before, files))
         if out is not None:
             _report(result, result.save(out))
-    except (LorikeetError, OSError, ValueError) as error:
-        _fail(str(error), code=1)
-    except KeyboardInterrupt:
-        _fail("cancelled", code=INTERRUPTED)
     for line in differences(before.receipt, result.response.receipt):
         console.print(f"differs: {line}", markup=False)
     is_same = same_images(before, result)
@@ -134,7 +130,11 @@ def _load(json_file: Path | None) -> dict[str, Any]:
     return content
 
 
-def _run(url: str, request: dict[str, Any], priority: int | None, timeout: float | None) -> Result:
+def _given(fields: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+def _run(url: str, request: dict[str, Any], priority: int | None = None, timeout: float | None = None) -> Result:
     with Client(url) as client, ProgressBar(errors) as progress:
         return client.image_to_image(request, on_progress=progress.show, priority=priority, timeout=timeout)
 
@@ -149,6 +149,17 @@ def _report(result: Result, paths: list[Path]) -> None:
         errors.print(f"warning: {warning}", markup=False)
 
 
-def _fail(message: str, code: int) -> None:
+@contextmanager
+def _exit_on_error() -> Iterator[None]:
+    """An error inside this context, or Ctrl+C, ends the command with a message."""
+    try:
+        yield
+    except (LorikeetError, OSError, ValueError) as error:
+        _fail(str(error), code=1)
+    except KeyboardInterrupt:
+        _fail("cancelled", code=INTERRUPTED)
+
+
+def _fail(message: str, code: int) -> NoReturn:
     errors.print(f"error: {' '.join(message.split())}", markup=False)
     raise typer.Exit(code)

@@ -13,9 +13,7 @@ from PIL import Image
 from pydantic import ValidationError
 
 from lorikeet.client.result import Result
-from lorikeet.schema import SENT, ImageToImageInput, ImageToImageOutput, Receipt, file_refs
-
-_KEPT = 256  # characters of a file reference in a receipt; a longer one was cut
+from lorikeet.schema import MAX_REF, SENT, ImageToImageInput, ImageToImageOutput, Receipt, file_refs
 
 
 class ReplayError(ValueError):
@@ -56,7 +54,7 @@ def request_of(original: Original, files: Mapping[str, str]) -> dict[str, Any]:
     """
     request = ImageToImageInput.model_validate(original.receipt.request | {"seed": original.receipt.seed})
     missing = [
-        field for field, value in file_refs(request) if field not in files and (len(value) >= _KEPT or value == SENT)
+        field for field, value in file_refs(request) if field not in files and (len(value) >= MAX_REF or value == SENT)
     ]
     if missing:
         raise ReplayError(f"the receipt lacks files: give each as --file FIELD=PATH: {', '.join(missing)}")

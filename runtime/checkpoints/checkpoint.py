@@ -11,12 +11,13 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, model_validator
 
 from lorikeet.protocol.shorten import shorten
-from runtime.checkpoints.layouts import LayoutName, Views, views
+from runtime.checkpoints.layouts import LayoutName, views
+from runtime.checkpoints.view import Views
 from runtime.files.local_path import LocalPath
 from runtime.files.safetensors_file import FLOATS, WeightFileError, read_header
 
 MAX_TOKENS = 77  # per prompt chunk: the position embeddings of CLIP's text encoders
-Kind = Literal["sd", "sdxl"]
+CheckpointKind = Literal["sd", "sdxl"]  # SD 1.x and 2.x, SDXL
 Role = Literal["unet", "vae", "text_encoder", "text_encoder_2", "controlnet", "image_encoder"]
 
 
@@ -95,6 +96,11 @@ def _shapes(component: Component) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
+def kind_of(unet: Component) -> CheckpointKind:
+    """Only the UNet of SDXL has an added embedding: of the pooled text and the time_ids. Raises WeightFileError."""
+    return "sdxl" if "add_embedding.linear_1.weight" in unet.shapes else "sd"
+
+
 class Tokenizer(BaseModel):
     """A tokenizer folder and its files' fingerprints. Folder None is CLIP's vocabulary, padded with `pad_token`."""
 
@@ -108,7 +114,7 @@ class Checkpoint(BaseModel):
     """The networks, tokenizers and scheduler configuration that the stages use."""
 
     model_config = ConfigDict(frozen=True)
-    kind: Kind
+    kind: CheckpointKind
     unet: Component
     vae: Component
     text_encoders: tuple[Component, ...]

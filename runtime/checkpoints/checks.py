@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from runtime.checkpoints.checkpoint import Component
+from runtime.checkpoints.checkpoint import Component, kind_of
 
 _INPAINTING = 9  # input channels: latents (4), latents of the masked picture (4), mask (1)
 _TIME_IDS = 6  # SDXL's time_ids: original height and width, crop top and left, target height and width
@@ -35,7 +35,7 @@ def check_unet(unet: Component, encoders: Sequence[Component]) -> None:
             f"the UNet does not fit the text encoders: expected hidden sizes with the sum {expected} "
             f"(its cross_attention_dim), found {widths}"
         )
-    if "add_embedding.linear_1.weight" in shapes:
+    if kind_of(unet) == "sdxl":
         _check_added_embedding(unet, encoders[-1])
 
 

@@ -10,15 +10,16 @@ from functools import lru_cache
 from importlib.metadata import distribution
 
 _PACKAGE, _FILE = "openai-clip", "clip/bpe_simple_vocab_16e6.txt.gz"
-# The file has more merges than CLIP uses. The 49408 tokens are two for each byte, one for each merge, and two special.
-_MERGES = 49408 - 2 * 256 - 2
+VOCABULARY_SIZE = 49408
+# The file has more merges than CLIP uses. The tokens are two for each byte, one for each merge, and two special ones.
+_MERGES = VOCABULARY_SIZE - 2 * 256 - 2
 _WORD_END = "</w>"
 _SPECIAL = ("<|startoftext|>", "<|endoftext|>")
 
 
 @lru_cache(maxsize=1)
 def clip_vocabulary() -> tuple[dict[str, int], list[tuple[str, str]]]:
-    """Token -> id (49408 of them), and the merges in their order."""
+    """Token -> id (`VOCABULARY_SIZE` of them), and the merges in their order."""
     packed = distribution(_PACKAGE).locate_file(_FILE)
     with gzip.open(str(packed), "rt", encoding="utf-8") as file:
         next(file)  # a version line

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lorikeet.protocol.shorten import shorten
-from runtime.checkpoints.checkpoint import Checkpoint, Component, Role, WeightFile
+from runtime.checkpoints.checkpoint import Checkpoint, Component, Role, WeightFile, kind_of
 from runtime.checkpoints.checks import CheckpointError, VariantError, check_unet, check_vae
 from runtime.checkpoints.folder_reader import FolderReader
 from runtime.checkpoints.missing_files import missing_components, missing_weights
@@ -41,12 +41,12 @@ def read_folder(folder: Folder, hash_file: HashFile, variant: str | None = None)
         if not reader.has("unet"):
             raise CheckpointError(missing_components(reader.names("")))
         unet, vae = reader.component("unet"), reader.component("vae")
-        is_xl = "add_embedding.linear_1.weight" in unet.shapes
+        kind = kind_of(unet)
         if not (folder.path / "text_encoder").is_dir():
             raise CheckpointError("its folder text_encoder is missing (an SDXL refiner is not a base model)")
         encoders = [reader.component("text_encoder")]
         tokenizers = [reader.tokenizer("tokenizer")]
-        if is_xl:
+        if kind == "sdxl":
             encoders.append(reader.component("text_encoder_2"))
             tokenizers.append(reader.tokenizer("tokenizer_2"))
         if variant and not reader.has_variant:
@@ -54,7 +54,7 @@ def read_folder(folder: Folder, hash_file: HashFile, variant: str | None = None)
         check_unet(unet, encoders)
         check_vae(vae)
         return Checkpoint(
-            kind="sdxl" if is_xl else "sd",
+            kind=kind,
             unet=unet,
             vae=vae,
             text_encoders=tuple(encoders),

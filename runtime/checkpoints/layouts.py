@@ -10,20 +10,17 @@ A component names its layout, because it is sent as JSON. Files are not converte
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from runtime.checkpoints.canonical_names import canonical_name
 from runtime.checkpoints.open_clip_names import open_clip_name
 from runtime.checkpoints.original_unet_names import block_starts, unet_name
 from runtime.checkpoints.original_vae_names import is_later_name, vae_levels, vae_name
 from runtime.checkpoints.parameter_names import is_parameter
-from runtime.files.safetensors_file import WeightFileError
-
-if TYPE_CHECKING:
-    import torch
+from runtime.checkpoints.view import View, Views
 
 LayoutName = Literal["component", "prefixed", "original"]
+Finder = Callable[[str], Views]
 
 UNET_ROOT = "model.diffusion_model."
 UNET_FIRST = "input_blocks.0.0.weight"
@@ -36,48 +33,6 @@ _CLIP, _OPEN_CLIP = "transformer.", "model."
 _TOKENS = "token_embedding.weight"
 _FIRST_TENSORS = {_CLIP: ("embeddings.", "text_model.embeddings."), _OPEN_CLIP: ("",)}
 _QKV = ("q_proj", "k_proj", "v_proj")
-
-
-@dataclass(frozen=True)
-class View:
-    """A parameter in a stored tensor: one of `parts` equal parts along the first axis.
-
-    It can be transposed, or a linear layer that is stored as a 1x1 convolution. `is_alias`: the stored name is one that
-    the program of this layout does not have; a tensor under that program's name is used in its place.
-    """
-
-    name: str
-    part: int = 0
-    parts: int = 1
-    transposed: bool = False
-    is_linear: bool = False
-    is_alias: bool = False
-
-    def shape(self, stored: tuple[int, ...]) -> tuple[int, ...]:
-        """The shape of the parameter. Raises WeightFileError when the shape of the stored tensor does not fit."""
-        shape = stored
-        if self.parts > 1:
-            if not shape or shape[0] % self.parts:
-                raise WeightFileError(
-                    f"{self.name}: shape {list(stored)} does not divide into {self.parts} equal parts"
-                )
-            shape = (shape[0] // self.parts, *shape[1:])
-        if self.transposed:
-            if len(shape) != 2:
-                raise WeightFileError(f"{self.name}: expected a matrix, found shape {list(stored)}")
-            shape = (shape[1], shape[0])
-        return shape[:2] if self.is_linear and shape[2:] == (1, 1) else shape
-
-    def of(self, stored: torch.Tensor) -> torch.Tensor:
-        """The parameter, a view of the memory of the stored tensor."""
-        tensor = stored.chunk(self.parts)[self.part] if self.parts > 1 else stored
-        if self.transposed:
-            tensor = tensor.t()
-        return tensor.flatten(1) if self.is_linear else tensor
-
-
-Views = tuple[View, ...]
-Finder = Callable[[str], Views]
 
 
 def views(layout: LayoutName, component: str, config: dict[str, Any], names: Collection[str]) -> dict[str, Views]:
@@ -132,7 +87,7 @@ def unet_root(names: Collection[str]) -> str:
 
 
 def _text_root(names: Collection[str]) -> str:
-    """The prefix of the first text encoder. Of two, the one is used that the UNet's family has."""
+    """The prefix of the first text encoder. When the file has two, the UNet decides which one is used."""
     is_xl = f"{UNET_ROOT}label_emb.0.0.weight" in names
     for root in _TEXT_ROOTS[::-1] if is_xl else _TEXT_ROOTS:
         for kind, places in _FIRST_TENSORS.items():

@@ -1,4 +1,4 @@
-"""What to say of a folder that lacks a weight file, by what it has in its place."""
+"""Messages about missing weight files: what the folder has in their place, and what to do."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _CONVERT = (
 
 
 def missing_weights(place: str, stem: str, names: Collection[str]) -> str:
-    """`names`: all files in the folder `place` (`unet/`) of a component whose file STEM.safetensors is missing."""
+    """The message for a component whose file STEM.safetensors is missing. `names`: all files in its folder `place`."""
     missing = f"its file {shorten(place + stem + _SAFETENSORS, 100)} is missing"
     if variants := _variants(stem, names):
         return f"{missing}: set variant to {' or '.join(map(repr, variants[:4]))}, which the folder has"
@@ -29,7 +29,7 @@ def missing_weights(place: str, stem: str, names: Collection[str]) -> str:
 
 
 def missing_components(names: Collection[str]) -> str:
-    """`names`: all files at the top of a folder that has no folder `unet`."""
+    """The message for a checkpoint without the folder `unet`. `names`: all files at the top of its folder."""
     missing = "its file unet/config.json is missing"
     if files := sorted(name for name in names if name.endswith(_SAFETENSORS)):
         return f"{missing}: a checkpoint in one file is named by its file, as {listed(files, 2)}"

@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from runtime.checkpoints.checkpoint import Kind
+from runtime.checkpoints.checkpoint import CheckpointKind
 
 _SCHEDULE: dict[str, Any] = {
     "beta_end": 0.012,
@@ -38,7 +38,7 @@ class Family:
     of text encoder layers used at most; None: all. `pads` is the padding token of each tokenizer.
     """
 
-    kind: Kind
+    kind: CheckpointKind
     unet: dict[str, Any]
     head_width: int | None
     vae: dict[str, Any]

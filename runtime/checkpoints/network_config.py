@@ -7,9 +7,9 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from lorikeet.schema import describe_errors
+from runtime.checkpoints.checkpoint import MAX_TOKENS
 from runtime.checkpoints.checks import CheckpointError
-
-MIN_POSITIONS = 77  # tokens of a prompt
+from runtime.checkpoints.clip_vocabulary import VOCABULARY_SIZE
 
 _Flag = bool | None
 _Width = Annotated[int, Field(ge=1, le=1 << 20)]
@@ -106,13 +106,13 @@ class _Vae(_Config):
 class _TextEncoder(_Config):
     """A CLIPTextModel or a CLIPTextModelWithProjection."""
 
-    vocab_size: _Width = 49408
+    vocab_size: _Width = VOCABULARY_SIZE
     hidden_size: _Width = 512
     intermediate_size: _Width = 2048
     projection_dim: _Width = 512
     num_hidden_layers: int = Field(default=12, ge=1, le=100)
     num_attention_heads: _Width = 8
-    max_position_embeddings: int = Field(default=MIN_POSITIONS, ge=MIN_POSITIONS, le=1 << 16)
+    max_position_embeddings: int = Field(default=MAX_TOKENS, ge=MAX_TOKENS, le=1 << 16)
     hidden_act: Literal["quick_gelu", "gelu"] = "quick_gelu"
     layer_norm_eps: _Epsilon = 1e-5
     attention_dropout: float = Field(default=0.0, ge=0, le=1)

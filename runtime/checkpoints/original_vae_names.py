@@ -15,7 +15,7 @@ _TOP = {
     **{f"{half}.conv_out": f"{half}.conv_out" for half in ("encoder", "decoder")},
 }
 _ATTENTION = {"norm": "group_norm", "q": "to_q", "k": "to_k", "v": "to_v", "proj_out": "to_out.0"}
-# Names of diffusers, which some converters write into files of the original layout: its own, and its early ones.
+# The present and the early names of diffusers, which some converters write into files of the original layout.
 _LATER_ATTENTION = {
     **{part: part for part in ("group_norm", "to_q", "to_k", "to_v", "to_out.0")},
     **{"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"},

@@ -1,8 +1,8 @@
 """Whether the UNet of a single file predicts the noise or v (arXiv 2202.00512).
 
 The format has no field for it. Some SDXL models of Civitai contain an empty tensor `v_pred`, which ComfyUI reads too.
-SD 2.x has both kinds with equal shapes: here the test of ComfyUI is used, the standard deviation of the bias of one
-norm. The prediction_type of a sidecar or of the request overrides both.
+SD 2.x has both kinds with equal shapes. As in ComfyUI, the standard deviation of the bias of one norm decides. The
+prediction_type of a sidecar or of the request overrides both.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from runtime.checkpoints.checkpoint import Component
 from runtime.files.safetensors_file import SafetensorsFile, read_header
 
 _V_MARK, _ZERO_SNR_MARK = "v_pred", "ztsnr"
-_TELLTALE = "up_blocks.3.attentions.2.transformer_blocks.0.norm1.bias"
-_SPREAD = 0.09
-_MOST = 1 << 16  # values of a bias
+_TESTED_BIAS = "up_blocks.3.attentions.2.transformer_blocks.0.norm1.bias"
+_MAX_STD = 0.09  # of a UNet that predicts the noise
+_MAX_VALUES = 1 << 16  # of the tested bias
 
 
 def marked_schedule(names: Collection[str]) -> dict[str, Any]:
@@ -32,11 +32,11 @@ def predicts_v(unet: Component, *, is_sd_2: bool) -> bool:
     names = read_header(path).tensors.keys()
     if _V_MARK in names:
         return True
-    if not is_sd_2 or math.prod(unet.shapes.get(_TELLTALE, (0,))) not in range(1, _MOST):
+    if not is_sd_2 or math.prod(unet.shapes.get(_TESTED_BIAS, (0,))) not in range(1, _MAX_VALUES):
         return False
     held = unet.views(names).items()
-    stored = next((name for name, views in held if any(view.name == _TELLTALE for view in views)), None)
+    stored = next((name for name, views in held if any(view.name == _TESTED_BIAS for view in views)), None)
     if stored is None:
         return False
     file = SafetensorsFile(path, unet.files[0].fingerprint, [stored])
-    return float(file.read_floats(stored).std()) > _SPREAD
+    return float(file.read_floats(stored).std()) > _MAX_STD

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from runtime.checkpoints.checkpoint import Checkpoint, Component
+from runtime.checkpoints.checkpoint import Checkpoint, Component, kind_of
 from runtime.checkpoints.checks import CheckpointError, check_unet
 from runtime.checkpoints.folder import HashFile, read_folder, read_unet_folder
 from runtime.checkpoints.prediction_type import marked_schedule
@@ -25,10 +25,10 @@ def with_unet(
     """
     try:
         unet = _unet(checkpoint, source, hash_file, variant)
-        is_xl = "add_embedding.linear_1.weight" in unet.shapes
-        if is_xl != (checkpoint.kind == "sdxl"):
+        kind = kind_of(unet)
+        if kind != checkpoint.kind:
             raise CheckpointError(
-                f"the UNet is of {'SDXL' if is_xl else 'SD'}, the checkpoint is not: give one of the same architecture"
+                f"the UNet is of {kind.upper()}, the checkpoint is not: give one of the same architecture"
             )
         check_unet(unet, checkpoint.text_encoders)
         names = {name for file in unet.files for name in read_header(file.path).tensors}

@@ -9,7 +9,9 @@ from typing_extensions import Self
 
 from lorikeet.protocol.shorten import shorten
 from lorikeet.schema import describe_errors
-from runtime.schedulers.samplers import CLASSES, other_kind
+from runtime.checkpoints.checkpoint import CheckpointKind
+from runtime.schedulers.other_kinds import other_kind
+from runtime.schedulers.samplers import CLASSES
 
 MAX_TRAIN_TIMESTEPS = 10_000
 
@@ -90,7 +92,7 @@ def with_indexed_class(config: dict[str, Any], index: dict[str, Any]) -> dict[st
             return config
 
 
-def read_schedule(config: dict[str, Any], kind: Literal["sd", "sdxl"], *, own: bool) -> dict[str, Any]:
+def read_schedule(config: dict[str, Any], kind: CheckpointKind, *, own: bool) -> dict[str, Any]:
     """The fields of the configuration to pass to a scheduler of diffusers. Raises ScheduleError.
 
     `own`: whether the request uses the checkpoint's scheduler class; if so, the result has `_class_name`. For SD 1.x

@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
-from runtime.checkpoints.checkpoint import Checkpoint, Component, Role, Tokenizer, WeightFile
+from runtime.checkpoints.checkpoint import Checkpoint, Component, Role, Tokenizer, WeightFile, kind_of
 from runtime.checkpoints.checks import CheckpointError, check_unet, check_vae
+from runtime.checkpoints.clip_vocabulary import VOCABULARY_SIZE
 from runtime.checkpoints.component_shapes import ComponentShapes
 from runtime.checkpoints.config_from_shapes import text_config, unet_config, vae_config
 from runtime.checkpoints.layouts import UNET_FIRST, UNET_ROOT, LayoutName
@@ -22,7 +23,6 @@ from runtime.checkpoints.sidecar import Sidecar, read_sidecar
 from runtime.files.located import SingleFile
 from runtime.files.safetensors_file import WeightFileError, read_header
 
-_CLIP_VOCABULARY = 49408
 # Tensors of models for the EDM noise schedule (arXiv 2206.00364), as Playground v2.5; no scheduler of the API has it.
 _EDM_MARKS = {"edm_mean", "edm_std", "edm_vpred.sigma_max", "edm_vpred.sigma_min"}
 
@@ -105,14 +105,14 @@ def _unet_layout(names: Collection[str]) -> LayoutName:
 
 
 def _whole_layout(names: Collection[str]) -> LayoutName | None:
-    """The layout of a file with prefixes; None: it has neither."""
+    """The layout of a file of a whole checkpoint, by its prefixes; None: it has none of them."""
     if f"{UNET_ROOT}{UNET_FIRST}" in names:
         return "original"
     return "prefixed" if "unet.conv_in.weight" in names else None
 
 
 def _family(unet: Component, config: dict[str, Any]) -> Family:
-    if "add_embedding.linear_1.weight" in unet.shapes:
+    if kind_of(unet) == "sdxl":
         return SDXL
     if not config["use_linear_projection"]:
         return SD_1
@@ -162,10 +162,10 @@ def _text_encoders(file: SingleFile, layout: LayoutName, family: Family, sidecar
 def _tokenizers(family: Family, encoders: list[Component], sidecar: Sidecar) -> tuple[Tokenizer, ...]:
     found = []
     for name, pad, encoder in zip(("tokenizer", "tokenizer_2"), family.pads, encoders, strict=False):
-        if name not in sidecar.tokenizers and encoder.config["vocab_size"] != _CLIP_VOCABULARY:
+        if name not in sidecar.tokenizers and encoder.config["vocab_size"] != VOCABULARY_SIZE:
             size = encoder.config["vocab_size"]
             raise CheckpointError(
-                f"{encoder.name} has {size} tokens; expected the {_CLIP_VOCABULARY} of CLIP: name a {name} in "
+                f"{encoder.name} has {size} tokens; expected the {VOCABULARY_SIZE} of CLIP: name a {name} in "
                 "NAME.config.json next to a local file"
             )
         found.append(sidecar.tokenizers.get(name, Tokenizer(pad_token=pad)))

@@ -8,7 +8,8 @@ from functools import lru_cache
 
 from lorikeet.protocol.shorten import listed
 from runtime.checkpoints.checkpoint import Component, Role, WeightFile
-from runtime.checkpoints.layouts import LayoutName, Views, views
+from runtime.checkpoints.layouts import LayoutName, views
+from runtime.checkpoints.view import Views
 from runtime.files.safetensors_file import TensorInfo, read_header
 
 _ROLES: tuple[Role, ...] = ("unet", "vae", "text_encoder", "text_encoder_2")

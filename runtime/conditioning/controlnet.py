@@ -35,7 +35,7 @@ class ControlNet:
 class ControlNets:
     """All ControlNets of a request. Their residuals add up."""
 
-    def __init__(self, networks: Sequence[ControlNet], prompt: Prompt, *, guess_mode: bool = False) -> None:
+    def __init__(self, networks: Sequence[ControlNet], prompt: Prompt, *, guess_mode: bool) -> None:
         """`guess_mode`: the networks get only the prompt's rows, and residuals of finer levels have smaller scales."""
         self._networks, self._prompt, self._guess_mode = networks, prompt, guess_mode
 

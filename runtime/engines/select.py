@@ -47,7 +47,7 @@ class Engines:
         return engine
 
     def receipt(self, engine: Engine, block_rows: int) -> EngineReceipt:
-        """What the arithmetic of an engine of this stage follows from."""
+        """Everything that determines the arithmetic of an engine of this stage."""
         on_cpu = self.placement.device.type == "cpu"
         return EngineReceipt(
             name=engine.name,

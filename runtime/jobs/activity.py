@@ -29,6 +29,9 @@ class Worker(Protocol):
     def running(self) -> Sequence[Running]:
         """The work that runs."""
 
+    def close(self) -> None:
+        """End the worker's threads."""
+
 
 @dataclass(frozen=True)
 class Activity:

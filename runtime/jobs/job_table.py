@@ -1,6 +1,6 @@
 """The job table: one small mmapped file in which the processes of a server share the state of their jobs.
 
-Each table has one writer, so no lock is needed:
+The records of each table (see `job_records`) have one writer, so no lock is needed:
 - `header`: one record, written by the supervisor: the server's key, and whether it is stopping.
 - `beats`: one record a stage, written by that stage and read by the supervisor.
 - `jobs`: one record a slot, written by `prepare`.
@@ -14,25 +14,21 @@ from __future__ import annotations
 
 import hashlib
 import math
-import mmap
-import os
 import secrets
 import time
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from runtime.jobs.activity import Activity, Running
+from runtime.jobs.job_records import open_records
 
 STAGES = ("prepare", "text_encoder", "vae_encoder", "denoiser", "vae_decoder", "finish", "jobs")
 SLOTS = 1024
 LOST_SECONDS = 5.0  # a job that no stage has held for this long is lost: its answer never reached the next stage
 _LONGEST_GAP = 2.0  # seconds without a heartbeat after which a stage counts as interrupted
-
-
 _NOTHING = Activity()
 
 
@@ -45,46 +41,6 @@ class State(IntEnum):
     DONE = 3
     FAILED = 4
     CANCELLED = 5
-
-
-_HEADER = np.dtype([("draining", "u1"), ("key", "u1", 32)], align=True)
-_BEAT = np.dtype(
-    [
-        ("pid", "i8"),
-        ("at", "f8"),
-        ("since", "f8"),
-        ("ready", "u1"),
-        ("queued", "u4"),
-        ("idle_beats", "u4"),
-        ("running", "S64"),
-        ("running_since", "f8"),
-    ],
-    align=True,
-)
-_JOB = np.dtype(
-    [
-        ("id", "u8"),
-        ("at", "f8"),
-        ("deadline", "f8"),
-        ("lease", "f8"),
-        ("request", "S32"),
-        ("token", "S32"),
-        ("handle", "S32"),
-    ],
-    align=True,
-)
-_PROGRESS = np.dtype([("id", "u8"), ("at", "f8"), ("step", "u4"), ("of", "u4"), ("state", "u1")], align=True)
-_CANCEL = np.dtype("u8")
-_RENEWAL = np.dtype([("id", "u8"), ("at", "f8")], align=True)
-_LAYOUT = (
-    ("header", _HEADER, (1,)),
-    ("beats", _BEAT, (len(STAGES),)),
-    ("jobs", _JOB, (SLOTS,)),
-    ("progress", _PROGRESS, (SLOTS, len(STAGES))),
-    ("cancels", _CANCEL, (SLOTS,)),
-    ("renewals", _RENEWAL, (SLOTS,)),
-)
-_BYTES = sum(dtype.itemsize * int(np.prod(shape)) + 64 for _, dtype, shape in _LAYOUT)
 
 
 @dataclass(frozen=True)
@@ -130,22 +86,9 @@ class JobTable:
     def __init__(self, path: Path) -> None:
         self.path = path
         is_new = not path.exists()
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
-        try:
-            os.ftruncate(descriptor, _BYTES)
-            memory = mmap.mmap(descriptor, _BYTES)
-        finally:
-            os.close(descriptor)
-        # Any: numpy's type hints do not describe named fields.
-        tables: dict[str, Any] = {}
-        offset = 0
-        for name, dtype, shape in _LAYOUT:
-            count = int(np.prod(shape))
-            tables[name] = np.frombuffer(memory, dtype, count, offset).reshape(shape)
-            offset += -(-dtype.itemsize * count // 64) * 64
-        self._header, self._beats = tables["header"], tables["beats"]
-        self._jobs, self._progress = tables["jobs"], tables["progress"]
-        self._cancels, self._renewals = tables["cancels"], tables["renewals"]
+        records = open_records(path, stages=len(STAGES), slots=SLOTS)
+        self._header, self._beats, self._jobs = records.header, records.beats, records.jobs
+        self._progress, self._cancels, self._renewals = records.progress, records.cancels, records.renewals
         if is_new:  # the supervisor creates the table, before it starts the stages
             self._header[0]["key"] = np.frombuffer(secrets.token_bytes(32), np.uint8)
 

@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple
 from lorikeet.protocol import errors
 from runtime.jobs.job_table import STAGES
 
-Kind = Literal["counter", "gauge", "histogram"]
+MetricKind = Literal["counter", "gauge", "histogram"]
 
 STAGE: dict[str, tuple[str, ...]] = {"stage": STAGES}
 OK = "OK"
@@ -35,7 +35,7 @@ class Definition:
     """
 
     name: str
-    kind: Kind
+    kind: MetricKind
     meaning: str
     labels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     buckets: tuple[float, ...] = ()

@@ -15,7 +15,7 @@ from runtime.plan import Plan
 from runtime.settings import Settings
 from runtime.stages.call import Array, Call, bytes_tensor
 from runtime.stages.receipt import make_receipt, published
-from runtime.stages.stage import WorkerStage
+from runtime.stages.worker_stage import WorkerStage
 
 
 class FinishStage(WorkerStage):

@@ -6,13 +6,10 @@ from pydantic import ValidationError
 
 from lorikeet.protocol.tensors import REQUEST, RESPONSE
 from lorikeet.schema import JobRequest, JobStatus
-from runtime.jobs.activity import Worker
-from runtime.jobs.job_reporter import JobReporter
-from runtime.jobs.job_table import JobTable, State
-from runtime.metrics.stage_metrics import StageMetrics
-from runtime.settings import Settings
+from runtime.jobs.job_table import State
 from runtime.stage_errors import InvalidArgument, NotFound
 from runtime.stages.call import Call, bytes_tensor
+from runtime.stages.stage import Stage
 
 _MAX_BYTES = 4096
 _WORDS = {
@@ -25,7 +22,7 @@ _WORDS = {
 }
 
 
-class JobsStage:
+class JobsStage(Stage):
     """REQUEST BYTES [1] (a JobRequest) -> RESPONSE BYTES [1] (a JobStatus).
 
     An unknown id and a wrong token get the same NOT_FOUND, so that a client cannot discover the request ids of others.
@@ -33,27 +30,10 @@ class JobsStage:
 
     name = "jobs"
 
-    def __init__(self, settings: Settings, job_table: JobTable) -> None:
-        self._job_table, self._reporter = job_table, JobReporter(self.name, job_table)
+    def _accept(self, call: Call) -> None:
+        call.reply({RESPONSE: bytes_tensor([self._status(call).model_dump_json().encode()])})
 
-    @property
-    def workers(self) -> tuple[Worker, ...]:
-        return ()
-
-    @property
-    def metrics(self) -> StageMetrics:
-        return self._reporter.metrics
-
-    def submit(self, call: Call) -> None:
-        try:
-            call.reply({RESPONSE: bytes_tensor([self._answer(call).model_dump_json().encode()])})
-        except Exception as error:
-            self._reporter.fail(None, call, error)
-
-    def close(self) -> None:
-        """Does nothing: the stage has no threads, and `submit` answers every call."""
-
-    def _answer(self, call: Call) -> JobStatus:
+    def _status(self, call: Call) -> JobStatus:
         body = call.inputs[REQUEST].reshape(-1)
         if body.size and len(body[0]) > _MAX_BYTES:
             raise InvalidArgument(REQUEST, f"{len(body[0])} bytes, expected at most {_MAX_BYTES}")
@@ -63,13 +43,13 @@ class JobsStage:
             raise InvalidArgument(
                 REQUEST, 'expected a JSON object with "action", "request_id" and "job_token"'
             ) from error
-        job = self._job_table.find(request.request_id, request.job_token)
+        job = self.job_table.find(request.request_id, request.job_token)
         if job is None:
             raise NotFound("no request with this id and token")
         if request.action == "cancel":
-            self._job_table.cancel(job)
+            self.job_table.cancel(job)
         elif request.action == "renew":
-            self._job_table.renew(job)
-        progress = self._job_table.progress(job)
+            self.job_table.renew(job)
+        progress = self.job_table.progress(job)
         word = _WORDS[progress.state]
         return JobStatus(status=word, stage=progress.stage, step=progress.step, of=progress.of)

@@ -35,15 +35,15 @@ def published(receipt: Receipt, plan: Plan) -> str:
     return receipt.model_copy(update={"request": request}).to_json()
 
 
-def _request(plan: Plan, name: Callable[[str], str]) -> dict[str, Any]:
-    """The request with the seed that was used, and each file reference as `name` writes it."""
+def _request(plan: Plan, write_ref: Callable[[str], str]) -> dict[str, Any]:
+    """The request with the seed that was used, and each file reference as `write_ref` writes it."""
     seeded = plan.request.model_copy(update={"seed": plan.seed})
-    request: dict[str, Any] = json.loads(map_file_refs(seeded, lambda _, value: name(value)).to_json())
+    request: dict[str, Any] = json.loads(map_file_refs(seeded, lambda _, value: write_ref(value)).to_json())
     return request
 
 
 def _without_data(value: str) -> str:
-    """The receipt does not depend on how the request sent a file: a digest names its content."""
+    """The reference, or `SENT` for a file inside the request: the receipt does not depend on how a file was sent."""
     return SENT if value[:7].lower().startswith(("data:", "tensor:")) else value
 
 

@@ -8,7 +8,8 @@ import numpy as np
 import torch
 
 from lorikeet.protocol.shorten import shorten
-from runtime.checkpoints.checkpoint import Component, Kind
+from runtime.checkpoints.checkpoint import CheckpointKind, Component
+from runtime.checkpoints.clip_vocabulary import VOCABULARY_SIZE
 from runtime.engines.ask import Bound
 from runtime.engines.engine import Outputs
 from runtime.engines.select import Engines
@@ -20,10 +21,9 @@ from runtime.settings import Settings
 from runtime.stage_errors import InvalidArgument
 from runtime.stages.bind_component import bind_component
 from runtime.stages.call import Array, Call
-from runtime.stages.stage import WorkerStage
 from runtime.stages.watch_weights import watch_weights
+from runtime.stages.worker_stage import WorkerStage
 
-_CLIP_VOCABULARY = 49408
 _SHOWN = 80  # characters of a prompt's cut end in a warning
 
 
@@ -87,7 +87,7 @@ def _ids(plan: Plan, index: int, component: Component, prompt: str) -> torch.Ten
         ids = token_ids(plan.checkpoint.tokenizers[index], prompt)
     except TokenizerError as error:
         raise InvalidArgument("model_name", str(error)) from error
-    if ids.max() >= component.config.get("vocab_size", _CLIP_VOCABULARY):
+    if ids.max() >= component.config.get("vocab_size", VOCABULARY_SIZE):
         raise InvalidArgument("model_name", f"its {component.name} lacks tokens that its tokenizer has")
     return ids
 
@@ -108,7 +108,7 @@ def _cut_prompts(plan: Plan) -> list[str]:
     return found
 
 
-def _states(outputs: Outputs, kind: Kind, clip_skip: int) -> torch.Tensor:
+def _states(outputs: Outputs, kind: CheckpointKind, clip_skip: int) -> torch.Tensor:
     """The hidden states [77, D] that condition the UNet; SD's pass the final norm whichever layer they are of."""
     layers = outputs["hidden_states"] if kind == "sdxl" else outputs["normed_states"]
     first = 2 if kind == "sdxl" else 1

@@ -16,8 +16,8 @@ from runtime.plan import INIT_IMAGE, Plan
 from runtime.settings import Settings
 from runtime.stages.bind_component import bind_component
 from runtime.stages.call import Array, Call
-from runtime.stages.stage import WorkerStage
 from runtime.stages.watch_weights import watch_weights
+from runtime.stages.worker_stage import WorkerStage
 
 
 class _VaeStage(WorkerStage):

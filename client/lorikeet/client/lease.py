@@ -4,12 +4,11 @@ import json
 import threading
 import urllib.request
 from collections.abc import Callable, Mapping
-from urllib.parse import urlsplit
 
 import tritonclient.grpc
-from tritonclient.utils import np_to_triton_dtype
 
 from lorikeet.client.calls import InferCall, job_call
+from lorikeet.client.transport import infer_inputs, split_url
 from lorikeet.protocol.tensors import JOBS_MODEL, REQUEST
 from lorikeet.schema import JobRequest
 
@@ -62,8 +61,8 @@ class LeaseKeeper:
 
 
 def _sender(url: str, headers: Mapping[str, str]) -> Callable[[InferCall], None]:
-    """Sends a call of the model `jobs` and waits for the answer, over the protocol of the client's URL."""
-    parts = urlsplit(url if "://" in url else f"grpc://{url}")
+    """A function that sends a call of the model `jobs` and waits for the answer, over the protocol of the URL."""
+    parts = split_url(url)
     if parts.scheme.startswith("http"):
         return lambda call: _send_http(f"{url.rstrip('/')}/v2/models/{JOBS_MODEL}/infer", headers, call)
     client = tritonclient.grpc.InferenceServerClient(parts.netloc, ssl=parts.scheme == "grpcs")
@@ -79,8 +78,5 @@ def _send_http(url: str, headers: Mapping[str, str], call: InferCall) -> None:
 
 
 def _send_grpc(client: tritonclient.grpc.InferenceServerClient, headers: Mapping[str, str], call: InferCall) -> None:
-    tensors = []
-    for name, array in call.inputs.items():
-        tensors.append(tritonclient.grpc.InferInput(name, array.shape, np_to_triton_dtype(array.dtype)))
-        tensors[-1].set_data_from_numpy(array)
+    tensors = infer_inputs(tritonclient.grpc, call)
     client.infer(call.model, tensors, headers=dict(headers), client_timeout=_CALL_SECONDS)

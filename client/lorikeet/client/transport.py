@@ -3,8 +3,8 @@
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from types import ModuleType
-from typing import Protocol
-from urllib.parse import urlsplit
+from typing import Any, Protocol
+from urllib.parse import SplitResult, urlsplit
 
 import tritonclient.grpc
 import tritonclient.grpc.aio
@@ -44,12 +44,26 @@ def connect(url: str, headers: Mapping[str, str]) -> Transport:
 
     Call it in the event loop that uses the transport. The first call connects. Raises ValueError for another scheme.
     """
-    parts = urlsplit(url if "://" in url else f"grpc://{url}")
+    parts = split_url(url)
     if parts.scheme in ("grpc", "grpcs"):
         return GrpcTransport(parts.netloc, headers, ssl=parts.scheme == "grpcs")
     if parts.scheme in ("http", "https"):
         return HttpTransport(parts.netloc + parts.path, headers, ssl=parts.scheme == "https")
     raise ValueError(f"{shorten(url)}: expected a URL with the scheme grpc, grpcs, http or https")
+
+
+def split_url(url: str) -> SplitResult:
+    """The parts of a server's URL; without a scheme it is gRPC."""
+    return urlsplit(url if "://" in url else f"grpc://{url}")
+
+
+def infer_inputs(api: ModuleType, call: InferCall) -> list[Any]:
+    """The inputs of a call for `api`, tritonclient's module of a protocol."""
+    tensors = []
+    for name, array in call.inputs.items():
+        tensor = api.InferInput(name, array.shape, np_to_triton_dtype(array.dtype))
+        tensors.append(tensor.set_data_from_numpy(array))
+    return tensors
 
 
 class _TritonTransport:
@@ -63,10 +77,7 @@ class _TritonTransport:
         self._headers = {name.lower(): value for name, value in headers.items()}
 
     async def infer(self, call: InferCall) -> Arrays:
-        inputs = []
-        for name, array in call.inputs.items():
-            tensor = self._api.InferInput(name, array.shape, np_to_triton_dtype(array.dtype))
-            inputs.append(tensor.set_data_from_numpy(array))
+        inputs = infer_inputs(self._api, call)
         with self._lorikeet_errors():
             result = await self._client.infer(
                 call.model,

@@ -14,7 +14,7 @@ HEAD_BYTES = 4096  # the beginning of an answer, which is enough to name it
 _LONGEST = 160  # characters
 _TITLE = re.compile(r"<title[^>]*>([^<]{1,1000})", re.IGNORECASE)
 _JSON_MESSAGE = re.compile(r'"(?:error|message|detail|msg|reason|error_description)"\s*:\s*"((?:[^"\\]|\\.){1,2000})')
-_XML_MESSAGE = re.compile(r"<(?:Code|Message)>([^<]{1,1000})")  # Amazon S3 and its like
+_XML_MESSAGE = re.compile(r"<(?:Code|Message)>([^<]{1,1000})")  # Amazon S3 and other object stores
 
 
 def answer_text(head: bytes) -> str | None:

@@ -5,7 +5,7 @@ from lorikeet.schema.controlnet import ControlNet
 from lorikeet.schema.describe_errors import describe_errors
 from lorikeet.schema.ip_adapter import IPAdapter
 from lorikeet.schema.jobs import JobRequest, JobStatus
-from lorikeet.schema.receipt import SENT, AppliedLora, EngineReceipt, LayerGroup, Receipt, UnmatchedTensors
+from lorikeet.schema.receipt import MAX_REF, SENT, AppliedLora, EngineReceipt, LayerGroup, Receipt, UnmatchedTensors
 from lorikeet.schema.request import ImageToImageInput
 from lorikeet.schema.response import File, Image, ImageToImageOutput
 from lorikeet.schema.scheduler_fields import SchedulerName, SigmasInput, TimestepsInput
@@ -15,6 +15,7 @@ from lorikeet.schema.walk import file_refs, map_file_refs
 from lorikeet.schema.weights import Embedding, LoraWeight
 
 __all__ = [
+    "MAX_REF",
     "SENT",
     "AppliedLora",
     "ControlNet",

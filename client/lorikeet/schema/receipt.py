@@ -1,4 +1,4 @@
-"""The receipt of a request: everything that its pictures follow from, and which LoRAs applied."""
+"""The receipt of a request: everything that determines its pictures, and which LoRAs applied."""
 
 from typing import Any
 
@@ -7,6 +7,7 @@ from pydantic import Field
 from lorikeet.schema.base import Float, Int, Model
 
 SENT = "(sent with the request)"  # in place of a data URI or `tensor:<i>`
+MAX_REF = 256  # characters of a file reference; a longer one is cut
 
 
 class LayerGroup(Model):
@@ -41,7 +42,7 @@ class AppliedLora(Model):
 
 
 class EngineReceipt(Model):
-    """The engine that ran the U-Net, and what its arithmetic follows from."""
+    """The engine that ran the U-Net, and everything that determines its arithmetic."""
 
     name: str = Field(default="", description="The engine, e.g. 'torch'.")
     precision: str = Field(default="", description="The U-Net's precision in force, e.g. 'float16'.")
@@ -54,10 +55,7 @@ class EngineReceipt(Model):
 class Receipt(Model):
     """Equal receipts mean equal pictures, bit by bit."""
 
-    request: dict[str, Any] = Field(
-        default_factory=dict,
-        description="The request; long file references are cut.",
-    )
+    request: dict[str, Any] = Field(default_factory=dict, description="The request; long file references are cut.")
     seed: Int = Field(default=0, description="The seed of the request, or the random seed that replaced it.")
     pictures: str = Field(default="", description="Digest of the pixels of all pictures of the request.")
     files: dict[str, str] = Field(

@@ -32,7 +32,7 @@ class ImageToImageOutput(Model):
     debug_latents: File | None = Field(default=None, description="The final latents, if requested.")
     debug_per_pass_latents: File | None = Field(default=None, description="The latents of each step, if requested.")
     timings: dict[str, Float] = Field(default_factory=dict, description="Seconds by stage.")
-    receipt: Receipt = Field(default_factory=Receipt, description="Everything that the images follow from.")
+    receipt: Receipt = Field(default_factory=Receipt, description="Everything that determines the images.")
     warnings: list[str] = Field(
         default_factory=list, description="Inputs that were accepted but had no effect, e.g. unknown fields."
     )

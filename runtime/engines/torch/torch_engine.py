@@ -16,8 +16,9 @@ from runtime.engines import stacking
 from runtime.engines.engine import Binding, Inputs, Outputs, WeightsError
 from runtime.engines.placement import Placement
 from runtime.engines.torch.check_weights_fit import check_fit
+from runtime.engines.torch.parameter_spec import ParameterSpec, TensorForm
 from runtime.engines.torch.upcast import compute_in_float32
-from runtime.engines.torch.weights_cache import ParameterSpec, TensorForm, TorchBinding, WeightsCache
+from runtime.engines.torch.weights_cache import TorchBinding, WeightsCache
 from runtime.networks.architecture import Architecture, ArchitectureError
 from runtime.networks.build import build, parameters
 from runtime.weights.weight_set import WeightSet

@@ -17,30 +17,12 @@ import torch
 from runtime.engines.lru_budget import LruBudget
 from runtime.engines.torch.base_tensors import BaseTensors
 from runtime.engines.torch.merge_threads import MergeThreads
+from runtime.engines.torch.parameter_spec import ParameterSpec, TensorForm
 from runtime.engines.torch.tensor_pool import TensorPool
 from runtime.weights.merge import merge
 from runtime.weights.weight_set import WeightSet
 
-Shapes = Mapping[str, torch.Size]
 CheckCancelled = Callable[[], None]
-
-
-@dataclass(frozen=True)
-class TensorForm:
-    """The dtype, memory format and device of parameters in memory."""
-
-    dtype: torch.dtype
-    memory_format: torch.memory_format
-    device: torch.device
-
-
-@dataclass(frozen=True, eq=False)
-class ParameterSpec:
-    """An engine's parameters: the digest of its architecture, their shapes by name, and their form in memory."""
-
-    architecture: str
-    shapes: Shapes
-    form: TensorForm
 
 
 @dataclass(frozen=True, eq=False)

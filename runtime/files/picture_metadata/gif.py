@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from runtime.files.picture_metadata.orientation import UPRIGHT
-from runtime.files.picture_metadata.stripped_picture import CHECK_EVERY, CheckCancelled, StripError, StrippedPicture
+from runtime.files.picture_metadata.stripped_picture import CheckCancelled, StripError, StrippedPicture, checked_parts
 
 MAGIC = (b"GIF87a", b"GIF89a")
 
@@ -19,12 +19,12 @@ _END = b";"
 def strip(data: bytes, check_cancelled: CheckCancelled) -> StrippedPicture:
     """A GIF of one frame. Raises StripError, and what `check_cancelled` raises."""
     place = _HEADER_BYTES + _table_bytes(data, _HEADER_BYTES - 3)
-    header, control, count = data[:place], b"", 0
-    while (found := _BLOCK.search(data, place)) and found[0] != _END:
+    header, control = data[:place], b""
+    for _ in checked_parts(check_cancelled):
+        found = _BLOCK.search(data, place)
+        if found is None or found[0] == _END:
+            break
         start = found.start()
-        count += 1
-        if count % CHECK_EVERY == 0:
-            check_cancelled()
         if found[0] == b",":
             coded = start + _FRAME_BYTES + _table_bytes(data, start + _FRAME_BYTES - 1) + 1
             frame = data[start : _end_of_blocks(data, coded, check_cancelled)]
@@ -43,10 +43,9 @@ def _table_bytes(data: bytes, flags: int) -> int:
 
 def _end_of_blocks(data: bytes, place: int, check_cancelled: CheckCancelled) -> int:
     """The place behind the empty block that ends a sequence of blocks; each begins with its length."""
-    count, end = 0, len(data)
-    while place < end and (length := data[place]):
+    end = len(data)
+    for _ in checked_parts(check_cancelled):
+        if place >= end or not (length := data[place]):
+            break
         place += length + 1
-        count += 1
-        if count % CHECK_EVERY == 0:
-            check_cancelled()
     return place + 1

@@ -9,8 +9,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from runtime.files.picture_metadata.orientation import UPRIGHT, exif_orientation, xmp_orientation
-from runtime.files.picture_metadata.stripped_picture import CHECK_EVERY, CheckCancelled, StripError, StrippedPicture
+from runtime.files.picture_metadata.orientation import orientation_of
+from runtime.files.picture_metadata.stripped_picture import CheckCancelled, StripError, StrippedPicture, checked_parts
 
 MAGIC = b"\xff\xd8\xff"
 MAX_SCANS = 100  # encoders write at most about 20
@@ -36,14 +36,14 @@ _EXIF, _XMP = b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0"
 def strip(data: bytes, check_cancelled: CheckCancelled) -> StrippedPicture:
     """A JPEG up to its end marker. Raises StripError, and what `check_cancelled` raises."""
     kept, scans, tables = bytearray(data[:2]), 0, 0
-    metadata: dict[bytes, bytes] = {}  # the first segment that begins so
+    metadata: dict[bytes, bytes] = {}  # prefix -> content of the first segment that has it
     for marker, start, end in _segments(data, check_cancelled):
         if marker in _METADATA:
-            for prefix in _prefixes(marker):
-                if data.startswith(prefix, start + 4, end) and prefix not in metadata:
-                    metadata[prefix] = data[start + 4 : end]
-                    if marker in _HEADERS:
-                        kept += data[start:end]
+            prefix = _prefix(data, marker, start + 4, end)
+            if prefix is not None and prefix not in metadata:
+                metadata[prefix] = data[start + 4 : end]
+                if marker in _HEADERS:
+                    kept += data[start:end]
             continue
         kept += memoryview(data)[start:end]
         scans += marker == _SOS
@@ -52,13 +52,14 @@ def strip(data: bytes, check_cancelled: CheckCancelled) -> StrippedPicture:
             raise StripError(
                 f"a JPEG of more than {MAX_SCANS} scans or {MAX_TABLES} tables: save the picture again, not progressive"
             )
-    orientation = exif_orientation(metadata.get(_EXIF, b"")) or xmp_orientation(metadata.get(_XMP, b""))
-    return StrippedPicture(bytes(kept), orientation or UPRIGHT)
+    orientation = orientation_of(metadata.get(_EXIF, b""), xmp=metadata.get(_XMP, b""))
+    return StrippedPicture(bytes(kept), orientation)
 
 
-def _prefixes(marker: int) -> tuple[bytes, ...]:
-    """How a segment begins that is not dropped unread."""
-    return (_EXIF, _XMP) if marker == _APP1 else (_HEADERS[marker],) if marker in _HEADERS else ()
+def _prefix(data: bytes, marker: int, start: int, end: int) -> bytes | None:
+    """The known prefix of a metadata segment's content; None: the segment is dropped unread."""
+    known = (_EXIF, _XMP) if marker == _APP1 else (_HEADERS[marker],) if marker in _HEADERS else ()
+    return next((prefix for prefix in known if data.startswith(prefix, start, end)), None)
 
 
 def _segments(data: bytes, check_cancelled: CheckCancelled) -> Iterator[tuple[int, int, int]]:
@@ -66,11 +67,8 @@ def _segments(data: bytes, check_cancelled: CheckCancelled) -> Iterator[tuple[in
 
     Bytes between two segments are skipped, as libjpeg skips them.
     """
-    place, count = len(MAGIC) - 1, 0
-    while True:
-        count += 1
-        if count % CHECK_EVERY == 0:
-            check_cancelled()
+    place = len(MAGIC) - 1
+    for _ in checked_parts(check_cancelled):
         if short := _SHORT_METADATA.match(data, place):
             place = short.end()
             continue

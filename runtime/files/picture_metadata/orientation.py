@@ -17,7 +17,13 @@ _ENTRY_BYTES, _VALUE_BYTES = 12, 4
 _XMP = re.compile(rb'tiff:Orientation(?:="|>)([1-8])')
 
 
-def exif_orientation(exif: bytes) -> int | None:
+def orientation_of(*exif_blocks: bytes, xmp: bytes) -> int:
+    """The orientation that the first valid one of the Exif blocks names, else XMP, else `UPRIGHT`."""
+    found = (orientation for block in exif_blocks if (orientation := _exif_orientation(block)))
+    return next(found, None) or _xmp_orientation(xmp) or UPRIGHT
+
+
+def _exif_orientation(exif: bytes) -> int | None:
     """The tag Orientation in the first directory of an Exif block; None if the block has no valid one."""
     prefix = _EXIF_PREFIX.match(exif)
     tiff = exif[prefix.end() if prefix else 0 :][:MAX_METADATA]
@@ -45,7 +51,7 @@ def _value(stored: bytes, order: str, kind: int, count: int) -> int | None:
     return value if 1 <= value <= 8 else None
 
 
-def xmp_orientation(xmp: bytes) -> int | None:
+def _xmp_orientation(xmp: bytes) -> int | None:
     """The first `tiff:Orientation` of an XMP text; None if it has no valid one."""
     found = _XMP.search(xmp, 0, MAX_METADATA)
     return int(found[1]) if found else None

@@ -11,8 +11,8 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from runtime.files.picture_metadata.orientation import MAX_METADATA, UPRIGHT, exif_orientation, xmp_orientation
-from runtime.files.picture_metadata.stripped_picture import CHECK_EVERY, CheckCancelled, StripError, StrippedPicture
+from runtime.files.picture_metadata.orientation import MAX_METADATA, orientation_of
+from runtime.files.picture_metadata.stripped_picture import CheckCancelled, StripError, StrippedPicture, checked_parts
 
 MAGIC = b"\x89PNG\r\n\x1a\n"
 
@@ -61,11 +61,10 @@ def strip(data: bytes, check_cancelled: CheckCancelled) -> StrippedPicture:
 
 def _chunks(data: bytes, check_cancelled: CheckCancelled) -> Iterator[_Chunk]:
     """All chunks to IEND. Behind a chunk whose length is wrong, the next chunk of pixels is searched."""
-    place, count = len(MAGIC), 0
-    while place + _HEAD.size <= len(data):
-        count += 1
-        if count % CHECK_EVERY == 0:
-            check_cancelled()
+    place = len(MAGIC)
+    for _ in checked_parts(check_cancelled):
+        if place + _HEAD.size > len(data):
+            return
         length, kind = _HEAD.unpack_from(data, place)
         start = place + _HEAD.size
         end = start + length
@@ -130,12 +129,8 @@ def _transparency(data: bytes, chunk: _Chunk | None, depth: int, color: int) -> 
 
 def _orientation(data: bytes, first: dict[bytes, _Chunk]) -> int:
     texts = {name: _text(data, first[name]) for name in (_RAW_EXIF, _XMP) if name in first}
-    return (
-        exif_orientation(_content(data, first.get(b"eXIf")))
-        or exif_orientation(_from_hex(texts.get(_RAW_EXIF, b"")))
-        or xmp_orientation(texts.get(_XMP, b""))
-        or UPRIGHT
-    )
+    exif, raw = _content(data, first.get(b"eXIf")), _from_hex(texts.get(_RAW_EXIF, b""))
+    return orientation_of(exif, raw, xmp=texts.get(_XMP, b""))
 
 
 def _text(data: bytes, chunk: _Chunk) -> bytes:

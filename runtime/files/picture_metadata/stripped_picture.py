@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import repeat
 
 CheckCancelled = Callable[[], None]
 
@@ -20,3 +21,13 @@ class StrippedPicture:
 
     data: bytes
     orientation: int
+
+
+def checked_parts(check_cancelled: CheckCancelled) -> Iterator[None]:
+    """Iterates without end: one time for each part of a file. Calls `check_cancelled` after every `CHECK_EVERY` parts.
+
+    Raises what `check_cancelled` raises.
+    """
+    while True:
+        yield from repeat(None, CHECK_EVERY)
+        check_cancelled()

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import struct
 
-from runtime.files.picture_metadata.orientation import UPRIGHT, exif_orientation, xmp_orientation
-from runtime.files.picture_metadata.stripped_picture import CHECK_EVERY, CheckCancelled, StrippedPicture
+from runtime.files.picture_metadata.orientation import orientation_of
+from runtime.files.picture_metadata.stripped_picture import CheckCancelled, StrippedPicture, checked_parts
 
 _HEAD = struct.Struct("<4sI")  # kind, length of the content
 _FILE_HEAD_BYTES = 12
@@ -22,8 +22,10 @@ def is_webp(data: bytes) -> bool:
 def strip(data: bytes, check_cancelled: CheckCancelled) -> StrippedPicture:
     """A WebP without metadata. Raises what `check_cancelled` raises."""
     kept, metadata = bytearray(data[:_FILE_HEAD_BYTES]), dict[bytes, bytes]()
-    place, count = _FILE_HEAD_BYTES, 0
-    while place + _HEAD.size <= len(data):
+    place = _FILE_HEAD_BYTES
+    for _ in checked_parts(check_cancelled):
+        if place + _HEAD.size > len(data):
+            break
         kind, length = _HEAD.unpack_from(data, place)
         start = place + _HEAD.size
         end = start + length
@@ -32,11 +34,7 @@ def strip(data: bytes, check_cancelled: CheckCancelled) -> StrippedPicture:
         elif kind in (_EXIF, _XMP):
             metadata.setdefault(kind, data[start:end])
         place = end + length % 2
-        count += 1
-        if count % CHECK_EVERY == 0:
-            check_cancelled()
     struct.pack_into("<I", kept, 4, len(kept) - 8)
     if kept[_FILE_HEAD_BYTES : _FILE_HEAD_BYTES + 4] == b"VP8X" and len(kept) > _FLAGS:
         kept[_FLAGS] &= ~_METADATA_FLAGS
-    orientation = exif_orientation(metadata.get(_EXIF, b"")) or xmp_orientation(metadata.get(_XMP, b""))
-    return StrippedPicture(bytes(kept), orientation or UPRIGHT)
+    return StrippedPicture(bytes(kept), orientation_of(metadata.get(_EXIF, b""), xmp=metadata.get(_XMP, b"")))

@@ -23,7 +23,7 @@ class OpenAsk:
 class Batching:
     """Chooses the rows of each call. Keys take turns; within a key, the job that has waited longest goes first."""
 
-    def __init__(self, calls_per_turn: int = 0) -> None:
+    def __init__(self, calls_per_turn: int) -> None:
         """`calls_per_turn`: calls of one batch key before another key's turn; 0 means the engine's own number."""
         self._calls_per_turn = calls_per_turn
         self._turns: RoundRobin[Hashable] = RoundRobin()

@@ -9,15 +9,13 @@ import numpy as np
 import torch
 
 from runtime.engines.ask import Bound
+from runtime.engines.engine import never_cancelled
 from runtime.engines.select import Engines
 from runtime.jobs.activity import Worker
-from runtime.jobs.job_reporter import JobReporter
 from runtime.jobs.job_table import JobTable, State
-from runtime.jobs.plan_files import PlanFiles
 from runtime.jobs.worker_pool import Task, WorkerPool
 from runtime.low_priority import run_at_low_priority
 from runtime.metrics.stage_definitions import CALL_ROWS, CALL_SECONDS, ROWS, STEPS
-from runtime.metrics.stage_metrics import StageMetrics
 from runtime.plan import Plan
 from runtime.settings import Settings
 from runtime.stage_errors import InvalidArgument
@@ -27,52 +25,33 @@ from runtime.stages.denoiser.initial_latents import Conditions
 from runtime.stages.denoiser.job import Job
 from runtime.stages.denoiser.member import Member
 from runtime.stages.denoiser.step_loop import StepLoop
-from runtime.stages.seal import check_seal, with_seal
-from runtime.stages.take_plan import take_plan
+from runtime.stages.plan_stage import PlanStage
+from runtime.stages.seal import check_seal
 from runtime.stages.watch_weights import watch_weights
 
 _NOT_FINITE = "the latents are not finite in {}: a LoRA's scale or guidance_scale is too large, or the weights are bad"
 
 
-class DenoiserStage:
+class DenoiserStage(PlanStage):
     """PLAN, PROMPT_EMBEDS, POOLED_EMBEDS, LATENT_MEAN, LATENT_STD, REPORT -> LATENTS FP32 [N, 4, h, w],
     PER_PASS_LATENTS FP32 [steps, N, 4, h, w] ([0, ...] unless asked for), REPORT."""
 
     name = "denoiser"
 
     def __init__(self, settings: Settings, job_table: JobTable) -> None:
-        self._settings, self.reporter = settings, JobReporter(self.name, job_table)
-        self._plans = PlanFiles(job_table)
+        self._slots = threading.Semaphore(settings.max_running)
+        super().__init__(settings, job_table, WorkerPool(1, "loader", self._slots, begin=run_at_low_priority))
         self.metrics.declare(STEPS, ROWS, CALL_ROWS, CALL_SECONDS)
         self._engines = Engines(settings, "unet", begin=run_at_low_priority)
-        self._slots = threading.Semaphore(settings.max_running)
-        self._loader = WorkerPool(1, "loader", self._slots, begin=run_at_low_priority)
         self._answers = WorkerPool(1, "answers")
         self._loop = StepLoop(settings.calls_per_turn, self._count_call)
         watch_weights(self.metrics, self._engines.weights)
 
     @property
     def workers(self) -> tuple[Worker, ...]:
-        return (self._loader, self._loop, self._answers)
+        return (*super().workers, self._loop, self._answers)
 
-    @property
-    def metrics(self) -> StageMetrics:
-        return self.reporter.metrics
-
-    def submit(self, call: Call) -> None:
-        try:
-            plan = take_plan(self.reporter, self._plans, call)
-            self._loader.submit(self.reporter.task(plan.job, call, plan.priority, lambda: self._load(plan, call)))
-        except Exception as error:
-            self.reporter.fail(None, call, error)
-
-    def close(self) -> None:
-        self.reporter.close()
-        self._loader.close()  # the check of each queued job raises, which answers its call
-        self._loop.close()
-        self._answers.close()
-
-    def _load(self, plan: Plan, call: Call) -> None:
+    def _work(self, plan: Plan, call: Call) -> None:
         """Prepare a job and its weights, and add it to the loop. The end of the job frees its slot."""
         try:
             member = self._member(plan, call)
@@ -87,10 +66,10 @@ class DenoiserStage:
             self.reporter.check(plan.job)
 
         check_cancelled()
-        check_seal(self.reporter.job_table.key, plan.job, call)
+        check_seal(self.job_table.key, plan.job, call)
         begun = time.monotonic()
         conditions = _conditions(call)
-        block_rows = self._settings.block_rows or (2 if plan.guided else 1)
+        block_rows = self.settings.block_rows or (2 if plan.guided else 1)
         unet = bind_component(self._engines, "unet", plan, plan.checkpoint.unet, check_cancelled, block_rows)
         try:
             job = Job(plan, conditions, unet)
@@ -122,7 +101,7 @@ class DenoiserStage:
             Task(
                 plan.priority,
                 lambda: self._answer(plan, call, job, unet, error),
-                check_cancelled=lambda: None,
+                check_cancelled=never_cancelled,
                 fail=lambda failure: self.reporter.fail(plan.job, call, failure),
             )
         )
@@ -138,7 +117,7 @@ class DenoiserStage:
             "PER_PASS_LATENTS": np.ascontiguousarray(job.passes.numpy()),
         }
         self.reporter.report(plan.job, State.DONE, job.steps_done, job.steps)
-        call.reply(with_seal(self.reporter.job_table.key, plan.job, call.report, outputs))
+        self._reply(plan.job, call, outputs)
 
 
 def _conditions(call: Call) -> Conditions:

@@ -52,8 +52,8 @@ def file_digests(checkpoint: Checkpoint) -> dict[str, str]:
 
 
 def warnings(request: ImageToImageInput, checkpoint: Checkpoint) -> list[str]:
-    """What the checkpoint's form ignores of the request, what no network reads of its files, and a prediction type that
-    replaces the checkpoint's own. Raises InvalidArgument when a file is gone."""
+    """Warnings of a variant that the checkpoint cannot have, of tensors that no network reads, and of a prediction type
+    that replaces the checkpoint's own. Raises InvalidArgument when a file is gone."""
     in_one_file = checkpoint.vae.layout != "component"
     variant = ["variant: a single file has no variants, ignored"] if request.variant and in_one_file else []
     try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 from dataclasses import dataclass
 
-from lorikeet.schema import ImageToImageInput, map_file_refs, unknown_field_warnings
+from lorikeet.schema import MAX_REF, ImageToImageInput, map_file_refs, unknown_field_warnings
 from lorikeet.schema.walk import walk_models
 from runtime.jobs.job_table import JobRef
 from runtime.plan import Plan
@@ -15,7 +15,6 @@ from runtime.stages.prepare.context import PrepareContext
 from runtime.stages.prepare.pictures import Pictures
 
 _SEED_BITS = 32  # JavaScript's numbers hold that exactly
-_KEPT_REF = 256  # a plan names files by digest; of a data URI only the beginning travels on, for messages
 
 
 @dataclass(frozen=True)
@@ -73,8 +72,11 @@ def make_plan(request: ImageToImageInput, context: PrepareContext, admission: Ad
 
 
 def _lean(request: ImageToImageInput) -> ImageToImageInput:
-    """The request without unknown fields, and with its file references cut: both may be megabytes."""
-    lean = map_file_refs(request, lambda _, value: value[:_KEPT_REF])
+    """The request without unknown fields, and with its file references cut: both may be megabytes.
+
+    The plan names files by digest. Only messages and the receipt contain the references.
+    """
+    lean = map_file_refs(request, lambda _, value: value[:MAX_REF])
     for _, part in walk_models(lean):
         if part.model_extra:
             part.model_extra.clear()

@@ -21,7 +21,7 @@ _WEIGHT = re.compile(
 
 
 def warnings(request: ImageToImageInput) -> list[str]:
-    """What of the prompts has no effect but as plain text, by field."""
+    """A warning for each prompt with LoRA tags, and for each with weights while prompt_weighting is off."""
     found = []
     for field, prompt in (("prompt", request.prompt), ("negative_prompt", request.negative_prompt)):
         if tags := _TAG.findall(prompt):

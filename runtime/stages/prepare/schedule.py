@@ -1,4 +1,4 @@
-"""What a sampler or a checkpoint's training cannot do: refused, with the field that asks for it."""
+"""Refuses a schedule that the sampler or the checkpoint's training does not support. The error names the field."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from runtime.schedulers.check_schedule import check_sampler, check_schedule, req
 
 
 def check(request: ImageToImageInput) -> None:
-    """Raises InvalidArgument for what the named sampler can do on no checkpoint. Nothing is fetched yet."""
+    """Raises InvalidArgument for fields that the named sampler supports with no checkpoint. Nothing is fetched yet."""
     if request.scheduler is not None:
         check_sampler(request, {})
 
@@ -19,6 +19,6 @@ def check_on(request: ImageToImageInput, checkpoint: Checkpoint) -> None:
 
 
 def warnings(request: ImageToImageInput, checkpoint: Checkpoint) -> list[str]:
-    """What of the request its sampler ignores."""
+    """A warning of an eta that the sampler ignores."""
     sampler = requested_sampler(request, checkpoint.scheduler)
     return [f"eta: {sampler.name} takes none, ignored"] if request.eta and not sampler.takes_eta else []

@@ -1,4 +1,4 @@
-"""The size of the result, and of what the networks work on."""
+"""The size of the result, and the padded size that the networks process."""
 
 from __future__ import annotations
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
 from functools import partial
 
 import numpy as np
@@ -14,11 +15,9 @@ from lorikeet.schema import ImageToImageInput
 from runtime.files.resolve import FileResolver, ResolveContext
 from runtime.files.store import Store
 from runtime.jobs.activity import Worker
-from runtime.jobs.job_reporter import JobReporter
 from runtime.jobs.job_table import JobTable, State
 from runtime.jobs.worker_pool import WorkerPool
 from runtime.metrics.stage_definitions import STORE_BYTES, STORE_EVICTIONS
-from runtime.metrics.stage_metrics import StageMetrics
 from runtime.settings import Settings
 from runtime.stage_errors import InvalidArgument, Unavailable
 from runtime.stages.call import Array, Call, bytes_tensor
@@ -27,10 +26,10 @@ from runtime.stages.prepare.memory_estimate import need
 from runtime.stages.prepare.planner import Admission, Prepared, make_plan
 from runtime.stages.prepare.request_json import read_request
 from runtime.stages.prepare.reservations import Reservations
-from runtime.stages.seal import with_seal
+from runtime.stages.stage import Stage
 
 
-class PrepareStage:
+class PrepareStage(Stage):
     """REQUEST BYTES [1], FILES BYTES [n], IMAGE UINT8 [n] -> PLAN BYTES [1], PICTURES UINT8 [bytes], REPORT, SEAL.
 
     The Triton request's parameters are the `JobParameters`.
@@ -39,7 +38,7 @@ class PrepareStage:
     name = "prepare"
 
     def __init__(self, settings: Settings, job_table: JobTable) -> None:
-        self._settings, self._job_table, self.reporter = settings, job_table, JobReporter(self.name, job_table)
+        super().__init__(settings, job_table)
         self._store = Store(settings.store, int(settings.store_bytes))
         self.metrics.watch(STORE_BYTES, lambda: self._store.nbytes)
         self.metrics.watch(STORE_EVICTIONS, lambda: self._store.evictions)
@@ -52,40 +51,28 @@ class PrepareStage:
     def workers(self) -> tuple[Worker, ...]:
         return (self._pool,)
 
-    @property
-    def metrics(self) -> StageMetrics:
-        return self.reporter.metrics
-
-    def submit(self, call: Call) -> None:
-        job = None
-        try:
-            admission = self._admit(call)
-            job = admission.job
-            self.reporter.report(job, State.WAITING)
-            work = partial(self._work, admission, call)
-            self._pool.submit(self.reporter.task(job, call, admission.priority, work))
-        except Exception as error:
-            self.reporter.fail(job, call, error)
-
     def close(self) -> None:
-        self.reporter.close()
-        self._pool.close()  # the check of each queued call raises, which answers the call
+        super().close()
         self._reservations.close()
 
+    def _accept(self, call: Call) -> None:
+        admission = self._admit(call)
+        self._queue(self._pool, admission.job, admission.priority, call, partial(self._work, admission, call))
+
     def _admit(self, call: Call) -> Admission:
-        """Give the request a slot in the job table. Only the stage's Triton thread may call this."""
-        if self._job_table.draining:
+        """Give the request a slot in the job table."""
+        if self.job_table.draining:
             raise Unavailable("the server is stopping")
-        limit, now = self._settings.max_in_flight, time.monotonic()
+        limit, now = self.settings.max_in_flight, time.monotonic()
         try:
             parameters = JobParameters.from_triton(call.parameters)
         except ParameterError as error:
             raise InvalidArgument(error.name, error.reason) from error
         # A client with a token can cancel its request and renew a lease. Any other one may be gone without a trace.
-        timeout = parameters.timeout or (math.inf if parameters.token else self._settings.default_timeout_s)
+        timeout = parameters.timeout or (math.inf if parameters.token else self.settings.default_timeout_s)
         lease = (parameters.lease if parameters.token else None) or math.inf
         try:
-            job = self._job_table.open(call.request_id, parameters.token, limit, now + timeout, lease)
+            job = self.job_table.open(call.request_id, parameters.token, limit, now + timeout, lease)
         except ValueError as error:
             raise InvalidArgument("request_id", "a request with this id is in flight: choose another id") from error
         if job is None:
@@ -99,16 +86,16 @@ class PrepareStage:
         prepared = self._plan(admission, call)
         self.reporter.report(job, State.DONE)
         call.report.timings[self.name] = time.monotonic() - admission.started
-        outputs = {"PLAN": bytes_tensor([self._job_table.make_handle(job)]), "PICTURES": prepared.pictures.tensor}
-        call.reply(with_seal(self._job_table.key, job, call.report, outputs))
+        outputs = {"PLAN": bytes_tensor([self.job_table.make_handle(job)]), "PICTURES": prepared.pictures.tensor}
+        self._reply(job, call, outputs)
 
     def _plan(self, admission: Admission, call: Call) -> Prepared:
         pins = self._store.pins()
         try:
             sent = _files(call)
             files = ResolveContext(sent, pins, lambda: self.reporter.check(admission.job))
-            context = PrepareContext(self._settings, self._store, self._files, files)
-            prepared = make_plan(_request(call, int(self._settings.max_request_bytes)), context, admission)
+            context = PrepareContext(self.settings, self._store, self._files, files)
+            prepared = make_plan(_request(call, sent, int(self.settings.max_request_bytes)), context, admission)
             needed = need(prepared.plan, sum(map(len, sent)))
             self._reservations.hold(admission.job, pins, needed, prepared.plan.to_json())
         except BaseException:
@@ -117,8 +104,8 @@ class PrepareStage:
         return prepared
 
 
-def _request(call: Call, max_bytes: int) -> ImageToImageInput:
-    """The validated input. When the tensor IMAGE was sent, image_url refers to it."""
+def _request(call: Call, sent: Sequence[bytes], max_bytes: int) -> ImageToImageInput:
+    """The validated input. When the tensor IMAGE was sent, image_url refers to it: the last one of the sent files."""
     tensor = call.inputs.get(REQUEST)
     if tensor is None or tensor.size != 1:
         raise InvalidArgument(REQUEST, "expected one element, the input as JSON")
@@ -126,7 +113,7 @@ def _request(call: Call, max_bytes: int) -> ImageToImageInput:
     if _image(call) is not None:
         if request.image_url is not None:
             raise InvalidArgument("image_url", "give either image_url or the tensor IMAGE")
-        request.image_url = f"tensor:{len(_files(call)) - 1}"
+        request.image_url = f"tensor:{len(sent) - 1}"
     return request
 
 

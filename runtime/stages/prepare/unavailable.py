@@ -1,4 +1,4 @@
-"""Fields of the API that this server does not serve yet: each one answers so, instead of being ignored."""
+"""Refuses fields of the API that this server does not support yet. Otherwise they would be ignored silently."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from lorikeet.schema import ImageToImageInput
 from runtime.stage_errors import InvalidArgument
 from runtime.stages.prepare.size import Size
 
-# Fields that are served at their default alone.
+# Only the defaults of these fields are supported.
 _UNAVAILABLE = (
     "prompt_weighting",
     "embeddings",
@@ -23,7 +23,7 @@ _UNAVAILABLE = (
 
 
 def check(request: ImageToImageInput) -> None:
-    """Raises InvalidArgument for the first field whose value this server does not serve yet."""
+    """Raises InvalidArgument for the first field whose value this server does not support yet."""
     for name in _UNAVAILABLE:
         if getattr(request, name) != type(request).model_fields[name].get_default(call_default_factory=True):
             raise InvalidArgument(name, "not available yet")

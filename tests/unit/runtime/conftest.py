@@ -9,13 +9,15 @@ import hypothesis
 import pytest
 import torch
 
+from lorikeet.net.fetch import Fetcher
 from runtime.checkpoints.checkpoint import Checkpoint
 from runtime.files.store import Store
 from runtime.jobs.job_table import JobRef, JobTable
 from runtime.plan import Plan
 from runtime.settings import Settings
+from runtime.stages.prepare.stage import PrepareStage
 from tests.unit.runtime.plans import make_plan
-from tests.unit.runtime.tiny_checkpoints import read_checkpoint
+from tests.unit.runtime.tiny_checkpoints import link_copy, read_checkpoint
 from tests.unit.runtime.web import Web
 
 # On cores that others use too, two threads that wait for each other are slower than one.
@@ -30,6 +32,11 @@ def web() -> Iterator[Web]:
     server = Web()
     yield server
     server.stop()
+
+
+@pytest.fixture
+def fetcher(web: Web) -> Fetcher:
+    return Fetcher([web.host])
 
 
 @pytest.fixture
@@ -54,6 +61,32 @@ def job_table(tmp_path: Path) -> JobTable:
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
     return Store(tmp_path / "store", budget=1 << 30)
+
+
+@pytest.fixture
+def tiny_copy(tiny: Path, tmp_path: Path) -> Path:
+    """The tiny checkpoints, their files linked: to change one, write another in its place."""
+    return link_copy(tiny, tmp_path / "tiny")
+
+
+@pytest.fixture
+def sd15_folder(tiny: Path, tmp_path: Path) -> Path:
+    """An SD 1.5 checkpoint, its files linked: to change one, write another in its place."""
+    return link_copy(tiny / "sd15", tmp_path / "checkpoint")
+
+
+@pytest.fixture
+def tiny_allowed(settings: Settings, tiny: Path) -> Path:
+    """The folder that requests may name, with the tiny checkpoints in it."""
+    return link_copy(tiny, settings.local_paths[0])
+
+
+@pytest.fixture
+def stage(settings: Settings, tiny_allowed: Path, job_table: JobTable) -> Iterator[PrepareStage]:
+    """The stage `prepare`. Requests may name the tiny checkpoints."""
+    found = PrepareStage(settings, job_table)
+    yield found
+    found.close()
 
 
 @pytest.fixture(scope="session")

@@ -5,13 +5,12 @@ from __future__ import annotations
 import threading
 import time
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from lorikeet.schema import ImageToImageInput
 from runtime.checkpoints.checkpoint import Checkpoint
-from runtime.jobs.job_reporter import JobReporter
 from runtime.jobs.job_table import SLOTS, JobRef, JobTable
 from runtime.jobs.plan_files import PlanFiles
 from runtime.lora.alphas import read_alphas
@@ -20,6 +19,7 @@ from runtime.lora.lora_receipt import make_receipt
 from runtime.plan import LoraPlan, PicturePlan, Plan
 from runtime.stage_errors import StageError
 from runtime.stages.call import Array, Call, Tensors
+from runtime.stages.plan_stage import PlanStage
 from runtime.stages.report import Report
 from runtime.stages.seal import with_seal
 from tests.unit.runtime.tiny_checkpoints import digest
@@ -124,15 +124,6 @@ def text_tensor(text: str | bytes) -> Array:
     return np.array([text.encode() if isinstance(text, str) else text], dtype=np.object_)
 
 
-class HasReporter(Protocol):
-    """A stage that takes plans."""
-
-    reporter: JobReporter
-
-    def submit(self, call: Call) -> None: ...
-    def close(self) -> None: ...
-
-
 def handed_out(job_table: JobTable, stage: str, plan: Plan) -> tuple[Plan, Array]:
     """A plan and its handle as `prepare` hands them out; for a stage that has had it, the same plan of another job."""
     if plan.job not in job_table.live() or job_table.has_seen(plan.job, stage):
@@ -146,7 +137,7 @@ def handed_out(job_table: JobTable, stage: str, plan: Plan) -> tuple[Plan, Array
 
 
 def submit(
-    stage: HasReporter,
+    stage: PlanStage,
     plan: Plan,
     inputs: dict[str, Array] | None = None,
     report: Report | None = None,
@@ -162,7 +153,7 @@ def submit(
 
 
 def run_stage(
-    stage: HasReporter,
+    stage: PlanStage,
     plan: Plan,
     inputs: dict[str, Array] | None = None,
     report: Report | None = None,

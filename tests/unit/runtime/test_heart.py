@@ -22,6 +22,9 @@ class Scripted:
     def __init__(self, queued: int = 0, running: tuple[Running, ...] = ()) -> None:
         self.queued, self.running = queued, running
 
+    def close(self) -> None:
+        """The worker has no threads."""
+
 
 @pytest.fixture(autouse=True)
 def _fast(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
 
-import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save
@@ -20,30 +17,15 @@ from runtime.checkpoints.checkpoint import Checkpoint
 from runtime.files.resolve import FileResolver, ResolveContext
 from runtime.files.store import Store
 from runtime.jobs.job_table import JobRef, JobTable
-from runtime.plan import Plan
 from runtime.settings import Settings
-from runtime.stage_errors import InvalidArgument
 from runtime.stages.prepare.context import PrepareContext
 from runtime.stages.prepare.planner import Admission, make_plan
 from runtime.stages.prepare.stage import PrepareStage
-from tests.unit.runtime.plans import Answer, make_call, text_tensor
+from tests.unit.runtime.prepare_requests import ask, assert_refused
 from tests.unit.runtime.web import Web, reply
 
 UNET = "unet/diffusion_pytorch_model.safetensors"
 TOKENS = "cond_stage_model.transformer.text_model.embeddings.token_embedding.weight"
-
-
-@pytest.fixture
-def allowed(settings: Settings, tiny: Path) -> Path:
-    """The allowed folder; it holds the tiny checkpoints."""
-    return Path(shutil.copytree(tiny, settings.local_paths[0], copy_function=os.link, dirs_exist_ok=True))
-
-
-@pytest.fixture
-def stage(settings: Settings, allowed: Path, job_table: JobTable) -> Iterator[PrepareStage]:
-    found = PrepareStage(settings, job_table)
-    yield found
-    found.close()
 
 
 @pytest.fixture(scope="module")
@@ -52,28 +34,10 @@ def whole(tiny: Path) -> bytes:
     return save(load_file(tiny / "single/sd15.safetensors") | {TOKENS: torch.zeros(49408, 32)})
 
 
-def _ask(stage: PrepareStage, files: list[bytes] | None = None, **fields: Any) -> Answer:
-    body = json.dumps({"model_name": "sd15", "prompt": "a bird"} | fields)
-    call, answer = make_call(
-        {"REQUEST": text_tensor(body), "FILES": np.array(files or [], np.object_)}, job_table=stage.reporter.job_table
-    )
-    stage.submit(call)
-    return answer
-
-
-def _plan(answer: Answer) -> Plan:
-    return answer.plan
-
-
-def _refused(answer: Answer, message: str) -> None:
-    assert isinstance(answer.error, InvalidArgument)
-    assert message in str(answer.error)
-
-
-def test_a_local_single_file_is_a_checkpoint(stage: PrepareStage, allowed: Path, sd15: Checkpoint) -> None:
-    plan = _plan(_ask(stage, model_name="single/sd15.safetensors"))
+def test_a_local_single_file_is_a_checkpoint(stage: PrepareStage, tiny_allowed: Path, sd15: Checkpoint) -> None:
+    plan = ask(stage, model_name="single/sd15.safetensors").plan
     assert plan.checkpoint.unet.shapes == sd15.unet.shapes
-    assert plan.checkpoint.tokenizers[0].folder == allowed / "sd15/tokenizer"
+    assert plan.checkpoint.tokenizers[0].folder == tiny_allowed / "sd15/tokenizer"
     assert set(plan.files) == {"model_name.unet[0]", "model_name.vae[0]", "model_name.text_encoder[0]"}
     assert len(set(plan.files.values())) == 1
 
@@ -84,14 +48,14 @@ def test_a_single_file_from_elsewhere_is_a_checkpoint(
 ) -> None:
     web.answers["/a"] = reply(whole)
     model_name = web.url("/a") if model_name == "URL" else model_name
-    checkpoint = _plan(_ask(stage, [whole], model_name=model_name)).checkpoint
+    checkpoint = ask(stage, [whole], model_name=model_name).plan.checkpoint
     assert checkpoint.unet.shapes == sd15.unet.shapes
     assert (checkpoint.tokenizers[0].folder, checkpoint.tokenizers[0].pad_token) == (None, "<|endoftext|>")
 
 
 def test_a_checkpoint_is_downloaded_once(stage: PrepareStage, web: Web, whole: bytes) -> None:
     web.answers["/a"] = reply(whole)
-    plans = [_plan(_ask(stage, model_name=web.url("/a"))) for _ in range(2)]
+    plans = [ask(stage, model_name=web.url("/a")).plan for _ in range(2)]
     assert plans[0].checkpoint == plans[1].checkpoint
     assert len(web.seen) == 1
 
@@ -101,47 +65,47 @@ def test_a_file_that_serves_as_both_is_pinned_for_each_job(
 ) -> None:
     stage = PrepareStage(settings.model_copy(update={"store_bytes": 0}), job_table)
     web.answers["/a"] = reply(whole)
-    plan = _plan(_ask(stage, [b"another" * 99], model_name=web.url("/a"), unet_name=web.url("/a")))
+    plan = ask(stage, [b"another" * 99], model_name=web.url("/a"), unet_name=web.url("/a")).plan
     assert plan.checkpoint.unet.files[0].path.exists()
     stage.close()
 
 
 @pytest.mark.parametrize("unet_name", ["lcm", "lcm/unet", f"lcm/{UNET}", "tensor:0", "URL"])
-def test_another_unet_is_taken(stage: PrepareStage, web: Web, allowed: Path, tiny: Path, unet_name: str) -> None:
+def test_another_unet_is_taken(stage: PrepareStage, web: Web, tiny_allowed: Path, tiny: Path, unet_name: str) -> None:
     content = (tiny / "lcm" / UNET).read_bytes()
     web.answers["/a"] = reply(content)
-    plan = _plan(_ask(stage, [content], unet_name=web.url("/a") if unet_name == "URL" else unet_name))
+    plan = ask(stage, [content], unet_name=web.url("/a") if unet_name == "URL" else unet_name).plan
     assert plan.checkpoint.unet.config["time_cond_proj_dim"] == plan.guidance_width == 12
     assert not plan.guided
     assert set(plan.files) == {"unet_name.unet[0]", "model_name.vae[0]", "model_name.text_encoder[0]"}
 
 
-def test_a_variant_is_taken(stage: PrepareStage, allowed: Path) -> None:
-    plain = allowed / "sd15" / UNET
+def test_a_variant_is_taken(stage: PrepareStage, tiny_allowed: Path) -> None:
+    plain = tiny_allowed / "sd15" / UNET
     shutil.copyfile(plain, plain.with_name("diffusion_pytorch_model.fp16.safetensors"))
-    assert _plan(_ask(stage, variant="fp16")).checkpoint.unet.files[0].path.name.endswith(".fp16.safetensors")
+    assert ask(stage, variant="fp16").plan.checkpoint.unet.files[0].path.name.endswith(".fp16.safetensors")
 
 
 def test_a_single_file_has_no_variant(stage: PrepareStage) -> None:
-    plan = _plan(_ask(stage, model_name="single/sd15.safetensors", variant="fp16"))
+    plan = ask(stage, model_name="single/sd15.safetensors", variant="fp16").plan
     assert plan.warnings == ("variant: a single file has no variants, ignored",)
 
 
-def test_surplus_tensors_are_a_warning(stage: PrepareStage, allowed: Path) -> None:
-    path = allowed / "single/sd15.safetensors"
+def test_surplus_tensors_are_a_warning(stage: PrepareStage, tiny_allowed: Path) -> None:
+    path = tiny_allowed / "single/sd15.safetensors"
     tensors = load_file(path) | {"zz_owner": torch.zeros(1)}
     path.unlink()
     path.write_bytes(save(tensors))
-    plan = _plan(_ask(stage, model_name="single/sd15.safetensors"))
+    plan = ask(stage, model_name="single/sd15.safetensors").plan
     assert plan.warnings == ("model_name: ignored 1 tensor, which no network of Stable Diffusion has: zz_owner",)
     # The UNet of another file: this one's is not read, and none of its tensors is surplus.
-    plan = _plan(_ask(stage, unet_name="single/sd15.safetensors"))
+    plan = ask(stage, unet_name="single/sd15.safetensors").plan
     assert plan.warnings == ("unet_name: ignored 1 tensor, which no network of Stable Diffusion has: zz_owner",)
 
 
-def _marked(allowed: Path, mark: str) -> str:
+def _marked(tiny_allowed: Path, mark: str) -> str:
     """The single file of SDXL with this empty tensor, and without a scheduler in its sidecar."""
-    path = allowed / "single/sdxl.safetensors"
+    path = tiny_allowed / "single/sdxl.safetensors"
     tensors = load_file(path) | {mark: torch.zeros(0)}
     sidecar = json.loads(path.with_suffix(".config.json").read_text())
     for old in (path, path.with_suffix(".config.json")):
@@ -166,9 +130,11 @@ def _marked(allowed: Path, mark: str) -> str:
     ],
 )
 def test_another_prediction_type_than_the_checkpoints_is_a_warning(
-    stage: PrepareStage, allowed: Path, model: str, asked: str | None, own: str | None
+    stage: PrepareStage, tiny_allowed: Path, model: str, asked: str | None, own: str | None
 ) -> None:
-    plan = _plan(_ask(stage, model_name=_marked(allowed, model) if model == "v_pred" else model, prediction_type=asked))
+    plan = ask(
+        stage, model_name=_marked(tiny_allowed, model) if model == "v_pred" else model, prediction_type=asked
+    ).plan
     if own is None:
         assert plan.warnings == ()
     else:
@@ -178,12 +144,14 @@ def test_another_prediction_type_than_the_checkpoints_is_a_warning(
 
 @pytest.mark.parametrize("scheduler", [None, "Euler", "DDIM"])
 def test_a_scheduler_for_other_models_names_the_checkpoint(
-    stage: PrepareStage, allowed: Path, scheduler: str | None
+    stage: PrepareStage, tiny_allowed: Path, scheduler: str | None
 ) -> None:
-    path = allowed / "sdxl/scheduler/scheduler_config.json"
+    path = tiny_allowed / "sdxl/scheduler/scheduler_config.json"
     path.unlink()
     path.write_text(json.dumps({"_class_name": "EDMEulerScheduler", "sigma_data": 0.5, "sigma_max": 80.0}))
-    _refused(_ask(stage, model_name="sdxl", scheduler=scheduler), "model_name: its scheduler 'EDMEulerScheduler' is")
+    assert_refused(
+        ask(stage, model_name="sdxl", scheduler=scheduler), "model_name: its scheduler 'EDMEulerScheduler' is"
+    )
 
 
 @pytest.mark.parametrize(
@@ -206,19 +174,19 @@ def test_a_scheduler_for_other_models_names_the_checkpoint(
     ],
 )
 def test_a_bad_checkpoint_names_its_field(stage: PrepareStage, fields: dict[str, Any], message: str) -> None:
-    _refused(_ask(stage, [b"PK\x03\x04" + bytes(200)], **fields), message)
+    assert_refused(ask(stage, [b"PK\x03\x04" + bytes(200)], **fields), message)
 
 
 def test_of_a_download_that_breaks_off_nothing_stays(
     stage: PrepareStage, settings: Settings, web: Web, whole: bytes
 ) -> None:
     web.answers["/a"] = reply(whole[:1000], headers={"Content-Length": str(len(whole))})
-    _refused(_ask(stage, model_name=web.url("/a")), f"model_name: {web.url('/a')}: ")
+    assert_refused(ask(stage, model_name=web.url("/a")), f"model_name: {web.url('/a')}: ")
     assert list((settings.store / "blobs").iterdir()) == []
 
 
 def test_one_that_hashes_a_folder_asks_whether_to_stop(
-    settings: Settings, allowed: Path, store: Store, job: JobRef
+    settings: Settings, tiny_allowed: Path, store: Store, job: JobRef
 ) -> None:
     files = FileResolver(settings, store)
 
@@ -233,7 +201,7 @@ def test_one_that_hashes_a_folder_asks_whether_to_stop(
     assert asked(unet_name="lcm") > asked(unet_name="lcm")
 
 
-def test_a_name_that_leaves_no_room_for_a_sidecars_is_a_name(stage: PrepareStage, allowed: Path) -> None:
+def test_a_name_that_leaves_no_room_for_a_sidecars_is_a_name(stage: PrepareStage, tiny_allowed: Path) -> None:
     name = "a" * 250
-    shutil.copyfile(allowed / "single/sd15.safetensors", allowed / name)
-    _refused(_ask(stage, model_name=name), "model_name: text_encoder has 823 tokens")
+    shutil.copyfile(tiny_allowed / "single/sd15.safetensors", tiny_allowed / name)
+    assert_refused(ask(stage, model_name=name), "model_name: text_encoder has 823 tokens")

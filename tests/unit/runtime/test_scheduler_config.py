@@ -11,7 +11,8 @@ import pytest
 from diffusers import DDIMScheduler, StableDiffusionPipeline
 
 from runtime.checkpoints.scheduler_config import ScheduleError, read_schedule
-from runtime.schedulers.samplers import CLASSES, REPLACEABLE, other_kind
+from runtime.schedulers.other_kinds import REPLACEABLE, other_kind
+from runtime.schedulers.samplers import CLASSES
 from tests.tiny import tiny_folder
 from tests.tiny.schedulers import SD15, SDXL
 

@@ -29,7 +29,7 @@ from runtime.stage_errors import (
 from runtime.stages.call import Array, Call
 from runtime.stages.report import Report
 from runtime.stages.seal import with_seal
-from runtime.stages.stage import WorkerStage
+from runtime.stages.worker_stage import WorkerStage
 from tests.unit.runtime.plans import Answer, handed_out, make_call, make_plan, submit, text_tensor
 
 

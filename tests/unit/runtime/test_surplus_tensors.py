@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -30,12 +28,6 @@ NO_NETWORK = "which no network of Stable Diffusion has"
 
 def _ones(*names: str, dtype: torch.dtype = torch.float32) -> Tensors:
     return {name: torch.ones(2, dtype=dtype) for name in names}
-
-
-@pytest.fixture
-def folder(tiny: Path, tmp_path: Path) -> Path:
-    """The tiny checkpoints, their files linked: to change one, write another in its place."""
-    return Path(shutil.copytree(tiny, tmp_path / "allowed", copy_function=os.link))
 
 
 def _change(path: Path, change: Callable[[Tensors], Tensors]) -> None:
@@ -98,10 +90,10 @@ def test_what_published_files_hold_is_no_surplus(tiny: Path, name: str) -> None:
     ],
 )
 def test_surplus_tensors_of_a_file_are_ignored_with_a_warning(
-    folder: Path, tiny: Path, name: str, surplus: Tensors
+    tiny_copy: Path, tiny: Path, name: str, surplus: Tensors
 ) -> None:
-    _change(folder / f"single/{name}.safetensors", lambda all_: all_ | surplus)
-    found = _single(folder, name)
+    _change(tiny_copy / f"single/{name}.safetensors", lambda all_: all_ | surplus)
+    found = _single(tiny_copy, name)
     _same(found, _single(tiny, name))
     (warning,) = _warnings(found)
     start = f"model_name: ignored {len(surplus)} tensor{'s' if len(surplus) > 1 else ''}, {NO_NETWORK}: "
@@ -121,10 +113,10 @@ def test_surplus_tensors_of_a_file_are_ignored_with_a_warning(
     ],
 )
 def test_surplus_tensors_of_a_folder_are_ignored_with_a_warning(
-    folder: Path, tiny: Path, file: str, surplus: Tensors
+    tiny_copy: Path, tiny: Path, file: str, surplus: Tensors
 ) -> None:
-    _change(folder / f"sd15/{file}.safetensors", lambda all_: all_ | surplus)
-    found = read_checkpoint(Folder(folder / "sd15", folder), digest)
+    _change(tiny_copy / f"sd15/{file}.safetensors", lambda all_: all_ | surplus)
+    found = read_checkpoint(Folder(tiny_copy / "sd15", tiny_copy), digest)
     _same(found, read_checkpoint(Folder(tiny / "sd15", tiny), digest))
     (warning,) = _warnings(found)
     component = file.partition("/")[0]
@@ -141,13 +133,13 @@ def test_surplus_tensors_of_a_unet_alone_name_its_field(tiny: Path, tmp_path: Pa
     assert warn_of_unread_tensors([named]) == [f"unet_name: unet: ignored 1 tensor, {NO_NETWORK}: zz_owner"]
 
 
-def test_a_copy_of_the_moving_average_is_ignored_with_a_warning(folder: Path, tiny: Path) -> None:
+def test_a_copy_of_the_moving_average_is_ignored_with_a_warning(tiny_copy: Path, tiny: Path) -> None:
     def average(all_: Tensors) -> Tensors:
         names = [name for name in all_ if name.startswith(UNET)]
         return all_ | {"model_ema." + name.removeprefix("model.").replace(".", ""): all_[name] / 2 for name in names}
 
-    _change(folder / "single/sd15.safetensors", average)
-    found = _single(folder)
+    _change(tiny_copy / "single/sd15.safetensors", average)
+    found = _single(tiny_copy)
     _same(found, _single(tiny))
     (warning,) = _warnings(found)
     assert warning.startswith("model_name: ignored ") and "tensors, a moving average of the weights (EMA): " in warning
@@ -175,12 +167,12 @@ def _doubled(prefix: str, old: str, new: str) -> Callable[[Tensors], Tensors]:
     ],
 )
 def test_of_a_tensor_under_two_names_that_of_the_program_is_read(
-    folder: Path, tiny: Path, name: str, change: Callable[[Tensors], Tensors]
+    tiny_copy: Path, tiny: Path, name: str, change: Callable[[Tensors], Tensors]
 ) -> None:
     before = len(load_file(tiny / f"single/{name}.safetensors"))
-    path = folder / f"single/{name}.safetensors"
+    path = tiny_copy / f"single/{name}.safetensors"
     _change(path, change)
-    found = _single(folder, name)
+    found = _single(tiny_copy, name)
     _same(found, _single(tiny, name))
     added = len(load_file(path)) - before
     (warning,) = _warnings(found)
@@ -188,13 +180,13 @@ def test_of_a_tensor_under_two_names_that_of_the_program_is_read(
     assert "which repeat others under a second name: " in warning
 
 
-def test_of_a_folders_tensor_under_two_names_the_full_one_is_read(folder: Path, tiny: Path) -> None:
+def test_of_a_folders_tensor_under_two_names_the_full_one_is_read(tiny_copy: Path, tiny: Path) -> None:
     def both(all_: Tensors) -> Tensors:
         full = {f"text_model.{name.removeprefix('text_model.')}": tensor for name, tensor in all_.items()}
         return full | {name.removeprefix("text_model."): tensor / 2 for name, tensor in full.items()}
 
-    _change(folder / "sd15/text_encoder/model.safetensors", both)
-    found = read_checkpoint(Folder(folder / "sd15", folder), digest)
+    _change(tiny_copy / "sd15/text_encoder/model.safetensors", both)
+    found = read_checkpoint(Folder(tiny_copy / "sd15", tiny_copy), digest)
     _same(found, read_checkpoint(Folder(tiny / "sd15", tiny), digest))
     assert "which repeat others under a second name" in _warnings(found)[0]
 
@@ -209,7 +201,7 @@ LATER = [
 @pytest.mark.parametrize("names", LATER)
 @pytest.mark.parametrize("is_matrix", [True, False])
 def test_the_vaes_attention_may_have_later_names(
-    folder: Path, tiny: Path, names: dict[str, str], is_matrix: bool
+    tiny_copy: Path, tiny: Path, names: dict[str, str], is_matrix: bool
 ) -> None:
     def renamed(all_: Tensors) -> Tensors:
         found = {}
@@ -221,8 +213,8 @@ def test_the_vaes_attention_may_have_later_names(
             found[new] = tensor.flatten(1) if is_attention and is_matrix and tensor.dim() == 4 else tensor
         return found
 
-    _change(folder / "single/sd15.safetensors", renamed)
-    found = _single(folder)
+    _change(tiny_copy / "single/sd15.safetensors", renamed)
+    found = _single(tiny_copy)
     _same(found, _single(tiny))
     assert _warnings(found) == []
 
@@ -238,19 +230,19 @@ def test_the_vaes_attention_may_have_later_names(
         ("sdxl", f"{OPEN_CLIP_XL}transformer.resblocks.0.ln_1.bias"),
     ],
 )
-def test_a_needed_tensor_under_a_strange_name_is_missing(folder: Path, name: str, lost: str) -> None:
+def test_a_needed_tensor_under_a_strange_name_is_missing(tiny_copy: Path, name: str, lost: str) -> None:
     """A surplus tensor hides no hole: the reader or the engine refuses the rest."""
     _change(
-        folder / f"single/{name}.safetensors",
+        tiny_copy / f"single/{name}.safetensors",
         lambda all_: {f"{key}_x" if key == lost else key: tensor for key, tensor in all_.items()},
     )
     with pytest.raises((CheckpointError, WeightsError), match=r"lacks|incomplete|missing"):
-        _same(_single(folder, name), _single(folder, name))
+        _same(_single(tiny_copy, name), _single(tiny_copy, name))
 
 
 @pytest.mark.parametrize("dtype", [torch.int8, torch.float8_e4m3fn])
-def test_a_needed_tensor_of_another_dtype_is_refused(folder: Path, dtype: torch.dtype) -> None:
+def test_a_needed_tensor_of_another_dtype_is_refused(tiny_copy: Path, dtype: torch.dtype) -> None:
     key = f"{UNET}out.2.weight"
-    _change(folder / "single/sd15.safetensors", lambda all_: all_ | {key: all_[key].to(dtype)})
+    _change(tiny_copy / "single/sd15.safetensors", lambda all_: all_ | {key: all_[key].to(dtype)})
     with pytest.raises(CheckpointError, match="has dtype"):
-        _single(folder)
+        _single(tiny_copy)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import shutil
 from pathlib import Path
 
 import torch
@@ -18,6 +20,11 @@ from runtime.weights.read_base import read_base
 
 def digest(path: Path) -> StoredFile:
     return StoredFile(path, hashlib.sha256(path.read_bytes()).hexdigest())
+
+
+def link_copy(source: Path, target: Path) -> Path:
+    """A copy of a folder with its files linked, in `target`, which may exist."""
+    return Path(shutil.copytree(source, target, copy_function=os.link, dirs_exist_ok=True))
 
 
 def read_checkpoint(folder: Path) -> Checkpoint:

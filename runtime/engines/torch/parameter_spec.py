@@ -1,0 +1,26 @@
+"""What an engine needs of the weights that are bound to it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+
+
+@dataclass(frozen=True)
+class TensorForm:
+    """The dtype, memory format and device of parameters in memory."""
+
+    dtype: torch.dtype
+    memory_format: torch.memory_format
+    device: torch.device
+
+
+@dataclass(frozen=True, eq=False)
+class ParameterSpec:
+    """An engine's parameters: the digest of its architecture, their shapes by name, and their form in memory."""
+
+    architecture: str
+    shapes: Mapping[str, torch.Size]
+    form: TensorForm

@@ -1,0 +1,166 @@
+"""`prepare`: a bad request is refused before anything is fetched; the message names the field."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from lorikeet.schema import ImageToImageInput
+from runtime.checkpoints.checkpoint import Checkpoint
+from runtime.jobs.job_table import JobTable
+from runtime.settings import Settings
+from runtime.stage_errors import InvalidArgument
+from runtime.stages.prepare import clip_skip, schedule, unavailable
+from runtime.stages.prepare.size import Size
+from runtime.stages.prepare.stage import PrepareStage
+from tests.unit.runtime.plans import make_call, text_tensor
+from tests.unit.runtime.prepare_requests import ask, assert_refused, make_png
+from tests.unit.runtime.web import Web
+
+
+def test_two_pictures_for_one_are_refused(stage: PrepareStage) -> None:
+    assert_refused(ask(stage, [make_png()], image=make_png(), image_url="tensor:0"), "image_url: give either")
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"prompt": None}, "prompt: "),
+        ({"num_inference_steps": 151}, "num_inference_steps: "),
+        ({"loras": [{"scale": 1}]}, "loras[0].path: "),
+        ({"model_name": "missing"}, "model_name: missing"),
+        ({"model_name": "loras"}, "model_name: its file unet/config.json is missing"),
+        ({"model_name": "everything"}, "model_name: its file vae/config.json is missing"),
+        ({"loras": [{"path": "sd15/unet/config.json"}]}, "loras[0].path: not a readable .safetensors file"),
+        ({"loras": [{"path": "loras/sdxl/peft.safetensors"}]}, "loras[0].path: "),
+        ({"loras": [{"path": "loras/sd15/peft.safetensors"}, {"path": "../x"}]}, "loras[1].path: "),
+        ({"loras": [{"path": "loras/sd15/peft.safetensors"}] * 101}, "loras: at most 100"),
+        ({"image_url": "tensor:0"}, "image_url: tensor:0: expected an index from 0; FILES has 0 files"),
+        ({"image_url": "data:,nothing"}, "image_url: not a picture"),
+        ({"image_size": {"width": 63, "height": 64}}, "image_size: 63x64"),
+        ({"image_size": {"width": 14142, "height": 14142}}, "image_size: 14142x14142"),
+        ({"scheduler": "DDIM", "sigmas": {"method": "array", "array": [9.0, 1.0]}}, "sigmas: DDIM cannot"),
+        ({"timesteps": {"method": "array", "array": [900]}}, "timesteps: the checkpoint's own PNDMScheduler cannot"),
+        ({"scheduler": "LCM", "timesteps": {"method": "array", "array": [1000]}}, "timesteps: array[0] must be below"),
+        ({"rescale_betas_snr_zero": True}, "rescale_betas_snr_zero: the checkpoint's own PNDMScheduler cannot"),
+        ({"tile_width": 128, "tile_stride_width": 64, "image_size": "square"}, "tile_width: tiles smaller"),
+    ],
+)
+def test_a_bad_request_names_its_field(stage: PrepareStage, fields: dict[str, Any], message: str) -> None:
+    assert_refused(ask(stage, **fields), message)
+
+
+@pytest.mark.usefixtures("tiny_allowed")
+def test_a_native_size_beyond_the_limit_is_refused(settings: Settings, job_table: JobTable) -> None:
+    stage = PrepareStage(settings.model_copy(update={"max_pixels": 128 * 127}), job_table)
+    assert_refused(ask(stage), "128x128")
+    stage.close()
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"[]", b"null", b"\xff", b'{"prompt": ' * 10_000])
+def test_what_is_no_json_object_is_refused(stage: PrepareStage, body: bytes) -> None:
+    call, answer = make_call({"REQUEST": text_tensor(body)})
+    stage.submit(call)
+    assert isinstance(answer.error, InvalidArgument)
+
+
+@pytest.mark.parametrize("count", [0, 2])
+def test_one_request_is_one_element(stage: PrepareStage, count: int) -> None:
+    call, answer = make_call({"REQUEST": np.array([b"{}"] * count, np.object_)})
+    stage.submit(call)
+    assert_refused(answer, "REQUEST: expected one element")
+
+
+TO_COME = {
+    "prompt_weighting": True,
+    "embeddings": [{"path": "owner/name"}],
+    "controlnets": [{"path": "owner/name", "image_url": "https://example.com/a.png"}],
+    "controlnet_guess_mode": True,
+    "ip_adapter": [{"path": "owner/name", "ip_adapter_image_url": "https://example.com/a.png"}],
+    "image_encoder_path": "owner/name",
+    "image_encoder_subfolder": "encoder",
+    "ic_light_model_url": "https://example.com/a.safetensors",
+    "ic_light_model_background_image_url": "https://example.com/a.png",
+    "ic_light_image_url": "https://example.com/a.png",
+    "enable_safety_checker": True,
+}
+
+
+@pytest.mark.parametrize(("name", "value"), TO_COME.items())
+def test_what_is_still_to_come_says_so(stage: PrepareStage, name: str, value: Any) -> None:
+    answer = ask(stage, **{name: value})
+    assert_refused(answer, "not available yet")
+    assert str(answer.error).startswith(f"{name}: ")
+
+
+DOCUMENTED_DEFAULTS = {
+    "negative_prompt": "",
+    "prompt_weighting": False,
+    "noise_strength": 0.5,
+    "loras": [],
+    "embeddings": [],
+    "controlnets": [],
+    "controlnet_guess_mode": False,
+    "ip_adapter": [],
+    "image_encoder_weight_name": "pytorch_model.bin",
+    "num_inference_steps": 30,
+    "guidance_scale": 7.5,
+    "clip_skip": 0,
+    "timesteps": {"method": "default", "array": []},
+    "sigmas": {"method": "default", "array": []},
+    "rescale_betas_snr_zero": False,
+    "image_format": "png",
+    "num_images": 1,
+    "enable_safety_checker": False,
+    "tile_width": 4096,
+    "tile_height": 4096,
+    "tile_stride_width": 2048,
+    "tile_stride_height": 2048,
+    "eta": 0,
+    "debug_latents": False,
+    "debug_per_pass_latents": False,
+}
+
+
+def test_every_documented_default_is_available(sd15: Checkpoint) -> None:
+    """A client that sends all fields as the documentation shows them asks for nothing that is to come."""
+    request = ImageToImageInput.model_validate({"model_name": "m", "prompt": "p"} | DOCUMENTED_DEFAULTS)
+    unavailable.check(request)
+    schedule.check(request)
+    unavailable.check_tiles(request, Size(2048, 2048, 2048, 2048))
+    schedule.check_on(request, sd15)
+    clip_skip.check_on(request, sd15)
+
+
+@pytest.mark.parametrize(("model", "layers", "most"), [("sd15", 1, 1), ("sd15", 2, 2), ("sdxl", 2, 1), ("sdxl", 3, 2)])
+def test_no_more_layers_are_skipped_than_there_are(
+    request: pytest.FixtureRequest, model: str, layers: int, most: int
+) -> None:
+    """SDXL begins with the last but one, and has to end before the embeddings."""
+    whole: Checkpoint = request.getfixturevalue(model)
+    encoders = tuple(encoder.model_copy() for encoder in whole.text_encoders)
+    encoders[-1].__dict__["shapes"] = {f"text_model.encoder.layers.{i}.mlp.fc1.bias": (1,) for i in range(layers)}
+    checkpoint = whole.model_copy(update={"text_encoders": encoders})
+    for skipped in (0, 1, 2):
+        fields = {"model_name": "m", "prompt": "p", "scheduler": "Euler", "clip_skip": skipped}
+        asked = ImageToImageInput.model_validate(fields)
+        if skipped <= most:
+            clip_skip.check_on(asked, checkpoint)
+            continue
+        with pytest.raises(InvalidArgument, match=f"^clip_skip: at most {most}: a text encoder has {layers} layers"):
+            clip_skip.check_on(asked, checkpoint)
+
+
+def test_nothing_is_fetched_for_a_request_that_is_not_available(stage: PrepareStage, web: Web) -> None:
+    assert_refused(ask(stage, image_url=web.url("/a"), prompt_weighting=True), "prompt_weighting")
+    assert web.seen == []
+
+
+def test_nothing_is_fetched_for_a_sampler_that_cannot(stage: PrepareStage, web: Web) -> None:
+    timesteps = {"method": "array", "array": [900]}
+    assert_refused(
+        ask(stage, image_url=web.url("/a"), scheduler="Euler A", timesteps=timesteps), "timesteps: Euler A cannot"
+    )
+    assert web.seen == []
