@@ -21,7 +21,7 @@ from lorikeet.protocol.shorten import shorten
 from runtime.files.json_size import json_size
 
 # The largest published headers, of LoRAs that record all of their training, have a few megabytes.
-MAX_HEADER = 32 << 20
+MAX_HEADER = 16 << 20
 # Published checkpoints have up to 5,000 tensors; a LoRA of all layers of SDXL, of the kind with most tensors, 13,000.
 MAX_TENSORS = 1 << 14
 _MAX_VALUES = 1 << 18  # JSON names and values; a tensor has 10, and one for each axis

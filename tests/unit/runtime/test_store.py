@@ -15,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from runtime.files.store import Store
+from runtime.files.store import Store, file_fingerprint
 from tests.unit.runtime.store_files import age, descriptors, put, stored_names
 
 
@@ -60,6 +60,20 @@ def test_the_least_recently_used_go_first(tmp_path: Path) -> None:
     latest = put(store, b"d" * 10)
     assert old not in stored_names(tmp_path)
     assert stored_names(tmp_path) == {used, new, latest}
+
+
+def test_a_file_that_is_used_again_and_again_keeps_its_fingerprint(store: Store, tmp_path: Path) -> None:
+    """Its header is remembered under it."""
+    digest = put(store, b"abc")
+    path = tmp_path / "store" / "blobs" / digest
+    before = file_fingerprint(path)
+    put(store, b"abc")
+    assert store.blob(digest, store.pins())
+    assert file_fingerprint(path) == before
+    for seconds in (100, -100):  # a clock that was set back makes a time of the future
+        age(store, tmp_path / "store", digest, seconds)
+        assert store.blob(digest, store.pins())
+        assert abs(path.stat().st_mtime - time.time()) < 10
 
 
 def test_bytes_and_evictions_are_known(tmp_path: Path) -> None:
@@ -127,7 +141,7 @@ def test_a_file_larger_than_the_budget_serves_the_job_that_needs_it(tmp_path: Pa
 _PIN = """
 import sys
 from pathlib import Path
-from runtime.files.store import Store
+from runtime.files.store import Store, file_fingerprint
 store = Store(Path(sys.argv[1]), 0)
 pins = store.pins()
 print(store.put([b"abc"], pins).digest, flush=True)

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import os
+import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
 
+from runtime.files import store_index
 from runtime.files.store import FileChangedError, Store, check_unchanged
+from tests.unit.runtime.faults import raising
 
 _TICK_SECONDS = 0.05  # file systems' clocks tick every few milliseconds
 
@@ -35,6 +40,93 @@ def test_a_damaged_note_is_no_note(store: Store, tmp_path: Path) -> None:
     (note,) = (tmp_path / "store" / "index").iterdir()
     note.write_text("{")
     assert store.recall("url:a") is None
+
+
+def _notes(folder: Path) -> list[Path]:
+    return list((folder / "index").iterdir())
+
+
+def _age(folder: Path, key: str, seconds: float) -> None:
+    note = folder / "index" / (hashlib.sha256(key.encode()).hexdigest() + ".json")
+    os.utime(note, (time.time() - seconds,) * 2)
+
+
+def test_notes_are_bounded(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store_index, "_MAX_NOTES", 16)
+    for number in range(100):
+        for _ in range(2):  # a note that is written again is no new one
+            store.remember(f"url:{number}", {"number": str(number)})
+        assert (
+            len(_notes(tmp_path / "store")) == number + 1 if number < 16 else 14 < len(_notes(tmp_path / "store")) <= 16
+        )
+        assert store.recall(f"url:{number}") == {"number": str(number)}
+
+
+def test_the_least_recently_used_notes_go_first(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store_index, "_MAX_NOTES", 16)
+    for number in range(16):
+        store.remember(f"url:{number}", {})
+        _age(tmp_path / "store", f"url:{number}", 1000 - number)
+    assert store.recall("url:0") == {}
+    store.remember("url:new", {})
+    left = [number for number in range(16) if store.recall(f"url:{number}") is not None]
+    assert left == [0, *range(4, 16)]
+    assert store.recall("url:new") == {}
+
+
+def test_a_store_of_many_notes_is_cut_to_the_bound(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As an older server may have left it."""
+    for number in range(100):
+        store.remember(f"url:{number}", {})
+    monkeypatch.setattr(store_index, "_MAX_NOTES", 16)
+    again = Store(tmp_path / "store", 100)
+    again.remember("url:new", {"a": "b"})
+    assert len(_notes(tmp_path / "store")) == 15
+    assert again.recall("url:new") == {"a": "b"}
+
+
+@pytest.mark.parametrize("function", ["write_text", "replace"])
+def test_a_note_that_cannot_be_written_leaves_the_one_before(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, function: str
+) -> None:
+    store.remember("url:a", {"etag": "1"})
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, function, raising(OSError(5, "Input/output error")))
+        store.remember("url:a", {"etag": "2"})
+    assert store.recall("url:a") == {"etag": "1"}
+    store.remember("url:a", {"etag": "3"})
+    assert store.recall("url:a") == {"etag": "3"}
+
+
+_REMEMBER = """
+import itertools, sys
+from pathlib import Path
+from runtime.files import store_index
+from runtime.files.store import Store
+store_index._MAX_NOTES = 16
+store = Store(Path(sys.argv[1]), 0)
+for number in itertools.count():
+    key, value = f"url:{number % 40}", str(number) * 500
+    store.remember(key, {"key": key, "number": value, "again": value})
+    if number == 0:
+        print(flush=True)
+"""
+
+
+def test_a_process_that_is_killed_leaves_no_wrong_note(tmp_path: Path) -> None:
+    for turn in range(5):
+        with subprocess.Popen([sys.executable, "-c", _REMEMBER, tmp_path], stdout=subprocess.PIPE) as process:
+            assert process.stdout is not None
+            process.stdout.readline()
+            time.sleep(0.02 + 0.01 * turn)
+            process.send_signal(signal.SIGKILL)
+        store = Store(tmp_path, 0)
+        assert all(store_index.NOTE.fullmatch(note.name) for note in _notes(tmp_path))
+        found = {key: facts for number in range(40) if (facts := store.recall(key := f"url:{number}"))}
+        assert len(found) == len(_notes(tmp_path)) in range(1, 17)
+        assert all(facts["key"] == key and facts["number"] == facts["again"] for key, facts in found.items())
 
 
 def test_a_local_file_is_hashed_anew_when_it_changed(store: Store, tmp_path: Path) -> None:
