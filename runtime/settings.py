@@ -13,12 +13,23 @@ import tempfile
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import ByteSize, Field, ValidationError, field_validator, model_validator
+from pydantic import ByteSize, Field, PlainValidator, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from lorikeet.net.host_credentials import read_host_credentials
 
 PREFIX = "LORIKEET_"
+
+
+def _path(value: object) -> Path:
+    """Triton's stub has an ASCII file system encoding, in which a surrogate stands for each other byte of a path. The
+    type that pydantic has for paths refuses such texts."""
+    if isinstance(value, str | Path):
+        return Path(value)
+    raise ValueError("expected a path")
+
+
+AnyPath = Annotated[Path, PlainValidator(_path)]
 Port = Annotated[int, Field(ge=0, le=65535)]
 Positive = Annotated[int, Field(ge=1)]
 GIB = 1 << 30
@@ -86,14 +97,14 @@ class Settings(BaseSettings):
         0, ge=0, description="Rows in one UNet call; 0 means 2 with guidance and 1 without. On a GPU, set 8 or more."
     )
 
-    store: Path = Field(
+    store: AnyPath = Field(
         Path("~/.cache/lorikeet"), description="Folder that keeps downloaded and sent files, named by their SHA-256."
     )
     store_bytes: ByteSize = Field(
         ByteSize(50 * GIB),
         description="Size of `LORIKEET_STORE`. The least recently used files are evicted; files in use stay.",
     )
-    local_paths: Annotated[tuple[Path, ...], NoDecode] = Field(
+    local_paths: Annotated[tuple[AnyPath, ...], NoDecode] = Field(
         default_factory=lambda: (demo_folder(),),
         description="Colon-separated folders. A request may name checkpoints, LoRAs and images inside them.",
     )
@@ -101,7 +112,7 @@ class Settings(BaseSettings):
         (),
         description="Comma-separated hosts (`host` or `host:port`) that may have private addresses or use http.",
     )
-    tokens: Path | None = Field(
+    tokens: AnyPath | None = Field(
         None,
         description='JSON file of host tokens that only you can read (mode 600): `{"huggingface.co": "hf_…"}`. A host '
         "token is sent only to its host, over https.",
@@ -170,17 +181,6 @@ class Settings(BaseSettings):
     @classmethod
     def _absolute_store(cls, value: Path) -> Path:
         return value.expanduser().absolute()
-
-    @field_validator("local_paths", "store", "tokens")
-    @classmethod
-    def _ascii_paths(cls, value: Any) -> Any:
-        """Refuse other paths: Triton's stub starts Python in the C locale, in which it cannot open them."""
-        for path in value if isinstance(value, tuple) else (value,):
-            if not str(path).isascii():
-                raise ValueError(
-                    f"{path}: Triton's Python can open ASCII paths only; use a path without other characters"
-                )
-        return value
 
     @field_validator("host")
     @classmethod

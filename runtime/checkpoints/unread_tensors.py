@@ -10,7 +10,8 @@ from lorikeet.protocol.shorten import listed
 from runtime.checkpoints.checkpoint import Component, Role, WeightFile
 from runtime.checkpoints.layouts import LayoutName, views
 from runtime.checkpoints.view import Views
-from runtime.files.safetensors_file import TensorInfo, read_header
+from runtime.files.safetensors_file import read_header
+from runtime.files.safetensors_header import TensorInfo
 
 _ROLES: tuple[Role, ...] = ("unet", "vae", "text_encoder", "text_encoder_2")
 # Tensors without effect on a picture that published checkpoints hold: the noise schedule, which the scheduler computes

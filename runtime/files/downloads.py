@@ -31,7 +31,7 @@ def download_weights(
     key = f"url:{url}"
     note = store.recall(key) or {}
     kept = _kept(note, store, pins, check)
-    if kept and time.time() - float(note["checked"]) < _REVALIDATE_SECONDS:
+    if kept and 0 <= time.time() - _seconds(note["checked"]) < _REVALIDATE_SECONDS:
         return kept
     etag = note["etag"] if kept else ""
     try:
@@ -68,6 +68,14 @@ def _kept(note: dict[str, str], store: Store, pins: Pins, check: WeightCheck) ->
     except WeightFileError:
         return None
     return kept
+
+
+def _seconds(text: str) -> float:
+    """A note's time; 0 for a damaged one."""
+    try:
+        return float(text)
+    except ValueError:
+        return 0.0
 
 
 def _stored(url: Url, response: Response, store: Store, pins: Pins, check: WeightCheck) -> StoredFile:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from glob import escape
@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from lorikeet.net.fetch import Fetcher, origin
+from lorikeet.net.url import Url, parse_url
 from lorikeet.protocol.shorten import listed, shorten
 
 _COMPONENTS = ("unet", "vae", "text_encoder", "text_encoder_2")
@@ -19,6 +21,7 @@ _FOLDER_PATTERNS = ["model_index.json", "scheduler/*.json", "tokenizer/*", "toke
 _STEM = r"(diffusion_pytorch_model|model)"
 _SHARD = r"(-\d+-of-\d+)"
 _LORA_NAME = "pytorch_lora_weights.safetensors"
+_GATED = "it is gated, private or missing; see LORIKEET_TOKENS"
 HostTokens = Mapping[str, str]  # by host
 CheckCancelled = Callable[[], None]
 
@@ -34,11 +37,12 @@ def hub_cache() -> Path:
     return Path(HF_HUB_CACHE).resolve()
 
 
-def hub_host() -> str:
-    """The host of the Hub, with its port if it is not the scheme's own (HF_ENDPOINT moves it)."""
+def _endpoint() -> Url:
+    """The address of the Hub (HF_ENDPOINT moves it), without a user name and password."""
     from huggingface_hub import constants
 
-    return urlsplit(constants.ENDPOINT).netloc
+    parts = urlsplit(constants.ENDPOINT)
+    return parse_url(f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}")
 
 
 def _never() -> None:
@@ -67,7 +71,8 @@ class Hub:
     def lora(self, repo_id: str) -> Path | str:
         """The LoRA file of a repository: `pytorch_lora_weights.safetensors`, or the only `.safetensors` at the top.
 
-        A file whose name is not ASCII is a URL: the library cannot write it where Triton's Python has an ASCII locale.
+        A file whose name is not ASCII is a URL for `fetcher`: the library cannot write it where Triton's Python has an
+        ASCII locale.
         """
         found: list[str] = []
 
@@ -81,6 +86,19 @@ class Hub:
 
             return hf_hub_url(repo_id, found[0])
         return (folder / _lora_file([path.name for path in folder.glob("*.safetensors")])).resolve()
+
+    def fetcher(self, allow: Iterable[str]) -> Fetcher:
+        """Fetches files of the Hub with the token that the library would send. `allow`: see `Fetcher`."""
+        from huggingface_hub.utils import build_hf_headers
+
+        endpoint = _endpoint()
+        try:
+            headers = build_hf_headers(token=_token(self.tokens))
+        except Exception as error:  # the library may have to renew a token
+            raise HubError(f"the Hugging Face Hub has no token ({_reason(error)})") from error
+        token = headers.get("authorization", "").removeprefix("Bearer ")
+        host_tokens = {origin(endpoint): token} if token else {}
+        return Fetcher((*allow, endpoint.netloc), host_tokens, denied=_GATED, refused=_GATED)
 
     def _snapshot(self, repo_id: str, choose: Callable[[list[str]], list[str]]) -> Path:
         from huggingface_hub import snapshot_download
@@ -111,7 +129,7 @@ class Hub:
 def _reason(error: Exception) -> str:
     status = getattr(getattr(error, "response", None), "status_code", None)
     if status in (401, 403):
-        return f"{status}: it is gated, private or missing; see LORIKEET_TOKENS"
+        return f"{status}: {_GATED}"
     first = shorten(str(error).strip().split("\n")[0])
     return f"{type(error).__name__}: {first}"
 
@@ -155,11 +173,8 @@ def _lora_file(names: list[str]) -> str:
 
 
 def _token(tokens: HostTokens) -> str | None:
-    """The configured token of the Hub's host; None: the library uses its own."""
-    from huggingface_hub import constants
-
-    endpoint = urlsplit(constants.ENDPOINT)
-    return tokens.get(endpoint.netloc) if endpoint.scheme == "https" else None
+    """The configured token of the Hub; None: the library uses its own (HF_TOKEN, or that of `hf auth login`)."""
+    return tokens.get(origin(_endpoint()))
 
 
 def _checking_bar(check_cancelled: CheckCancelled) -> Any:

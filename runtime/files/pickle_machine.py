@@ -17,6 +17,7 @@ from runtime.files.safetensors_file import WeightFileError
 
 _MAX_INTEGER = 1 << 62
 _MAX_AXES = 8
+_MAX_INSTRUCTIONS = 1 << 18  # torch.save writes about 40 for a tensor
 # torch's storage class -> dtype in .safetensors, bytes of an item
 _STORAGES = {
     "DoubleStorage": ("F64", 8),
@@ -52,7 +53,11 @@ def load_pickle(pickle: bytes) -> object:
     """
     machine = _Machine()
     try:
-        for opcode, argument, _ in pickletools.genops(pickle):
+        for count, (opcode, argument, _) in enumerate(pickletools.genops(pickle)):
+            if count == _MAX_INSTRUCTIONS:
+                raise WeightFileError(
+                    f"its pickle has more than {_MAX_INSTRUCTIONS} instructions, too many for weights"
+                )
             if opcode.name == "STOP":
                 return machine.stack.pop()
             step = _STEPS.get(opcode.name)

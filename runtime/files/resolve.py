@@ -17,7 +17,7 @@ from lorikeet.protocol.shorten import shorten
 from runtime.files.blob_locks import Pins
 from runtime.files.data_uri import DataUri, DataUriError, bare_base64_hint, is_data_uri, parse_data_uri
 from runtime.files.downloads import download_weights, explain
-from runtime.files.hub import Hub, HubError, hub_cache, hub_host
+from runtime.files.hub import Hub, HubError, hub_cache
 from runtime.files.image_codec import ImageError, decode_image
 from runtime.files.local_files import find_local
 from runtime.files.located import Folder, SingleFile
@@ -196,12 +196,12 @@ class FileResolver:
         return self._store.put(chunks, context.pins, _SUFFIX, check)
 
     def _lora_on_hub(self, name: str, context: ResolveContext, check: WeightCheck) -> StoredFile:
+        hub = self._hub(context)
         with self._locks.alone(name, context.check_cancelled):
-            found = self._hub(context).lora(name)
+            found = hub.lora(name)
             if isinstance(found, Path):
                 return self._store.digest_local(found, context.check_cancelled)
-        fetcher = Fetcher((*self._settings.fetch_allow, hub_host()), self._tokens)
-        return self._weights_at(parse_url(found), fetcher, context, check)
+        return self._weights_at(parse_url(found), hub.fetcher(self._settings.fetch_allow), context, check)
 
     def _hub(self, context: ResolveContext) -> Hub:
         return Hub(int(self._settings.max_file_bytes), self._tokens, context.check_cancelled)

@@ -6,33 +6,27 @@ is slower than the copy.
 
 from __future__ import annotations
 
-import json
 import os
 import threading
 import weakref
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-from safetensors import SafetensorError, safe_open
 
 from lorikeet.protocol.shorten import shorten
 from runtime.files.not_weights import describe_not_weights, read_head
+from runtime.files.safetensors_header import Header, TensorInfo, header_bytes, parse_header
 from runtime.files.store import FileChangedError, file_fingerprint
 
 if TYPE_CHECKING:
     import torch
 
 FLOATS = ("F64", "F32", "F16", "BF16")
-# The largest published headers, of LoRAs that record all of their training, have a few megabytes.
-_MAX_HEADER = 32 << 20
-_MAX_TENSORS = 1 << 16
 _MAX_REMEMBERED = 1 << 20  # bytes of a header in the cache, which holds 64 of them
-_LENGTH = 8  # a file begins with the length of its header, in 8 bytes
 _PORTION = 4 << 20  # bytes
 _MAX_FLOAT32 = float(np.finfo(np.float32).max)
 _NUMPY = {"F64": "<f8", "F32": "<f4", "F16": "<f2"}
@@ -64,44 +58,24 @@ class NotFiniteError(ValueError):
         super().__init__(f"{shorten(name)} has a value that is not finite in float32")
 
 
-@dataclass(frozen=True)
-class TensorInfo:
-    """Shape and safetensors' dtype name (`F32`, `BF16`, ...) of one tensor; its bytes are `begin` to `end` of the
-    file."""
-
-    shape: tuple[int, ...]
-    dtype: str
-    begin: int
-    end: int
-
-
-@dataclass(frozen=True)
-class Header:
-    """The tensors of a file by name, and the text that its writer added (`__metadata__`)."""
-
-    tensors: dict[str, TensorInfo]
-    metadata: dict[str, str]
-
-
 def read_header(path: Path) -> Header:
-    """The header of a file, checked by the library against the size of the file.
+    """The header of a file, checked against the size of the file.
 
     Raises WeightFileError: damaged, truncated, or of another format.
     """
     try:
-        if _header_size(path) > _MAX_REMEMBERED:
-            return _read_header(path)
+        if header_bytes(path) > _MAX_REMEMBERED:
+            return parse_header(path)
         return _remembered(path, file_fingerprint(path))
-    except (SafetensorError, OSError, ValueError) as error:
+    except (OSError, ValueError) as error:
         raise _unreadable(path, error) from error
 
 
 def check_header(path: Path) -> None:
     """Raises WeightFileError as `read_header` does. The header is not remembered: the file will get another name."""
     try:
-        _header_size(path)
-        _read_header(path)
-    except (SafetensorError, OSError, ValueError) as error:
+        parse_header(path)
+    except (OSError, ValueError) as error:
         raise _unreadable(path, error) from error
 
 
@@ -113,22 +87,24 @@ class SafetensorsFile:
     """
 
     def __init__(
-        self, path: Path, fingerprint: str = "", names: Collection[str] | None = None, *, finite: bool = False
+        self,
+        path: Path,
+        fingerprint: str = "",
+        names: Collection[str] | None = None,
+        *,
+        finite: bool = False,
+        tensors: Mapping[str, TensorInfo] | None = None,
     ) -> None:
         """`names`: the tensors that `read` will be called for (default: all). `finite`: `read` refuses NaN and
-        infinity. `fingerprint`: see `StoredFile`.
+        infinity. `fingerprint`: see `StoredFile`. `tensors`: those of the header, if it was read for this fingerprint.
 
         Raises WeightFileError, and FileChangedError when the file or one of `names` is gone or the fingerprint differs.
         """
         self._path, self._fingerprint, self._finite = path, fingerprint, finite
-        self.header = read_header(path)
-        tensors = self.header.tensors
-        if names is None:
-            names = tensors.keys()
-        if not tensors.keys() >= set(names):
+        self._tensors = read_header(path).tensors if tensors is None else tensors
+        self._asked = self._tensors.keys() if names is None else names
+        if not self._tensors.keys() >= set(self._asked):
             raise FileChangedError(path)
-        portions = _portions({name: tensors[name] for name in names})
-        self._portions = {name: portion for portion in portions for name in portion}
         self._kept: dict[str, torch.Tensor] = {}
         self._reading = threading.Lock()
         try:
@@ -137,6 +113,12 @@ class SafetensorsFile:
             raise FileChangedError(path) from error
         weakref.finalize(self, os.close, self._descriptor)
         self._check_unchanged()
+
+    @cached_property
+    def _portions(self) -> dict[str, dict[str, TensorInfo]]:
+        """Tensor name -> the tensors that are read together with it. Most files are opened and never read."""
+        portions = _portions({name: self._tensors[name] for name in self._asked})
+        return {name: portion for portion in portions for name in portion}
 
     @property
     def names(self) -> list[str]:
@@ -157,7 +139,7 @@ class SafetensorsFile:
 
     def read_floats(self, name: str) -> npt.NDArray[np.float32]:
         """The values of a float tensor, flat. It needs no torch. Raises FileChangedError."""
-        info = self.header.tensors[name]
+        info = self._tensors[name]
         data = np.empty(info.end - info.begin, np.uint8)
         self._read_into(data, info.begin)
         if info.dtype == "BF16":  # unknown to numpy: the upper half of a float32
@@ -197,16 +179,7 @@ class SafetensorsFile:
 
 @lru_cache(maxsize=64)
 def _remembered(path: Path, _fingerprint: str) -> Header:
-    return _read_header(path)
-
-
-def _header_size(path: Path) -> int:
-    """Bytes that a file claims for its header. Raises ValueError when they are too many."""
-    with path.open("rb") as file:
-        size = int.from_bytes(file.read(_LENGTH), "little")
-    if size > _MAX_HEADER:
-        raise ValueError(f"its header claims more than {_MAX_HEADER} bytes")
-    return size
+    return parse_header(path)
 
 
 def _unreadable(path: Path, error: Exception) -> WeightFileError:
@@ -217,24 +190,6 @@ def _unreadable(path: Path, error: Exception) -> WeightFileError:
         what = None
     reason = f": it is {what}" if what else f" ({shorten(str(error))})"
     return WeightFileError(f"not a readable .safetensors file{reason}")
-
-
-def _read_header(path: Path) -> Header:
-    with safe_open(path, framework="numpy") as checked:
-        if len(checked.keys()) > _MAX_TENSORS:
-            raise ValueError(f"it holds more than {_MAX_TENSORS} tensors")
-        metadata = checked.metadata() or {}
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(_LENGTH), "little")
-        entries: dict[str, Any] = json.loads(file.read(length))
-    entries.pop("__metadata__", None)
-    return Header({name: _info(entry, _LENGTH + length) for name, entry in entries.items()}, metadata)
-
-
-def _info(entry: dict[str, Any], data: int) -> TensorInfo:
-    """One entry of the header; its offsets count from the byte `data` of the file."""
-    begin, end = entry["data_offsets"]
-    return TensorInfo(tuple(entry["shape"]), entry["dtype"], data + begin, data + end)
 
 
 def _portions(tensors: Mapping[str, TensorInfo]) -> Iterator[dict[str, TensorInfo]]:

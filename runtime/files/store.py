@@ -9,7 +9,6 @@ from __future__ import annotations
 import errno
 import fcntl
 import hashlib
-import json
 import logging
 import os
 import re
@@ -27,6 +26,8 @@ from lorikeet.protocol.shorten import shorten
 from runtime.files.blob_locks import BlobLocks, Pins
 from runtime.files.folder_size import FolderSize
 from runtime.files.local_path import path_text
+from runtime.files.store_index import NOTE, StoreIndex
+from runtime.files.use_time import mark_used
 from runtime.low_priority import call_at_low_priority
 
 _T = TypeVar("_T")
@@ -37,7 +38,6 @@ _LARGE = 64 << 20  # hashing more than this many bytes slows running jobs
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _PART = ".part-"  # begins the names of files that are not complete
 _BLOB = re.compile(r"[0-9a-f]{64}(\.safetensors)?")
-_NOTE = re.compile(r"[0-9a-f]{64}\.json")
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,8 @@ class Store:
     """
 
     def __init__(self, folder: Path, budget: int) -> None:
-        self._folder, self._blobs, self._index = folder, folder / "blobs", folder / "index"
+        self._folder, self._blobs, self._notes = folder, folder / "blobs", folder / "index"
+        self._index = StoreIndex(self._notes)
         self._budget, self._size = budget, FolderSize(self._blobs)
         self.evictions = 0
         self._writing = threading.Lock()
@@ -110,7 +111,7 @@ class Store:
         self._lock_file: BinaryIO | None = None
         with self._exclusive():
             _remove_junk(self._blobs, _BLOB)
-            _remove_junk(self._index, _NOTE)
+            _remove_junk(self._notes, NOTE)
 
     @property
     def nbytes(self) -> int:
@@ -145,7 +146,7 @@ class Store:
             with self._exclusive():
                 pins.add(stored.path)
                 with suppress(OSError):  # a disk that became read-only
-                    os.utime(stored.path)
+                    mark_used(stored.path)
         except OSError:
             return None
         return stored
@@ -154,27 +155,20 @@ class Store:
         """A new, empty set of pins."""
         return Pins(self._locks)
 
-    def remember(self, key: str, value: dict[str, str]) -> None:
+    def remember(self, key: str, facts: dict[str, str]) -> None:
         """Store facts under a key (a URL's digest and ETag, a local file's digest) for `recall`.
 
         A full disk is no error: the facts are then found out again at the next request.
         """
         try:
             with self._exclusive():
-                part = self._index / (_PART + "note")  # the lock is held, so no one else writes it
-                part.write_text(json.dumps(value))  # not synced: `recall` ignores a damaged note
-                part.replace(self._note(key))
+                self._index.write(key, facts)
         except OSError as error:
-            _log.warning("the store %s cannot remember a file: %s", self._folder, error)
+            _log.warning("the store %s cannot remember a file: %s", path_text(self._folder), error)
 
     def recall(self, key: str) -> dict[str, str] | None:
-        """The facts stored under the key, or None."""
-        try:
-            note = json.loads(self._note(key).read_bytes())
-        except (OSError, ValueError):
-            return None
-        is_note = isinstance(note, dict) and all(isinstance(value, str) for value in note.values())
-        return note if is_note else None
+        """The facts stored under the key, or None. The least recently used ones are forgotten (see `store_index`)."""
+        return self._index.read(key)
 
     def digest_local(self, path: Path, check_cancelled: Callable[[], None] = lambda: None) -> StoredFile:
         """A file outside the store, hashed once for each fingerprint that it has.
@@ -193,9 +187,6 @@ class Store:
             note = {"digest": digest}
             self.remember(key, note)
         return StoredFile(path, note["digest"], fingerprint)
-
-    def _note(self, key: str) -> Path:
-        return self._index / (hashlib.sha256(os.fsencode(key)).hexdigest() + ".json")
 
     def _write(self, descriptor: int, data: bytes) -> None:
         view = memoryview(data)
@@ -229,7 +220,7 @@ class Store:
         path = self._blobs / name
         with self._exclusive():
             if path.exists():  # a pin is a lock on this inode, so the file is not replaced
-                os.utime(path)
+                mark_used(path)
             else:
                 part.path.replace(path)
                 fcntl.flock(part.descriptor, fcntl.LOCK_UN)
@@ -283,7 +274,7 @@ class Store:
         """The lock file, locked. The folders that are missing are made."""
         while True:
             self._blobs.mkdir(parents=True, exist_ok=True)
-            self._index.mkdir(parents=True, exist_ok=True)
+            self._notes.mkdir(parents=True, exist_ok=True)
             if self._lock_file is None:
                 self._lock_file = (self._folder / "lock").open("ab")
             fcntl.flock(self._lock_file, fcntl.LOCK_EX)

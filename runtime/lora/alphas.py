@@ -7,7 +7,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from runtime.files.safetensors_file import NotFiniteError, TensorInfo
+from runtime.files.safetensors_file import NotFiniteError
+from runtime.files.safetensors_header import TensorInfo
 from runtime.files.store import FileChangedError, StoredFile, file_fingerprint
 from runtime.lora.lora_error import LoraError
 from runtime.lora.lora_file import LoraContents

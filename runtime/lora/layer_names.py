@@ -39,6 +39,8 @@ _PREFIXES: dict[str, frozenset[str]] = {
 }
 _PREFIX = re.compile(f"({'|'.join(sorted(_PREFIXES, key=len, reverse=True))})_")
 _MAX_PREFIXES = 8  # of a key; a hostile one may have millions
+_ALL_PREFIXES = re.compile(f"(?:{_PREFIX.pattern}){{0,{_MAX_PREFIXES}}}")
+_MAX_PARENTS = 4  # parts of a key after a layer's name; the longest known suffix has three
 # The names of a text encoder's projections in diffusers' first LoRAs.
 _OLD_PROJECTIONS = {"q_proj": "to_q", "k_proj": "to_k", "v_proj": "to_v", "out_proj": "to_out"}
 
@@ -59,7 +61,8 @@ class LayerNames:
     """Looks up the layers of these components by the names that LoRA files give them."""
 
     def __init__(self, components: Sequence[Component]) -> None:
-        self._modules = {part.name: _modules(part.name, tuple(part.shapes)) for part in components}
+        self._names = frozenset(component.name for component in components)
+        self._targets = _targets(tuple((component.name, tuple(component.shapes)) for component in components))
 
     def find(self, stem: str) -> tuple[Target, ...]:
         """The layers that a stem may name, none if it is unknown.
@@ -67,13 +70,27 @@ class LayerNames:
         Several are possible only when the prefix names no component: the two text encoders of SDXL have equal names.
         """
         allowed, name = _split(stem)
-        found = ((component, self._modules[component].get(name)) for component in self._modules if component in allowed)
-        return tuple(Target(component, module) for component, module in found if module is not None)
+        found = self._targets.get(name, ())
+        return tuple(target for target in found if target.component in allowed) if found else ()
 
     def is_for_other_component(self, key: str) -> bool:
         """Whether the key's prefix names a component that is not one of these."""
         allowed, _ = _split(key)
-        return bool(allowed) and allowed.isdisjoint(self._modules)
+        return bool(allowed) and allowed.isdisjoint(self._names)
+
+    def begins_with_layer(self, key: str) -> bool:
+        """Whether one to four parts of the key follow the name of a layer."""
+        allowed, name = _split(key)
+        dot = len(key)
+        for _ in range(_MAX_PARENTS):
+            dot = key.rfind(".", 0, dot)
+            if dot <= 0:
+                return False
+            # Underscoring the rest is much faster than splitting the layer's name anew.
+            found = self._targets.get(name[: -len(_underscored(key[dot:]))], ())
+            if any(target.component in allowed for target in found):
+                return True
+        return False
 
 
 def is_for(component: str, key: str) -> bool:
@@ -83,17 +100,33 @@ def is_for(component: str, key: str) -> bool:
 
 def _split(stem: str) -> tuple[frozenset[str], str]:
     """The components that the stem's prefixes allow, and the layer's name with underscores for dots."""
+    name = _underscored(stem)
+    match = _ALL_PREFIXES.match(name)
+    end = match.end() if match else 0
+    return (_allowed(name[:end]), name[end:]) if end else (_ALL, name)
+
+
+def _underscored(text: str) -> str:
     # `_orig_mod` is torch.compile's wrapper; `processor` is in the keys of diffusers' first LoRAs.
-    name = stem.replace("_orig_mod.", "").replace(".", "_").replace("_processor_", "_")
-    allowed, begin = _ALL, 0
-    for _ in range(_MAX_PREFIXES):
-        if not (match := _PREFIX.match(name, begin)):
-            break
-        allowed, begin = allowed & _PREFIXES[match[1]], match.end()
-    return allowed, name[begin:]
+    return text.replace("_orig_mod.", "").replace(".", "_").replace("_processor_", "_")
+
+
+@lru_cache(maxsize=1024)
+def _allowed(prefixes: str) -> frozenset[str]:
+    """The components that all of these prefixes may stand for."""
+    return frozenset.intersection(*map(_PREFIXES.__getitem__, _PREFIX.findall(prefixes)))
 
 
 @lru_cache(maxsize=16)
+def _targets(components: tuple[tuple[str, tuple[str, ...]], ...]) -> dict[str, tuple[Target, ...]]:
+    """A layer's name with underscores for dots -> the layers of that name. `components`: (name, parameters) of each."""
+    found: dict[str, tuple[Target, ...]] = {}
+    for component, parameters in components:
+        for name, module in _modules(component, parameters).items():
+            found[name] = (*found.get(name, ()), Target(component, module))
+    return found
+
+
 def _modules(component: str, parameters: tuple[str, ...]) -> dict[str, str]:
     """The names of the component's layers, with underscores for dots -> the canonical module name."""
     parts = (name.rpartition(".") for name in parameters)

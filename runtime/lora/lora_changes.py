@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import torch
 
 from runtime.files.safetensors_file import NotFiniteError, SafetensorsFile
+from runtime.files.safetensors_header import TensorInfo
 from runtime.files.store import StoredFile, check_unchanged
 from runtime.lora.kinds import dora
 from runtime.lora.kinds.lora_kind import Shape
@@ -21,7 +22,8 @@ class LoraChanges:
     """A ChangeSource: `scale * alpha / rank` times what the file's tensors make, for the layers given.
 
     Nothing is read before `read`, so weights that are in memory already need no reading. The tensors are float32.
-    `read` raises `refused` of a message when a number is not finite in float32, and FileChangedError.
+    `read` raises `refused` of a message when a number is not finite in float32, and FileChangedError. `tensors`: those
+    of the file's header, if it was read for the fingerprint of `stored`.
     """
 
     def __init__(
@@ -30,11 +32,12 @@ class LoraChanges:
         layers: Sequence[LoraLayer],
         scale: float,
         refused: Callable[[str], Exception] = LoraError,
+        tensors: Mapping[str, TensorInfo] | None = None,
     ) -> None:
         self._stored, self._scale, self._refused = stored, scale, refused
         self._layers = {layer.target.parameter: layer for layer in layers}
         names = [name for layer in layers for name in layer.tensor_names]
-        self._file = SafetensorsFile(stored.path, stored.fingerprint, names, finite=True)
+        self._file = SafetensorsFile(stored.path, stored.fingerprint, names, finite=True, tensors=tensors)
 
     @property
     def names(self) -> Collection[str]:

@@ -12,18 +12,20 @@ from pathlib import Path
 
 from lorikeet.protocol.shorten import listed
 from runtime.checkpoints.checkpoint import Component
-from runtime.files.safetensors_file import Header, read_header
+from runtime.files.safetensors_file import read_header
+from runtime.files.safetensors_header import Header
 from runtime.lora import made_for
 from runtime.lora.kinds.lora_kind import FactorsError, Shape
 from runtime.lora.layer_names import LayerNames, Target
 from runtime.lora.lora_error import LoraError
-from runtime.lora.lora_keys import split_key
+from runtime.lora.lora_keys import MAX_KEY, LoraKey, split_key
 from runtime.lora.lora_layer import KeyGroup, LoraLayer, TensorInfos, fits, make_layer
 from runtime.lora.peft_metadata import PeftMetadata
 from runtime.lora.unmatched import DESCRIPTIONS, UnmatchedKind, by_kind
 
 _MAX_LISTED = 8
 _MAX_PROBLEM = 300  # characters of one layer's problem
+_MAX_PROJECTIONS = 256  # layers whose text width is compared; SDXL has 70
 _UNKNOWN_CAUSE = "this LoRA does not fit the checkpoint; use one made for the checkpoint's model, in a supported format"
 _Shapes = Mapping[str, Mapping[str, Shape]]  # component -> parameter -> shape
 
@@ -38,6 +40,15 @@ class LoraContents:
 
 
 @dataclass(frozen=True)
+class _Keys:
+    """The keys of a file: `groups` by layer and parameter, `unknown` of other layers, `plain` without a LoRA suffix."""
+
+    groups: Sequence[KeyGroup]
+    unknown: Sequence[tuple[str, LoraKey]]  # (key, its parts)
+    plain: Sequence[str]
+
+
+@dataclass(frozen=True)
 class _Matches:
     """What matching a file's keys with a checkpoint's layers gave."""
 
@@ -47,8 +58,9 @@ class _Matches:
 
     @property
     def unmatched_keys(self) -> list[str]:
-        """Without bundled embeddings: their names are free text."""
-        return [key for kind, keys in self.unmatched.items() if kind != UnmatchedKind.EMBEDDING for key in keys]
+        """Their beginnings, without bundled embeddings: their names are free text."""
+        kinds = self.unmatched.items()
+        return [key[:MAX_KEY] for kind, keys in kinds if kind != UnmatchedKind.EMBEDDING for key in keys]
 
 
 def read_lora(path: Path, components: Sequence[Component]) -> LoraContents:
@@ -62,9 +74,9 @@ def read_lora(path: Path, components: Sequence[Component]) -> LoraContents:
     if not header.tensors:
         raise LoraError("the file has no tensors; expected a LoRA in the .safetensors format")
     names = LayerNames(components)
-    groups, keys_without_suffix = _group_keys(header.tensors, names)
-    matches = _match(groups, keys_without_suffix, header, components, names)
-    cause = _other_model(matches, groups, header, components)
+    keys = _group_keys(header.tensors, names)
+    matches = _match(keys, header, components, names)
+    cause = _other_model(matches, keys, header, components)
     if not cause and not matches.layers and not matches.problems:
         cause = made_for.no_lora(header.tensors, components, names)
     if cause or matches.problems or not matches.layers:
@@ -72,37 +84,34 @@ def read_lora(path: Path, components: Sequence[Component]) -> LoraContents:
     return LoraContents(header, list(matches.layers.values()), matches.unmatched)
 
 
-def _group_keys(infos: TensorInfos, names: LayerNames) -> tuple[list[KeyGroup], list[str]]:
-    """The keys by layer and parameter; and those without a LoRA suffix."""
-    groups: dict[tuple[tuple[Target, ...] | str, str], KeyGroup] = {}
+def _group_keys(infos: TensorInfos, names: LayerNames) -> _Keys:
+    groups: dict[tuple[tuple[Target, ...], str], KeyGroup] = {}
     targets: dict[str, tuple[Target, ...]] = {}  # by stem
-    keys_without_suffix = []
+    unknown, plain = [], []
     for name in infos:
         if (key := split_key(name)) is None:
-            keys_without_suffix.append(name)
+            plain.append(name)
             continue
-        if key.stem not in targets:
-            targets[key.stem] = names.find(key.stem)
-        found = targets[key.stem]
+        if (found := targets.get(key.stem)) is None:
+            found = targets[key.stem] = names.find(key.stem)
+        if not found:
+            unknown.append((name, key))
+            continue
         # Keys of one layer are one group, also under two names: then one repeats the other.
-        group = groups.setdefault((found or key.stem, key.attribute), KeyGroup(key.stem, key.attribute, found))
+        group = groups.get((found, key.attribute))
+        if group is None:
+            group = groups[found, key.attribute] = KeyGroup(key.stem, key.attribute, found)
         group.add(name, key)
-    return list(groups.values()), keys_without_suffix
+    return _Keys(list(groups.values()), unknown, plain)
 
 
-def _match(
-    groups: Sequence[KeyGroup],
-    keys_without_suffix: Sequence[str],
-    header: Header,
-    components: Sequence[Component],
-    names: LayerNames,
-) -> _Matches:
+def _match(keys: _Keys, header: Header, components: Sequence[Component], names: LayerNames) -> _Matches:
     shapes = {component.name: component.shapes for component in components}
     metadata = PeftMetadata(header.metadata)
     layers: dict[Target, LoraLayer] = {}
     problems = []
-    unmatched_keys = list(keys_without_suffix)
-    for group in groups:
+    unmatched_keys = [*keys.plain, *(name for name, _ in keys.unknown)]
+    for group in keys.groups:
         target = _target(group, header.tensors, shapes)
         if target is None:
             unmatched_keys += group.tensor_names
@@ -131,25 +140,29 @@ def _target(group: KeyGroup, infos: TensorInfos, shapes: _Shapes) -> Target | No
     return targets[0] if targets else None
 
 
-def _other_model(
-    matches: _Matches, groups: Sequence[KeyGroup], header: Header, components: Sequence[Component]
-) -> str | None:
+def _other_model(matches: _Matches, keys: _Keys, header: Header, components: Sequence[Component]) -> str | None:
     """A message that names the model that the file was made for; None: the checkpoint's own, as far as is known."""
-    keys = matches.unmatched_keys
-    if not keys and not matches.problems:
+    unmatched = matches.unmatched_keys
+    if not unmatched and not matches.problems:
         return None
     matched = sum(len(layer.tensor_names) for layer in matches.layers.values())
     return (
-        made_for.other_architecture(keys)
-        or made_for.other_text_width(_change_shapes(groups, header.tensors), components)
+        made_for.other_architecture(unmatched)
+        or made_for.other_text_width(_key_projections(keys, header.tensors), components)
         # The first text encoder of SDXL is that of SD 1.x: its keys match.
-        or (made_for.other_text_encoder(keys, components) if len(keys) >= matched else None)
+        or (made_for.other_text_encoder(unmatched, components) if len(unmatched) >= matched else None)
     )
 
 
-def _change_shapes(groups: Sequence[KeyGroup], infos: TensorInfos) -> Iterator[tuple[str, Shape]]:
-    """(stem, shape of the change) of each group whose tensors fit each other."""
-    for group in groups:
+def _key_projections(keys: _Keys, infos: TensorInfos) -> Iterator[tuple[str, Shape]]:
+    """(stem, shape of the change) of each cross-attention's key projection whose tensors fit each other."""
+    known = [group for group in keys.groups if made_for.is_key_projection(group.stem)]
+    unknown: dict[tuple[str, str], KeyGroup] = {}
+    for name, key in keys.unknown:
+        place = (key.stem, key.attribute)
+        if made_for.is_key_projection(key.stem) and (place in unknown or len(unknown) < _MAX_PROJECTIONS):
+            unknown.setdefault(place, KeyGroup(key.stem, key.attribute, ())).add(name, key)
+    for group in (*known, *unknown.values()):
         try:
             yield group.stem, group.change_shape(infos)
         except FactorsError:

@@ -6,7 +6,8 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from runtime.files.safetensors_file import FLOATS, TensorInfo
+from runtime.files.safetensors_file import FLOATS
+from runtime.files.safetensors_header import TensorInfo
 from runtime.lora.kinds import dora
 from runtime.lora.kinds.lora_kind import FactorsError, LoraKind, Shape
 from runtime.lora.layer_names import Target

@@ -6,9 +6,10 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from runtime.checkpoints.checkpoint import Component
 from runtime.checkpoints.other_models import other_model
-from runtime.files.safetensors_file import TensorInfo
+from runtime.files.safetensors_header import TensorInfo
 from runtime.lora.kinds.lora_kind import Shape
 from runtime.lora.layer_names import LayerNames, is_for
+from runtime.lora.lora_keys import MAX_KEY
 
 # The width of the text embeddings that cross-attention reads.
 _MODELS = {768: "SD 1.x", 1024: "SD 2.x", 2048: "SDXL"}
@@ -26,11 +27,12 @@ _USE_ANOTHER = "use a LoRA made for Stable Diffusion 1.x, 2.x or XL"
 
 def other_architecture(keys: Collection[str]) -> str | None:
     """A message for the client when these keys are of a LoRA for another network than Stable Diffusion's UNet."""
-    underscored = [key.replace(".", "_") for key in keys]
+    text = "\n".join(keys)  # no mark has a line break, so a search of all keys at once finds the same
+    underscored = text.replace(".", "_")
     for mark, model in _OTHER_NETWORKS.items():
-        if any(mark in key for key in underscored):
+        if mark in underscored:
             return f"this LoRA was made for {model}; {_USE_ANOTHER}"
-    known = other_model(keys)
+    known = other_model([text])
     return f"this LoRA was made for {known}; {_USE_ANOTHER}" if known else None
 
 
@@ -67,16 +69,21 @@ def no_lora(infos: Mapping[str, TensorInfo], components: Sequence[Component], na
         return "this file is a textual inversion embedding, not a LoRA"
     own = {component.name: component.shapes for component in components}
     for key, info in infos.items():
-        targets = names.find(key.removesuffix(".weight")) if key.endswith(".weight") else ()
+        is_weight = key.endswith(".weight") and len(key) <= MAX_KEY
+        targets = names.find(key.removesuffix(".weight")) if is_weight else ()
         if any(own[target.component].get(target.parameter) == info.shape for target in targets):
             return "this file has whole weights, not a LoRA; give a checkpoint in model_name, a UNet in unet_name"
     return None
 
 
+def is_key_projection(name: str) -> bool:
+    """Whether a layer is a cross-attention's key projection: its input is as wide as the text embeddings."""
+    return "attn2" in name and name.removesuffix(".weight").endswith("to_k")
+
+
 def _text_width(name: str, shape: Shape) -> int | None:
     """The input width of a cross-attention's key projection; None for other layers."""
-    is_key_projection = "attn2" in name and name.removesuffix(".weight").endswith("to_k")
-    return shape[1] if is_key_projection and len(shape) > 1 else None
+    return shape[1] if is_key_projection(name) and len(shape) > 1 else None
 
 
 def _model(width: int) -> str:

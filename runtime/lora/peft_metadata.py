@@ -12,14 +12,17 @@ from runtime.lora.lora_error import LoraError
 
 _MAX_ALPHA = 1e30
 _MAX_DEPTH = 32  # names in a module path that a pattern is compared with
+_MAX_TEXT = 1 << 20  # characters; diffusers writes about 200,000 for a LoRA that names every layer of SDXL
 _METADATA_KEY = "lora_adapter_metadata"
 
 
 class PeftMetadata:
-    """The metadata of one file. Raises LoraError when `lora_adapter_metadata` is not a JSON object."""
+    """The metadata of one file. Raises LoraError when `lora_adapter_metadata` is too long or not a JSON object."""
 
     def __init__(self, metadata: dict[str, str]) -> None:
         text = metadata.get(_METADATA_KEY)
+        if text and len(text) > _MAX_TEXT:
+            raise _invalid(f"has {len(text)} characters; expected at most {_MAX_TEXT}")
         try:
             self._values: dict[str, Any] = json.loads(text) if text else {}
         except (ValueError, RecursionError) as error:

@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from enum import Enum
 
 from runtime.lora.layer_names import LayerNames
+from runtime.lora.lora_keys import MAX_KEY
 
 _EMBEDDING = "bundle_emb."  # OneTrainer saves the embeddings that it trains with a LoRA under this prefix
-_MAX_PARENTS = 4  # parts of a key that are compared with a layer's name; the longest known suffix has three
 
 
 class UnmatchedKind(str, Enum):
@@ -39,13 +39,8 @@ def by_kind(keys: Iterable[str], names: LayerNames) -> dict[UnmatchedKind, list[
 def _kind(key: str, names: LayerNames) -> UnmatchedKind:
     if key.startswith(_EMBEDDING):
         return UnmatchedKind.EMBEDDING
+    if len(key) > MAX_KEY:
+        return UnmatchedKind.LAYER
     if names.is_for_other_component(key):
         return UnmatchedKind.COMPONENT
-    parent, _, _ = key.rpartition(".")
-    for _ in range(_MAX_PARENTS):
-        if not parent:
-            break
-        if names.find(parent):
-            return UnmatchedKind.UNSUPPORTED
-        parent, _, _ = parent.rpartition(".")
-    return UnmatchedKind.LAYER
+    return UnmatchedKind.UNSUPPORTED if names.begins_with_layer(key) else UnmatchedKind.LAYER

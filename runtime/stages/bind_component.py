@@ -11,9 +11,9 @@ from runtime.engines.engine import WeightsError
 from runtime.engines.select import Engines
 from runtime.files.safetensors_file import WeightFileError
 from runtime.files.store import FileChangedError, StoredFile
+from runtime.lora.known_loras import lora_layers
 from runtime.lora.lora_changes import LoraChanges
 from runtime.lora.lora_error import LoraError
-from runtime.lora.lora_file import read_lora
 from runtime.networks.architecture import ArchitectureError, NetworkKind, architecture_of
 from runtime.plan import LoraPlan, Plan
 from runtime.stage_errors import InvalidArgument
@@ -35,7 +35,8 @@ def bind_component(
     """
     try:
         engine = engines.of(architecture_of(kind, component.config))
-        return Bound(engine, engine.bind(weight_set(plan, component), check_cancelled), block_rows)
+        weights = weight_set(plan, component, check_cancelled)
+        return Bound(engine, engine.bind(weights, check_cancelled), block_rows)
     except (ArchitectureError, WeightsError, WeightFileError) as error:
         raise InvalidArgument(component.field, str(error)) from error
     except FileChangedError as error:
@@ -43,18 +44,22 @@ def bind_component(
         raise InvalidArgument(next(fields, component.field), str(error)) from error
 
 
-def weight_set(plan: Plan, component: Component) -> WeightSet:
+def weight_set(plan: Plan, component: Component, check_cancelled: Callable[[], None]) -> WeightSet:
     """The component's weights as the request wants them. Raises InvalidArgument that names a LoRA's field, and so does
-    reading its changes."""
+    reading its changes. Raises what `check_cancelled` raises, which is called before each LoRA."""
     loras = [lora for lora in plan.loras if lora.scale and component.name in lora.components]
-    return WeightSet(component, tuple(_changes(plan, lora, component) for lora in loras))
+    changes = []
+    for lora in loras:
+        check_cancelled()
+        changes.append(_changes(plan, lora, component))
+    return WeightSet(component, tuple(changes))
 
 
 def _changes(plan: Plan, lora: LoraPlan, component: Component) -> LoraChanges:
     stored = StoredFile(lora.path, lora.digest, lora.fingerprint)
     try:
-        layers = read_lora(lora.path, plan.checkpoint.adaptable).layers
-        mine = [layer for layer in layers if layer.target.component == component.name]
-        return LoraChanges(stored, mine, lora.scale, partial(InvalidArgument, lora.field))
+        found = lora_layers(stored, plan.checkpoint.adaptable)
+        mine = [layer for layer in found.layers if layer.target.component == component.name]
+        return LoraChanges(stored, mine, lora.scale, partial(InvalidArgument, lora.field), found.tensors)
     except (LoraError, WeightFileError) as error:
         raise InvalidArgument(lora.field, str(error)) from error

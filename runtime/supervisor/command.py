@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 import shutil
 import socket
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +21,10 @@ _SECRET_HEADER = "lorikeet-secret"
 
 class NoTriton(RuntimeError):
     """This machine has no tritonserver."""
+
+
+class PackagePathError(RuntimeError):
+    """Triton's Python cannot import packages from a path. The message names the path."""
 
 
 @dataclass(frozen=True)
@@ -62,10 +67,11 @@ def busy_port(settings: Settings, ports: Ports) -> int | None:
 
 
 def server_command(settings: Settings, ports: Ports, memory_prefix: str) -> list[str]:
-    """The command line that starts tritonserver with this repository's models. Raises NoTriton.
+    """The command line that starts tritonserver with this repository's models. Raises NoTriton and PackagePathError.
 
     `memory_prefix` begins the names of the regions in /dev/shm that Triton and its stages share.
     """
+    _check_package_paths()
     program, backends = _find_server()
     options = {
         "model-repository": ROOT / "model_repository",
@@ -91,6 +97,16 @@ def server_command(settings: Settings, ports: Ports, memory_prefix: str) -> list
         *(f"--{name}={value}" for name, value in options.items()),
         *(f"--backend-config=python,{name}={value}" for name, value in backend.items()),
     ]
+
+
+def _check_package_paths() -> None:
+    """Raises PackagePathError for paths of other alphabets: Triton's Python reads lists of packages (.pth) as ASCII."""
+    for what, path in (("the repository", ROOT), ("the Python environment", Path(sys.prefix))):
+        if not str(path).isascii():
+            raise PackagePathError(
+                f"{what} is in {path}: Triton's Python imports packages from ASCII paths only; move it to a path "
+                "without other characters. Other folders, such as LORIKEET_STORE, may have any name"
+            )
 
 
 def _find_server() -> tuple[Path, Path]:

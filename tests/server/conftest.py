@@ -24,14 +24,16 @@ def web(tiny: Path) -> Iterator[Web]:
 
 @pytest.fixture(scope="session")
 def local_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder whose files a request may name by their path in it."""
-    return tmp_path_factory.mktemp("local")
+    """A folder whose files a request may name by their path in it. Its name has spaces and other alphabets."""
+    folder = tmp_path_factory.mktemp("local") / "möbel 青 (1)"
+    folder.mkdir()
+    return folder
 
 
 @pytest.fixture(scope="session")
 def store_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The store of the server."""
-    return tmp_path_factory.mktemp("store")
+    """The store of the server. Its name has spaces and other alphabets."""
+    return tmp_path_factory.mktemp("store") / "magasin à 模型"
 
 
 @pytest.fixture(scope="session")

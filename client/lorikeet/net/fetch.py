@@ -23,6 +23,7 @@ _MAX_REDIRECTS = 5
 _CONNECT_SECONDS = 10.0
 _USER_AGENT = b"lorikeet/0.1"
 SEE_TOKENS = "the host wants a token, see LORIKEET_TOKENS"
+REFUSED_TOKEN = "it refuses the token of LORIKEET_TOKENS"
 
 
 @dataclass(frozen=True)
@@ -45,13 +46,18 @@ class Response:
 
 class Fetcher:
     """Downloads over https. `allow`: hosts (`name` or `name:port`) that may have private addresses or use http.
-    `host_tokens`: host -> bearer token; a token is sent only to its host. `denied`: what the message says when a host
-    answers 401 or 403 to a request without a token."""
+    `host_tokens`: origin (see `origin`) -> bearer token; a token is sent only to its origin. `denied`, `refused`: what
+    the message says when a host answers 401 or 403 to a request without and with a token."""
 
     def __init__(
-        self, allow: Iterable[str] = (), host_tokens: Mapping[str, str] | None = None, denied: str = SEE_TOKENS
+        self,
+        allow: Iterable[str] = (),
+        host_tokens: Mapping[str, str] | None = None,
+        denied: str = SEE_TOKENS,
+        refused: str = REFUSED_TOKEN,
     ) -> None:
-        self._allow, self._host_tokens, self._denied = frozenset(allow), dict(host_tokens or {}), denied
+        self._allow, self._host_tokens = frozenset(allow), dict(host_tokens or {})
+        self._denied, self._refused = denied, refused
         self._ssl = ssl.create_default_context()
 
     def fetch(self, url: str, limits: Limits, etag: str | None = None) -> Response | None:
@@ -86,15 +92,15 @@ class Fetcher:
         raise FetchError(f"more than {_MAX_REDIRECTS} redirects")
 
     def _token(self, asked: Url, url: Url) -> str | None:
-        """The token of the requested URL's host. None after a redirect to another host, and over plain http."""
-        return self._host_tokens.get(_origin(url)) if _origin(url) == _origin(asked) else None
+        """The token of the requested URL's origin. None after a redirect to another one."""
+        return self._host_tokens.get(origin(url)) if origin(url) == origin(asked) else None
 
     def _refusal(self, response: httpcore.Response, with_token: bool, redirected: Url | None) -> FetchError:
         """The error for a status that is not success. It ends with the beginning of the server's own message."""
         status = response.status
         message = f"the server answered {status}" + ("" if redirected is None else after_redirect(redirected))
         if status in (401, 403):
-            message += f": {'it refuses the token of LORIKEET_TOKENS' if with_token else self._denied}"
+            message += f": {self._refused if with_token else self._denied}"
         try:
             said = error_text(next(response.iter_stream(), b"")[:HEAD_BYTES]) if 400 <= status < 500 else None
         except (*_CONNECTION_ERRORS, FetchError):
@@ -102,6 +108,14 @@ class Fetcher:
         finally:
             response.close()
         return (UnreachableError if status >= 500 else FetchError)(message + (f" ({said})" if said else ""))
+
+
+def origin(url: Url) -> str:
+    """Where a token may be sent: `host` for https on port 443, `host:port`, or `http://host` for plain http.
+
+    LORIKEET_TOKENS has no name of the last form: its tokens are sent over https only.
+    """
+    return url.netloc if url.scheme == "https" else f"{url.scheme}://{url.netloc}"
 
 
 def after_redirect(url: Url) -> str:
@@ -143,11 +157,6 @@ def _open(pool: httpcore.ConnectionPool, url: Url, headers: list[tuple[bytes, by
         return pool.handle_request(httpcore.Request("GET", place, headers=headers, extensions={"timeout": seconds}))
     except _CONNECTION_ERRORS as error:
         raise UnreachableError(_message(error)) from error
-
-
-def _origin(url: Url) -> str:
-    """`host` for port 443, else `host:port`. "" unless the scheme is https."""
-    return url.netloc if url.scheme == "https" else ""
 
 
 def _chunks(response: httpcore.Response, length: bytes | None, transfer: Transfer) -> Iterator[bytes]:

@@ -8,10 +8,9 @@ from lorikeet.schema import ImageToImageInput
 from runtime.checkpoints.checkpoint import Checkpoint
 from runtime.files.safetensors_file import WeightFileError
 from runtime.files.store import FileChangedError
-from runtime.lora.alphas import read_alphas
+from runtime.lora.known_loras import lora_summary
 from runtime.lora.lora_error import LoraError
-from runtime.lora.lora_file import read_lora
-from runtime.lora.lora_receipt import UnmatchedTensors, make_receipt
+from runtime.lora.lora_receipt import UnmatchedTensors
 from runtime.lora.unmatched import DESCRIPTIONS
 from runtime.plan import LoraPlan
 from runtime.stage_errors import InvalidArgument
@@ -45,8 +44,7 @@ def _lora(request: ImageToImageInput, index: int, context: PrepareContext, check
     context.check_cancelled()
     try:
         stored = context.files.lora(field, lora.path, context.request_files)
-        contents = read_lora(stored.path, checkpoint.adaptable)
-        receipt = make_receipt(contents, read_alphas(stored, contents))
+        summary = lora_summary(stored, checkpoint.adaptable)
     except (LoraError, WeightFileError, FileChangedError) as error:
         raise InvalidArgument(field, str(error)) from error
     return LoraPlan(
@@ -55,8 +53,8 @@ def _lora(request: ImageToImageInput, index: int, context: PrepareContext, check
         digest=stored.digest,
         fingerprint=stored.fingerprint,
         scale=lora.scale,
-        components=frozenset(layer.target.component for layer in contents.layers),
-        receipt=receipt,
+        components=summary.components,
+        receipt=summary.receipt,
     )
 
 

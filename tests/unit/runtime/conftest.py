@@ -1,4 +1,4 @@
-"""What the tests of `runtime/` share: settings, a job table, a store, and the tiny checkpoints."""
+"""What the tests of `runtime/` share: settings, a job table, a store, sources of files, and the tiny checkpoints."""
 
 from __future__ import annotations
 
@@ -8,15 +8,18 @@ from pathlib import Path
 import hypothesis
 import pytest
 import torch
+from huggingface_hub import constants
 
 from lorikeet.net.fetch import Fetcher
 from runtime.checkpoints.checkpoint import Checkpoint
+from runtime.files.resolve import FileResolver, ResolveContext
 from runtime.files.store import Store
 from runtime.jobs.job_table import JobRef, JobTable
 from runtime.plan import Plan
 from runtime.settings import Settings
 from runtime.stages.prepare.stage import PrepareStage
 from tests.unit.runtime.plans import make_plan
+from tests.unit.runtime.resolving import PICTURE, WEIGHTS
 from tests.unit.runtime.tiny_checkpoints import link_copy, read_checkpoint
 from tests.unit.runtime.web import Web
 
@@ -87,6 +90,48 @@ def stage(settings: Settings, tiny_allowed: Path, job_table: JobTable) -> Iterat
     found = PrepareStage(settings, job_table)
     yield found
     found.close()
+
+
+@pytest.fixture
+def sources(settings: Settings, store: Store) -> FileResolver:
+    return FileResolver(settings, store)
+
+
+@pytest.fixture
+def request_(store: Store) -> ResolveContext:
+    """Three files were sent along."""
+    return ResolveContext([b"\0zero", PICTURE, WEIGHTS], store.pins(), lambda: None)
+
+
+@pytest.fixture
+def allowed(settings: Settings) -> Path:
+    return settings.local_paths[0]
+
+
+@pytest.fixture
+def secret(tmp_path: Path, allowed: Path) -> Path:
+    """A file outside the allowed folder, with a link to it inside."""
+    secret = tmp_path / "secret"
+    secret.write_bytes(b"secret")
+    (allowed / "link").symlink_to(secret)
+    (allowed / "out").symlink_to(tmp_path)
+    (allowed / "loop").symlink_to(allowed / "loop")
+    (allowed / "dir").mkdir()
+    (allowed / "dir" / "file").write_bytes(WEIGHTS)
+    (allowed / "dir" / "picture").write_bytes(PICTURE)
+    (allowed / "inner").symlink_to(allowed / "dir")
+    return secret
+
+
+@pytest.fixture
+def hub(web: Web, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Web:
+    """`web` as the Hub, with an empty cache. (The Hub's library reads the environment when it is imported.)"""
+    endpoint = f"http://{web.host}"
+    monkeypatch.setattr(constants, "ENDPOINT", endpoint)
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", endpoint + "/{repo_id}/resolve/{revision}/{filename}")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    return web
 
 
 @pytest.fixture(scope="session")

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from http.server import BaseHTTPRequestHandler
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 import pytest
@@ -23,6 +25,8 @@ from runtime.files.resolve import FileResolver, ResolveContext
 from runtime.files.store import Store
 from runtime.settings import Settings, SettingsError, load_settings
 from runtime.stage_errors import InvalidArgument
+from tests.unit.runtime.hub import publish
+from tests.unit.runtime.web import Answer, Web, reply
 
 SECRET = "hf_very-secret"
 TOKENS = {"a.example": SECRET, "b.example": "other", "a.example:8443": "port"}
@@ -182,3 +186,89 @@ def test_the_hub_is_sent_its_token(monkeypatch: pytest.MonkeyPatch, endpoint: st
     with pytest.raises(HubError, match="no such repository"):
         Hub(1, TOKENS).checkpoint("owner/name")
     assert given == [sent]
+
+
+@pytest.fixture
+def owner(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """The place of the token of `hf auth login`, where there is none yet."""
+    for variable in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "token"))
+    return tmp_path / "token"
+
+
+def _gated(hub: Web) -> None:
+    """From now on, each answer of the Hub needs the token."""
+
+    def gated(answer: Answer) -> Answer:
+        def give(handler: BaseHTTPRequestHandler) -> None:
+            (answer if handler.headers.get("Authorization") == f"Bearer {SECRET}" else reply(status=401))(handler)
+
+        return give
+
+    hub.answers = {path: gated(answer) for path, answer in hub.answers.items()}
+
+
+HUB_FILES = ["lora.safetensors", "my lora (v1).safetensors", "青禅_ZEN.safetensors", "peñoles v1.safetensors"]
+
+
+@pytest.mark.parametrize("name", HUB_FILES)
+@pytest.mark.parametrize("place", ["HF_TOKEN", "file", "none"])
+def test_a_file_of_the_hub_is_sent_the_librarys_token_whatever_its_name(
+    sources: FileResolver,
+    request_: ResolveContext,
+    hub: Web,
+    owner: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    place: str,
+) -> None:
+    if place == "HF_TOKEN":
+        monkeypatch.setenv("HF_TOKEN", SECRET)
+    elif place == "file":
+        owner.write_text(SECRET)
+    publish(hub, "owner/name", {name: CONTENT})
+    hub.answers[f"/owner/name/resolve/main/{quote(name)}"] = reply(CONTENT)
+    _gated(hub)
+    if place != "none":
+        assert sources.lora("field", "owner/name", request_).path.read_bytes() == CONTENT
+        return
+    with pytest.raises(InvalidArgument, match="401: it is gated, private or missing; see LORIKEET_TOKENS"):
+        sources.lora("field", "owner/name", request_)
+
+
+def _hub_sent(monkeypatch: pytest.MonkeyPatch, endpoint: str, *urls: str) -> list[str | None]:
+    """As `_sent`, by the fetcher of the Hub at this endpoint."""
+    net = _Net(dict(pairwise(urls)))
+    monkeypatch.setattr(fetch_module, "_open", net.open)
+    monkeypatch.setattr(constants, "ENDPOINT", endpoint)
+    response = Hub(1, TOKENS).fetcher(["cdn.example"]).fetch(urls[0], LIMITS)
+    assert response is not None and b"".join(response.chunks) == CONTENT
+    return [net.sent[url] for url in urls]
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "sent"),
+    [
+        ("https://a.example", SECRET),
+        ("https://A.example:443", SECRET),
+        ("https://a.example:8443", "port"),
+        ("https://c.example", "own"),
+        ("http://a.example", "own"),  # as the library does; no token of LORIKEET_TOKENS is sent over http
+        ("https://user:password@c.example", "own"),
+    ],
+)
+def test_the_hubs_configured_token_comes_before_the_librarys(
+    monkeypatch: pytest.MonkeyPatch, owner: Path, endpoint: str, sent: str
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "own")
+    url = f"{endpoint.lower().replace(':443', '').replace('user:password@', '')}/owner/name/resolve/main/%E9%9D%92"
+    assert _hub_sent(monkeypatch, endpoint, url) == [f"Bearer {sent}"]
+    assert _hub_sent(monkeypatch, endpoint, url, "https://cdn.example/x") == [f"Bearer {sent}", None]
+    assert _hub_sent(monkeypatch, endpoint, "https://b.example/x") == [None]
+
+
+def test_the_librarys_own_token_is_not_sent_where_it_may_not_be(monkeypatch: pytest.MonkeyPatch, owner: Path) -> None:
+    monkeypatch.setenv("HF_TOKEN", "own")
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_IMPLICIT_TOKEN", True)
+    assert _hub_sent(monkeypatch, "https://c.example", "https://c.example/x") == [None]

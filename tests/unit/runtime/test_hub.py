@@ -42,13 +42,8 @@ NOT_NEEDED = {
 
 
 @pytest.fixture(autouse=True)
-def cache(tmp_path: Path, web: Web, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The Hub is `web`, and its cache a new folder. (Its library reads the environment when it is imported.)"""
-    endpoint = f"http://{web.host}"
-    monkeypatch.setattr(constants, "ENDPOINT", endpoint)
-    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", endpoint + "/{repo_id}/resolve/{revision}/{filename}")
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+def cache(tmp_path: Path, hub: Web) -> Path:
+    """The cache of the Hub, which is `web`."""
     return tmp_path / "hub"
 
 

@@ -20,6 +20,8 @@ NAMES = ["青禅_ZEN", "peñoles v1", "🦜", "plain"]
 _SCRIPT = """
 import os, sys
 from pathlib import Path
+import numpy as np
+from safetensors.numpy import save
 from lorikeet.schema import ImageToImageInput
 from runtime.files.local_path import ascii_folder
 from runtime.files.resolve import FileResolver, ResolveContext
@@ -27,13 +29,18 @@ from runtime.files.safetensors_file import SafetensorsFile, read_header
 from runtime.files.store import FileChangedError, Store, check_unchanged
 from runtime.lora.lora_receipt import LoraReceipt
 from runtime.plan import LoraPlan
-from runtime.settings import Settings
+from runtime.settings import load_settings
 
 assert sys.getfilesystemencoding() == "ascii", sys.getfilesystemencoding()
 folder, name = Path(sys.argv[1]), sys.argv[2].encode().decode("unicode_escape")
-store = Store(folder / "store", 1 << 20)
-sources = FileResolver(Settings(store=folder / "store", local_paths=(folder,)), store)
-request = ResolveContext([], store.pins(), lambda: None)
+settings = load_settings()
+assert settings.local_paths == (folder,)
+store = Store(settings.store, 1 << 20)
+sources = FileResolver(settings, store)
+request = ResolveContext([save({"sent": np.zeros(3)})], store.pins(), lambda: None)
+kept = sources.lora("field", "tensor:0", request)
+assert list(read_header(kept.path).tensors) == ["sent"] and kept.path.is_relative_to(folder)
+SafetensorsFile(kept.path).read_floats("sent")
 for value in (f"{name}.safetensors", f"{name}/{name}.safetensors"):
     for _ in range(2):
         stored = sources.lora("field", value, request)
@@ -58,16 +65,26 @@ print("done")
 """
 
 
+@pytest.mark.parametrize("place", ["", "möbel 青"])
 @pytest.mark.parametrize("name", NAMES)
-def test_every_use_of_a_path_works_in_an_ascii_locale(tmp_path: Path, name: str) -> None:
-    for folder in (tmp_path, tmp_path / name):
+def test_every_use_of_a_path_works_in_an_ascii_locale(tmp_path: Path, name: str, place: str) -> None:
+    """`place`: the folder of the settings."""
+    root = tmp_path / place
+    for folder in (root, root / name):
         folder.mkdir(exist_ok=True)
         save_file({"a": np.zeros(3, np.float32)}, folder / f"{name}.safetensors")
         (folder / f"{name}.png").write_bytes(b"\0png")
+    tokens = root / "tokens.json"
+    tokens.write_text('{"a.example": "secret"}')
+    tokens.chmod(0o600)
+    paths = {"LORIKEET_STORE": root / "store", "LORIKEET_LOCAL_PATHS": root, "LORIKEET_TOKENS": tokens}
     locale = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
     escaped = name.encode("unicode_escape").decode()
     done = subprocess.run(
-        [sys.executable, "-c", _SCRIPT, str(tmp_path), escaped], env=os.environ | locale, capture_output=True, text=True
+        [sys.executable, "-c", _SCRIPT, str(root), escaped],
+        env=os.environ | locale | {variable: str(path) for variable, path in paths.items()},
+        capture_output=True,
+        text=True,
     )
     assert done.stdout == "done\n", done.stderr
 

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lorikeet.schema import unknown_field_warnings
+from runtime.files.json_size import JsonSize, json_size
 from runtime.stage_errors import InvalidArgument
-from runtime.stages.prepare import request_json
-from runtime.stages.prepare.request_json import MAX_DEPTH, MAX_VALUES, JsonSize, json_size, read_request
+from runtime.stages.prepare.request_json import MAX_DEPTH, MAX_VALUES, read_request
 from tests.unit.runtime.cpu_time import least_cpu_seconds
 
 REQUEST = {"model_name": "sd15", "prompt": "a bird"}
@@ -66,7 +66,7 @@ def test_a_text_that_is_not_json_has_the_same_bounds() -> None:
     "text", ["[" * 50, "{,:" * 50_000, '"[' * 50, "\\" * 51 + "[" * 50, "\\" * 50 + '"[,' * 50_000], ids=range(5)
 )
 def test_brackets_quotes_and_backslashes_in_a_string_are_not_counted(text: str) -> None:
-    assert json_size(json.dumps([text]).encode()) == JsonSize(1, 1)
+    assert json_size(json.dumps([text]).encode(), MAX_VALUES, MAX_DEPTH) == JsonSize(1, 1)
 
 
 JSON = st.recursive(
@@ -80,8 +80,8 @@ JSON = st.recursive(
 def test_the_size_equals_a_walks_for_any_block_length(value: Any, block: int, ascii_only: bool) -> None:
     data = json.dumps(value, ensure_ascii=ascii_only).encode()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(request_json, "_BLOCK", block)
-        assert json_size(data) == _walk(value)
+        patch.setattr("runtime.files.json_size._BLOCK", block)
+        assert json_size(data, MAX_VALUES, MAX_DEPTH) == _walk(value)
 
 
 @pytest.mark.parametrize(

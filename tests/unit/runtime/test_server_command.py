@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from runtime.settings import Settings
-from runtime.supervisor.command import Ports, server_command
+from runtime.supervisor.command import PackagePathError, Ports, server_command
 
 
 @pytest.fixture
@@ -43,3 +43,18 @@ def test_each_start_has_another_secret(
 ) -> None:
     again = _options(tmp_path, monkeypatch)
     assert again["http-restricted-api"] != command_options["http-restricted-api"]
+
+
+def test_the_tools_may_be_in_a_folder_of_any_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "möbel 青"
+    assert _options(folder, monkeypatch)["backend-directory"] == str(folder / "triton" / "backends")
+
+
+@pytest.mark.parametrize(("where", "what"), [("ROOT", "the repository"), ("sys.prefix", "the Python environment")])
+def test_a_path_from_which_triton_cannot_import_is_an_error_at_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str, what: str
+) -> None:
+    path = tmp_path / "möbel"
+    monkeypatch.setattr(f"runtime.supervisor.command.{where}", path if where == "ROOT" else str(path))
+    with pytest.raises(PackagePathError, match=f"^{what} is in {path}: .* ASCII paths only; move it"):
+        _options(tmp_path, monkeypatch)

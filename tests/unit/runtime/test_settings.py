@@ -134,12 +134,14 @@ def test_job_table_path_is_the_variable_or_one_for_each_user(monkeypatch: pytest
     assert job_table_path() == tmp_path / "job_table"
 
 
-@pytest.mark.parametrize("name", ["LOCAL_PATHS", "STORE"])
-def test_a_path_that_triton_cannot_open_is_an_error_at_start(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str
-) -> None:
-    folder = tmp_path / "möbel"
+@pytest.mark.parametrize("name", ["möbel", "青禅 ZEN", "a b", "🦜", "'quoted' \"$HOME\""])
+def test_a_folder_may_have_any_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str) -> None:
+    """test_local_path.py uses such folders in an ASCII locale, which Triton's stubs have."""
+    folder = tmp_path / name
     folder.mkdir()
-    monkeypatch.setenv(f"LORIKEET_{name}", str(folder))
-    with pytest.raises(SettingsError, match=f"LORIKEET_{name}: .*ASCII"):
-        load_settings()
+    (folder / "tokens.json").write_text("{}")
+    (folder / "tokens.json").chmod(0o600)
+    for variable, value in {"LOCAL_PATHS": folder, "STORE": folder / "store", "TOKENS": folder / "tokens.json"}.items():
+        monkeypatch.setenv(f"LORIKEET_{variable}", str(value))
+    found = load_settings()
+    assert (found.local_paths, found.store, found.tokens) == ((folder,), folder / "store", folder / "tokens.json")

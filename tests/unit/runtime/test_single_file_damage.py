@@ -104,7 +104,7 @@ def _many(count: int) -> str:
         (_claims('{"a": {"dtype": "F32", "shape": [99999999999, 99999999999], "data_offsets": [0, 4]}}'), "not a read"),
         (_claims('{"a": {"dtype": "F99", "shape": [1], "data_offsets": [0, 4]}}') + bytes(4), "not a readable"),
         (_claims("[]"), "not a readable"),
-        (_claims(_many(1 << 17)), "holds more than 65536 tensors"),
+        (_claims(_many(1 << 17)), "holds more than 16384 tensors"),
         (_claims("{}"), "no Stable Diffusion UNet"),
     ],
 )

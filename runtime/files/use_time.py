@@ -1,0 +1,18 @@
+"""The time at which a file of the store was last used: its modification time."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+_EXACT_SECONDS = 10.0
+
+
+def mark_used(path: Path) -> None:
+    """Set the time of the last use to now, unless that changes it by less than 10 s. Raises OSError.
+
+    Each change of the time changes the file's fingerprint, under which its header is remembered.
+    """
+    if abs(time.time() - path.stat().st_mtime) > _EXACT_SECONDS:
+        os.utime(path)
