@@ -61,10 +61,10 @@ def busy_port(settings: Settings, ports: Ports) -> int | None:
     return None
 
 
-def server_command(settings: Settings, ports: Ports, memory_prefix: str) -> list[str]:
+def server_command(settings: Settings, ports: Ports, region_prefix: str) -> list[str]:
     """The command line that starts tritonserver with this repository's models. Raises NoTriton.
 
-    `memory_prefix` begins the names of the regions in /dev/shm that Triton and its stages share.
+    `region_prefix` begins the names of the regions in /dev/shm that Triton and its stages share.
     """
     program, backends = _find_server()
     options = {
@@ -84,7 +84,7 @@ def server_command(settings: Settings, ports: Ports, memory_prefix: str) -> list
         "grpc-restricted-protocol": restricted,
     }
     # `--disable-auto-complete-config`: auto-completion would start and stop each stage once before its real start.
-    backend = {"stub-timeout-seconds": settings.start_seconds, "shm-region-prefix-name": memory_prefix}
+    backend = {"stub-timeout-seconds": settings.start_seconds, "shm-region-prefix-name": region_prefix}
     return [
         str(program),
         "--disable-auto-complete-config",
