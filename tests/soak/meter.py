@@ -34,7 +34,9 @@ def read(server: LocalServer) -> Reading:
     return Reading(
         private={name: private_bytes(pid) for name, pid in pids.items()},
         files={name: len(list(Path(f"/proc/{pid}/fd").iterdir())) for name, pid in pids.items()},
-        regions={file.name: file.stat().st_size for file in Path("/dev/shm").glob(f"lorikeet-{server.process.pid}-*")},
+        regions={
+            file.name: file.stat().st_size for file in Path("/dev/shm").glob(f"*_lorikeet-{server.process.pid}-*")
+        },
     )
 
 

@@ -80,14 +80,14 @@ class Reservations:
                 "", f"its tensors need about {needs:.0f} MB of shared memory, the server has {has:.0f} MB: {advice}"
             )
         together = growth([*(held.need.stages for held in self._held.values()), need.stages], memory.regions)
-        if together <= memory.free - reserve:
+        has = max(memory.free - reserve, 0) / 1e6
+        if together / 1e6 <= has:
             return
         if not self._held:
             shared_memory.ask_for_new_regions(self._job_table.path)
             message = "earlier requests have used up its shared memory; it restarts to free it"
             raise Unavailable(f"the server is restarting: {message}: try again in a minute")
-        needs, has = together / 1e6, max(memory.free - reserve, 0) / 1e6
-        message = f"this request and those in flight need about {needs:.0f} MB more, {has:.0f} MB are free"
+        message = f"this request and those in flight need about {together / 1e6:.0f} MB more, {has:.0f} MB are free"
         raise Unavailable(f"the server lacks shared memory: {message}: try again later, {advice}")
 
     def _measure_shared_memory(self) -> SharedMemory:

@@ -1,13 +1,13 @@
 """Estimates the shared memory that the tensors of a request need in each stage's region, from its plan.
 
 The Python backend copies a request's inputs into the stage's region, and the stage copies them out before it takes the
-next request. A stage sends one answer at a time. So the need does not grow with the number of requests in flight: a
-region holds the tensors of one request that comes, one that goes, and at most one more of each that is not freed yet.
+next request. So the need does not grow with the number of requests in flight: a region holds the inputs of at most two
+requests, one that comes and one that is not freed yet, and the answer that the stage sends.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from heapq import nlargest
 
@@ -19,7 +19,9 @@ from runtime.shared_memory import REGION_BYTES
 _FLOAT = 4
 _SMALL = 16 << 10  # PLAN, REPORT, SEAL and the backend's own records of one request
 _IN_USE = 256 << 10  # what a stage's region holds at rest: the backend's queues
-_TENSORS_THAT_GROW = 2  # large tensors of a stage; the growth for each is rounded up to `REGION_BYTES`
+_LARGE_TENSORS = 2  # of a stage; a region grows by multiples of `REGION_BYTES`
+_ANSWERS = {"prepare": 2}  # a thread may begin to send an answer before another one's is freed
+_LORA_RECEIPT = 4 << 10  # bytes of one LoRA's part of the receipt
 _JSON_ESCAPE = 6  # bytes of a character that JSON escapes
 _CLIP_WIDTH = 512  # of a text encoder whose configuration has no width: transformers' default
 
@@ -40,10 +42,11 @@ STAGE_TENSORS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 
 @dataclass(frozen=True)
 class StageBytes:
-    """Bytes of one request in a stage's region: while the stage takes it, and while it answers."""
+    """Bytes of one request in a stage's region: its inputs, its answer, and the largest tensor of both."""
 
     taken: int
     answered: int
+    largest: int
 
 
 def stage_bytes(plan: Plan, *, inline: bool, parameters: int) -> dict[str, StageBytes]:
@@ -55,20 +58,33 @@ def stage_bytes(plan: Plan, *, inline: bool, parameters: int) -> dict[str, Stage
     sizes = _tensor_bytes(plan, inline)
     small = _SMALL + parameters
     return {
-        stage: StageBytes(small + sum(sizes[name] for name in taken), small + sum(sizes[name] for name in answered))
+        stage: StageBytes(
+            small + sum(sizes[name] for name in taken),
+            small + sum(sizes[name] for name in answered),
+            max(sizes[name] for name in (*taken, *answered)),
+        )
         for stage, (taken, answered) in STAGE_TENSORS.items()
     }
 
 
 def growth(requests: Collection[Mapping[str, StageBytes]], regions: Mapping[str, int]) -> int:
     """Bytes by which the regions may grow while these requests are in flight. A region without a size counts as new."""
-    total = 0
-    for stage in STAGE_TENSORS:
-        taken = sum(nlargest(2, (request[stage].taken for request in requests)))
-        answered = sum(nlargest(2, (request[stage].answered for request in requests)))
-        if _IN_USE + taken + answered > regions.get(stage, REGION_BYTES):
-            total += taken + answered + _TENSORS_THAT_GROW * REGION_BYTES
-    return total
+    return sum(
+        _stage_growth(
+            [request[stage] for request in requests], regions.get(stage, REGION_BYTES), _ANSWERS.get(stage, 1)
+        )
+        for stage in STAGE_TENSORS
+    )
+
+
+def _stage_growth(requests: Sequence[StageBytes], region: int, answers: int) -> int:
+    used = sum(nlargest(2, (request.taken for request in requests)))
+    used += sum(nlargest(answers, (request.answered for request in requests)))
+    if _IN_USE + used <= region:
+        return 0
+    # A tensor that does not fit makes the region grow by the tensor's size, rounded up, even if it lacks only a part.
+    unused = max(request.largest for request in requests) + REGION_BYTES
+    return min(used + _LARGE_TENSORS * REGION_BYTES, _IN_USE + used + unused - region)
 
 
 def _tensor_bytes(plan: Plan, inline: bool) -> dict[str, int]:
@@ -81,15 +97,12 @@ def _tensor_bytes(plan: Plan, inline: bool) -> dict[str, int]:
     widths = [encoder.config.get("hidden_size", _CLIP_WIDTH) for encoder in checkpoint.text_encoders]
     pooled = [encoder.config.get("projection_dim", _CLIP_WIDTH) for encoder in checkpoint.text_encoders]
     pixels = 3 * plan.width * plan.height * count
-    # Noise does not shrink when it is encoded. Every file's metadata holds the prompts.
-    text = _JSON_ESCAPE * (len(request.prompt) + len(request.negative_prompt))
+    # Noise does not shrink when it is encoded. The metadata of each file is the receipt, with prompts and LoRAs.
+    text = _JSON_ESCAPE * (len(request.prompt) + len(request.negative_prompt)) + _LORA_RECEIPT * len(plan.loras)
     encoded = pixels + pixels // 50 + count * (text + _SMALL)
     return {
         "PICTURES": sum(picture.nbytes for picture in plan.pictures),
-        "PROMPT_EMBEDS": _FLOAT
-        * branches
-        * MAX_TOKENS
-        * sum(config.get("hidden_size", _CLIP_WIDTH) for config in encoders),
+        "PROMPT_EMBEDS": _FLOAT * branches * MAX_TOKENS * sum(widths),
         "POOLED_EMBEDS": _FLOAT * branches * max(pooled),
         "LATENT_MEAN": moment,
         "LATENT_STD": moment,
