@@ -17,7 +17,7 @@ _TEXTS = (
         UNAVAILABLE,
     ),
     (re.compile(r"^Stub process .*not healthy"), "a stage of the server has ended: try again later", UNAVAILABLE),
-    (re.compile(r"^Failed to process the request"), "the server failed; its log has the cause", INTERNAL),
+    (re.compile(r"^Failed to process the request"), "the server failed; its log says more", INTERNAL),
 )
 
 

@@ -34,7 +34,7 @@ DOCKER = "If you are running Triton inside docker, use '--shm-size' flag to cont
         (
             "Failed to process the request(s) for model 'prepare_0_0', message: UnicodeDecodeError: 'utf-8' codec"
             "\n\nAt:\n  /lorikeet/runtime/triton/stage_model.py(104): _call\n",
-            "the server failed; its log has the cause",
+            "the server failed; its log says more",
             "INTERNAL",
         ),
     ],
