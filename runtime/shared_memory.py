@@ -20,16 +20,28 @@ REGION_BYTES = 1 << 20  # a region's first size, and the unit by which it grows;
 
 @dataclass(frozen=True)
 class SharedMemory:
-    """Bytes of /dev/shm that are free, and bytes of each stage's region, by the stage's name."""
+    """Bytes of /dev/shm, those that are free, and those of each stage's region, by the stage's name."""
 
+    total: int
     free: int
     regions: Mapping[str, int]
+
+    @property
+    def grown(self) -> int:
+        """Bytes by which the regions have grown; new regions would not have them."""
+        return sum(self.regions.values()) - self.new_regions
+
+    @property
+    def new_regions(self) -> int:
+        """Bytes that as many new regions have."""
+        return len(self.regions) * REGION_BYTES
 
 
 def measure(stages: Mapping[str, int]) -> SharedMemory:
     """/dev/shm now. `stages`: each stage's process id. A region that cannot be found counts as new."""
     space = os.statvfs(FOLDER)
-    return SharedMemory(space.f_bavail * space.f_frsize, {stage: _region_bytes(pid) for stage, pid in stages.items()})
+    regions = {stage: _region_bytes(pid) for stage, pid in stages.items()}
+    return SharedMemory(space.f_blocks * space.f_frsize, space.f_bavail * space.f_frsize, regions)
 
 
 def _region_bytes(pid: int) -> int:

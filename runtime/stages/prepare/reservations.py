@@ -70,24 +70,23 @@ class Reservations:
 
     def _check_shared_memory(self, need: Need) -> None:
         memory = self._measure()
-        grown = sum(memory.regions.values()) - len(memory.regions) * REGION_BYTES
-        at_start = memory.free + grown  # free bytes of /dev/shm when all regions are new
-        reserve = max(_MINIMUM_RESERVE, at_start // _RESERVE_SHARE)
+        reserve = max(_MINIMUM_RESERVE, memory.total // _RESERVE_SHARE)
         advice = "ask for fewer or smaller pictures, or start the server with a larger /dev/shm (docker run --shm-size)"
-        if (alone := growth([need.stages], {})) > at_start - reserve:
-            needs, has = alone / 1e6, max(at_start - reserve, 0) / 1e6
-            raise InvalidArgument(
-                "", f"its tensors need about {needs:.0f} MB of shared memory, the server has {has:.0f} MB: {advice}"
-            )
+        alone, most = growth([need.stages], {}), max(memory.total - memory.new_regions - reserve, 0)
+        if alone > most:
+            message = f"its tensors need about {_megabytes(alone)} of shared memory, the server has {_megabytes(most)}"
+            raise InvalidArgument("", f"{message}: {advice}")
         together = growth([*(held.need.stages for held in self._held.values()), need.stages], memory.regions)
-        has = max(memory.free - reserve, 0) / 1e6
-        if together / 1e6 <= has:
+        free = max(memory.free - reserve, 0)
+        if together <= free:
             return
-        if not self._held:
+        if not self._held and alone <= free + memory.grown:
             shared_memory.ask_for_new_regions(self._job_table.path)
             message = "earlier requests have used up its shared memory; it restarts to free it"
             raise Unavailable(f"the server is restarting: {message}: try again in a minute")
-        message = f"this request and those in flight need about {together / 1e6:.0f} MB more, {has:.0f} MB are free"
+        message = (
+            f"this request and those in flight need about {_megabytes(together)} more, {_megabytes(free)} are free"
+        )
         raise Unavailable(f"the server lacks shared memory: {message}: try again later, {advice}")
 
     def _measure_shared_memory(self) -> SharedMemory:
@@ -104,3 +103,7 @@ class Reservations:
         while not self._closed.wait(_SWEEP_SECONDS):
             with self._lock:
                 self._release_ended()
+
+
+def _megabytes(count: int) -> str:
+    return f"{count / 1e6:.0f} MB"

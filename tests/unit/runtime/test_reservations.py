@@ -18,7 +18,7 @@ from tests.unit.runtime.plans import make_plan
 
 MIB = 1 << 20
 NEW = dict.fromkeys(STAGE_TENSORS, REGION_BYTES)
-CONTAINER = SharedMemory(64 * MIB - len(NEW) * REGION_BYTES, NEW)  # docker's default
+CONTAINER = SharedMemory(64 * MIB, 58 * MIB, NEW)  # docker's default
 
 
 class Bench:
@@ -71,7 +71,7 @@ def test_a_request_that_alone_exceeds_the_shared_memory_is_refused(bench: Bench,
 
 
 def test_a_request_for_which_others_leave_too_little_is_unavailable(bench: Bench, large: Need) -> None:
-    bench.memory = SharedMemory(250 * MIB, NEW)
+    bench.memory = SharedMemory(256 * MIB, 250 * MIB, NEW)
     held = bench.hold(large)
     with pytest.raises(Unavailable, match=r"the server lacks shared memory: .*--shm-size"):
         bench.hold(large)
@@ -81,21 +81,28 @@ def test_a_request_for_which_others_leave_too_little_is_unavailable(bench: Bench
 
 
 def test_regions_that_have_grown_are_used_again(bench: Bench, usual: Need) -> None:
-    bench.memory = SharedMemory(0, dict.fromkeys(STAGE_TENSORS, 20 * MIB))
+    bench.memory = SharedMemory(128 * MIB, 0, dict.fromkeys(STAGE_TENSORS, 20 * MIB))
     bench.hold(usual)
 
 
 def test_regions_that_leave_too_little_are_made_anew(bench: Bench, usual: Need) -> None:
     """A large input has made one region grow over most of /dev/shm: until a restart, nothing else can grow."""
-    bench.memory = SharedMemory(8 * MIB, NEW | {"prepare": 50 * MIB})
+    bench.memory = SharedMemory(64 * MIB, 8 * MIB, NEW | {"prepare": 50 * MIB})
     with pytest.raises(Unavailable, match="restarting"):
         bench.hold(usual)
     assert needs_new_regions(bench.job_table.path)
 
 
 def test_while_requests_are_in_flight_no_region_is_made_anew(bench: Bench, usual: Need, sd15: Checkpoint) -> None:
-    bench.memory = SharedMemory(8 * MIB, NEW | {"prepare": 50 * MIB})
+    bench.memory = SharedMemory(64 * MIB, 8 * MIB, NEW | {"prepare": 50 * MIB})
     bench.hold(need(make_plan(sd15, size=64), 0))
+    with pytest.raises(Unavailable, match="the server lacks shared memory"):
+        bench.hold(usual)
+    assert not needs_new_regions(bench.job_table.path)
+
+
+def test_what_other_programs_take_is_no_reason_for_a_restart(bench: Bench, usual: Need) -> None:
+    bench.memory = SharedMemory(64 * MIB, 8 * MIB, NEW)
     with pytest.raises(Unavailable, match="the server lacks shared memory"):
         bench.hold(usual)
     assert not needs_new_regions(bench.job_table.path)

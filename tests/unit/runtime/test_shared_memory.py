@@ -33,7 +33,8 @@ def test_a_region_has_the_size_of_its_file(tmp_path: Path, stub: subprocess.Pope
     (tmp_path / f"{RESERVED_PREFIX}lorikeet-7").write_bytes(bytes(3 * REGION_BYTES))
     found = measure({"finish": stub.pid})
     assert found.regions == {"finish": 3 * REGION_BYTES}
-    assert found.free > 0
+    assert found.total >= found.free > 0
+    assert found.grown == 2 * REGION_BYTES
 
 
 def test_a_region_that_is_not_found_counts_as_new(stub: subprocess.Popen[bytes]) -> None:
