@@ -11,7 +11,7 @@ from runtime.files.blob_locks import Pins
 from runtime.jobs.job_table import JobRef, JobTable
 from runtime.jobs.long_lived import start_thread
 from runtime.jobs.plan_files import PlanFiles
-from runtime.shared_memory import REGION_BYTES, SharedMemory
+from runtime.shared_memory import SharedMemory
 from runtime.stage_errors import InvalidArgument, Unavailable
 from runtime.stages.prepare.memory_estimate import Need
 from runtime.stages.prepare.shared_memory_estimate import growth
@@ -84,10 +84,8 @@ class Reservations:
             shared_memory.ask_for_new_regions(self._job_table.path)
             message = "earlier requests have used up its shared memory; it restarts to free it"
             raise Unavailable(f"the server is restarting: {message}: try again in a minute")
-        message = (
-            f"this request and those in flight need about {_megabytes(together)} more, {_megabytes(free)} are free"
-        )
-        raise Unavailable(f"the server lacks shared memory: {message}: try again later, {advice}")
+        needs = f"this request and those in flight need about {_megabytes(together)} more, {_megabytes(free)} are free"
+        raise Unavailable(f"the server lacks shared memory: {needs}: try again later, {advice}")
 
     def _measure_shared_memory(self) -> SharedMemory:
         return shared_memory.measure({stage: beat.pid for stage, beat in self._job_table.beats().items()})
