@@ -58,14 +58,14 @@ class Refused:
             try:
                 service_pb2_grpc.GRPCInferenceServiceStub(channel).ModelInfer(message, timeout=SECONDS)
             except grpc.RpcError as error:
-                return str(error.details())  # type: ignore[attr-defined]  # every error of a call has details
+                return str(error.details())
         raise AssertionError("the request succeeded")
 
     def over_http(self, address: str) -> str:
         """The error's text."""
         head: dict[str, Any] = {"inputs": [], "parameters": dict(self.parameters)}
         for tensor in self.tensors:
-            size = {"binary_data_size": len(tensor.content)}
+            size: dict[str, Any] = {"binary_data_size": len(tensor.content)}
             if self.region:
                 size = {"shared_memory_region": self.region, "shared_memory_byte_size": len(tensor.content)}
             given = {"name": tensor.name, "datatype": tensor.datatype, "shape": tensor.shape, "parameters": size}
