@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from typing_extensions import Self
@@ -27,13 +27,18 @@ class ServerFailed(RuntimeError):
 class LocalServer:
     """`make serve` as a child process. `settings` are LORIKEET_* variables without the prefix, in lower case.
 
+    `launcher`: a command that runs the command appended to it, without a process between (`nice`, `unshare`).
     As a context manager, it starts the server, waits until it is ready, and stops it with SIGINT at exit.
     """
 
     def __init__(
-        self, log: Path, settings: Mapping[str, str], on_progress: Callable[[str], None] = lambda line: None
+        self,
+        log: Path,
+        settings: Mapping[str, str],
+        on_progress: Callable[[str], None] = lambda line: None,
+        launcher: Sequence[str] = (),
     ) -> None:
-        self._log, self._on_progress = log, on_progress
+        self._log, self._on_progress, self._launcher = log, on_progress, launcher
         ports = dict.fromkeys(("http_port", "grpc_port", "metrics_port", "status_port"), "0")
         self._environment = os.environ | {f"LORIKEET_{k.upper()}": v for k, v in {**ports, **settings}.items()}
         self.grpc = self.http = self.metrics = self.status = ""
@@ -53,6 +58,7 @@ class LocalServer:
             self.process = subprocess.Popen(
                 # The server exits with this process, so that a killed test or benchmark leaves no server running.
                 [
+                    *self._launcher,
                     sys.executable,
                     "-m",
                     "runtime.supervisor.exit_with_parent",

@@ -5,10 +5,8 @@ The first Ctrl-C (or SIGTERM) stops the server after it has answered its request
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
-import tempfile
 import threading
 import time
 from pathlib import Path
@@ -116,8 +114,8 @@ def main() -> int:
             if busy := busy_port(settings, ports):
                 raise _port_in_use(settings, busy, "LORIKEET_HTTP_PORT, LORIKEET_GRPC_PORT or LORIKEET_METRICS_PORT")
             leftovers.sweep()
-            with tempfile.TemporaryDirectory(prefix=f"{leftovers.PREFIX}{os.getpid()}-") as folder:
-                return Supervisor(settings, ports, Path(folder), status, status_server.port).run()
+            with leftovers.own_folder() as folder:
+                return Supervisor(settings, ports, folder, status, status_server.port).run()
     except (SettingsError, NoTriton, PackagePathError) as error:
         for line in str(error).splitlines():
             print(f"lorikeet: {line}", file=sys.stderr)

@@ -12,11 +12,16 @@ from pathlib import Path
 from runtime.settings import ROOT, Settings, tools_folder
 
 _NGC = Path("/opt/tritonserver")  # where NVIDIA's container image has Triton
+_PROGRAM = Path("bin", "tritonserver")
 
 # These groups of Triton's APIs read memory or change the server; no client of Lorikeet needs them. Health, metadata,
 # model configuration, statistics and inference stay open.
 _RESTRICTED_APIS = "shared-memory,model-repository,trace,logging"
 _SECRET_HEADER = "lorikeet-secret"
+
+# Triton limits gRPC messages to 2 GiB; some versions limit HTTP requests to 64 MiB, which FILES with a LoRA exceeds.
+_MAX_HTTP_BYTES = (1 << 31) - 1
+_LIMITS_HTTP = (2, 59)  # versions from this one on know the option http-max-input-size
 
 
 class NoTriton(RuntimeError):
@@ -66,17 +71,17 @@ def busy_port(settings: Settings, ports: Ports) -> int | None:
     return None
 
 
-def server_command(settings: Settings, ports: Ports, memory_prefix: str) -> list[str]:
+def server_command(settings: Settings, ports: Ports, region_prefix: str) -> list[str]:
     """The command line that starts tritonserver with this repository's models. Raises NoTriton and PackagePathError.
 
-    `memory_prefix` begins the names of the regions in /dev/shm that Triton and its stages share.
+    `region_prefix` begins the names of the regions in /dev/shm that Triton and its stages share.
     """
     _check_package_paths()
-    program, backends = _find_server()
-    options = {
+    home = _find_server()
+    options: dict[str, object] = {
         "model-repository": ROOT / "model_repository",
         "model-control-mode": "none",
-        "backend-directory": backends,
+        "backend-directory": home / "backends",
         "model-load-thread-count": 8,
         "http-address": settings.host,
         "http-port": ports.http,
@@ -89,10 +94,12 @@ def server_command(settings: Settings, ports: Ports, memory_prefix: str) -> list
         "http-restricted-api": (restricted := f"{_RESTRICTED_APIS}:{_SECRET_HEADER}={secrets.token_hex(16)}"),
         "grpc-restricted-protocol": restricted,
     }
+    if _version(home) >= _LIMITS_HTTP:
+        options["http-max-input-size"] = _MAX_HTTP_BYTES
     # `--disable-auto-complete-config`: auto-completion would start and stop each stage once before its real start.
-    backend = {"stub-timeout-seconds": settings.start_seconds, "shm-region-prefix-name": memory_prefix}
+    backend = {"stub-timeout-seconds": settings.start_seconds, "shm-region-prefix-name": region_prefix}
     return [
-        str(program),
+        str(home / _PROGRAM),
         "--disable-auto-complete-config",
         *(f"--{name}={value}" for name, value in options.items()),
         *(f"--backend-config=python,{name}={value}" for name, value in backend.items()),
@@ -109,12 +116,20 @@ def _check_package_paths() -> None:
             )
 
 
-def _find_server() -> tuple[Path, Path]:
-    """(tritonserver, the folder of its backends): from the tools folder, else NVIDIA's image, else PATH."""
+def _find_server() -> Path:
+    """Triton's folder: of the tools, else of NVIDIA's image, else of PATH."""
     homes = [tools_folder() / "triton", _NGC]
     if found := shutil.which("tritonserver"):
         homes.append(Path(found).resolve().parents[1])
     for home in homes:
-        if (home / "bin" / "tritonserver").exists():
-            return home / "bin" / "tritonserver", home / "backends"
+        if (home / _PROGRAM).exists():
+            return home
     raise NoTriton("found no tritonserver: run `make setup` to install it, or use NVIDIA's image")
+
+
+def _version(home: Path) -> tuple[int, ...]:
+    """Triton's version. NVIDIA's images have it in a file; () where there is none, as in the nvidia-pytriton wheel."""
+    try:
+        return tuple(map(int, (home / "TRITON_VERSION").read_text().strip().split(".")[:2]))
+    except (OSError, ValueError):
+        return ()

@@ -14,6 +14,7 @@ class Reason(str, Enum):
     STAGE_SILENT = "stage_silent"
     STAGE_IDLE = "stage_idle"
     START_TIMEOUT = "start_timeout"
+    SHARED_MEMORY = "shared_memory"
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ import urllib.request
 from contextlib import suppress
 from pathlib import Path
 
+from runtime import shared_memory
 from runtime.cpu import PROCESS_ENVIRONMENT
 from runtime.jobs.job_table import STAGES, JobTable
 from runtime.settings import PREFIX, Settings
@@ -29,7 +30,7 @@ class Server:
 
     def __init__(self, settings: Settings, ports: Ports, job_table_file: Path) -> None:
         self._settings, self._ports = settings, ports
-        self._memory_prefix = f"{leftovers.PREFIX}{os.getpid()}-{job_table_file.name}-"
+        self._region_prefix = leftovers.region_prefix(job_table_file.parent, job_table_file.name)
         self.job_table = JobTable(job_table_file)
         own = {
             PREFIX + "JOB_TABLE": str(job_table_file),
@@ -44,7 +45,7 @@ class Server:
                 "runtime.supervisor.exit_with_parent",
                 "SIGKILL",  # tritonserver takes up to 30 s to end after SIGTERM
                 str(os.getpid()),
-                *server_command(settings, ports, self._memory_prefix),
+                *server_command(settings, ports, self._region_prefix),
             ],
             env=PROCESS_ENVIRONMENT | os.environ | own,
             stdout=subprocess.PIPE,
@@ -82,6 +83,8 @@ class Server:
             if beat.idle_beats > _MAX_IDLE_BEATS:
                 queue = f"the stage {stage} has {beat.activity.queued} requests in its queues and works on none"
                 return Fault(Reason.STAGE_IDLE, queue, stage)
+        if shared_memory.needs_new_regions(self.job_table.path) and not self.job_table.live():
+            return Fault(Reason.SHARED_MEMORY, "the regions of shared memory have grown and fill /dev/shm")
         return None
 
     def kill(self) -> None:
@@ -92,7 +95,7 @@ class Server:
         for beat in self.job_table.beats().values():
             with suppress(ProcessLookupError):
                 os.kill(beat.pid, signal.SIGKILL)
-        for region in leftovers.SHARED_MEMORY.glob(f"{self._memory_prefix}*"):
+        for region in leftovers.regions(self._region_prefix):
             region.unlink(missing_ok=True)
 
     def stop(self) -> None:

@@ -53,7 +53,7 @@ def folders(supervisor: int) -> list[Path]:
 
 def shared_memory(supervisor: int) -> list[Path]:
     """What Triton and the stages of a supervisor's servers share."""
-    return list(Path("/dev/shm").glob(f"lorikeet-{supervisor}-*"))
+    return list(Path("/dev/shm").glob(f"*lorikeet-{supervisor}-*"))
 
 
 def gone_by(processes: list[int], seconds: float) -> None:

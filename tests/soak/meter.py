@@ -30,11 +30,12 @@ class Reading:
 
 def read(server: LocalServer) -> Reading:
     """The server as it is now, its supervisor included."""
-    pids = {_name(pid): pid for pid in (server.process.pid, *children(server.process.pid))}
+    pid = server.process.pid
+    pids = {_name(process): process for process in (pid, *children(pid))}
     return Reading(
-        private={name: private_bytes(pid) for name, pid in pids.items()},
-        files={name: len(list(Path(f"/proc/{pid}/fd").iterdir())) for name, pid in pids.items()},
-        regions={file.name: file.stat().st_size for file in Path("/dev/shm").glob(f"lorikeet-{server.process.pid}-*")},
+        private={name: private_bytes(process) for name, process in pids.items()},
+        files={name: len(list(Path(f"/proc/{process}/fd").iterdir())) for name, process in pids.items()},
+        regions={file.name: file.stat().st_size for file in Path("/dev/shm").glob(f"*_lorikeet-{pid}-*")},
     )
 
 

@@ -40,7 +40,7 @@ def test_every_client_hears_of_a_kill_and_nothing_stays(server: LocalServer, tin
     assert max(heard) < HEARD_SECONDS
     assert stages_bytes(last) < stages_bytes(first) * (1 + GROWTH) + SLACK_BYTES
     assert sum(last.regions.values()) <= sum(first.regions.values()) * (1 + GROWTH)
-    owners = {path.name.split("-")[1] for path in Path("/dev/shm").glob("lorikeet-*")}
+    owners = {path.name.partition("lorikeet-")[2].split("-")[0] for path in Path("/dev/shm").glob("*lorikeet-*")}
     assert all(Path(f"/proc/{owner}").exists() for owner in owners)
 
 

@@ -11,12 +11,9 @@ import tritonclient.grpc.aio
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
 from lorikeet.client.calls import Arrays, InferCall
+from lorikeet.client.triton_error import plain_error
 from lorikeet.protocol.errors import INTERNAL, UNAVAILABLE, make_error
 from lorikeet.protocol.shorten import shorten
-from lorikeet.protocol.tensors import IMAGE_MODEL
-
-# Triton's ensemble scheduler puts this before a stage's error message. No option in `tritonserver --help` removes it.
-_ENSEMBLE_PREFIX = f"in ensemble '{IMAGE_MODEL}', "
 
 _GRPC_OPTIONS = [
     ("grpc.max_send_message_length", -1),
@@ -105,8 +102,7 @@ class _TritonTransport:
         try:
             yield
         except InferenceServerException as error:
-            message = (error.message() or "no message").removeprefix(_ENSEMBLE_PREFIX)
-            raise make_error(message, error.status() or INTERNAL) from error
+            raise make_error(*plain_error(error.message() or "no message", error.status() or INTERNAL)) from error
         except self._connection_errors as error:
             raise make_error(str(error) or type(error).__name__, UNAVAILABLE) from error
 

@@ -5,9 +5,11 @@ It covers pictures, latents and the activations of a network. Weights are not in
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from runtime.plan import Plan
+from runtime.stages.prepare.shared_memory_estimate import StageBytes, stage_bytes
 
 _FLOAT = 4
 _COPIES = 3  # of each tensor between two stages: in the sender, in shared memory and in the receiver
@@ -17,14 +19,21 @@ _DECODER_WIDTHS = (128, 256, 512, 512)  # of the published VAEs; used when the c
 
 @dataclass(frozen=True)
 class Need:
-    """Bytes: `own` while the request is in the server, and `peak` in addition while a network processes it."""
+    """Bytes: `own` while the request is in the server, and `peak` in addition while a network processes it.
+
+    `stages`: bytes of shared memory by stage.
+    """
 
     own: int
     peak: int
+    stages: Mapping[str, StageBytes]
 
 
-def need(plan: Plan, sent: int) -> Need:
-    """The memory that a plan needs. `sent`: bytes of the files in the request's tensors."""
+def need(plan: Plan, sent: int, *, inline: bool = False, parameters: int = 0) -> Need:
+    """The memory that a plan needs. `sent`: bytes of the files in the request's tensors.
+
+    `inline` and `parameters`: see `stage_bytes`.
+    """
     request = plan.request
     pixels = plan.padded_width * plan.padded_height
     latents = 4 * pixels // plan.checkpoint.vae_scale_factor**2 * request.num_images
@@ -34,4 +43,5 @@ def need(plan: Plan, sent: int) -> Need:
     widths = plan.checkpoint.vae.config.get("block_out_channels") or _DECODER_WIDTHS
     # The block before the last one upsamples to the full size in its own width; all later layers are narrower.
     widest = widths[min(1, len(widths) - 1)]
-    return Need(own, _TENSORS_AT_ONCE * _FLOAT * widest * pixels)
+    stages = stage_bytes(plan, inline=inline, parameters=parameters)
+    return Need(own, _TENSORS_AT_ONCE * _FLOAT * widest * pixels, stages)

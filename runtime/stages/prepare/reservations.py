@@ -1,31 +1,41 @@
-"""What a job holds while it is in flight: its files in the store, memory for its pictures, and its plan file."""
+"""What a job holds while it is in flight: its files in the store, memory for its tensors, and its plan file."""
 
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 
+from runtime import shared_memory
 from runtime.files.blob_locks import Pins
 from runtime.jobs.job_table import JobRef, JobTable
 from runtime.jobs.long_lived import start_thread
 from runtime.jobs.plan_files import PlanFiles
+from runtime.shared_memory import SharedMemory
 from runtime.stage_errors import InvalidArgument, Unavailable
 from runtime.stages.prepare.memory_estimate import Need
+from runtime.stages.prepare.shared_memory_estimate import growth
 
 _SWEEP_SECONDS = 1.0  # how often what ended jobs hold is released
+_MINIMUM_RESERVE = 4 << 20  # bytes of /dev/shm that stay free for requests that arrive, so that they can be answered
+_RESERVE_SHARE = 16  # one part in 16 of a larger /dev/shm
 
 
 @dataclass(frozen=True)
 class _Held:
     pins: Pins
-    own: int  # bytes
+    need: Need
 
 
 class Reservations:
-    """Within `budget` bytes of memory. A thread releases what ended and lost jobs hold."""
+    """Within `budget` bytes of memory, and what /dev/shm has free. A thread releases what ended and lost jobs hold.
 
-    def __init__(self, job_table: JobTable, budget: int) -> None:
+    `measure` measures /dev/shm.
+    """
+
+    def __init__(self, job_table: JobTable, budget: int, measure: Callable[[], SharedMemory] | None = None) -> None:
         self._job_table, self._plans, self._budget = job_table, PlanFiles(job_table), budget
+        self._measure = measure or self._measure_shared_memory
         self._held: dict[JobRef, _Held] = {}
         self._lock = threading.Lock()
         self._closed = threading.Event()
@@ -39,20 +49,46 @@ class Reservations:
 
         Raises InvalidArgument when the job can never fit, Unavailable when other jobs use the memory it needs.
         """
-        wanted = need.own + need.peak
         with self._lock:
             self._release_ended()
-            if wanted > self._budget:
-                needs, has = wanted / 1e9, self._budget / 1e9
-                message = f"its pictures need about {needs:.1f} GB of memory, the server has {has:.1f} GB"
-                raise InvalidArgument("", f"{message} (LORIKEET_MEMORY_BYTES): ask for fewer or smaller pictures")
-            if sum(held.own for held in self._held.values()) + wanted > self._budget:
-                raise Unavailable("other requests in flight use the memory that this one needs: try again later")
+            self._check_memory(need)
+            self._check_shared_memory(need)
             try:
                 self._plans.write(job, plan)
             except OSError as error:
                 raise Unavailable(f"the server cannot write the plan ({error.strerror}): try again later") from error
-            self._held[job] = _Held(pins, need.own)
+            self._held[job] = _Held(pins, need)
+
+    def _check_memory(self, need: Need) -> None:
+        wanted = need.own + need.peak
+        if wanted > self._budget:
+            needs, has = wanted / 1e9, self._budget / 1e9
+            message = f"its pictures need about {needs:.1f} GB of memory, the server has {has:.1f} GB"
+            raise InvalidArgument("", f"{message} (LORIKEET_MEMORY_BYTES): ask for fewer or smaller pictures")
+        if sum(held.need.own for held in self._held.values()) + wanted > self._budget:
+            raise Unavailable("other requests in flight use the memory that this one needs: try again later")
+
+    def _check_shared_memory(self, need: Need) -> None:
+        memory = self._measure()
+        reserve = max(_MINIMUM_RESERVE, memory.total // _RESERVE_SHARE)
+        advice = "ask for fewer or smaller pictures, or start the server with a larger /dev/shm (docker run --shm-size)"
+        alone, most = growth([need.stages], {}), max(memory.total - memory.new_regions - reserve, 0)
+        if alone > most:
+            message = f"its tensors need about {_megabytes(alone)} of shared memory, the server has {_megabytes(most)}"
+            raise InvalidArgument("", f"{message}: {advice}")
+        together = growth([*(held.need.stages for held in self._held.values()), need.stages], memory.regions)
+        free = max(memory.free - reserve, 0)
+        if together <= free:
+            return
+        if not self._held and alone <= free + memory.grown:
+            shared_memory.ask_for_new_regions(self._job_table.path)
+            message = "earlier requests have used up its shared memory; it restarts to free it"
+            raise Unavailable(f"the server is restarting: {message}: try again in a minute")
+        needs = f"this request and those in flight need about {_megabytes(together)} more, {_megabytes(free)} are free"
+        raise Unavailable(f"the server lacks shared memory: {needs}: try again later, {advice}")
+
+    def _measure_shared_memory(self) -> SharedMemory:
+        return shared_memory.measure({stage: beat.pid for stage, beat in self._job_table.beats().items()})
 
     def _release_ended(self) -> None:
         live = set(self._job_table.live())
@@ -65,3 +101,7 @@ class Reservations:
         while not self._closed.wait(_SWEEP_SECONDS):
             with self._lock:
                 self._release_ended()
+
+
+def _megabytes(count: int) -> str:
+    return f"{count / 1e6:.0f} MB"

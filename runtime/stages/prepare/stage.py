@@ -9,7 +9,7 @@ from functools import partial
 
 import numpy as np
 
-from lorikeet.protocol.parameters import JobParameters, ParameterError
+from lorikeet.protocol.parameters import DATA_URI, IMAGES, JobParameters, ParameterError
 from lorikeet.protocol.tensors import FILES, IMAGE, REQUEST
 from lorikeet.schema import ImageToImageInput
 from runtime.files.resolve import FileResolver, ResolveContext
@@ -96,7 +96,8 @@ class PrepareStage(Stage):
             files = ResolveContext(sent, pins, lambda: self.reporter.check(admission.job))
             context = PrepareContext(self.settings, self._store, self._files, files)
             prepared = make_plan(_request(call, sent, int(self.settings.max_request_bytes)), context, admission)
-            needed = need(prepared.plan, sum(map(len, sent)))
+            inline = call.parameters.get(IMAGES) == DATA_URI
+            needed = need(prepared.plan, sum(map(len, sent)), inline=inline, parameters=_parameter_bytes(call))
             self._reservations.hold(admission.job, pins, needed, prepared.plan.to_json())
         except BaseException:
             pins.release()
@@ -122,6 +123,12 @@ def _files(call: Call) -> list[bytes]:
     files = [bytes(item) for item in call.inputs.get(FILES, np.array([], np.object_)).reshape(-1)]
     image = _image(call)
     return files if image is None else [*files, image.tobytes()]
+
+
+def _parameter_bytes(call: Call) -> int:
+    """Bytes of the request's id and parameters, at most: a character has up to four."""
+    texts = [call.request_id, *call.parameters, *map(str, call.parameters.values())]
+    return 4 * sum(map(len, texts))
 
 
 def _image(call: Call) -> Array | None:

@@ -22,6 +22,7 @@ def _options(folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     monkeypatch.setenv("LORIKEET_TOOLS", str(folder))
     command = server_command(Settings(), Ports(1, 2, 3), "memory-")
     assert command[0] == str(program)
+    assert "--backend-config=python,shm-region-prefix-name=memory-" in command
     return dict(option[2:].split("=", 1) for option in command[1:] if "=" in option)
 
 
@@ -58,3 +59,16 @@ def test_a_path_from_which_triton_cannot_import_is_an_error_at_start(
     monkeypatch.setattr(f"runtime.supervisor.command.{where}", path if where == "ROOT" else str(path))
     with pytest.raises(PackagePathError, match=f"^{what} is in {path}: .* ASCII paths only; move it"):
         _options(tmp_path, monkeypatch)
+
+
+@pytest.mark.parametrize(
+    ("version", "limit"),
+    [("2.51.0", None), ("2.58.0", None), ("2.59.1\n", "2147483647"), ("2.75.0", "2147483647"), ("odd", None)],
+)
+def test_http_takes_as_much_as_grpc_where_triton_limits_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str, limit: str | None
+) -> None:
+    """Triton's own limit of 64 MiB is less than FILES with a LoRA may have. Older versions refuse the option."""
+    assert "http-max-input-size" not in _options(tmp_path, monkeypatch)
+    (tmp_path / "triton" / "TRITON_VERSION").write_text(version)
+    assert _options(tmp_path, monkeypatch).get("http-max-input-size") == limit

@@ -1,0 +1,116 @@
+"""Estimates the shared memory that the tensors of a request need in each stage's region, from its plan.
+
+The Python backend copies a request's inputs into the stage's region, and the stage copies them out before it takes the
+next request. So the need does not grow with the number of requests in flight: a region holds the inputs of at most two
+requests, one that comes and one that is not freed yet, and the answer that the stage sends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from heapq import nlargest
+
+from lorikeet.protocol import tensors
+from runtime.checkpoints.checkpoint import MAX_TOKENS
+from runtime.plan import Plan
+from runtime.shared_memory import REGION_BYTES
+
+_FLOAT = 4
+_SMALL = 16 << 10  # PLAN, REPORT, SEAL and the backend's own records of one request
+_IN_USE = 256 << 10  # what a stage's region holds at rest: the backend's queues
+_LARGE_TENSORS = 2  # of a stage; a region grows by multiples of `REGION_BYTES`
+_ANSWERS = {"prepare": 2}  # a thread may begin to send an answer before another one's is freed
+_LORA_RECEIPT = 4 << 10  # bytes of one LoRA's part of the receipt
+_JSON_ESCAPE = 6  # bytes of a character that JSON escapes
+_CLIP_WIDTH = 512  # of a text encoder whose configuration has no width: transformers' default
+
+# The tensors that each stage takes and answers with, as in the ensemble's configuration. `prepare` copies FILES and
+# IMAGE out of its region before it makes the plan.
+STAGE_TENSORS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "prepare": ((), ("PICTURES",)),
+    "text_encoder": ((), ("PROMPT_EMBEDS", "POOLED_EMBEDS")),
+    "vae_encoder": (("PICTURES",), ("LATENT_MEAN", "LATENT_STD")),
+    "denoiser": (("PROMPT_EMBEDS", "POOLED_EMBEDS", "LATENT_MEAN", "LATENT_STD"), ("LATENTS", "PER_PASS_LATENTS")),
+    "vae_decoder": (("LATENTS",), ("PIXELS",)),
+    "finish": (
+        ("PIXELS", "LATENTS", "PER_PASS_LATENTS"),
+        (tensors.RESPONSE, tensors.IMAGES, tensors.DEBUG_LATENTS, tensors.DEBUG_PER_PASS_LATENTS),
+    ),
+}
+
+
+@dataclass(frozen=True)
+class StageBytes:
+    """Bytes of one request in a stage's region: its inputs, its answer, and the largest tensor of both."""
+
+    taken: int
+    answered: int
+    largest: int
+
+
+def stage_bytes(plan: Plan, *, inline: bool, parameters: int) -> dict[str, StageBytes]:
+    """What a request needs in each stage's region, an upper bound.
+
+    `inline`: RESPONSE holds the encoded pictures, too. `parameters`: bytes of the request's id and parameters, which
+    Triton passes to every stage.
+    """
+    sizes = _tensor_bytes(plan, inline)
+    small = _SMALL + parameters
+    return {
+        stage: StageBytes(
+            small + sum(sizes[name] for name in taken),
+            small + sum(sizes[name] for name in answered),
+            max(sizes[name] for name in (*taken, *answered)),
+        )
+        for stage, (taken, answered) in STAGE_TENSORS.items()
+    }
+
+
+def growth(requests: Collection[Mapping[str, StageBytes]], regions: Mapping[str, int]) -> int:
+    """Bytes by which the regions may grow while these requests are in flight. A region without a size counts as new."""
+    return sum(
+        _stage_growth(
+            [request[stage] for request in requests], regions.get(stage, REGION_BYTES), _ANSWERS.get(stage, 1)
+        )
+        for stage in STAGE_TENSORS
+    )
+
+
+def _stage_growth(requests: Sequence[StageBytes], region: int, answers: int) -> int:
+    used = sum(nlargest(2, (request.taken for request in requests)))
+    used += sum(nlargest(answers, (request.answered for request in requests)))
+    if _IN_USE + used <= region:
+        return 0
+    # A tensor that does not fit makes the region grow by the tensor's size, rounded up, even if it lacks only a part.
+    unused = max(request.largest for request in requests) + REGION_BYTES
+    return min(used + _LARGE_TENSORS * REGION_BYTES, _IN_USE + used + unused - region)
+
+
+def _tensor_bytes(plan: Plan, inline: bool) -> dict[str, int]:
+    request, checkpoint = plan.request, plan.checkpoint
+    count, channels, height, width = plan.latents_shape
+    latent = _FLOAT * channels * height * width
+    moment = latent if plan.has_image else 0
+    passes = request.num_inference_steps * count * latent if request.debug_per_pass_latents else 0
+    branches = 2 if plan.guided else 1
+    widths = [encoder.config.get("hidden_size", _CLIP_WIDTH) for encoder in checkpoint.text_encoders]
+    pooled = [encoder.config.get("projection_dim", _CLIP_WIDTH) for encoder in checkpoint.text_encoders]
+    pixels = 3 * plan.width * plan.height * count
+    # Noise does not shrink when it is encoded. The metadata of each file is the receipt, with prompts and LoRAs.
+    text = _JSON_ESCAPE * (len(request.prompt) + len(request.negative_prompt)) + _LORA_RECEIPT * len(plan.loras)
+    encoded = pixels + pixels // 50 + count * (text + _SMALL)
+    return {
+        "PICTURES": sum(picture.nbytes for picture in plan.pictures),
+        "PROMPT_EMBEDS": _FLOAT * branches * MAX_TOKENS * sum(widths),
+        "POOLED_EMBEDS": _FLOAT * branches * max(pooled),
+        "LATENT_MEAN": moment,
+        "LATENT_STD": moment,
+        "LATENTS": count * latent,
+        "PER_PASS_LATENTS": passes,
+        "PIXELS": pixels,
+        tensors.RESPONSE: text + (encoded * 4 // 3 if inline else 0),
+        tensors.IMAGES: encoded,
+        tensors.DEBUG_LATENTS: count * latent if request.debug_latents else 0,
+        tensors.DEBUG_PER_PASS_LATENTS: passes,
+    }
