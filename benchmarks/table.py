@@ -26,14 +26,17 @@ def write_table() -> None:
 
 
 def benchmarks_table(folder: Path = RESULTS) -> str:
-    """Markdown: one row for each figure, perf_analyzer's levels, and the machine. Raises MixedMachines."""
+    """Markdown: one row for each figure, perf_analyzer's levels, and the machine. Raises MixedMachines.
+
+    Of perf_analyzer's figures, only those with a limit have a row: its own table has the others.
+    """
     paths = {case: folder / f"{case}.json" for case in CASES}
     results = {case: read_result(path) for case, path in paths.items() if path.exists()}
     if not results:
         return _UNMEASURED
     machine = _machine_line(results)
     parts = []
-    if rows := [row for case in results if case != _THROUGHPUT for row in _figure_rows(case, results[case])]:
+    if rows := [row for case in results for row in _figure_rows(case, results[case])]:
         header = "| measurement | figure | limit | met | `make bench CASES=...` |\n|---|---|---|---|---|"
         parts.append("\n".join([header, *rows]) + "\n")
     if _THROUGHPUT in results:
@@ -44,6 +47,8 @@ def benchmarks_table(folder: Path = RESULTS) -> str:
 def _figure_rows(case: str, result: dict[str, Any]) -> list[str]:
     rows = []
     for figure in result["figures"]:
+        if case == _THROUGHPUT and figure["at_most"] is None:
+            continue
         limit = "" if figure["at_most"] is None else f"at most {number(figure['at_most'], figure['unit'])}"
         met = {True: "✓", False: "✗", None: ""}[figure["met"]]
         cells = [figure["label"], number(figure["value"], figure["unit"]), limit, met, f"`{case}`"]

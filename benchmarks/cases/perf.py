@@ -9,6 +9,7 @@ import subprocess
 import tempfile
 from itertools import product
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from benchmarks.bench import Bench
@@ -19,25 +20,46 @@ from runtime.settings import demo_folder, tools_folder
 
 _PIXELS, _STEPS = 128, 4
 _PROTOCOLS, _CONCURRENCY = {"grpc": "gRPC", "http": "HTTP"}, (1, 2, 4, 8)
+_FIGURES = ("per_second", "p50_seconds", "p95_seconds")  # of a level
 _MODEL = "lora_image_to_image"
 
 
 def run(bench: Bench) -> Outcome:
-    request_count = 8 if bench.quick else 48
+    rounds, request_count = (1, 8) if bench.quick else (3, 48)
     levels = list(product(_CONCURRENCY, _PROTOCOLS))
     with bench.server(local_paths=str(demo_folder())) as server:
         bench.progress("warming up: the server")
         server.timed_request(num_inference_steps=1, model_name="scenes", **bench.requests.next(_PIXELS).fields)
-        measured = [
-            _measure(bench, server, *levels[number], request_count) for number in bench.rounds(len(levels), "level")
+        # All levels in each round: a machine that becomes slower meanwhile changes no ratio of levels.
+        samples = [
+            _measure(bench, server, *levels[number % len(levels)], request_count)
+            for number in bench.rounds(rounds * len(levels), "level")
         ]
-        settings = {"pixels": _PIXELS, "steps": _STEPS, "requests": request_count, "triton": server.triton_version()}
+        settings = {"pixels": _PIXELS, "steps": _STEPS, "requests": request_count, "rounds": rounds}
+        settings["triton"] = server.triton_version()
+    measured = [_median(samples, concurrency, protocol) for concurrency, protocol in levels]
     setup, figures = f"Demo model, {_PIXELS} px, {_STEPS} steps", []
     for level in measured:
         name = f"{setup}, {_PROTOCOLS[level['protocol']]}, concurrency {level['concurrency']}"
         figures.append(Figure(f"{name}: requests per second", level["per_second"], "/s"))
         figures.append(Figure(f"{name}: median latency", level["p50_seconds"], "s"))
-    return Outcome(figures, {"levels": measured}, settings)
+    figures += [_gain(f"{setup}, {title}", measured, protocol) for protocol, title in _PROTOCOLS.items()]
+    return Outcome(figures, {"levels": measured, "samples": samples}, settings)
+
+
+def _median(samples: list[dict[str, Any]], concurrency: int, protocol: str) -> dict[str, Any]:
+    """A level's figures: the median of each over the rounds."""
+    own = [sample for sample in samples if (sample["concurrency"], sample["protocol"]) == (concurrency, protocol)]
+    figures = {name: median(sample[name] for sample in own) for name in _FIGURES}
+    return {"protocol": protocol, "concurrency": concurrency, **figures}
+
+
+def _gain(setup: str, levels: list[dict[str, Any]], protocol: str) -> Figure:
+    """Concurrent requests must not reduce the throughput."""
+    rates = {level["concurrency"]: level["per_second"] for level in levels if level["protocol"] == protocol}
+    alone, together = _CONCURRENCY[0], _CONCURRENCY[-1]
+    label = f"{setup}: requests per second at concurrency {alone}, relative to concurrency {together}"
+    return Figure(label, rates[alone] / rates[together], at_most=1.0)
 
 
 def _measure(

@@ -2,130 +2,69 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, Phase, given, settings
-from hypothesis import strategies as st
 
 from deploy.local_server import LocalServer
-from lorikeet.schema import ImageToImageInput
 from tests.journeys.test_killed import children, stub_of
+from tests.server.guarded import FETCH_SECONDS, MAX_FILE, Guarded, guarded_server
 from tests.server.hostile import (
-    EXTRA_FIELDS,
-    PARAMETERS,
     SECONDS,
     Hostile,
     Tensor,
-    Wire,
-    answer,
     asking,
     data_uri,
     encoded,
-    hostile_requests,
     octets,
     pixel_bomb,
     strings,
     text_bomb,
 )
+from tests.server.process_memory import peak_megabytes
+from tests.server.storm import Storm, good
+from tests.server.wires import GrpcWire, answer
 from tests.unit.runtime.picture_files import segment, with_segment
-from tests.unit.runtime.web import Web, endless, endless_headers, redirect, reply
+from tests.unit.runtime.web import Web, reply
 
-FETCH_SECONDS = 8
-MAX_FILE = 64 << 20
 TRICKLES = 24
-AT_ONCE = 20
-ANSWERS = {"OK", "INVALID_ARGUMENT", "UNAVAILABLE", "NOT_FOUND", "CANCELLED"}
 FILE_FIELDS = ("image_url", "model_name", "unet_name", "loras[0].path")
 
 
 @pytest.fixture(scope="module")
-def outside() -> Iterator[Web]:
-    """A web server of this machine that nobody allowed: it must never be asked."""
-    web = Web()
-    yield web
-    web.stop()
-    assert not web.seen
+def world(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
+    """A server of this module's own, its folder of traps, and its web servers."""
+    with guarded_server(tiny, tmp_path_factory.mktemp("guarded")) as running:
+        yield running
 
 
 @pytest.fixture(scope="module")
-def inside(tiny: Path, outside: Web) -> Iterator[Web]:
-    """A web server that may be asked, and answers with what does harm."""
-    web, port = Web(), outside.host.partition(":")[2]
-    lora = (tiny / "loras" / "sd15" / "peft.safetensors").read_bytes()
-    targets = {
-        "plain": outside.url("/x"),
-        "private": f"https://{outside.host}/x",
-        "name": f"https://localhost:{port}/x",
-        "metadata": "https://169.254.169.254/latest/meta-data",
-        "file": "file:///etc/passwd",
-        "circle": web.url("/circle"),
-    }
-    web.answers |= {f"/{name}": redirect(target) for name, target in targets.items()}
-    web.answers |= {
-        "/png": reply(encoded()),
-        "/lora": reply(lora),
-        "/junk": reply(bytes(range(256))),
-        "/empty": reply(),
-        "/announced": reply(b"x", headers={"Content-Length": "10000000000"}),
-        "/unannounced": endless(bytes(1 << 20)),
-        "/trickle": endless(b"x", seconds=1),
-        "/trickling-headers": endless_headers(1),
-    }
-    yield web
-    web.stop()
+def guarded(world: Guarded) -> LocalServer:
+    return world.server
 
 
 @pytest.fixture(scope="module")
-def allowed(tmp_path_factory: pytest.TempPathFactory, tiny: Path) -> Path:
-    """A folder that requests may name, out of which links lead to things that would do, and beside which they lie."""
-    folder = tmp_path_factory.mktemp("allowed")
-    secrets = tmp_path_factory.mktemp("secrets")
-    (secrets / "picture.png").write_bytes(encoded())
-    lora = tiny / "loras" / "sd15" / "peft.safetensors"
-    (secrets / "lora.safetensors").write_bytes(lora.read_bytes())
-    shutil.copytree(tiny / "sd15", secrets / "checkpoint")
-    (folder / "way_out").symlink_to(secrets)
-    for name in ("picture.png", "lora.safetensors"):
-        (folder / f"link-{name}").symlink_to(secrets / name)
-    (folder / "checkpoint").mkdir()
-    for part in (secrets / "checkpoint").iterdir():
-        (folder / "checkpoint" / part.name).symlink_to(part)
-    (folder / "loop").symlink_to(folder / "loop")
-    os.mkfifo(folder / "fifo")
-    return folder
+def inside(world: Guarded) -> Web:
+    return world.inside
 
 
 @pytest.fixture(scope="module")
-def guarded(tiny: Path, allowed: Path, inside: Web, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServer]:
-    """A server of this module's own: low limits, a folder of traps, and no Hub."""
-    folder = tmp_path_factory.mktemp("guarded")
-    values = {
-        "local_paths": f"{tiny}:{allowed}",
-        "store": str(folder / "store"),
-        "precision": "float32",
-        "fetch_allow": inside.host,
-        "fetch_seconds": str(FETCH_SECONDS),
-        "max_file_bytes": str(MAX_FILE),
-        "max_image_bytes": str(MAX_FILE // 4),
-        "max_pixels": str(512 * 512),
-    }
-    with pytest.MonkeyPatch.context() as environment:
-        environment.setenv("HF_HUB_OFFLINE", "1")
-        with LocalServer(folder / "server.log", values) as running:
-            yield running
+def outside(world: Guarded) -> Web:
+    return world.outside
 
 
 @pytest.fixture(scope="module")
-def wire(guarded: LocalServer) -> Iterator[Wire]:
-    connection = Wire(guarded.grpc)
+def allowed(world: Guarded) -> Path:
+    return world.allowed
+
+
+@pytest.fixture(scope="module")
+def wire(guarded: LocalServer) -> Iterator[GrpcWire]:
+    connection = GrpcWire(guarded.grpc)
     yield connection
     connection.close()
 
@@ -135,7 +74,7 @@ def naming(field: str, value: str) -> dict[str, Any]:
     return {"loras": [{"path": value}]} if field.startswith("loras") else {field: value}
 
 
-def refused(wire: Wire, request: Hostile, start: str) -> str:
+def refused(wire: GrpcWire, request: Hostile, start: str) -> str:
     """The rest of the message of a request that is refused, in time, with a message that starts so."""
     begun = time.monotonic()
     found = wire.send(request)
@@ -158,14 +97,16 @@ def refused(wire: Wire, request: Hostile, start: str) -> str:
         ("/circle", "more than 5 redirects"),
     ],
 )
-def test_a_redirect_leads_nowhere_that_a_url_may_not(wire: Wire, inside: Web, field: str, path: str, why: str) -> None:
+def test_a_redirect_leads_nowhere_that_a_url_may_not(
+    wire: GrpcWire, inside: Web, field: str, path: str, why: str
+) -> None:
     url = inside.url(path)
     assert refused(wire, asking(**naming(field, url)), f"{field}: {url}: ") == why
 
 
 @pytest.mark.parametrize("field", FILE_FIELDS)
 @pytest.mark.parametrize("host", ["localhost", "2130706433", "0x7f.1", "[::1]", "[::ffff:7f00:1]", "10.0.0.1"])
-def test_a_name_is_judged_by_where_it_leads(wire: Wire, outside: Web, field: str, host: str) -> None:
+def test_a_name_is_judged_by_where_it_leads(wire: GrpcWire, outside: Web, field: str, host: str) -> None:
     url = f"https://{host}:{outside.host.partition(':')[2]}/x"
     why = refused(wire, asking(**naming(field, url)), f"{field}: {url}: ")
     assert why == f"{host.strip('[]')} is not a public address"
@@ -173,7 +114,7 @@ def test_a_name_is_judged_by_where_it_leads(wire: Wire, outside: Web, field: str
 
 @pytest.mark.parametrize("field", FILE_FIELDS)
 @pytest.mark.parametrize("path", ["/announced", "/unannounced"])
-def test_a_body_without_end_is_cut_at_the_limit(wire: Wire, inside: Web, field: str, path: str) -> None:
+def test_a_body_without_end_is_cut_at_the_limit(wire: GrpcWire, inside: Web, field: str, path: str) -> None:
     limit = MAX_FILE // 4 if field == "image_url" else MAX_FILE
     url = inside.url(path)
     assert refused(wire, asking(**naming(field, url)), f"{field}: {url}: ") == f"larger than {limit} bytes"
@@ -189,7 +130,7 @@ BOMBS = {
 @pytest.mark.parametrize("way", ["FILES", "IMAGE", "data URI", "URL"])
 @pytest.mark.parametrize("name", BOMBS)
 def test_a_picture_that_is_none_costs_nothing(
-    wire: Wire, guarded: LocalServer, inside: Web, name: str, way: str
+    wire: GrpcWire, guarded: LocalServer, inside: Web, name: str, way: str
 ) -> None:
     bomb, why = BOMBS[name]
     inside.answers["/bomb"] = reply(bomb)
@@ -206,7 +147,7 @@ def test_a_picture_that_is_none_costs_nothing(
 
 
 @pytest.mark.parametrize("name", ["texts", "Exif segments", "comments"])
-def test_long_metadata_costs_little(wire: Wire, guarded: LocalServer, name: str) -> None:
+def test_long_metadata_costs_little(wire: GrpcWire, guarded: LocalServer, name: str) -> None:
     """Each took Pillow seconds to minutes, or was refused."""
     gif = encoded("GIF")
     colors_end = 13 + (3 << (gif[10] & 7) + 1)
@@ -219,12 +160,6 @@ def test_long_metadata_costs_little(wire: Wire, guarded: LocalServer, name: str)
     assert wire.send(asking([picture], image_url="tensor:0")).status == "OK"
     assert time.monotonic() - begun < SECONDS / 3
     assert peak_megabytes(stub_of(guarded, "prepare")) - before < 60
-
-
-def peak_megabytes(pid: int) -> float:
-    """The most memory that a process has had."""
-    line = next(line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("VmHWM:"))
-    return int(line.split()[1]) / 1024
 
 
 OUT = {
@@ -253,13 +188,13 @@ OUT = {
 
 
 @pytest.mark.parametrize(("field", "path"), [(field, path) for field, paths in OUT.items() for path in paths])
-def test_no_path_leads_out(wire: Wire, allowed: Path, field: str, path: str) -> None:
+def test_no_path_leads_out(wire: GrpcWire, allowed: Path, field: str, path: str) -> None:
     secrets = (allowed / "way_out").resolve()
     value = path.format(secrets=secrets, up=f"{allowed}/../{secrets.name}")
     refused(wire, asking(**naming(field, value)), f"{field}: ")
 
 
-def test_a_file_outside_is_refused_as_one_that_is_not_there(wire: Wire) -> None:
+def test_a_file_outside_is_refused_as_one_that_is_not_there(wire: GrpcWire) -> None:
     said = {
         refused(wire, asking(image_url=f"way_out/{n}.png"), f"image_url: way_out/{n}.png") for n in ("picture", "x")
     }
@@ -281,18 +216,18 @@ NUMBER_FIELDS: dict[str, Any] = {
 
 @pytest.mark.parametrize("number", NUMBERS)
 @pytest.mark.parametrize("field", NUMBER_FIELDS)
-def test_a_number_that_is_none_is_refused(wire: Wire, field: str, number: str) -> None:
+def test_a_number_that_is_none_is_refused(wire: GrpcWire, field: str, number: str) -> None:
     refused(wire, asking(**NUMBER_FIELDS[field](NUMBERS[number])), field.partition(".")[0])
 
 
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "1e999", "10**400"])
-def test_a_scale_that_is_no_number_is_refused(wire: Wire, number: str) -> None:
+def test_a_scale_that_is_no_number_is_refused(wire: GrpcWire, number: str) -> None:
     lora = {"path": "loras/sd15/peft.safetensors", "scale": NUMBERS[number]}
     refused(wire, asking(loras=[lora]), "loras[0].scale: ")
 
 
 @pytest.mark.parametrize("size", [(14142, 14142), (14142, 64), (10**18, 64), (64, 0)])
-def test_a_huge_or_empty_size_is_refused(wire: Wire, size: tuple[int, int]) -> None:
+def test_a_huge_or_empty_size_is_refused(wire: GrpcWire, size: tuple[int, int]) -> None:
     refused(wire, asking(image_size={"width": size[0], "height": size[1]}), "image_size")
 
 
@@ -319,18 +254,18 @@ WRONG: dict[str, tuple[Tensor, ...]] = {
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_a_wrong_tensor_is_refused_by_its_name(wire: Wire, name: str) -> None:
+def test_a_wrong_tensor_is_refused_by_its_name(wire: GrpcWire, name: str) -> None:
     assert f"'{name.split()[0]}'" in refused(wire, Hostile(WRONG[name]), "")
 
 
-def test_files_that_nothing_refers_to_are_ignored(wire: Wire) -> None:
+def test_files_that_nothing_refers_to_are_ignored(wire: GrpcWire) -> None:
     assert wire.send(asking([b"x"] * 20_000)).status == "OK"
     many = asking([*[b""] * 99_999, encoded()], image_url="tensor:99999")
     assert wire.send(many).status == "OK"
 
 
 @pytest.mark.parametrize("path", ["/trickle", "/trickling-headers"])
-def test_a_url_that_trickles_delays_nobody_else(wire: Wire, inside: Web, path: str) -> None:
+def test_a_url_that_trickles_delays_nobody_else(wire: GrpcWire, inside: Web, path: str) -> None:
     url = inside.url(path)
     fields = [FILE_FIELDS[index % len(FILE_FIELDS)] for index in range(TRICKLES)]
     trickling = [wire.start(asking(**naming(field, f"{url}?{index}"))) for index, field in enumerate(fields)]
@@ -353,57 +288,18 @@ def wait_for(reached: Callable[[], bool]) -> None:
         time.sleep(0.02)
 
 
-def good(tiny: Path) -> Sequence[Hostile]:
-    """Requests that must be answered the same for ever."""
-    lora = {"path": str(tiny / "loras" / "sd15" / "peft.safetensors"), "scale": 0.7}
-    return (
-        asking(seed=1),
-        asking([encoded()], seed=2, image_url="tensor:0", loras=[lora], num_inference_steps=3, scheduler="Euler A"),
-        asking(seed=3, model_name="sdxl", num_images=2),
-    )
-
-
 @pytest.mark.parametrize("count", [300, pytest.param(2000, marks=pytest.mark.verify)])
 def test_a_storm_of_hostile_requests_does_no_harm(
-    wire: Wire, guarded: LocalServer, inside: Web, tiny: Path, count: int, record_property: Any
+    wire: GrpcWire, world: Guarded, tiny: Path, count: int, record_property: Any
 ) -> None:
-    processes, before = set(children(guarded.process.pid)), wire.send_all(good(tiny))
+    processes, before = set(children(world.server.process.pid)), wire.send_all(good(tiny))
     assert {found.status for found in before} == {"OK"}, before
-    paths = ("/png", "/lora", "/junk", "/empty", "/none", "/plain", "/private", "/file", "/circle", "/announced")
-    urls = [inside.url(path) for path in paths]
-    outcomes: Counter[str] = Counter()
-    wrong: list[str] = []
-
-    @settings(
-        max_examples=count // AT_ONCE,
-        derandomize=True,
-        deadline=None,
-        database=None,
-        phases=[Phase.generate],
-        suppress_health_check=list(HealthCheck),
-    )
-    @given(st.lists(hostile_requests(tiny, urls), min_size=AT_ONCE, max_size=AT_ONCE))
-    def storm(requests: list[Hostile]) -> None:
-        for request, found in zip(requests, wire.send_all(requests), strict=True):
-            outcomes[found.status] += 1
-            refusal = found.status == "INVALID_ARGUMENT"
-            if found.status not in ANSWERS or (refusal and not names_its_fault(found.message)):
-                wrong.append(f"{found} to {request}")
-
-    storm()
-    record_property("outcomes", dict(outcomes))
-    assert not wrong, "\n".join(wrong[:10])
-    assert sum(outcomes.values()) >= count
-    assert min(outcomes["OK"], outcomes["INVALID_ARGUMENT"]) > count // 10
+    storm = Storm(world, tiny)
+    storm.run(count)
+    record_property("statuses", dict(storm.statuses))
+    assert not storm.wrong, "\n".join(storm.wrong[:10])
+    assert storm.statuses.total() >= count
+    assert min(storm.statuses["OK"], storm.statuses["INVALID_ARGUMENT"]) > count // 10
     assert wire.send_all(good(tiny)) == before
-    assert set(children(guarded.process.pid)) == processes
-    assert guarded.output().count("lorikeet: ready after") == 1
-
-
-NAMES = (*ImageToImageInput.model_fields, *EXTRA_FIELDS, "REQUEST", "FILES", "IMAGE", *PARAMETERS, "request_id")
-
-
-def names_its_fault(message: str) -> bool:
-    """Whether a refusal is one clear text that says what is wrong: no trace, no novel."""
-    is_clear = "Traceback" not in message and 'File "' not in message and len(message) < 4000
-    return is_clear and (message.startswith(("Invalid JSON", "the latents")) or any(name in message for name in NAMES))
+    assert set(children(world.server.process.pid)) == processes
+    assert world.server.output().count("lorikeet: ready after") == 1

@@ -4,21 +4,12 @@ from __future__ import annotations
 
 import re
 
-from google.protobuf import text_format
-from tritonclient.grpc.model_config_pb2 import ModelConfig
-
 from runtime.settings import ROOT
+from tests.model_configs import model_config, model_names
 
 README = (ROOT / "README.md").read_text("utf-8")
-MODELS = ROOT / "model_repository"
 ENSEMBLE = "lora_image_to_image"
 _PROCESS = re.compile(r"[├└]─ (\w+) +([A-Z_ ]+) → ([A-Z_ ]+?)(?:  .*)?")
-
-
-def _config(model: str) -> ModelConfig:
-    config = ModelConfig()
-    text_format.Parse((MODELS / model / "config.pbtxt").read_text(), config)
-    return config
 
 
 def _drawn() -> dict[str, tuple[set[str], set[str]]]:
@@ -30,23 +21,23 @@ def _drawn() -> dict[str, tuple[set[str], set[str]]]:
 
 
 def test_the_drawn_processes_are_those_of_the_model_repository() -> None:
-    models = {path.parent.name for path in MODELS.glob("*/config.pbtxt")} - {ENSEMBLE}
+    models = model_names() - {ENSEMBLE}
     drawn = _drawn()
     assert drawn.keys() == models
     for model, (takes, gives) in drawn.items():
-        config = _config(model)
+        config = model_config(model)
         assert takes == {tensor.name for tensor in config.input}, model
         assert gives == {tensor.name for tensor in config.output}, model
 
 
 def test_the_drawn_chain_is_the_ensemble() -> None:
-    steps = [step.model_name for step in _config(ENSEMBLE).ensemble_scheduling.step]
+    steps = [step.model_name for step in model_config(ENSEMBLE).ensemble_scheduling.step]
     assert [name for name in _drawn() if name != "jobs"] == steps
 
 
 def test_the_drawn_public_tensors_are_those_of_the_ensemble() -> None:
     public = re.findall(r"^ +│  ([A-Z_ ]+)$", README, re.MULTILINE)
-    config = _config(ENSEMBLE)
+    config = model_config(ENSEMBLE)
     assert [set(line.split()) for line in public] == [
         {tensor.name for tensor in config.input},
         {tensor.name for tensor in config.output},

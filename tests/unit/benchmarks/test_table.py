@@ -44,13 +44,14 @@ def test_a_row_for_each_concurrency_with_both_protocols(tmp_path: Path) -> None:
         {"protocol": protocol, "concurrency": concurrency, "per_second": rate, **level}
         for concurrency, protocol, rate in ((8, "http", 4.0), (1, "grpc", 1.0), (1, "http", 2.0), (8, "grpc", 3.0))
     ]
-    write(tmp_path, "perf", Figure("one of many", 1.0, "/s"), levels=levels)
+    write(tmp_path, "perf", Figure("one of many", 1.0, "/s"), Figure("ratio", 0.9, at_most=1.0), levels=levels)
     table = benchmarks_table(tmp_path)
     assert (
         "| 1 concurrent request | 1.00 | 0.50 s, 0.75 s | 2.00 | 0.50 s, 0.75 s |\n| 8 concurrent requests |" in table
     )
     assert "perf_analyzer, demo model, 128 px, 4 steps" in table
     assert "one of many" not in table
+    assert "| ratio | 0.9 | at most 1 | ✓ | `perf` |" in table
 
 
 def test_one_line_names_the_machine_and_all_commits_and_dates(tmp_path: Path) -> None:
