@@ -84,13 +84,8 @@ def _text_shapes(config: dict[str, Any]) -> Shapes:
     return {f"text_model.{name}": shape for name, shape in _shapes(CLIPTextModel(CLIPTextConfig(**config))).items()}
 
 
-NAMES = [(size, name) for size, sizes in SIZES.items() for name in ("unet", "controlnet", "vae_encoder", "vae_decoder")]
-NAMES += [
-    ("sd15", "text_encoder_0"),
-    ("sd21", "text_encoder_0"),
-    ("sdxl", "text_encoder_0"),
-    ("sdxl", "text_encoder_1"),
-]
+PARTS = ("unet", "controlnet", "vae_encoder", "vae_decoder", "text_encoder_0")
+NAMES = [*((size, name) for size in SIZES for name in PARTS), ("sdxl", "text_encoder_1")]
 
 
 @pytest.mark.parametrize(("size", "name"), NAMES)
