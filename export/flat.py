@@ -39,7 +39,8 @@ class FlatNetwork(nn.Module):
     def prefix(self) -> str:
         """What precedes a canonical parameter name in the names of this module's parameters."""
         weights = self.network.weights
-        return next(name for name, module in self.named_modules() if module is weights) + "."
+        place: str = next(name for name, module in self.named_modules() if module is weights)
+        return f"{place}."
 
     def forward(self, *values: torch.Tensor) -> tuple[torch.Tensor, ...]:
         given = dict(zip(self._inputs, values, strict=True))
@@ -74,7 +75,7 @@ def _run_text_encoder(network: Any, given: Tensors) -> Fields:
 def _run_unet(network: Any, given: Tensors) -> Fields:
     masks = {level: given.pop(f"ip_mask_{level}") for level in network.image_prompts.levels}
     prompt = ImagePrompt(given.pop("ip_k"), given.pop("ip_v"), given.pop("ip_bias"), masks)
-    residuals = []
+    residuals: list[torch.Tensor] = []
     while (name := flat_name("residuals", len(residuals))) in given:
         residuals.append(given.pop(name))
     return {"prediction": network.predict(**given, residuals=tuple(residuals), image_prompt=prompt)}

@@ -36,10 +36,10 @@ class LowRankInputs:
         if mode == "none":
             return
         for name, layer in weights.named_modules():
-            if isinstance(layer, nn.Linear) or _is_pointwise(layer):
-                self._add(
-                    name, layer, _linear_axes(name, layer), _linear if isinstance(layer, nn.Linear) else _pointwise
-                )
+            if isinstance(layer, nn.Linear):
+                self._add(name, layer, _linear_axes(name, layer), _linear)
+            elif _is_pointwise(layer):
+                self._add(name, layer, _linear_axes(name, layer), _pointwise)
             elif isinstance(layer, nn.Conv2d) and mode == "all":
                 self._add(name, layer, _convolution_axes(name, layer), _convolution)
 
@@ -68,7 +68,9 @@ def _is_pointwise(layer: nn.Module) -> bool:
 
 
 def _linear_axes(name: str, layer: nn.Module) -> NamedAxes:
-    out, inputs = layer.weight.shape[:2]  # type: ignore[union-attr, misc]  # of a Linear or a Conv2d
+    weight = layer.weight
+    assert isinstance(weight, torch.Tensor)
+    out, inputs = weight.shape[:2]
     return _pair(name, (LOW_RANK_ROWS, rank_axis(name), inputs), (LOW_RANK_ROWS, out, rank_axis(name)))
 
 

@@ -45,7 +45,7 @@ def make_artifact(root: Path, key: ArtifactKey, architecture: Architecture, show
     model = trace(flat, config)
     show("removes the weights")
     shapes = {name: parameter.shape for name, parameter in parameters(network).items()}
-    make_weightless(model, tuple(config.input_axes), flat.prefix, shapes)
+    make_weightless(model, tuple(config.input_axes), config.output_axes, flat.prefix, shapes)
     show("compresses the graph")
     graph = model.SerializeToString(deterministic=True)
     compressed = lzma.compress(graph, preset=9)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import io
+import tempfile
 import warnings
+from pathlib import Path
 
 import onnx
 import torch
@@ -32,9 +33,9 @@ def trace(flat: FlatNetwork, config: NetworkConfig) -> onnx.ModelProto:
     `training` of the outermost module keeps it from merging equal parameters; the network itself is in evaluation mode.
     """
     example = config.generate_dummy_inputs(framework="pt")
-    traced = io.BytesIO()
     flat.training = True
-    with torch.no_grad(), warnings.catch_warnings():
+    with torch.no_grad(), warnings.catch_warnings(), tempfile.TemporaryDirectory() as folder:
+        traced = Path(folder) / "traced.onnx"
         warnings.simplefilter("ignore")  # of sizes that become constants; tests run the graphs with other sizes
         torch.onnx.export(
             flat,
@@ -50,7 +51,7 @@ def trace(flat: FlatNetwork, config: NetworkConfig) -> onnx.ModelProto:
             keep_initializers_as_inputs=False,
             training=torch.onnx.TrainingMode.PRESERVE,
         )
-    return onnx.load_from_string(traced.getvalue())
+        return onnx.load(traced)
 
 
 def _dynamic_axes(axes: NamedAxes) -> dict[str, dict[int, str]]:

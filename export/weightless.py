@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import onnx
 
+from export.axes import NamedAxes, shown_axes
 from export.errors import ExportError
 
 # The place that each initializer names instead of a file. A reader that looks for a file finds none.
@@ -15,12 +16,17 @@ _BYTES = 4
 
 
 def make_weightless(
-    model: onnx.ModelProto, inputs: Sequence[str], prefix: str, shapes: Mapping[str, Sequence[int]]
+    model: onnx.ModelProto,
+    inputs: Sequence[str],
+    outputs: NamedAxes,
+    prefix: str,
+    shapes: Mapping[str, Sequence[int]],
 ) -> None:
     """Change `model`, whose inputs are `inputs` and then the parameters, in place.
 
-    prefix: what precedes a canonical parameter name in the names of the traced parameters. shapes: the shapes of all
-    parameters by canonical name. Raises ExportError when the graph has other inputs or parameters.
+    outputs: the axes of the outputs, of which the exporter knows not all. prefix: what precedes a canonical parameter
+    name in the names of the traced parameters. shapes: the shapes of all parameters by canonical name. Raises
+    ExportError when the graph has other inputs or parameters.
     """
     graph = model.graph
     given = [value for value in graph.input if value.name in set(inputs)]
@@ -32,6 +38,10 @@ def make_weightless(
     _check(graph, shapes)
     del graph.input[:]
     graph.input.extend(given)
+    del graph.output[:]
+    graph.output.extend(
+        onnx.helper.make_tensor_value_info(name, _FLOAT, shown_axes(axes)) for name, axes in outputs.items()
+    )
     _shorten_names(graph, names)
 
 

@@ -85,7 +85,9 @@ class RowAttention(AttnProcessor2_0):
         """sum over adapters: mask * softmax(q ip_k + bias) ip_v. query, result: [rows, heads, queries, width]."""
         key, value = (_heads(attn, packed[..., self._place].to(query)) for packed in (prompt.k, prompt.v))
         bias = prompt.bias[:, :, None, None].to(query)
-        found = functional.scaled_dot_product_attention(query[:, None], key, value, attn_mask=bias)
+        # Contiguous, because matmul copies other forms for some numbers of adapters, and then rounds differently.
+        query, key, value = (part.contiguous() for part in (query[:, None], key, value))
+        found = functional.scaled_dot_product_attention(query, key, value, attn_mask=bias)
         if prompt.masks is not None:
             found = found * prompt.masks[self._level][:, :, None, :, None].to(found)
         return found.sum(dim=1)
@@ -102,11 +104,12 @@ class SelfAttention(AttnProcessor2_0):
 def install_attention(unet: nn.Module) -> ImagePromptLayout:
     """Set the processor of every attention layer of a diffusers UNet. Slices of `place` follow the module order."""
     begin, levels = 0, set()
+    count = len(list(unet.get_submodule("down_blocks").children()))
     for name, module in unet.named_modules():
         if not isinstance(module, Attention):
             continue
         if name.endswith("attn2"):
-            level = _level(name, len(unet.down_blocks))
+            level = _level(name, count)
             module.set_processor(RowAttention(slice(begin, begin + module.inner_dim), level))
             begin += module.inner_dim
             levels.add(level)

@@ -32,6 +32,7 @@ def graph_inputs(manifest: Manifest, fields: Mapping[str, Any], low_rank: Mappin
 
 def _absent(tensor: GraphTensor, sizes: Mapping[str, int]) -> torch.Tensor:
     """An input that changes nothing: 1 for the whole picture, else 0; size 0 for ranks, and 1 for broadcast axes."""
-    ranks = {axis: 0 for axis in tensor.axes if str(axis).endswith(".rank")}
-    shape = [axis if isinstance(axis, int) else {**ranks, **sizes}.get(axis, 1) for axis in tensor.axes]
+    shape = [
+        axis if isinstance(axis, int) else 0 if axis.endswith(".rank") else sizes.get(axis, 1) for axis in tensor.axes
+    ]
     return torch.ones(shape) if tensor.name.startswith("ip_mask") else torch.zeros(shape)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -60,7 +60,7 @@ def _sizes(tensor: GraphTensor, rank: int) -> list[int]:
     return [axis if isinstance(axis, int) else rank for axis in axes]
 
 
-def inputs_of(rows: list[Pairs]) -> dict[str, torch.Tensor]:
+def inputs_of(rows: Sequence[Pairs]) -> dict[str, torch.Tensor]:
     """The low-rank inputs of a call. Linear layers get the pairs of each row; convolutions those of the first one."""
     found = {}
     for layer, pair in rows[0].items():
