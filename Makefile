@@ -1,6 +1,6 @@
 # Each target first makes what it needs. A second call does not repeat finished work.
 .DEFAULT_GOAL := help
-.PHONY: help setup venv demo gallery serve test test-unit verify soak bench lint lock readme clean
+.PHONY: help setup venv demo gallery serve export test test-unit verify soak bench lint lock readme clean
 
 VENV ?= .venv
 TOOLS ?= .tools
@@ -33,6 +33,9 @@ gallery: setup ## make the README's pictures again, with a new server or SERVER=
 
 serve: setup ## run the server under its supervisor until Ctrl-C
 	@exec $(PY) -m runtime.supervisor
+
+export: venv ## make the graphs of a checkpoint's architectures, without weights: MODEL=folder-or-file
+	@$(PY) -m export $${MODEL:+--model "$$MODEL"} $(ARGS)
 
 test: setup ## before each push and in CI: unit, server and journey tests; 20 minutes
 	@$(PYTEST) -m "not verify" $(TESTS) $(ARGS)

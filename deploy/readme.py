@@ -15,7 +15,11 @@ from runtime.settings import PREFIX, ROOT, Settings
 from runtime.supervisor.status_definitions import STATUS_DEFINITIONS
 
 README = ROOT / "README.md"
-_COMPUTED = {"local_paths": "the demo's", "memory_bytes": "3/4 of the machine's"}
+_COMPUTED = {
+    "artifacts": "next to the store",
+    "local_paths": "the demo's",
+    "memory_bytes": "3/4 of the machine's",
+}
 
 
 def replace_part(text: str, name: str, content: str) -> str:

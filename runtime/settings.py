@@ -104,6 +104,10 @@ class Settings(BaseSettings):
         ByteSize(50 * GIB),
         description="Size of `LORIKEET_STORE`. The least recently used files are evicted; files in use stay.",
     )
+    artifacts: AnyPath | None = Field(
+        None,
+        description="Folder of the exported graphs; default: `LORIKEET_STORE` with `-artifacts` added to its name.",
+    )
     local_paths: Annotated[tuple[AnyPath, ...], NoDecode] = Field(
         default_factory=lambda: (demo_folder(),),
         description="Colon-separated folders. A request may name checkpoints, LoRAs and images inside them.",
@@ -177,10 +181,10 @@ class Settings(BaseSettings):
         read_host_credentials(path)
         return path
 
-    @field_validator("store")
+    @field_validator("store", "artifacts")
     @classmethod
-    def _absolute_store(cls, value: Path) -> Path:
-        return value.expanduser().absolute()
+    def _absolute_folder(cls, value: Path | None) -> Path | None:
+        return None if value is None else value.expanduser().absolute()
 
     @field_validator("host")
     @classmethod
@@ -188,6 +192,10 @@ class Settings(BaseSettings):
         if value != "localhost":
             ipaddress.ip_address(value)
         return value
+
+    @property
+    def artifacts_folder(self) -> Path:
+        return self.artifacts or self.store.parent / f"{self.store.name}-artifacts"
 
     @model_validator(mode="after")
     def _distinct_ports(self) -> Settings:

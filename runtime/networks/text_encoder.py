@@ -8,13 +8,14 @@ from transformers.models.clip.configuration_clip import CLIPTextConfig
 from transformers.models.clip.modeling_clip import CLIPTextModel
 
 from runtime.networks.architecture import Architecture
+from runtime.networks.end_positions import end_positions
 from runtime.networks.network import Network
 
 
 class TextEncoder(Network):
     """Token ids [rows, T] int64 -> `hidden_states`, `normed_states` and `pooled`.
 
-    hidden_states: the token embeddings and each layer's output, each [rows, T, D]. Only the last has the final norm.
+    hidden_states: the embeddings and each layer's output, each [rows, T, D], without the final norm.
     normed_states: the same states, each with the final norm.
     pooled: [rows, P], projected if the model has a projection.
     """
@@ -30,13 +31,18 @@ class TextEncoder(Network):
             self.text_projection = nn.Linear(text.hidden_size, text.projection_dim, bias=False)
 
     def forward(self, ids: torch.Tensor) -> dict[str, torch.Tensor | tuple[torch.Tensor, ...]]:
-        found = self.text_model(input_ids=ids, output_hidden_states=True)
-        pooled = found.pooler_output
+        embeddings = self.text_model.embeddings.token_embedding(ids)
+        return self.encode(embeddings, end_positions(ids, self.text_model.eos_token_id))
+
+    def encode(self, embeddings: torch.Tensor, end: torch.Tensor) -> dict[str, torch.Tensor | tuple[torch.Tensor, ...]]:
+        """As `forward`, from token embeddings [rows, T, D] and `end_positions` [rows]. Exported graphs start here."""
+        model = self.text_model
+        places = torch.arange(embeddings.shape[1], device=embeddings.device)
+        hidden = [embeddings + model.embeddings.position_embedding(places)]
+        for layer in model.encoder.layers:
+            hidden.append(layer(hidden[-1], attention_mask=None, is_causal=True))
+        normed = tuple(model.final_layer_norm(states) for states in hidden)
+        pooled = normed[-1][torch.arange(embeddings.shape[0], device=embeddings.device), end]
         if hasattr(self, "text_projection"):
             pooled = self.text_projection(pooled)
-        inner = (self.text_model.final_layer_norm(states) for states in found.hidden_states[:-1])
-        return {
-            "hidden_states": tuple(found.hidden_states),
-            "normed_states": (*inner, found.last_hidden_state),
-            "pooled": pooled,
-        }
+        return {"hidden_states": tuple(hidden), "normed_states": normed, "pooled": pooled}

@@ -8,6 +8,7 @@ from torch import nn
 
 from runtime.networks.architecture import Architecture
 from runtime.networks.attention import ImagePrompt, install_attention
+from runtime.networks.ip_masks import resize_masks
 from runtime.networks.network import Network
 
 
@@ -16,8 +17,10 @@ class UNet(Network):
 
     def __init__(self, architecture: Architecture) -> None:
         super().__init__()
-        self.unet = UNet2DConditionModel.from_config(architecture.options)
-        install_attention(self.unet)
+        options = architecture.options
+        self.unet = UNet2DConditionModel.from_config(options)
+        self.image_prompts = install_attention(self.unet)
+        self._downsample_padding = options["downsample_padding"]
 
     @property
     def weights(self) -> nn.Module:
@@ -40,18 +43,36 @@ class UNet(Network):
         ip_mask: torch.Tensor | None = None,
     ) -> dict[str, torch.Tensor]:
         """Returns `prediction` [rows, 4, h, w]."""
-        added = None if pooled is None else {"text_embeds": pooled, "time_ids": time_ids}
-        has_prompt = ip_k is not None and ip_v is not None and ip_bias is not None
-        prompt = ImagePrompt(ip_k, ip_v, ip_bias, ip_mask) if has_prompt else None  # type: ignore[arg-type]
-        prediction = self.unet(
-            latent if concat is None else torch.cat([latent, concat], dim=1),
+        prompt = None
+        if ip_k is not None and ip_v is not None and ip_bias is not None:
+            levels, padding = self.image_prompts.levels, self._downsample_padding
+            masks = None if ip_mask is None else resize_masks(ip_mask, levels, padding)
+            prompt = ImagePrompt(ip_k, ip_v, ip_bias, masks)
+        if concat is not None:
+            latent = torch.cat([latent, concat], dim=1)
+        return {"prediction": self.predict(latent, t, text, pooled, time_ids, timestep_cond, residuals, prompt)}
+
+    def predict(
+        self,
+        latent: torch.Tensor,
+        t: torch.Tensor,
+        text: torch.Tensor,
+        pooled: torch.Tensor | None = None,
+        time_ids: torch.Tensor | None = None,
+        timestep_cond: torch.Tensor | None = None,
+        residuals: tuple[torch.Tensor, ...] | None = None,
+        image_prompt: ImagePrompt | None = None,
+    ) -> torch.Tensor:
+        """As `forward`, with all input channels in `latent` and with resized masks. Exported graphs start here."""
+        prediction: torch.Tensor = self.unet(
+            latent,
             t,
             text,
             timestep_cond=timestep_cond,
-            added_cond_kwargs=added,
-            cross_attention_kwargs={"image_prompt": prompt} if prompt else None,
+            added_cond_kwargs=None if pooled is None else {"text_embeds": pooled, "time_ids": time_ids},
+            cross_attention_kwargs={"image_prompt": image_prompt} if image_prompt else None,
             down_block_additional_residuals=residuals[:-1] if residuals else None,
             mid_block_additional_residual=residuals[-1] if residuals else None,
             return_dict=False,
         )[0]
-        return {"prediction": prediction}
+        return prediction

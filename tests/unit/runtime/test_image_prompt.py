@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from diffusers import UNet2DConditionModel
+from diffusers.image_processor import IPAdapterMaskProcessor
 from diffusers.models.attention_processor import AttnProcessor2_0, IPAdapterAttnProcessor2_0
 
 from runtime.checkpoints.checkpoint import Component
@@ -210,6 +211,31 @@ def test_an_absent_adapter_has_no_effect(engine: TorchEngine, component: Compone
     for mask in (padded["ip_mask"], torch.cat([MASK[:1], torch.ones_like(MASK[:1])])):
         found = _predicted(engine, component, replace(row, **padded | {"ip_mask": mask}))
         torch.testing.assert_close(found, expected, rtol=0, atol=0)
+
+
+def test_no_adapters_have_no_effect(engine: TorchEngine, component: Component, row: Row) -> None:
+    """As in an exported graph, where the adapters are an axis that may be 0."""
+    parts = {name: getattr(row, name)[:0] for name in ("ip_k", "ip_v", "ip_bias")}
+    without = replace(row, ip_k=None, ip_v=None, ip_bias=None, ip_mask=None)
+    found, expected = (_predicted(engine, component, one) for one in (replace(row, **parts, ip_mask=None), without))
+    torch.testing.assert_close(found, expected, rtol=0, atol=0)
+
+
+def test_masks_are_resized_once_for_each_resolution(
+    engine: TorchEngine, component: Component, row: Row, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the levels of SDXL, the first one has no cross-attention."""
+    queries = []
+    downsample = IPAdapterMaskProcessor.downsample
+
+    def count(mask: torch.Tensor, batch: int, number: int, width: int) -> torch.Tensor:
+        queries.append(number)
+        found: torch.Tensor = downsample(mask, batch, number, width)
+        return found
+
+    monkeypatch.setattr(IPAdapterMaskProcessor, "downsample", staticmethod(count))
+    _predicted(engine, component, row)
+    assert queries == [(SIDE // 2) ** 2, (SIDE // 4) ** 2]
 
 
 def test_a_token_of_bias_minus_infinity_has_no_effect(engine: TorchEngine, component: Component, row: Row) -> None:

@@ -21,6 +21,13 @@ def test_nothing_has_to_be_set() -> None:
     assert load_settings().http_port == 8000
 
 
+def test_the_artifacts_are_next_to_the_store_by_default(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("LORIKEET_STORE", str(tmp_path / "store"))
+    assert load_settings().artifacts_folder == tmp_path / "store-artifacts"
+    monkeypatch.setenv("LORIKEET_ARTIFACTS", str(tmp_path / "own"))
+    assert load_settings().artifacts_folder == tmp_path / "own"
+
+
 @pytest.mark.parametrize(
     ("name", "text", "value"),
     [

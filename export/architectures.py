@@ -1,0 +1,53 @@
+"""The architectures of a checkpoint's networks, read from configurations and headers. No weights are read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from export.errors import ExportError
+from runtime.checkpoints.checks import CheckpointError
+from runtime.checkpoints.json_file import read_json
+from runtime.checkpoints.read_checkpoint import read_checkpoint
+from runtime.files.located import Folder, SingleFile
+from runtime.files.store import StoredFile
+from runtime.networks.architecture import Architecture, ArchitectureError, architecture_of
+
+_CONFIG = "config.json"
+_EVERYWHERE = Path("/")  # a user's own checkpoint may have links to any folder
+
+
+def read_architectures(path: Path, in_channels: int | None = None) -> dict[str, Architecture]:
+    """Name -> architecture, for a diffusers folder, a single file, or the folder of a ControlNet.
+
+    in_channels: input channels of the UNet instead of the checkpoint's own, for a full change such as IC-Light.
+    Raises ExportError.
+    """
+    if not path.exists():
+        raise ExportError(f"{path}: not found; expected a diffusers folder or a .safetensors file")
+    try:
+        path = path.resolve()
+        if (path / _CONFIG).is_file() and not (path / "unet").exists():
+            return {"controlnet": _controlnet(read_json(path / _CONFIG, _CONFIG))}
+        source = Folder(path, _EVERYWHERE) if path.is_dir() else SingleFile(_unhashed(path), _EVERYWHERE)
+        checkpoint = read_checkpoint(source, _unhashed)
+        changes = {} if in_channels is None else {"in_channels": in_channels}
+        return {
+            "unet": architecture_of("unet", checkpoint.unet.config | changes),
+            "vae_encoder": architecture_of("vae_encoder", checkpoint.vae.config),
+            "vae_decoder": architecture_of("vae_decoder", checkpoint.vae.config),
+            **{encoder.name: architecture_of("text_encoder", encoder.config) for encoder in checkpoint.text_encoders},
+        }
+    except (CheckpointError, ArchitectureError) as error:
+        raise ExportError(f"{path}: {error}") from error
+
+
+def _controlnet(config: dict[str, Any]) -> Architecture:
+    if config.get("_class_name") != "ControlNetModel":
+        raise CheckpointError(f"{_CONFIG} names the class {config.get('_class_name')}; expected ControlNetModel")
+    return architecture_of("controlnet", config)
+
+
+def _unhashed(path: Path) -> StoredFile:
+    """A weight file without its digest: an architecture does not depend on it, and hashing takes long."""
+    return StoredFile(path, "")

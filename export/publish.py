@@ -1,0 +1,56 @@
+"""Writes artifacts. An artifact is complete or absent, also after an interruption."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from runtime.artifacts.artifact import GRAPH_FILE, MANIFEST_FILE
+from runtime.artifacts.manifest import Manifest
+
+_PART = ".part-"  # begins the names of folders that are not complete
+
+
+@contextmanager
+def exporting(root: Path) -> Iterator[None]:
+    """Exclude other exports to the artifacts' folder `root`, which is made when it is missing.
+
+    Removes what killed exports left. Raises OSError.
+    """
+    root.mkdir(parents=True, exist_ok=True)
+    with (root / "lock").open("ab") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        for left in root.glob(f"{_PART}*"):
+            shutil.rmtree(left)
+        yield
+
+
+def publish(root: Path, manifest: Manifest, compressed: bytes) -> Path:
+    """Write an artifact inside of `exporting`, instead of a damaged one if there is one. Returns its folder.
+
+    The files are written into a temporary folder, which is then renamed. Raises OSError.
+    """
+    place = manifest.key.folder(root)
+    with tempfile.TemporaryDirectory(prefix=_PART, dir=root) as temporary:
+        made = Path(temporary) / "artifact"
+        made.mkdir()
+        _write(made / GRAPH_FILE, compressed)
+        _write(made / MANIFEST_FILE, manifest.model_dump_json(indent=1).encode() + b"\n")
+        place.parent.mkdir(parents=True, exist_ok=True)
+        if place.exists():
+            place.rename(Path(temporary) / "damaged")
+        made.rename(place)
+    return place
+
+
+def _write(path: Path, data: bytes) -> None:
+    """Write a file that is on the disk before its folder is renamed."""
+    with path.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())

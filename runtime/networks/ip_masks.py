@@ -1,0 +1,29 @@
+"""IP-Adapter masks, resized once a call: one for each resolution level at which a UNet has cross-attention.
+
+Level 0 is the latents' size. Each further level halves it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import torch
+from diffusers.image_processor import IPAdapterMaskProcessor
+
+
+def level_size(size: int, level: int, downsample_padding: int) -> int:
+    """The height or width of a resolution level. An odd size is rounded up, but down without padding."""
+    for _ in range(level):
+        size = (size + downsample_padding) // 2
+    return size
+
+
+def resize_masks(mask: torch.Tensor, levels: Collection[int], downsample_padding: int) -> dict[int, torch.Tensor]:
+    """Level -> masks [rows, adapters, queries], resized as diffusers does. mask: [rows, adapters, h, w]."""
+    rows, adapters, height, width = mask.shape
+    resized = {}
+    for level in levels:
+        queries = level_size(height, level, downsample_padding) * level_size(width, level, downsample_padding)
+        small = IPAdapterMaskProcessor.downsample(mask.flatten(0, 1), 1, queries, 1)
+        resized[level] = small.reshape(rows, adapters, queries)
+    return resized

@@ -1,0 +1,51 @@
+"""What the tests of `export/` share: the tiny networks, their artifacts and compiled graphs, each made once."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+import pytest
+import torch
+
+from export.make_artifact import make_artifact
+from export.publish import exporting
+from runtime.artifacts.artifact import Artifact, read_artifact
+from runtime.artifacts.manifest import ADAPTABLE_KINDS, ArtifactKey, LowRankMode
+from tests.unit.export.networks import NETWORKS, TinyNetwork
+from tests.unit.export.openvino_graph import OpenVinoGraph
+
+torch.set_num_threads(1)
+
+
+class Graphs:
+    """The artifacts of the tiny networks, in one folder."""
+
+    def __init__(self, root: Path, tiny: Path) -> None:
+        self._root, self._tiny = root, tiny
+        self.network = cache(self._network)
+        self.artifact = cache(self._artifact)
+        self.compiled = cache(self._compiled)
+
+    def _network(self, name: str) -> TinyNetwork:
+        return NETWORKS[name](self._tiny)
+
+    def _artifact(self, name: str, low_rank: LowRankMode) -> Artifact:
+        """In the mode `none` if LoRAs do not change the network."""
+        architecture = self.network(name).architecture
+        mode: LowRankMode = low_rank if architecture.kind in ADAPTABLE_KINDS else "none"
+        key = ArtifactKey(architecture.kind, architecture.digest, mode)
+        with exporting(self._root):
+            make_artifact(self._root, key, architecture, lambda _: None)
+        artifact = read_artifact(self._root, key)
+        assert artifact is not None
+        return artifact
+
+    def _compiled(self, name: str) -> OpenVinoGraph:
+        """With the network's own weights, and low-rank inputs for linear layers if LoRAs change the network."""
+        return OpenVinoGraph(self.artifact(name, "linear"), self.network(name).weights, {})
+
+
+@pytest.fixture(scope="session")
+def graphs(tmp_path_factory: pytest.TempPathFactory, tiny: Path) -> Graphs:
+    return Graphs(tmp_path_factory.mktemp("artifacts"), tiny)

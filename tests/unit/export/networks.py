@@ -1,0 +1,105 @@
+"""The tiny networks that are exported: their architectures and weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from export.trace import allocate
+from runtime.checkpoints.checkpoint import Checkpoint, Component
+from runtime.networks.architecture import Architecture, NetworkKind, architecture_of
+from runtime.networks.build import build, parameters
+from runtime.networks.network import Network
+from tests.tiny.weights import fill
+from tests.unit.runtime.tiny_checkpoints import base_tensors, read_checkpoint, read_component
+
+Weights = Mapping[str, torch.Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class TinyNetwork:
+    """`weights`: by canonical name, as the files of a checkpoint hold them."""
+
+    architecture: Architecture
+    weights: Weights
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return self.architecture.options
+
+
+def load(architecture: Architecture, weights: Weights) -> Network:
+    """The torch network with these weights."""
+    network = build(architecture)
+    for name, (module, attribute, shape) in parameters(network).items():
+        value = weights[name].float().reshape(shape)
+        module._parameters[attribute] = nn.Parameter(value, requires_grad=False)
+    return network
+
+
+def of_component(kind: NetworkKind, component: Component) -> TinyNetwork:
+    architecture = architecture_of(kind, component.config)
+    names = parameters(build(architecture))
+    weights = {name: tensor for name, tensor in base_tensors(component).items() if name in names}
+    return TinyNetwork(architecture, weights)
+
+
+def _part(folder: str, kind: NetworkKind, part: str) -> Callable[[Path], TinyNetwork]:
+    def read(tiny: Path) -> TinyNetwork:
+        checkpoint: Checkpoint = read_checkpoint(tiny / folder)
+        found = {component.name: component for component in checkpoint.components}
+        return of_component(kind, found[part])
+
+    return read
+
+
+def _unet(folder: str) -> Callable[[Path], TinyNetwork]:
+    return lambda tiny: of_component("unet", read_component("unet", tiny / folder / "unet"))
+
+
+def _controlnet(with_time_ids: bool) -> Callable[[Path], TinyNetwork]:
+    """A ControlNet whose last layers are not zero."""
+    added = {
+        "addition_embed_type": "text_time",
+        "addition_time_embed_dim": 8,
+        "projection_class_embeddings_input_dim": 40 + 6 * 8,
+    }
+    config: dict[str, Any] = {
+        "block_out_channels": [16, 32],
+        "down_block_types": ["CrossAttnDownBlock2D", "DownBlock2D"],
+        "layers_per_block": 1,
+        "norm_num_groups": 8,
+        "attention_head_dim": 4,
+        "cross_attention_dim": 80 if with_time_ids else 32,
+        "conditioning_embedding_out_channels": [8, 8, 16, 16],
+    }
+
+    def make(_: Path) -> TinyNetwork:
+        architecture = architecture_of("controlnet", config | (added if with_time_ids else {}))
+        network = build(architecture)
+        allocate(network)
+        fill(network.weights, 7, {})
+        return TinyNetwork(architecture, network.weights.state_dict())
+
+    return make
+
+
+NETWORKS: dict[str, Callable[[Path], TinyNetwork]] = {
+    "sd15 unet": _part("sd15", "unet", "unet"),
+    "sd2 unet": _part("sd2", "unet", "unet"),
+    "sdxl unet": _part("sdxl", "unet", "unet"),
+    "lcm unet": _unet("lcm"),
+    "everything unet": _unet("everything"),
+    "sd controlnet": _controlnet(with_time_ids=False),
+    "sdxl controlnet": _controlnet(with_time_ids=True),
+    "sd15 vae_encoder": _part("sd15", "vae_encoder", "vae"),
+    "sd15 vae_decoder": _part("sd15", "vae_decoder", "vae"),
+    "sd15 text_encoder": _part("sd15", "text_encoder", "text_encoder"),
+    "sd2 text_encoder": _part("sd2", "text_encoder", "text_encoder"),
+    "sdxl text_encoder_2": _part("sdxl", "text_encoder", "text_encoder_2"),
+}

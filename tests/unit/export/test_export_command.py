@@ -1,0 +1,133 @@
+"""`python -m export`: what it makes, what it says, and that a second checkpoint makes nothing new."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file, save_file
+from typer.testing import CliRunner, Result
+
+from export import make_artifact as making
+from export.__main__ import app
+from export.architectures import read_architectures
+from runtime.artifacts.artifact import GRAPH_FILE, read_artifact
+from runtime.artifacts.manifest import ArtifactKey
+from runtime.networks.architecture import architecture_of
+from tests.unit.runtime.tiny_checkpoints import read_checkpoint
+
+SD_PARTS = {"unet", "vae_encoder", "vae_decoder", "text_encoder"}
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("artifacts")
+
+
+@pytest.fixture(scope="module")
+def exported(root: Path, tiny: Path) -> Result:
+    """The first export of the tiny SD 1.5."""
+    return _export(root, "--model", str(tiny / "sd15"))
+
+
+@pytest.fixture
+def making_fails(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    def fail(*_: object) -> None:
+        raise AssertionError("an architecture was exported")
+
+    monkeypatch.setattr(making, "make_artifact", fail)
+    yield
+
+
+def _export(root: Path, *arguments: str) -> Result:
+    return CliRunner().invoke(app, arguments, env={"LORIKEET_ARTIFACTS": str(root)})
+
+
+def _files(root: Path) -> dict[Path, int]:
+    return {path: path.stat().st_mtime_ns for path in root.rglob("*") if path.is_file() and path.name != "lock"}
+
+
+def test_each_network_of_a_checkpoint_has_an_artifact(exported: Result, root: Path, tiny: Path) -> None:
+    assert exported.exit_code == 0, exported.output
+    checkpoint = read_checkpoint(tiny / "sd15")
+    for part in SD_PARTS:
+        assert f"{part}: exported in" in exported.output
+    unet = architecture_of("unet", checkpoint.unet.config)
+    found = read_artifact(root, ArtifactKey("unet", unet.digest, "linear"))
+    assert found is not None and found.manifest.architecture == unet.digest
+    assert len(_files(root)) == 2 * len(SD_PARTS)
+
+
+@pytest.mark.usefixtures("exported", "making_fails")
+@pytest.mark.parametrize("other", ["sd15", "sd15-oldnames", "single/sd15.safetensors"])
+def test_a_second_checkpoint_of_the_architecture_makes_nothing(root: Path, tiny: Path, other: str) -> None:
+    before = _files(root)
+    result = _export(root, "--model", str(tiny / other))
+    assert result.exit_code == 0, result.output
+    assert result.output.count("exported already") == len(SD_PARTS)
+    assert _files(root) == before
+
+
+@pytest.mark.usefixtures("exported", "making_fails")
+def test_a_checkpoint_with_other_weights_makes_nothing(root: Path, tiny: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(tiny / "sd15", other)
+    weights = other / "unet" / "diffusion_pytorch_model.safetensors"
+    save_file({name: 2 * tensor for name, tensor in load_file(weights).items()}, weights, {"format": "pt"})
+    before = _files(root)
+    assert _export(root, "--model", str(other)).exit_code == 0
+    assert _files(root) == before
+
+
+@pytest.mark.usefixtures("exported")
+def test_a_damaged_artifact_is_reported_and_made_again(root: Path, tiny: Path) -> None:
+    graph = next(root.glob(f"*/vae_decoder/*/*/{GRAPH_FILE}"))
+    whole = graph.read_bytes()
+    graph.write_bytes(whole[:-1])
+    result = _export(root, "--model", str(tiny / "sd15"))
+    assert result.exit_code == 0, result.output
+    assert f"{graph}: its SHA-256 is not that of its manifest" in result.output
+    assert "vae_decoder: exported in" in result.output
+    assert result.output.count("exported already") == len(SD_PARTS) - 1
+    assert graph.read_bytes() == whole
+
+
+@pytest.mark.usefixtures("making_fails")
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (None, "not found"),
+        ({"_class_name": "UNet2DConditionModel"}, "expected ControlNetModel"),
+        ({}, "expected ControlNetModel"),
+    ],
+)
+def test_what_is_no_checkpoint_is_an_error(tmp_path: Path, content: dict[str, str] | None, reason: str) -> None:
+    if content is not None:
+        (tmp_path / "model").mkdir()
+        (tmp_path / "model" / "config.json").write_text(json.dumps(content))
+    result = _export(tmp_path / "artifacts", "--model", str(tmp_path / "model"))
+    assert result.exit_code == 1
+    assert f"lorikeet: {tmp_path / 'model'}: " in result.output and reason in result.output
+    assert not (tmp_path / "artifacts").exists()
+
+
+def test_a_damaged_weight_file_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").write_bytes(b"\x08")
+    result = _export(tmp_path / "artifacts", "--model", str(tmp_path / "model.safetensors"))
+    assert result.exit_code == 1 and "model.safetensors" in result.output
+
+
+def test_a_controlnets_folder(tmp_path: Path) -> None:
+    config = {"_class_name": "ControlNetModel", "cross_attention_dim": 768}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert read_architectures(tmp_path) == {"controlnet": architecture_of("controlnet", config)}
+
+
+def test_an_architecture_with_more_input_channels(tiny: Path) -> None:
+    config = read_checkpoint(tiny / "sd15").unet.config
+    found = read_architectures(tiny / "sd15", in_channels=8)["unet"]
+    assert found == architecture_of("unet", config | {"in_channels": 8})
+    assert found != read_architectures(tiny / "sd15")["unet"]

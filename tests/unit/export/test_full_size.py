@@ -1,0 +1,106 @@
+"""Graphs of the published sizes: every parameter by its name, and less than 1 MB on disk. `make verify` runs this."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import onnx
+import pytest
+import torch
+from diffusers import AutoencoderKL, ControlNetModel, UNet2DConditionModel
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+
+from benchmarks.full_size import SD15_SIZES, SDXL_SIZES, Sizes
+from export.make_artifact import make_artifact
+from export.publish import exporting
+from runtime.artifacts.artifact import GRAPH_FILE, read_artifact
+from runtime.artifacts.manifest import ADAPTABLE_KINDS, ArtifactKey, LowRankMode
+from runtime.checkpoints.model_families import SD_2_V
+from runtime.networks.architecture import NetworkKind, architecture_of
+
+pytestmark = pytest.mark.verify
+
+LIMIT = 1_000_000  # bytes of a compressed graph
+_OPEN_CLIP_H = {
+    "hidden_size": 1024,
+    "intermediate_size": 4096,
+    "num_attention_heads": 16,
+    "num_hidden_layers": 23,
+    "projection_dim": 512,
+}
+SD21_SIZES = Sizes(
+    SD_2_V,
+    {"attention_head_dim": (5, 10, 20, 20), "cross_attention_dim": 1024, "use_linear_projection": True},
+    SD15_SIZES.vae,
+    (_OPEN_CLIP_H,),
+)
+SIZES = {"sd15": SD15_SIZES, "sd21": SD21_SIZES, "sdxl": SDXL_SIZES}
+# Those of the UNet that a ControlNet shares.
+_CONTROLNET = (
+    "attention_head_dim",
+    "cross_attention_dim",
+    "use_linear_projection",
+    "block_out_channels",
+    "down_block_types",
+    "transformer_layers_per_block",
+    "addition_embed_type",
+    "addition_time_embed_dim",
+    "projection_class_embeddings_input_dim",
+)
+Shapes = dict[str, tuple[int, ...]]
+
+
+def _networks(sizes: Sizes) -> dict[str, tuple[NetworkKind, dict[str, Any], Shapes]]:
+    """Name -> kind, configuration, and the shapes of diffusers' or transformers' own state_dict."""
+    family = sizes.family
+    unet, vae = family.unet | sizes.unet, family.vae | sizes.vae
+    controlnet = {name: unet[name] for name in _CONTROLNET if name in unet}
+    with torch.device("meta"):
+        vae_shapes = _shapes(AutoencoderKL(**vae))
+        found: dict[str, tuple[NetworkKind, dict[str, Any], Shapes]] = {
+            "unet": ("unet", unet, _shapes(UNet2DConditionModel(**unet))),
+            "controlnet": ("controlnet", controlnet, _shapes(ControlNetModel(**controlnet))),
+            "vae_encoder": ("vae_encoder", vae, _starting(vae_shapes, "encoder.", "quant_conv.")),
+            "vae_decoder": ("vae_decoder", vae, _starting(vae_shapes, "decoder.", "post_quant_conv.")),
+        }
+        for index, (own, given) in enumerate(zip(family.text_encoders, sizes.text_encoders, strict=True)):
+            found[f"text_encoder_{index}"] = ("text_encoder", own | given, _text_shapes(own | given))
+    return found
+
+
+def _shapes(module: torch.nn.Module) -> Shapes:
+    return {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
+
+
+def _starting(shapes: Shapes, *prefixes: str) -> Shapes:
+    return {name: shape for name, shape in shapes.items() if name.startswith(prefixes)}
+
+
+def _text_shapes(config: dict[str, Any]) -> Shapes:
+    """By the names of published files; transformers 5 drops the prefix of CLIPTextModel."""
+    if config["architectures"] == ["CLIPTextModelWithProjection"]:
+        return _shapes(CLIPTextModelWithProjection(CLIPTextConfig(**config)))
+    return {f"text_model.{name}": shape for name, shape in _shapes(CLIPTextModel(CLIPTextConfig(**config))).items()}
+
+
+PARTS = ("unet", "controlnet", "vae_encoder", "vae_decoder", "text_encoder_0")
+NAMES = [*((size, name) for size in SIZES for name in PARTS), ("sdxl", "text_encoder_1")]
+
+
+@pytest.mark.parametrize(("size", "name"), NAMES)
+def test_a_graph_of_full_size(tmp_path: Path, size: str, name: str, record_property: Any) -> None:
+    kind, config, shapes = _networks(SIZES[size])[name]
+    architecture = architecture_of(kind, config)
+    mode: LowRankMode = "all" if kind in ADAPTABLE_KINDS else "none"
+    key = ArtifactKey(kind, architecture.digest, mode)
+    with exporting(tmp_path):
+        folder = make_artifact(tmp_path, key, architecture, lambda _: None)
+    artifact = read_artifact(tmp_path, key)
+    assert artifact is not None
+    graph = onnx.load_from_string(artifact.graph).graph
+    found = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
+    assert found == {name: shape for name, shape in shapes.items() if name not in artifact.manifest.outside}
+    compressed = (folder / GRAPH_FILE).stat().st_size
+    record_property("bytes", compressed)
+    assert compressed < LIMIT
