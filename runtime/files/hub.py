@@ -89,7 +89,7 @@ class Hub:
 
     def fetcher(self, allow: Iterable[str]) -> Fetcher:
         """Fetches files of the Hub with the token that the library would send. `allow`: see `Fetcher`."""
-        from huggingface_hub.utils import build_hf_headers
+        from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]  # public, by its manual
 
         endpoint = _endpoint()
         try:
