@@ -21,7 +21,7 @@ from tests.server.error_texts import leak
 MEGABYTES = 64
 MIB = 1 << 20
 AT_ONCE = 8
-RESTART_SECONDS = 60
+WAIT_SECONDS = 300  # a loaded machine takes a minute for 1024 px
 
 
 @pytest.fixture
@@ -69,7 +69,7 @@ def asking(size: int = 64, **fields: Any) -> dict[str, Any]:
 
 def error(client: Client, request: dict[str, Any]) -> LorikeetError:
     with pytest.raises(LorikeetError) as caught:
-        client.image_to_image(request, timeout=RESTART_SECONDS)
+        client.image_to_image(request, timeout=WAIT_SECONDS)
     assert leak(str(caught.value)) is None, caught.value
     return caught.value
 
@@ -99,12 +99,12 @@ def test_files_that_do_not_fit_are_an_error_and_nothing_else(small: LocalServer,
 def test_a_region_that_fills_the_shared_memory_is_given_back(small: LocalServer, client: Client) -> None:
     error(client, asking(image_url=bytes(free(small) - 4 * MIB)))  # not a picture
     assert free(small) < 8 * MIB
-    refused = error(client, asking(512, num_images=4))
+    refused = error(client, asking(512))
     assert isinstance(refused, Unavailable) and "restart" in refused.message
-    deadline = time.monotonic() + RESTART_SECONDS
+    deadline = time.monotonic() + WAIT_SECONDS
     while True:
         try:
-            assert client.image_to_image(asking(512, num_images=4), timeout=RESTART_SECONDS).files
+            assert client.image_to_image(asking(512), timeout=WAIT_SECONDS).files
             break
         except Unavailable:
             assert time.monotonic() < deadline
