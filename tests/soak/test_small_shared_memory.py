@@ -21,7 +21,7 @@ from tests.server.error_texts import leak
 MEGABYTES = 64
 MIB = 1 << 20
 AT_ONCE = 8
-RESTART_SECONDS = 60
+WAIT_SECONDS = 300  # a loaded machine takes a minute for 1024 px
 
 
 @pytest.fixture
@@ -69,7 +69,7 @@ def asking(size: int = 64, **fields: Any) -> dict[str, Any]:
 
 def error(client: Client, request: dict[str, Any]) -> LorikeetError:
     with pytest.raises(LorikeetError) as caught:
-        client.image_to_image(request, timeout=RESTART_SECONDS)
+        client.image_to_image(request, timeout=WAIT_SECONDS)
     assert leak(str(caught.value)) is None, caught.value
     return caught.value
 
@@ -92,19 +92,19 @@ def test_files_that_do_not_fit_are_an_error_and_nothing_else(small: LocalServer,
     for _ in range(3):
         refused = error(client, asking(image_url=bytes(100 * MIB)))
         assert isinstance(refused, Unavailable) and "shared memory is full" in refused.message
-    assert client.image_to_image(asking(512)).files
+    assert client.image_to_image(asking(256, num_images=8)).files
     assert small.output().count("lorikeet: ready after") == 1
 
 
 def test_a_region_that_fills_the_shared_memory_is_given_back(small: LocalServer, client: Client) -> None:
     error(client, asking(image_url=bytes(free(small) - 4 * MIB)))  # not a picture
     assert free(small) < 8 * MIB
-    refused = error(client, asking(512, num_images=4))
+    refused = error(client, asking(256, num_images=8))
     assert isinstance(refused, Unavailable) and "restart" in refused.message
-    deadline = time.monotonic() + RESTART_SECONDS
+    deadline = time.monotonic() + WAIT_SECONDS
     while True:
         try:
-            assert client.image_to_image(asking(512, num_images=4), timeout=RESTART_SECONDS).files
+            assert client.image_to_image(asking(256, num_images=8), timeout=WAIT_SECONDS).files
             break
         except Unavailable:
             assert time.monotonic() < deadline
@@ -119,9 +119,9 @@ def test_while_another_program_fills_it_small_requests_run_and_others_are_refuse
 ) -> None:
     with filled(small, leave=MIB):
         assert client.image_to_image(asking()).files
-        refused = error(client, asking(512))
+        refused = error(client, asking(256, num_images=8))
         assert isinstance(refused, Unavailable) and "lacks shared memory" in refused.message
         assert isinstance(error(client, asking(image_url=bytes(8 * MIB))), Unavailable)
         assert client.image_to_image(asking()).files
-    assert client.image_to_image(asking(512)).files
+    assert client.image_to_image(asking(256, num_images=8)).files
     assert small.output().count("lorikeet: ready after") == 1

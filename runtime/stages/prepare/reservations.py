@@ -78,7 +78,8 @@ class Reservations:
             raise InvalidArgument("", f"{message}: {advice}")
         together = growth([*(held.need.stages for held in self._held.values()), need.stages], memory.regions)
         free = max(memory.free - reserve, 0)
-        if together <= free:
+        # A request that fits into new regions is taken even where others will need more than there is.
+        if alone == 0 or together <= free:
             return
         if not self._held and alone <= free + memory.grown:
             shared_memory.ask_for_new_regions(self._job_table.path)

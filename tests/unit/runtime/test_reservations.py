@@ -106,3 +106,13 @@ def test_what_other_programs_take_is_no_reason_for_a_restart(bench: Bench, usual
     with pytest.raises(Unavailable, match="the server lacks shared memory"):
         bench.hold(usual)
     assert not needs_new_regions(bench.job_table.path)
+
+
+def test_a_request_that_needs_no_growth_is_taken_whatever_others_need(
+    bench: Bench, usual: Need, sd15: Checkpoint
+) -> None:
+    bench.hold(usual)
+    bench.memory = SharedMemory(64 * MIB, 0, NEW)
+    bench.hold(need(make_plan(sd15, size=64), 0))
+    with pytest.raises(Unavailable, match="the server lacks shared memory"):
+        bench.hold(usual)
