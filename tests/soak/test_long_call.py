@@ -5,6 +5,7 @@ The call is real: the UNet of the tiny checkpoint, on a picture so large that it
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -86,7 +87,7 @@ def _long_side(client: Client, tiny: Path) -> int:
     for side in SIDES:
         seconds = client.image_to_image(one_call(tiny, side)).timings["denoiser"]
         print(f"{side} px: an engine call of {seconds:.2f} s", flush=True)
-    return round(SIDES[-1] * (AIMED_SECONDS / seconds) ** 0.25 / MULTIPLE) * MULTIPLE
+    return round(SIDES[-1] * math.sqrt(math.sqrt(AIMED_SECONDS / seconds)) / MULTIPLE) * MULTIPLE
 
 
 def _send_others(client: Client, tiny: Path, long: Job) -> tuple[list[Job], list[float]]:
