@@ -35,8 +35,8 @@ def run(bench: Bench) -> Outcome:
             _measure(bench, server, *levels[number % len(levels)], request_count)
             for number in bench.rounds(rounds * len(levels), "level")
         ]
-        settings: dict[str, Any] = {"pixels": _PIXELS, "steps": _STEPS, "requests": request_count, "rounds": rounds}
-        settings["triton"] = server.triton_version()
+        triton = server.triton_version()
+    settings = {"pixels": _PIXELS, "steps": _STEPS, "requests": request_count, "rounds": rounds, "triton": triton}
     measured = [_median(samples, concurrency, protocol) for concurrency, protocol in levels]
     setup, figures = f"Demo model, {_PIXELS} px, {_STEPS} steps", []
     for level in measured:

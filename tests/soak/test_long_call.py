@@ -87,8 +87,7 @@ def _long_side(client: Client, tiny: Path) -> int:
     for side in SIDES:
         seconds = client.image_to_image(one_call(tiny, side)).timings["denoiser"]
         print(f"{side} px: an engine call of {seconds:.2f} s", flush=True)
-    aimed = SIDES[-1] * math.pow(AIMED_SECONDS / seconds, 0.25)
-    return round(aimed / MULTIPLE) * MULTIPLE
+    return round(SIDES[-1] * math.sqrt(math.sqrt(AIMED_SECONDS / seconds)) / MULTIPLE) * MULTIPLE
 
 
 def _send_others(client: Client, tiny: Path, long: Job) -> tuple[list[Job], list[float]]:
