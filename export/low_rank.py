@@ -6,8 +6,9 @@ of their ranks.
 Linear layers and pointwise convolutions: a [1 or rows, rank, in], b [1 or rows, out, rank]. So each row of a call can
 have its own LoRAs. Rank 0 adds nothing.
 
-Other convolutions: a [rank, in, kh, kw], b [out, rank, 1, 1], for all rows of a call. OpenVINO 2026.4 compiles them only
-with a static rank, and computes garbage with rank 0: an engine gives zeros of rank 1, or takes the graph without them.
+Other convolutions: a [rank, in, kh, kw], b [out, rank, 1, 1], for all rows of a call. OpenVINO 2026.4 compiles them
+only with a static rank, and computes garbage with rank 0: an engine gives zeros of rank 1, or takes the graph without
+these inputs.
 """
 
 from __future__ import annotations
