@@ -46,7 +46,7 @@ def main(
     try:
         architectures = read_architectures(model, in_channels)
         root = load_settings().artifacts_folder
-        with exporting(root):
+        with exporting(root, lambda: console.print(f"waits for another export to {root}", markup=False)):
             _export_all(root, architectures, low_rank)
     except (ExportError, SettingsError, OSError) as error:
         console.print(f"lorikeet: {error}", style="red", markup=False)

@@ -1,10 +1,14 @@
 """Low-rank inputs: each adds `b @ a` to one layer's weight, without changing the weight.
 
 `<layer>.lora_a` and `<layer>.lora_b` have the scale of the LoRA folded into b. Several LoRAs are one pair with the sum
-of their ranks. Rank 0 adds nothing.
+of their ranks.
 
 Linear layers and pointwise convolutions: a [1 or rows, rank, in], b [1 or rows, out, rank]. So each row of a call can
-have its own LoRAs. Other convolutions: a [rank, in, kh, kw], b [out, rank, 1, 1], for all rows of a call.
+have its own LoRAs. Rank 0 adds nothing.
+
+Other convolutions: a [rank, in, kh, kw], b [out, rank, 1, 1], for all rows of a call. OpenVINO 2026.4 compiles them
+only with a static rank, and computes garbage with rank 0: an engine gives zeros of rank 1, or takes the graph without
+these inputs.
 """
 
 from __future__ import annotations

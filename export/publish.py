@@ -6,7 +6,7 @@ import fcntl
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,14 +17,18 @@ _PART = ".part-"  # begins the names of folders that are not complete
 
 
 @contextmanager
-def exporting(root: Path) -> Iterator[None]:
+def exporting(root: Path, show_waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
     """Exclude other exports to the artifacts' folder `root`, which is made when it is missing.
 
-    Removes what killed exports left. Raises OSError.
+    Calls `show_waiting` when another export is running. Removes what killed exports left. Raises OSError.
     """
     root.mkdir(parents=True, exist_ok=True)
     with (root / "lock").open("ab") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            show_waiting()
+            fcntl.flock(lock, fcntl.LOCK_EX)
         for left in root.glob(f"{_PART}*"):
             shutil.rmtree(left)
         yield

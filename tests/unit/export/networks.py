@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from torch import nn
 
@@ -103,3 +104,12 @@ NETWORKS: dict[str, Callable[[Path], TinyNetwork]] = {
     "sd2 text_encoder": _part("sd2", "text_encoder", "text_encoder"),
     "sdxl text_encoder_2": _part("sdxl", "text_encoder", "text_encoder_2"),
 }
+
+
+def _parameter(name: str) -> Any:
+    """A network as a test parameter. `everything unet` has the one input that `lcm unet` adds to `sd15 unet`."""
+    return pytest.param(name, marks=pytest.mark.verify) if name == "lcm unet" else name
+
+
+NAMES = [_parameter(name) for name in NETWORKS]
+UNETS = [_parameter(name) for name in NETWORKS if name.endswith(" unet")]

@@ -112,6 +112,16 @@ def test_all_rows_of_a_unet_call_share_a_lora(graphs: Graphs, name: str) -> None
     assert_equal_outputs(found, expected_outputs(merged(network, pairs), fields))
 
 
+def test_nothing_of_a_lora_is_left_in_the_next_call(graphs: Graphs) -> None:
+    manifest, graph = graphs.artifact("sd15 unet", "linear").manifest, graphs.compiled("sd15 unet")
+    fields = unet_fields(manifest, CASE)
+    base = graph_inputs(manifest, fields, {})
+    first = graph.run(base)["prediction"]
+    changed = graph.run(graph_inputs(manifest, fields, inputs_of([make_pairs(manifest, seed=1)])))["prediction"]
+    assert not torch.equal(changed, first)
+    assert torch.equal(graph.run(base)["prediction"], first)
+
+
 @pytest.mark.parametrize("name", ["sd15 unet", pytest.param("sdxl unet", marks=pytest.mark.verify)])
 def test_loras_of_convolutions(graphs: Graphs, name: str) -> None:
     artifact, network = graphs.artifact(name, "all"), graphs.network(name)

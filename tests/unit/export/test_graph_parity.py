@@ -14,7 +14,7 @@ from runtime.networks.end_positions import end_positions
 from runtime.networks.ip_masks import level_size
 from tests.unit.export.conftest import Graphs
 from tests.unit.export.fields import graph_inputs
-from tests.unit.export.networks import TinyNetwork, load
+from tests.unit.export.networks import UNETS, TinyNetwork, load
 from tests.unit.runtime.engines import noise
 
 TOLERANCE = 1e-5  # of each output's standard deviation
@@ -106,7 +106,7 @@ def expected_outputs(network: TinyNetwork, fields: Mapping[str, Any]) -> Mapping
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: "-".join(map(str, case)))
-@pytest.mark.parametrize("name", ["sd15 unet", "sd2 unet", "sdxl unet", "lcm unet", "everything unet"])
+@pytest.mark.parametrize("name", UNETS)
 def test_unets(graphs: Graphs, name: str, case: Case) -> None:
     manifest = graphs.artifact(name, "linear").manifest
     fields = unet_fields(manifest, case)
@@ -115,10 +115,10 @@ def test_unets(graphs: Graphs, name: str, case: Case) -> None:
 
 
 def test_a_row_without_timestep_cond_equals_one_of_zeros(graphs: Graphs) -> None:
-    manifest = graphs.artifact("lcm unet", "linear").manifest
+    manifest = graphs.artifact("everything unet", "linear").manifest
     fields = unet_fields(manifest, CASES[0]) | {"timestep_cond": None}
-    found = graphs.compiled("lcm unet").run(graph_inputs(manifest, fields, {}))
-    assert_equal_outputs(found, expected_outputs(graphs.network("lcm unet"), fields))
+    found = graphs.compiled("everything unet").run(graph_inputs(manifest, fields, {}))
+    assert_equal_outputs(found, expected_outputs(graphs.network("everything unet"), fields))
 
 
 @pytest.mark.parametrize("case", CASES[:2], ids=["one", "three"])

@@ -10,7 +10,7 @@ import pytest
 from runtime.artifacts.artifact import Artifact
 from runtime.artifacts.manifest import GraphTensor, LowRankMode
 from tests.unit.export.conftest import Graphs
-from tests.unit.export.networks import NETWORKS
+from tests.unit.export.networks import NAMES
 from tests.unit.runtime.tiny_checkpoints import read_checkpoint
 
 _DTYPES = {onnx.TensorProto.FLOAT: "float32", onnx.TensorProto.INT64: "int64"}
@@ -21,7 +21,7 @@ def _model(artifact: Artifact) -> onnx.ModelProto:
     return onnx.load_from_string(artifact.graph)
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", NAMES)
 def test_the_initializers_are_the_networks_parameters(graphs: Graphs, name: str) -> None:
     artifact, weights = graphs.artifact(name, "linear"), graphs.network(name).weights
     outside = artifact.manifest.outside
@@ -56,7 +56,7 @@ def _is_spatial(graphs: Graphs, name: str) -> bool:
     return len(shape) == 4 and shape[2:] != (1, 1)
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", NAMES)
 def test_a_graph_has_no_values_and_short_unique_names(graphs: Graphs, name: str) -> None:
     graph = _model(graphs.artifact(name, "linear")).graph
     for tensor in graph.initializer:
@@ -68,7 +68,7 @@ def test_a_graph_has_no_values_and_short_unique_names(graphs: Graphs, name: str)
     assert max(map(len, inner)) < 8
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", NAMES)
 def test_the_manifest_has_the_graphs_inputs_and_outputs(graphs: Graphs, name: str) -> None:
     artifact = graphs.artifact(name, "linear")
     graph, manifest = _model(artifact).graph, artifact.manifest

@@ -5,6 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import lzma
+import subprocess
+import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +17,7 @@ from export import publish as publishing
 from export.publish import exporting, publish
 from runtime.artifacts.artifact import GRAPH_FILE, MANIFEST_FILE, ArtifactError, read_artifact
 from runtime.artifacts.manifest import EXPORTER_VERSION, ArtifactKey, GraphTensor, Manifest
+from runtime.settings import ROOT
 
 GRAPH = b"graph" * 100
 KEY = ArtifactKey("unet", "ab" * 32, "linear")
@@ -84,6 +88,27 @@ def test_the_next_export_removes_what_a_killed_one_left(tmp_path: Path) -> None:
     _publish(tmp_path)
     assert not left.exists()
     assert {path.name for path in tmp_path.iterdir()} == {"lock", f"onnx-{EXPORTER_VERSION}"}
+
+
+def test_an_export_waits_for_another_one(tmp_path: Path) -> None:
+    waits, entered = threading.Event(), threading.Event()
+
+    def export() -> None:
+        with exporting(tmp_path, waits.set):
+            entered.set()
+
+    with exporting(tmp_path):
+        other = threading.Thread(target=export)
+        other.start()
+        assert waits.wait(10) and not entered.is_set()
+    other.join(10)
+    assert entered.is_set()
+
+
+def test_reading_an_artifact_imports_neither_torch_nor_onnx() -> None:
+    code = "import sys, runtime.artifacts.artifact; print(*{'torch', 'onnx'} & sys.modules.keys())"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout.split()) == (0, []), done.stderr[-2000:]
 
 
 def _flip(path: Path) -> None:
