@@ -89,14 +89,8 @@ class Hub:
 
     def fetcher(self, allow: Iterable[str]) -> Fetcher:
         """Fetches files of the Hub with the token that the library would send. `allow`: see `Fetcher`."""
-        from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]  # public, by its manual
-
         endpoint = _endpoint()
-        try:
-            headers = build_hf_headers(token=_token(self.tokens))
-        except Exception as error:  # the library may have to renew a token
-            raise HubError(f"the Hugging Face Hub has no token ({_reason(error)})") from error
-        token = headers.get("authorization", "").removeprefix("Bearer ")
+        token = _token(self.tokens) or _own_token()
         host_tokens = {origin(endpoint): token} if token else {}
         return Fetcher((*allow, endpoint.netloc), host_tokens, denied=_GATED, refused=_GATED)
 
@@ -175,6 +169,18 @@ def _lora_file(names: list[str]) -> str:
 def _token(tokens: HostTokens) -> str | None:
     """The configured token of the Hub; None: the library uses its own (HF_TOKEN, or that of `hf auth login`)."""
     return tokens.get(origin(_endpoint()))
+
+
+def _own_token() -> str | None:
+    """The library's own token, if it may send one. Raises HubError when it cannot renew a token."""
+    from huggingface_hub import constants, get_token
+
+    if constants.HF_HUB_DISABLE_IMPLICIT_TOKEN:
+        return None
+    try:
+        return get_token()
+    except Exception as error:  # the library has no base class for its errors
+        raise HubError(f"the Hugging Face Hub renews no token ({_reason(error)})") from error
 
 
 def _checking_bar(check_cancelled: CheckCancelled) -> Any:

@@ -40,6 +40,7 @@ _PREFIXES: dict[str, frozenset[str]] = {
 _PREFIX = re.compile(f"({'|'.join(sorted(_PREFIXES, key=len, reverse=True))})_")
 _MAX_PREFIXES = 8  # of a key; a hostile one may have millions
 _ALL_PREFIXES = re.compile(f"(?:{_PREFIX.pattern}){{0,{_MAX_PREFIXES}}}")
+_BEGINNING = 3  # characters; every layer's name has more
 _MAX_PARENTS = 4  # parts of a key after a layer's name; the longest known suffix has three
 # The names of a text encoder's projections in diffusers' first LoRAs.
 _OLD_PROJECTIONS = {"q_proj": "to_q", "k_proj": "to_k", "v_proj": "to_v", "out_proj": "to_out"}
@@ -62,7 +63,8 @@ class LayerNames:
 
     def __init__(self, components: Sequence[Component]) -> None:
         self._names = frozenset(component.name for component in components)
-        self._targets = _targets(tuple((component.name, tuple(component.shapes)) for component in components))
+        parts = tuple((component.name, tuple(component.shapes)) for component in components)
+        self._targets, self._beginnings = _targets(parts)
 
     def find(self, stem: str) -> tuple[Target, ...]:
         """The layers that a stem may name, none if it is unknown.
@@ -81,6 +83,8 @@ class LayerNames:
     def begins_with_layer(self, key: str) -> bool:
         """Whether one to four parts of the key follow the name of a layer."""
         allowed, name = _split(key)
+        if name[:_BEGINNING] not in self._beginnings:
+            return False
         dot = len(key)
         for _ in range(_MAX_PARENTS):
             dot = key.rfind(".", 0, dot)
@@ -98,6 +102,7 @@ def is_for(component: str, key: str) -> bool:
     return _split(key)[0] == {component}
 
 
+@lru_cache(maxsize=4)  # one key is asked about several times
 def _split(stem: str) -> tuple[frozenset[str], str]:
     """The components that the stem's prefixes allow, and the layer's name with underscores for dots."""
     name = _underscored(stem)
@@ -118,13 +123,18 @@ def _allowed(prefixes: str) -> frozenset[str]:
 
 
 @lru_cache(maxsize=16)
-def _targets(components: tuple[tuple[str, tuple[str, ...]], ...]) -> dict[str, tuple[Target, ...]]:
-    """A layer's name with underscores for dots -> the layers of that name. `components`: (name, parameters) of each."""
+def _targets(
+    components: tuple[tuple[str, tuple[str, ...]], ...],
+) -> tuple[dict[str, tuple[Target, ...]], frozenset[str]]:
+    """A layer's name with underscores for dots -> the layers of that name; and the beginnings of all names.
+
+    `components`: (name, parameters) of each.
+    """
     found: dict[str, tuple[Target, ...]] = {}
     for component, parameters in components:
         for name, module in _modules(component, parameters).items():
             found[name] = (*found.get(name, ()), Target(component, module))
-    return found
+    return found, frozenset(name[:_BEGINNING] for name in found)
 
 
 def _modules(component: str, parameters: tuple[str, ...]) -> dict[str, str]:

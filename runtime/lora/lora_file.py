@@ -6,9 +6,10 @@ was made for another model: then a few matching keys would give a half-applied p
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from lorikeet.protocol.shorten import listed
 from runtime.checkpoints.checkpoint import Component
@@ -27,6 +28,7 @@ _MAX_LISTED = 8
 _MAX_PROBLEM = 300  # characters of one layer's problem
 _MAX_PROJECTIONS = 256  # layers whose text width is compared; SDXL has 70
 _UNKNOWN_CAUSE = "this LoRA does not fit the checkpoint; use one made for the checkpoint's model, in a supported format"
+_Place = TypeVar("_Place", bound=Hashable)
 _Shapes = Mapping[str, Mapping[str, Shape]]  # component -> parameter -> shape
 
 
@@ -41,11 +43,15 @@ class LoraContents:
 
 @dataclass(frozen=True)
 class _Keys:
-    """The keys of a file: `groups` by layer and parameter, `unknown` of other layers, `plain` without a LoRA suffix."""
+    """The keys of a file: `groups` by layer and parameter, `unknown` of other layers, `plain` without a LoRA suffix.
+
+    `projections`: the groups of some unknown layers that are key projections of cross-attention.
+    """
 
     groups: Sequence[KeyGroup]
-    unknown: Sequence[tuple[str, LoraKey]]  # (key, its parts)
+    unknown: Sequence[str]
     plain: Sequence[str]
+    projections: Sequence[KeyGroup]
 
 
 @dataclass(frozen=True)
@@ -78,7 +84,7 @@ def read_lora(path: Path, components: Sequence[Component]) -> LoraContents:
     matches = _match(keys, header, components, names)
     cause = _other_model(matches, keys, header, components)
     if not cause and not matches.layers and not matches.problems:
-        cause = made_for.no_lora(header.tensors, components, names)
+        cause = made_for.no_lora(header.tensors, keys.plain, components, names)
     if cause or matches.problems or not matches.layers:
         raise LoraError(f"{cause or _UNKNOWN_CAUSE}. {_differences(matches, len(header.tensors))}")
     return LoraContents(header, list(matches.layers.values()), matches.unmatched)
@@ -87,6 +93,7 @@ def read_lora(path: Path, components: Sequence[Component]) -> LoraContents:
 def _group_keys(infos: TensorInfos, names: LayerNames) -> _Keys:
     groups: dict[tuple[tuple[Target, ...], str], KeyGroup] = {}
     targets: dict[str, tuple[Target, ...]] = {}  # by stem
+    projections: dict[tuple[str, str], KeyGroup] = {}
     unknown, plain = [], []
     for name in infos:
         if (key := split_key(name)) is None:
@@ -94,15 +101,21 @@ def _group_keys(infos: TensorInfos, names: LayerNames) -> _Keys:
             continue
         if (found := targets.get(key.stem)) is None:
             found = targets[key.stem] = names.find(key.stem)
-        if not found:
-            unknown.append((name, key))
+        if found:
+            # Keys of one layer are one group, also under two names: then one repeats the other.
+            _add(groups, (found, key.attribute), found, name, key)
             continue
-        # Keys of one layer are one group, also under two names: then one repeats the other.
-        group = groups.get((found, key.attribute))
-        if group is None:
-            group = groups[found, key.attribute] = KeyGroup(key.stem, key.attribute, found)
-        group.add(name, key)
-    return _Keys(list(groups.values()), unknown, plain)
+        unknown.append(name)
+        if made_for.is_key_projection(key.stem) and len(projections) < _MAX_PROJECTIONS:
+            _add(projections, (key.stem, key.attribute), (), name, key)
+    return _Keys(list(groups.values()), unknown, plain, list(projections.values()))
+
+
+def _add(groups: dict[_Place, KeyGroup], place: _Place, targets: tuple[Target, ...], name: str, key: LoraKey) -> None:
+    """Add a tensor to the group of its place, a new one if there is none."""
+    if (group := groups.get(place)) is None:
+        group = groups[place] = KeyGroup(key.stem, key.attribute, targets)
+    group.add(name, key)
 
 
 def _match(keys: _Keys, header: Header, components: Sequence[Component], names: LayerNames) -> _Matches:
@@ -110,7 +123,7 @@ def _match(keys: _Keys, header: Header, components: Sequence[Component], names: 
     metadata = PeftMetadata(header.metadata)
     layers: dict[Target, LoraLayer] = {}
     problems = []
-    unmatched_keys = [*keys.plain, *(name for name, _ in keys.unknown)]
+    unmatched_keys = [*keys.plain, *keys.unknown]
     for group in keys.groups:
         target = _target(group, header.tensors, shapes)
         if target is None:
@@ -145,24 +158,20 @@ def _other_model(matches: _Matches, keys: _Keys, header: Header, components: Seq
     unmatched = matches.unmatched_keys
     if not unmatched and not matches.problems:
         return None
+    others = matches.unmatched.get(UnmatchedKind.COMPONENT, ())
     matched = sum(len(layer.tensor_names) for layer in matches.layers.values())
     return (
         made_for.other_architecture(unmatched)
         or made_for.other_text_width(_key_projections(keys, header.tensors), components)
         # The first text encoder of SDXL is that of SD 1.x: its keys match.
-        or (made_for.other_text_encoder(unmatched, components) if len(unmatched) >= matched else None)
+        or (made_for.other_text_encoder(others, components) if len(unmatched) >= matched else None)
     )
 
 
 def _key_projections(keys: _Keys, infos: TensorInfos) -> Iterator[tuple[str, Shape]]:
     """(stem, shape of the change) of each cross-attention's key projection whose tensors fit each other."""
-    known = [group for group in keys.groups if made_for.is_key_projection(group.stem)]
-    unknown: dict[tuple[str, str], KeyGroup] = {}
-    for name, key in keys.unknown:
-        place = (key.stem, key.attribute)
-        if made_for.is_key_projection(key.stem) and (place in unknown or len(unknown) < _MAX_PROJECTIONS):
-            unknown.setdefault(place, KeyGroup(key.stem, key.attribute, ())).add(name, key)
-    for group in (*known, *unknown.values()):
+    known = (group for group in keys.groups if made_for.is_key_projection(group.stem))
+    for group in (*known, *keys.projections):
         try:
             yield group.stem, group.change_shape(infos)
         except FactorsError:

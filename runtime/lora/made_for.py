@@ -63,15 +63,20 @@ def other_text_encoder(keys: Iterable[str], components: Sequence[Component]) -> 
     return None
 
 
-def no_lora(infos: Mapping[str, TensorInfo], components: Sequence[Component], names: LayerNames) -> str | None:
-    """A message for the client when the tensors of these names and shapes are known to be no LoRA."""
+def no_lora(
+    infos: Mapping[str, TensorInfo], plain: Iterable[str], components: Sequence[Component], names: LayerNames
+) -> str | None:
+    """A message for the client when the tensors of these names and shapes are known to be no LoRA.
+
+    `plain`: the keys without a LoRA suffix.
+    """
     if any(keys <= infos.keys() for keys in _EMBEDDING):
         return "this file is a textual inversion embedding, not a LoRA"
     own = {component.name: component.shapes for component in components}
-    for key, info in infos.items():
+    for key in plain:
         is_weight = key.endswith(".weight") and len(key) <= MAX_KEY
         targets = names.find(key.removesuffix(".weight")) if is_weight else ()
-        if any(own[target.component].get(target.parameter) == info.shape for target in targets):
+        if any(own[target.component].get(target.parameter) == infos[key].shape for target in targets):
             return "this file has whole weights, not a LoRA; give a checkpoint in model_name, a UNet in unet_name"
     return None
 

@@ -15,7 +15,7 @@ from types import FrameType
 from runtime.jobs.job_table import STAGES
 from runtime.settings import Settings, SettingsError, load_settings
 from runtime.supervisor import leftovers
-from runtime.supervisor.command import NoTriton, PackagePathError, Ports, busy_port, choose_ports
+from runtime.supervisor.command import NoTriton, Ports, StagePathError, busy_port, choose_ports
 from runtime.supervisor.fault import Fault, Reason
 from runtime.supervisor.server import Server
 from runtime.supervisor.status import Status
@@ -116,7 +116,7 @@ def main() -> int:
             leftovers.sweep()
             with leftovers.own_folder() as folder:
                 return Supervisor(settings, ports, folder, status, status_server.port).run()
-    except (SettingsError, NoTriton, PackagePathError) as error:
+    except (SettingsError, NoTriton, StagePathError) as error:
         for line in str(error).splitlines():
             print(f"lorikeet: {line}", file=sys.stderr)
         return 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import shlex
 import shutil
 import socket
 import sys
@@ -18,6 +19,7 @@ _PROGRAM = Path("bin", "tritonserver")
 # model configuration, statistics and inference stay open.
 _RESTRICTED_APIS = "shared-memory,model-repository,trace,logging"
 _SECRET_HEADER = "lorikeet-secret"
+_MOVE = "move it. The folders of other settings, such as LORIKEET_STORE, may have any name"
 
 # Triton limits gRPC messages to 2 GiB; some versions limit HTTP requests to 64 MiB, which FILES with a LoRA exceeds.
 _MAX_HTTP_BYTES = (1 << 31) - 1
@@ -28,8 +30,8 @@ class NoTriton(RuntimeError):
     """This machine has no tritonserver."""
 
 
-class PackagePathError(RuntimeError):
-    """Triton's Python cannot import packages from a path. The message names the path."""
+class StagePathError(RuntimeError):
+    """Triton cannot start stages from a path. The message names the path."""
 
 
 @dataclass(frozen=True)
@@ -72,12 +74,12 @@ def busy_port(settings: Settings, ports: Ports) -> int | None:
 
 
 def server_command(settings: Settings, ports: Ports, region_prefix: str) -> list[str]:
-    """The command line that starts tritonserver with this repository's models. Raises NoTriton and PackagePathError.
+    """The command line that starts tritonserver with this repository's models. Raises NoTriton and StagePathError.
 
     `region_prefix` begins the names of the regions in /dev/shm that Triton and its stages share.
     """
-    _check_package_paths()
     home = _find_server()
+    _check_paths(home / "backends")
     options: dict[str, object] = {
         "model-repository": ROOT / "model_repository",
         "model-control-mode": "none",
@@ -106,13 +108,21 @@ def server_command(settings: Settings, ports: Ports, region_prefix: str) -> list
     ]
 
 
-def _check_package_paths() -> None:
-    """Raises PackagePathError for paths of other alphabets: Triton's Python reads lists of packages (.pth) as ASCII."""
+def _check_paths(backends: Path) -> None:
+    """Raises StagePathError for paths from which Triton cannot start a stage.
+
+    Its Python reads lists of packages (.pth) as ASCII. It starts that Python through a shell, without quotes.
+    """
     for what, path in (("the repository", ROOT), ("the Python environment", Path(sys.prefix))):
         if not str(path).isascii():
-            raise PackagePathError(
-                f"{what} is in {path}: Triton's Python imports packages from ASCII paths only; move it to a path "
-                "without other characters. Other folders, such as LORIKEET_STORE, may have any name"
+            raise StagePathError(
+                f"{what} is in {path}: Triton's Python imports packages from ASCII paths only; {_MOVE}"
+            )
+    for what, path in (("the repository", ROOT), ("Triton", backends)):
+        text = str(path).encode("ascii", "ignore").decode()  # a shell takes other characters as they are
+        if shlex.quote(text) != text:
+            raise StagePathError(
+                f"{what} is in {path}: Triton starts no stage from a path with spaces or quotes; {_MOVE}"
             )
 
 

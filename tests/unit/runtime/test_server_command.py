@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from runtime.settings import Settings
-from runtime.supervisor.command import PackagePathError, Ports, server_command
+from runtime.supervisor.command import Ports, StagePathError, server_command
 
 
 @pytest.fixture
@@ -46,9 +46,20 @@ def test_each_start_has_another_secret(
     assert again["http-restricted-api"] != command_options["http-restricted-api"]
 
 
-def test_the_tools_may_be_in_a_folder_of_any_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = tmp_path / "möbel 青"
+def test_triton_may_be_in_a_folder_of_another_alphabet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "möbel_青"
     assert _options(folder, monkeypatch)["backend-directory"] == str(folder / "triton" / "backends")
+
+
+@pytest.mark.parametrize("name", ["a b", "a'b", "$HOME", "a;b", "(a)", "青 b"])
+def test_a_path_that_the_shell_would_split_is_an_error_at_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    with pytest.raises(StagePathError, match=r"^Triton is in .*/triton/backends: .* spaces or quotes; move it"):
+        _options(tmp_path / name, monkeypatch)
+    monkeypatch.setattr("runtime.supervisor.command.ROOT", tmp_path / name.replace("青", ""))
+    with pytest.raises(StagePathError, match=r"^the repository is in .* spaces or quotes; move it"):
+        _options(tmp_path, monkeypatch)
 
 
 @pytest.mark.parametrize(("where", "what"), [("ROOT", "the repository"), ("sys.prefix", "the Python environment")])
@@ -57,7 +68,7 @@ def test_a_path_from_which_triton_cannot_import_is_an_error_at_start(
 ) -> None:
     path = tmp_path / "möbel"
     monkeypatch.setattr(f"runtime.supervisor.command.{where}", path if where == "ROOT" else str(path))
-    with pytest.raises(PackagePathError, match=f"^{what} is in {path}: .* ASCII paths only; move it"):
+    with pytest.raises(StagePathError, match=f"^{what} is in {path}: .* ASCII paths only; move it"):
         _options(tmp_path, monkeypatch)
 
 
