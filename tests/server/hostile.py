@@ -35,13 +35,13 @@ class Tensor:
 
     def items(self) -> tuple[bytes, ...] | None:
         """The elements of BYTES; None when the content is not a list of elements."""
-        found, content = [], self.content
-        while content:
-            length = int.from_bytes(content[:4], "little")
-            if len(content) < 4 + length:
+        found, at = [], 0
+        while at < len(self.content):
+            begin = at + 4
+            at = begin + int.from_bytes(self.content[at:begin], "little")
+            if at > len(self.content):
                 return None
-            found.append(content[4 : 4 + length])
-            content = content[4 + length :]
+            found.append(self.content[begin:at])
         return tuple(found)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import threading
+import time
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -82,6 +83,7 @@ class Storm:
                 future.result()
 
     def _send(self, client: GrpcWire | HttpWire, request: Hostile) -> None:
+        begun = time.monotonic()
         try:
             found = client.send(_completed(client, request))
         finally:
@@ -89,7 +91,7 @@ class Storm:
         with self._lock:
             self.statuses[found.status] += 1
             if not is_fair(found):
-                self.wrong.append(f"{found} to {request}")
+                self.wrong.append(f"{found} after {time.monotonic() - begun:.1f} s to {request}")
             if (total := self.statuses.total()) % _SHOWN == 0:
                 print(f"{total}: {dict(sorted(self.statuses.items()))}", flush=True)
 
@@ -115,7 +117,9 @@ def is_fair(found: Answer) -> bool:
 
 
 def _names_its_fault(message: str) -> bool:
-    return message.startswith(("Invalid JSON", "the latents")) or any(name in message for name in _NAMES)
+    return message.startswith(("Invalid JSON", "the latents", "Unable to parse 'shape'")) or any(
+        name in message for name in _NAMES
+    )
 
 
 def good(tiny: Path) -> Sequence[Hostile]:

@@ -23,6 +23,8 @@ _OPTIONS = [
     ("grpc.use_local_subchannel_pool", 1),
 ]
 _HEADER_LENGTH = "Inference-Header-Content-Length"
+# Triton's HTTP endpoint answers 500 to a header whose JSON has a wrong type, before a model gets the request.
+_WRONG_TYPE = "Unable to parse '"
 _STATUSES = {400: "INVALID_ARGUMENT", 404: "NOT_FOUND", 499: "CANCELLED", 500: "INTERNAL", 503: "UNAVAILABLE"}
 
 
@@ -138,6 +140,8 @@ def _answer(response: HTTPResponse) -> Answer:
     message = _message(data).removeprefix(_PREFIX)
     if message.startswith(DEADLINE_PREFIX):  # Triton 2.51 answers 400 to CANCELLED too
         return Answer("CANCELLED", message)
+    if response.status == 500 and message.startswith(_WRONG_TYPE):
+        return Answer("INVALID_ARGUMENT", message)
     return Answer(_STATUSES.get(response.status, f"HTTP {response.status}"), message)
 
 
