@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from pathlib import Path
@@ -43,6 +44,7 @@ def main(
         int | None, typer.Option(min=4, help="Input channels of the UNet: 8 or 12 for IC-Light. Default: its own.")
     ] = None,
 ) -> None:
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # no warnings between the progress lines
     try:
         architectures = read_architectures(model, in_channels)
         root = load_settings().artifacts_folder
