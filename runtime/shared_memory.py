@@ -15,6 +15,7 @@ FOLDER = Path("/dev/shm")
 # Triton 25.07 and later refuse that a client registers a region whose name begins so (server, src/common.h,
 # `kTritonSharedMemoryRegionPrefix`). To older versions it is a name like any other.
 RESERVED_PREFIX = "triton_python_backend_shm_region_"
+IN_USE_BYTES = 256 << 10  # what a region holds at rest: the backend's queues
 REGION_BYTES = 1 << 20  # a region's first size, and the unit by which it grows; both are the backend's defaults
 
 
@@ -42,6 +43,15 @@ def measure(stages: Mapping[str, int]) -> SharedMemory:
     space = os.statvfs(FOLDER)
     regions = {stage: _region_bytes(pid) for stage, pid in stages.items()}
     return SharedMemory(space.f_blocks * space.f_frsize, space.f_bavail * space.f_frsize, regions)
+
+
+def has_space(nbytes: int) -> bool:
+    """Whether this process's region can hold so many bytes more: /dev/shm has them, or the region has grown to hold as
+    many before."""
+    space = os.statvfs(FOLDER)
+    if space.f_bavail * space.f_frsize >= nbytes + 2 * REGION_BYTES:
+        return True
+    return _region_bytes(os.getpid()) >= nbytes + IN_USE_BYTES
 
 
 def _region_bytes(pid: int) -> int:

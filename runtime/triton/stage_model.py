@@ -8,6 +8,7 @@ from __future__ import annotations
 import gc
 import json
 import logging
+import os
 import pkgutil
 import sys
 import threading
@@ -21,7 +22,8 @@ from runtime.jobs.job_table import JobTable
 from runtime.metrics.definition import OK
 from runtime.metrics.stage_definitions import ANSWERS
 from runtime.settings import Settings, job_table_path, load_settings
-from runtime.stage_errors import DeadlineExceeded, StageError, Unavailable
+from runtime.shared_memory import has_space
+from runtime.stage_errors import DeadlineExceeded, InvalidArgument, StageError, Unavailable
 from runtime.stages.call import Call, Tensors
 from runtime.stages.stage import Stage
 from runtime.triton.heart import Heart
@@ -69,36 +71,38 @@ class StageModel:
 
     def execute(self, requests: list[pb_utils.InferenceRequest]) -> None:
         for request in requests:
-            self._stage.submit(self._call(request))
+            if call := self._call(request):
+                self._stage.submit(call)
 
     def finalize(self) -> None:
         self._stage.close()
         self._publisher.stop()
         self._heart.stop()
 
-    def _call(self, request: pb_utils.InferenceRequest) -> Call:
+    def _call(self, request: pb_utils.InferenceRequest) -> Call | None:
+        """The call of a request; None when the request is answered with an error."""
         sender = request.get_response_sender()
 
         def send(answer: Tensors | StageError) -> None:
             with _STUB:
-                try:
-                    response = self._response(answer)
-                    sender.send(response, flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
-                except Exception:
-                    # A full /dev/shm, for example. An error needs little memory, and the client must get an answer.
-                    log.exception("an answer could not be sent")
-                    answer = Unavailable("the server has no memory for the answer: try again later")
-                    sender.send(self._response(answer), flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+                if not (isinstance(answer, StageError) or has_space(_bytes(answer))):
+                    log.error("an answer was not sent: /dev/shm is full")
+                    answer = Unavailable("the server has no shared memory for the answer: try again later")
+                _send(sender, self._response(answer))
             self._stage.metrics.count(ANSWERS, code=_code(answer))
 
         def is_cancelled() -> bool:
             with _STUB:
                 return bool(sender.is_cancelled())
 
-        with _STUB:
-            inputs = {tensor.name(): tensor.as_numpy() for tensor in request.inputs()}
-        parameters = json.loads(request.parameters() or "{}")
-        return Call(inputs, send, request.request_id(), parameters, is_cancelled)
+        try:
+            with _STUB:
+                inputs = {tensor.name(): tensor.as_numpy() for tensor in request.inputs()}
+            parameters = json.loads(request.parameters() or "{}")
+            return Call(inputs, send, request.request_id(), parameters, is_cancelled)
+        except ValueError:  # of Python's decoder; an exception here would reach the client with a stack trace
+            send(InvalidArgument("", "the request's id and parameters must be UTF-8"))
+            return None
 
     def _response(self, answer: Tensors | StageError) -> pb_utils.InferenceResponse:
         if isinstance(answer, StageError):
@@ -106,6 +110,28 @@ class StageModel:
             return pb_utils.InferenceResponse(error=error)
         tensors = [pb_utils.Tensor(name, np.ascontiguousarray(answer[name])) for name in self._outputs]
         return pb_utils.InferenceResponse(tensors)
+
+
+def _send(sender: pb_utils.InferenceResponseSender, response: pb_utils.InferenceResponse) -> None:
+    """Send an answer, or end this process.
+
+    Triton's sender counts an answer before it allocates the answer's memory, and refuses a second one (python_backend,
+    src/response_sender.cc, `UpdateStateAndCounters`). So the client of an answer that failed would wait without end.
+    When the process ends, the supervisor ends the server, and every client hears of it.
+    """
+    try:
+        sender.send(response, flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+    except Exception:
+        log.critical("an answer could not be sent; this stage ends", exc_info=True)
+        os._exit(1)
+
+
+def _bytes(answer: Tensors) -> int:
+    """Bytes of an answer's tensors, as Triton stores them: an element of BYTES has four more for its length."""
+    return sum(
+        sum(4 + len(item) for item in array.reshape(-1)) if array.dtype == np.object_ else array.nbytes
+        for array in answer.values()
+    )
 
 
 def _code(answer: Tensors | StageError) -> str:

@@ -57,15 +57,20 @@ def test_a_refusal_gives_nothing_away(server: LocalServer, protocol: str, name: 
 def _body(**fields: Any) -> bytes:
     """An inference request in JSON alone, which asks for the response alone."""
     tensor = {"name": "REQUEST", "datatype": "BYTES", "shape": [1], "data": [json.dumps(CHEAP)]}
-    return json.dumps({"inputs": [tensor], "outputs": [{"name": "RESPONSE"}]} | fields).encode()
+    text = json.dumps({"inputs": [tensor], "outputs": [{"name": "RESPONSE"}]} | fields, ensure_ascii=False)
+    return text.encode(errors="surrogateescape")
 
 
 REGION = {"shared_memory_region": "a", "shared_memory_byte_size": 8}
+ODD = "\udcff\udcfe"  # the bytes FF FE, which are not UTF-8
 BODIES: dict[str, tuple[str, bytes, dict[str, str]]] = {
     "no JSON": (INFER, b"{", {}),
     "no object": (INFER, b"[1]", {}),
     "empty": (INFER, b"", {}),
     "nested": (INFER, b"[" * 10_000, {}),
+    "id that is not UTF-8": (INFER, _body(id=ODD), {}),
+    "parameter that is not UTF-8": (INFER, _body(parameters={"job_token": ODD}), {}),
+    "parameter's name that is not UTF-8": (INFER, _body(parameters={ODD: "a"}), {}),
     "id that is a number": (INFER, _body(id=5), {}),
     "parameter that is an object": (INFER, _body(parameters={"job_token": {"a": 1}}), {}),
     "parameter that is a fraction": (INFER, _body(parameters={"job_priority": 1.5}), {}),

@@ -14,11 +14,10 @@ from heapq import nlargest
 from lorikeet.protocol import tensors
 from runtime.checkpoints.checkpoint import MAX_TOKENS
 from runtime.plan import Plan
-from runtime.shared_memory import REGION_BYTES
+from runtime.shared_memory import IN_USE_BYTES, REGION_BYTES
 
 _FLOAT = 4
 _SMALL = 16 << 10  # PLAN, REPORT, SEAL and the backend's own records of one request
-_IN_USE = 256 << 10  # what a stage's region holds at rest: the backend's queues
 _LARGE_TENSORS = 2  # of a stage; a region grows by multiples of `REGION_BYTES`
 _ANSWERS = {"prepare": 2}  # a thread may begin to send an answer before another one's is freed
 _LORA_RECEIPT = 4 << 10  # bytes of one LoRA's part of the receipt
@@ -80,11 +79,11 @@ def growth(requests: Collection[Mapping[str, StageBytes]], regions: Mapping[str,
 def _stage_growth(requests: Sequence[StageBytes], region: int, answers: int) -> int:
     used = sum(nlargest(2, (request.taken for request in requests)))
     used += sum(nlargest(answers, (request.answered for request in requests)))
-    if _IN_USE + used <= region:
+    if IN_USE_BYTES + used <= region:
         return 0
     # A tensor that does not fit makes the region grow by the tensor's size, rounded up, even if it lacks only a part.
     unused = max(request.largest for request in requests) + REGION_BYTES
-    return min(used + _LARGE_TENSORS * REGION_BYTES, _IN_USE + used + unused - region)
+    return min(used + _LARGE_TENSORS * REGION_BYTES, IN_USE_BYTES + used + unused - region)
 
 
 def _tensor_bytes(plan: Plan, inline: bool) -> dict[str, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from runtime import shared_memory
-from runtime.shared_memory import REGION_BYTES, RESERVED_PREFIX, measure
+from runtime.shared_memory import REGION_BYTES, RESERVED_PREFIX, has_space, measure
 
 
 @pytest.fixture(autouse=True)
@@ -45,3 +46,15 @@ def test_prepare_asks_for_new_regions_of_its_own_server(tmp_path: Path) -> None:
     shared_memory.ask_for_new_regions(tmp_path / "job_table-1")
     assert shared_memory.needs_new_regions(tmp_path / "job_table-1")
     assert not shared_memory.needs_new_regions(tmp_path / "job_table-2")
+
+
+def test_an_answer_has_space_in_a_region_that_has_grown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    full = os.statvfs_result((4096, 4096, 16384, 0, 0, 0, 0, 0, 0, 255))
+    monkeypatch.setattr(os, "statvfs", lambda _: full)
+    monkeypatch.setattr(shared_memory, "_region_bytes", lambda pid: {os.getpid(): 5 * REGION_BYTES}[pid])
+    assert has_space(4 * REGION_BYTES)
+    assert not has_space(5 * REGION_BYTES)
+
+
+def test_an_answer_has_space_in_dev_shm() -> None:
+    assert has_space(8 * REGION_BYTES)

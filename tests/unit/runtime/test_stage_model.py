@@ -58,12 +58,14 @@ class Request:
     def __init__(self, **tensors: Array) -> None:
         self._tensors = [Tensor(name, array) for name, array in tensors.items()]
         self.sent: list[tuple[InferenceResponse, int]] = []
-        self.cancelled = self.is_full = False
+        self.cancelled = self.is_full = self.is_damaged = self._counted = False
 
     def inputs(self) -> list[Tensor]:
         return self._tensors
 
     def request_id(self) -> str:
+        if self.is_damaged:
+            raise UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte")
         return "mine"
 
     def parameters(self) -> str:
@@ -76,7 +78,10 @@ class Request:
         return self.cancelled
 
     def send(self, response: InferenceResponse, flags: int) -> None:
-        if response.error is None and self.is_full:
+        if self._counted:
+            raise RuntimeError("Unable to send response. Response sender has been closed.")
+        self._counted = True  # the sender of the Python backend does so before it allocates memory
+        if self.is_full:
             raise RuntimeError("Failed to increase the shared memory pool size")
         self.sent.append((response, flags))
 
@@ -176,18 +181,47 @@ def test_each_error_has_its_code(module: Any, error: StageError, code: int) -> N
     assert (response.error.code, response.error.message) == (code, str(error))
 
 
-def test_an_answer_that_cannot_be_sent_becomes_an_error(module: Any) -> None:
-    """The shared memory of Triton and the stage may be full."""
+def test_an_answer_without_shared_memory_becomes_an_error(module: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    monkeypatch.setattr(module, "has_space", asked.append)
+    model = module.StageModel()
+    model._stage, model._outputs = Echo(), ["OUT"]
+    request = Request(IN=np.array([b"four", b""], np.object_))
+    model.execute([request])
+    assert asked == [2 * (4 + 4 + 4)]
+    [(response, flags)] = request.sent
+    assert response.error is not None
+    assert (flags, response.error.code) == (1, TritonError.UNAVAILABLE)
+    assert response.error.message == "the server has no shared memory for the answer: try again later"
+    assert model._stage.answers == {"UNAVAILABLE": 1}
+
+
+def test_a_stage_that_cannot_send_ends(module: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Triton takes no second answer. The supervisor then ends the server, so no client waits without end."""
+
+    def ended(status: int) -> None:
+        raise SystemExit(status)
+
+    monkeypatch.setattr(module.os, "_exit", ended)
     model = module.StageModel()
     model._stage, model._outputs = Echo(), ["OUT"]
     request = Request(IN=np.zeros(3))
     request.is_full = True
+    with pytest.raises(SystemExit):
+        model.execute([request])
+
+
+def test_a_request_whose_id_is_not_text_is_refused(module: Any) -> None:
+    model = module.StageModel()
+    model._stage, model._outputs = Echo(), ["OUT"]
+    request = Request(IN=np.zeros(3))
+    request.is_damaged = True
     model.execute([request])
-    [(response, flags)] = request.sent
+    assert model._stage.calls == []
+    [(response, _)] = request.sent
     assert response.error is not None
-    assert (flags, response.error.code) == (1, TritonError.UNAVAILABLE)
-    assert response.error.message == "the server has no memory for the answer: try again later"
-    assert model._stage.answers == {"UNAVAILABLE": 1}
+    assert response.error.code == TritonError.INVALID_ARG
+    assert response.error.message == "the request's id and parameters must be UTF-8"
 
 
 @pytest.mark.parametrize(
