@@ -91,7 +91,7 @@ def test_keys_that_match_nothing_are_refused_in_short(tmp_path: Path, sd15: Chec
     assert ("not a readable .safetensors file" in message) == (
         stored.path.stat().st_size > MAX_HEADER or count == 65_000
     )
-    assert least_cpu_seconds(lambda: _prepare(stored, sd15)) < 0.5
+    assert least_cpu_seconds(lambda: _prepare(stored, sd15)) < 1
 
 
 @pytest.mark.parametrize("kind", [kind for kind in KEYS if kind not in REPEATED])
@@ -108,14 +108,14 @@ def test_a_layer_among_as_many_unknown_keys_as_the_bound_is_applied(
     assert (summary.receipt.tensors, summary.receipt.matched) == (MAX_TENSORS, 2)
     assert sum(part.count for part in summary.receipt.unmatched) == count
     assert len(summary.receipt.model_dump_json()) < 3000
-    assert least_cpu_seconds(lambda: _prepare(stored, sd15)) < 0.5
+    assert least_cpu_seconds(lambda: _prepare(stored, sd15)) < 1
 
     def bind() -> None:
         """What each later stage does with it."""
         lora_layers.cache_clear()
         assert len(lora_layers(stored, sd15.adaptable).layers) == 1
 
-    assert least_cpu_seconds(bind) < 0.5
+    assert least_cpu_seconds(bind) < 1
     assert least_cpu_seconds(lambda: lora_layers(stored, sd15.adaptable)) < 0.001  # it is read once
 
 
@@ -154,7 +154,7 @@ def test_a_large_header_is_read_or_refused_in_bounded_time(tmp_path: Path, sd15:
     path = tmp_path / "a.safetensors"
     stored = _write_header(path, HEADERS[name](), 4)
     assert len(str(_prepare(stored, sd15))) < 2000
-    assert least_cpu_seconds(lambda: _prepare(stored, sd15)) < 0.5
+    assert least_cpu_seconds(lambda: _prepare(stored, sd15)) < 1
     with pytest.raises(WeightFileError):
         path.write_bytes(path.read_bytes()[:-1])
         check_checkpoint(path)
@@ -186,4 +186,4 @@ def test_a_pickle_of_many_instructions_is_refused(tmp_path: Path, instructions: 
         with pytest.raises(WeightFileError, match="instruction"):
             check_lora(path)
 
-    assert least_cpu_seconds(refuse) < 0.5
+    assert least_cpu_seconds(refuse) < 1
