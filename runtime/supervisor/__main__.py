@@ -32,7 +32,7 @@ def say(text: str) -> None:
 class Supervisor:
     """Keeps one server running until a signal stops it.
 
-    Gives up when the first start fails, or when `_MAX_FAILED_STARTS` starts fail in a row.
+    Gives up when `_MAX_FAILED_STARTS` starts fail in a row, or when the first one fails without a crash of tritonserver.
     """
 
     def __init__(self, settings: Settings, ports: Ports, folder: Path, status: Status, status_port: int) -> None:
@@ -57,8 +57,9 @@ class Supervisor:
             if fault is None:
                 break
             self._status.is_ready = False
+            is_wrong_set_up = failed and generation == 1 and not self._server.has_crashed()
             self._server.kill()
-            if failed and (generation == 1 or failed >= _MAX_FAILED_STARTS):
+            if is_wrong_set_up or failed >= _MAX_FAILED_STARTS:
                 say(f"{fault.message}; the supervisor gives up")
                 return 1
             say(f"{fault.message}; restarting the server")

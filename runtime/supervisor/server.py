@@ -87,6 +87,10 @@ class Server:
             return Fault(Reason.SHARED_MEMORY, "the regions of shared memory have grown and fill /dev/shm")
         return None
 
+    def has_crashed(self) -> bool:
+        """Whether a signal has ended tritonserver, as that of a failed assertion. Ask before `kill`."""
+        return (self._process.poll() or 0) < 0
+
     def kill(self) -> None:
         """Kill all processes of the server. Its connections close, so every waiting client gets an error."""
         with suppress(ProcessLookupError):

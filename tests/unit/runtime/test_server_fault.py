@@ -43,3 +43,16 @@ def test_a_killed_server_leaves_no_region(server: Server, tmp_path: Path, monkey
     server.kill()
     left = {path.name for path in shared_memory.FOLDER.iterdir()}
     assert left == {f"{prefix}11-0a1b", f"{shared_memory.RESERVED_PREFIX}0a1b"}
+
+
+@pytest.mark.parametrize(("command", "crashed"), [("kill -ABRT $$", True), ("exit 1", False), ("exit 0", False)])
+def test_a_crash_is_told_from_an_exit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str, crashed: bool
+) -> None:
+    monkeypatch.setattr(server_module, "server_command", lambda *_: ["/bin/sh", "-c", command])
+    server = Server(Settings(), Ports(1, 2, 3), tmp_path / "job_table-1")
+    server._process.wait()
+    fault = server.fault()
+    assert fault is not None and fault.reason == Reason.SERVER_ENDED
+    assert server.has_crashed() is crashed
+    server.kill()
