@@ -32,7 +32,7 @@ def say(text: str) -> None:
 class Supervisor:
     """Keeps one server running until a signal stops it.
 
-    Gives up when `_MAX_FAILED_STARTS` starts fail in a row, or when the first one fails without a crash of tritonserver.
+    Gives up when `_MAX_FAILED_STARTS` starts fail in a row, or when the first fails and tritonserver did not crash.
     """
 
     def __init__(self, settings: Settings, ports: Ports, folder: Path, status: Status, status_port: int) -> None:
