@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import faulthandler
 import logging
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import triton_python_backend_utils as pb_utils
@@ -15,6 +18,8 @@ from runtime.metrics.stage_metrics import Sample, StageMetrics
 log = logging.getLogger("lorikeet")
 
 PUBLISH_SECONDS = 1.0
+_STUCK_SECONDS = 3.0  # a call takes milliseconds
+_STDERR = 2
 
 
 @dataclass
@@ -53,18 +58,31 @@ class MetricsPublisher:
                     log.exception("the metrics cannot be published; further failures are not logged")
                 self._has_failed = True
 
+    @contextmanager
+    def _call(self) -> Iterator[None]:
+        """One call into Triton. It holds the interpreter until tritonserver answers, and a dead one never does.
+
+        Then no thread could run, not even the heart. So a thread that is not Python's ends the process.
+        """
+        with self._stub:
+            faulthandler.dump_traceback_later(_STUCK_SECONDS, exit=True, file=_STDERR)
+            try:
+                yield
+            finally:
+                faulthandler.cancel_dump_traceback_later()
+
     def _publish(self) -> None:
         for sample in self._metrics.take():
             published = self._published.get(sample.series) or self._create(sample.series)
             if sample.series.definition.kind == "histogram":
                 for observation in sample.observations:
-                    with self._stub:
+                    with self._call():
                         published.metric.observe(observation)
             elif sample.value != published.value:
                 self._set(published, sample)
 
     def _set(self, published: _Published, sample: Sample) -> None:
-        with self._stub:
+        with self._call():
             if sample.series.definition.kind == "gauge":
                 published.metric.set(sample.value)
             else:
@@ -73,7 +91,7 @@ class MetricsPublisher:
 
     def _create(self, series: Series) -> _Published:
         definition = series.definition
-        with self._stub:
+        with self._call():
             if definition not in self._families:
                 kind = getattr(pb_utils.MetricFamily, definition.kind.upper())
                 self._families[definition] = pb_utils.MetricFamily(definition.name, definition.meaning, kind)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import logging
+import subprocess
 import sys
 import threading
 import time
@@ -16,6 +17,7 @@ import pytest
 from runtime.metrics.definition import CODES
 from runtime.metrics.stage_definitions import ANSWERS, STAGE_SECONDS, STEPS, STORE_BYTES
 from runtime.metrics.stage_metrics import StageMetrics
+from runtime.settings import ROOT
 
 STUB = threading.Lock()
 
@@ -155,3 +157,23 @@ def test_nothing_is_published_after_stop(publisher: Any, families: Families, met
     metrics.declare(STEPS)
     time.sleep(0.05)
     assert not families
+
+
+_STUCK = """
+import ctypes, sys, threading
+from types import ModuleType
+sys.modules["triton_python_backend_utils"] = stub = ModuleType("stub")
+stub.Metric = stub.MetricFamily = object
+from runtime.metrics.stage_metrics import StageMetrics
+from runtime.triton.metrics_publisher import MetricsPublisher
+publisher = MetricsPublisher(StageMetrics("prepare"), threading.Lock())
+with publisher._call():
+    ctypes.PyDLL(None).sleep(60)  # holds the interpreter, as a call to a dead tritonserver
+"""
+
+
+def test_a_call_that_holds_the_interpreter_and_never_returns_ends_the_process() -> None:
+    begun = time.monotonic()
+    done = subprocess.run([sys.executable, "-c", _STUCK], cwd=ROOT, capture_output=True, text=True, timeout=50)
+    assert done.returncode == 1 and "Timeout (0:00:03)!" in done.stderr, done.stderr
+    assert time.monotonic() - begun < 30
