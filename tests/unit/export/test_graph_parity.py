@@ -17,7 +17,7 @@ from tests.unit.export.fields import graph_inputs
 from tests.unit.export.networks import UNETS, TinyNetwork, load
 from tests.unit.runtime.engines import noise
 
-TOLERANCE = 1e-5  # of each output's standard deviation
+TOLERANCE = 5e-5  # of each output's standard deviation; float32 sums of two libraries differ by about 1e-5
 
 
 class Case(NamedTuple):
