@@ -1,4 +1,4 @@
-"""Checkpoints: what a folder holds is told from its weights, in every form that diffusers writes."""
+"""Checkpoints: the reader finds what a folder has by its weights, in every form that diffusers writes."""
 
 from __future__ import annotations
 
