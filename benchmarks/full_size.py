@@ -66,21 +66,24 @@ SDXL_SIZES = Sizes(
 )
 
 
-def write_checkpoint(folder: Path, sizes: Sizes, seed: int) -> None:
-    """Write a diffusers folder in bfloat16. Equal seeds give equal weights. The whole checkpoint is in memory."""
+def write_checkpoint(folder: Path, sizes: Sizes, seed: int, device: torch.device | None = None) -> None:
+    """Write a diffusers folder in bfloat16. The whole checkpoint is in memory.
+
+    Equal seeds give equal weights on one kind of device, by default the CPU.
+    """
     family = sizes.family
     texts = [
         CLIPTextConfig(**own | given) for own, given in zip(family.text_encoders, sizes.text_encoders, strict=True)
     ]
     parts: dict[str, Any] = {
-        "unet": _random(lambda: UNet2DConditionModel(**family.unet | sizes.unet), seed),
-        "vae": _random(lambda: AutoencoderKL(**family.vae | sizes.vae), seed + 1),
-        "text_encoder": _random(lambda: CLIPTextModel(texts[0]), seed + 2),
+        "unet": _random(lambda: UNet2DConditionModel(**family.unet | sizes.unet), seed, device),
+        "vae": _random(lambda: AutoencoderKL(**family.vae | sizes.vae), seed + 1, device),
+        "text_encoder": _random(lambda: CLIPTextModel(texts[0]), seed + 2, device),
         "tokenizer": _tokenizer(family.pads[0]),
         "scheduler": _scheduler(family),
     }
     if family.kind == "sdxl":
-        second = _random(lambda: CLIPTextModelWithProjection(texts[1]), seed + 3)
+        second = _random(lambda: CLIPTextModelWithProjection(texts[1]), seed + 3, device)
         pipeline = StableDiffusionXLPipeline(**parts, text_encoder_2=second, tokenizer_2=_tokenizer(family.pads[1]))
     else:
         pipeline = StableDiffusionPipeline(
@@ -91,12 +94,13 @@ def write_checkpoint(folder: Path, sizes: Sizes, seed: int) -> None:
         _write_vocabulary(tokenizer)
 
 
-def _random(make: Callable[[], nn.Module], seed: int) -> nn.Module:
+def _random(make: Callable[[], nn.Module], seed: int, device: torch.device | None) -> nn.Module:
     """A network with random weights. At most one tensor at a time is in float32."""
     with torch.device("meta"):
         module = make()
-    module = nn.Module.to(module, STORED).to_empty(device="cpu")  # diffusers' own `to` warns about casts of weights
-    fill(module, seed, _GAINS)
+    # diffusers' own `to` warns about casts of weights.
+    module = nn.Module.to(module, STORED).to_empty(device=device or "cpu")
+    fill(module, seed, _GAINS, device)
     return module
 
 

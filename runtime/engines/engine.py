@@ -44,6 +44,10 @@ class Engine(Protocol):
         """The precision in force: `float32`, `bfloat16`, `float16`."""
 
     @property
+    def device(self) -> torch.device:
+        """Where the outputs are. Inputs on this device need no copy."""
+
+    @property
     def has_static_shapes(self) -> bool:
         """Whether it was compiled for one size of its inputs."""
 
@@ -64,7 +68,8 @@ class Engine(Protocol):
     def run(self, rows: Sequence[tuple[Binding, Inputs]]) -> list[Outputs]:
         """The outputs of each row, in the order of `rows`, which have one batch key.
 
-        Inputs and outputs are float32 (token ids int64), on any device; `runtime/networks` documents their names.
+        Inputs are float32 (token ids int64), on any device. Outputs are float32, on `device`; a GPU may still compute
+        them when this returns. `runtime/networks` documents the names of both.
         """
 
 

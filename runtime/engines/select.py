@@ -8,7 +8,8 @@ import torch
 
 from lorikeet.schema import EngineReceipt
 from runtime.engines.engine import Engine
-from runtime.engines.placement import Placement, pin_threads, place
+from runtime.engines.placement import Placement, pin_threads, place, set_convolutions
+from runtime.engines.torch.cuda_graphs import CudaGraphs
 from runtime.engines.torch.merge_threads import MergeThreads
 from runtime.engines.torch.torch_engine import TorchEngine
 from runtime.engines.torch.weights_cache import WeightsCache
@@ -18,6 +19,7 @@ from runtime.settings import Settings
 
 # More architectures than a server needs. Without a limit, requests could fill the memory with networks.
 _MAX_ENGINES = 16
+_EVERY_STEP: set[NetworkKind] = {"unet", "controlnet"}  # the networks that a request calls in every step
 
 
 class Engines:
@@ -31,6 +33,7 @@ class Engines:
         import_network(kind)
         pin_threads(settings)
         self.placement: Placement = place(settings)
+        set_convolutions(self.placement)
         threads = torch.get_num_threads() if self.placement.device.type == "cpu" else 1
         self.weights = WeightsCache(int(settings.weights_bytes), MergeThreads(threads, begin))
         self._engines: dict[Architecture, Engine] = {}  # least recently requested first
@@ -40,11 +43,15 @@ class Engines:
 
         Raises WeightsError when no network can be built from its configuration.
         """
-        engine = self._engines.pop(architecture, None) or TorchEngine(architecture, self.placement, self.weights)
+        engine = self._engines.pop(architecture, None) or self._make(architecture)
         self._engines[architecture] = engine
         if len(self._engines) > _MAX_ENGINES:
             del self._engines[next(iter(self._engines))]
         return engine
+
+    def _make(self, architecture: Architecture) -> Engine:
+        replays = self.placement.device.type == "cuda" and architecture.kind in _EVERY_STEP
+        return TorchEngine(architecture, self.placement, self.weights, CudaGraphs() if replays else None)
 
     def receipt(self, engine: Engine, block_rows: int) -> EngineReceipt:
         """Everything that determines the arithmetic of an engine of this stage."""

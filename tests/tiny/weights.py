@@ -10,17 +10,18 @@ NORM_SPREAD = 0.1
 BIAS_SPREAD = 0.1
 
 
-def fill(module: nn.Module, seed: int, gains: Mapping[str, float]) -> None:
-    """Draw every parameter of `module` anew from `seed`, in the order of `named_parameters`.
+def fill(module: nn.Module, seed: int, gains: Mapping[str, float], device: torch.device | None = None) -> None:
+    """Draw every parameter of `module` anew from `seed`, in the order of `named_parameters`, on a device (the CPU).
 
     Matrices and kernels keep the variance of their input (standard deviation 1 / sqrt(fan in)), norms are
     near 1, biases near 0. No tensor is constant and no two are equal: exporters merge equal tensors. `gains`
     maps a part of a parameter's name to a factor on its spread; several matching parts multiply.
     """
-    generator = torch.Generator().manual_seed(seed)
+    device = device or torch.device("cpu")
+    generator = torch.Generator(device).manual_seed(seed)
     with torch.no_grad():
         for name, parameter in module.named_parameters():
-            noise = torch.randn(parameter.shape, generator=generator)
+            noise = torch.randn(parameter.shape, generator=generator, device=device)
             gain = prod(factor for part, factor in gains.items() if part in name)
             parameter.copy_(gain * noise * _spread(name, parameter) + _centre(name, parameter))
 

@@ -37,8 +37,11 @@ class BaseTensors:
 
         Calls `check_cancelled` before every tensor. Raises its errors, and FileChangedError.
         """
+        missing = set(names) - self._tensors.keys()
+        if not missing:
+            return
         loaded: dict[str, torch.Tensor] = {}
-        for name, tensor in read_base(component, set(names) - self._tensors.keys(), check_cancelled):
+        for name, tensor in read_base(component, missing, check_cancelled):
             loaded[name] = self._make_empty(tensor.shape).copy_(tensor)
         self._tensors |= loaded  # added together: after a FileChangedError no tensor of the changed file remains
         self._nbytes += sum(tensor.nbytes for tensor in loaded.values())

@@ -19,8 +19,12 @@ class TensorForm:
 
 @dataclass(frozen=True, eq=False)
 class ParameterSpec:
-    """An engine's parameters: the digest of its architecture, their shapes by name, and their form in memory."""
+    """An engine's parameters: the digest of its architecture, their shapes by name, and their form in memory.
+
+    `fixed`: the engine needs them at fixed addresses, to which the weights of each call are copied.
+    """
 
     architecture: str
     shapes: Mapping[str, torch.Size]
     form: TensorForm
+    fixed: bool = False

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 
 from runtime.engines.lru_budget import LruBudget
 from runtime.engines.torch.base_tensors import BaseTensors
+from runtime.engines.torch.fixed_tensors import Contents, FixedTensors
 from runtime.engines.torch.merge_threads import MergeThreads
 from runtime.engines.torch.parameter_spec import ParameterSpec, TensorForm
 from runtime.engines.torch.tensor_pool import TensorPool
@@ -27,11 +29,19 @@ CheckCancelled = Callable[[], None]
 
 @dataclass(frozen=True, eq=False)
 class TorchBinding:
-    """Tensors by parameter name, in use until released. Equal keys name equal tensors of the same architecture."""
+    """Weights in use until released. `fixed`: the memory to which they are copied before a call; None: they are not."""
 
-    key: str
-    tensors: Mapping[str, torch.Tensor]
+    contents: Contents
+    fixed: FixedTensors | None
     release: Callable[[], None]
+
+    @property
+    def key(self) -> str:
+        return self.contents.key
+
+    @property
+    def tensors(self) -> Mapping[str, torch.Tensor]:
+        return self.contents.tensors
 
 
 class EvictionListener(Protocol):
@@ -70,7 +80,7 @@ class WeightsCache:
     """Binds weight sets. One thread at a time binds; any thread releases."""
 
     def __init__(self, budget: int, merge_threads: MergeThreads) -> None:
-        self._budgeted: LruBudget[BaseTensors | _Merged] = LruBudget(budget)
+        self._budgeted: LruBudget[BaseTensors | _Merged | FixedTensors] = LruBudget(budget)
         self._pool = TensorPool()
         self._merge_threads = merge_threads
         self.counts = WeightsCounts()
@@ -91,59 +101,85 @@ class WeightsCache:
         Raises the errors of reading the weights and of `check_cancelled`.
         """
         base_key = f"{weights.base.weights_digest}:{spec.form}"
-        merged_key = f"{spec.architecture}:{weights.digest}:{spec.form}"
-        with self._pool.collecting():
-            self._make_room(base_key, merged_key, spec, weights, check_cancelled)
-            base = self._acquire_base(base_key, spec, weights, check_cancelled)
+        key = f"{spec.architecture}:{weights.digest}:{spec.form}" if weights.changed else base_key
+        with self._pool.collecting(), ExitStack() as uses:
+            self._make_room(base_key, key, spec, weights, check_cancelled)
+            fixed = self._use_fixed(uses, spec) if spec.fixed else None
+            base = self._use_base(uses, base_key, spec, weights, check_cancelled)
             tensors = {name: _reshaped(base.tensors[name], shape) for name, shape in spec.shapes.items()}
-            if not weights.changed:
-                return TorchBinding(base_key, tensors, lambda: self._budgeted.release(base_key))
-            try:
-
-                def make() -> _Merged:
-                    merged = self._merge(tensors, spec, weights, check_cancelled)
-                    self._budgeted.retain(base_key)
-                    self.counts.merges += 1
-                    return _Merged(merged, lambda evicted: self._evict_merged(merged_key, base_key, evicted))
-
-                self.counts.merged_hits += merged_key in self._budgeted
-                merged = self._budgeted.acquire(merged_key, make)
-            finally:
-                self._budgeted.release(base_key)
-        return TorchBinding(merged_key, tensors | dict(merged.tensors), lambda: self._budgeted.release(merged_key))
+            if weights.changed:
+                tensors |= self._use_merged(uses, key, base_key, tensors, spec, weights, check_cancelled).tensors
+            contents = Contents(key, base_key, frozenset(weights.changed), tensors)
+            return TorchBinding(contents, fixed, uses.pop_all().close)
 
     def _make_room(
-        self, base_key: str, merged_key: str, spec: ParameterSpec, weights: WeightSet, check_cancelled: CheckCancelled
+        self, base_key: str, key: str, spec: ParameterSpec, weights: WeightSet, check_cancelled: CheckCancelled
     ) -> None:
         """Evict unused weights until the tensors that are not in memory yet fit into the budget."""
         base = self._budgeted.get(base_key)
         missing = spec.shapes.keys() - (base.tensors.keys() if base else ())
         numbers = sum(spec.shapes[name].numel() for name in missing)
-        if weights.changed and merged_key not in self._budgeted:
+        if weights.changed and key not in self._budgeted:
             numbers += sum(spec.shapes[name].numel() for name in weights.changed)
+        if spec.fixed and _fixed_key(spec) not in self._budgeted:
+            numbers += sum(shape.numel() for shape in spec.shapes.values())
         if numbers:
             self._budgeted.make_room(numbers * spec.form.dtype.itemsize, check_cancelled, keep=base_key)
 
-    def _acquire_base(
-        self, key: str, spec: ParameterSpec, weights: WeightSet, check_cancelled: CheckCancelled
+    def _use(self, uses: ExitStack, key: str, make: Callable[[], BaseTensors | _Merged | FixedTensors]) -> Any:
+        """The item of a key, in use until `uses` ends."""
+        item = self._budgeted.acquire(key, make)
+        uses.callback(self._budgeted.release, key)
+        return item
+
+    def _use_fixed(self, uses: ExitStack, spec: ParameterSpec) -> FixedTensors:
+        """The memory at fixed addresses of the spec's architecture."""
+        key = _fixed_key(spec)
+
+        def make() -> FixedTensors:
+            tensors = {name: self._empty(shape, spec.form) for name, shape in spec.shapes.items()}
+            return FixedTensors(key, tensors, lambda evicted: self._evicted(key, evicted.tensors))
+
+        fixed: FixedTensors = self._use(uses, key, make)
+        return fixed
+
+    def _use_base(
+        self, uses: ExitStack, key: str, spec: ParameterSpec, weights: WeightSet, check_cancelled: CheckCancelled
     ) -> BaseTensors:
-        """The base, in use, with all parameters of the spec."""
+        """The base, with all parameters of the spec."""
 
         def make() -> BaseTensors:
             return BaseTensors(
                 lambda shape: self._empty(shape, spec.form), lambda evicted: self._evicted(key, evicted.tensors)
             )
 
-        base = self._budgeted.acquire(key, make)
-        assert isinstance(base, BaseTensors)
+        base: BaseTensors = self._use(uses, key, make)
         before = base.nbytes
-        try:
-            base.load(weights.base, spec.shapes.keys(), check_cancelled)
-            self.counts.loads += base.nbytes > before
-        except BaseException:
-            self._budgeted.release(key)
-            raise
+        base.load(weights.base, spec.shapes.keys(), check_cancelled)
+        self.counts.loads += base.nbytes > before
         return base
+
+    def _use_merged(
+        self,
+        uses: ExitStack,
+        key: str,
+        base_key: str,
+        base: Mapping[str, torch.Tensor],
+        spec: ParameterSpec,
+        weights: WeightSet,
+        check_cancelled: CheckCancelled,
+    ) -> _Merged:
+        """The merged tensors, which keep the base in use."""
+
+        def make() -> _Merged:
+            merged = self._merge(base, spec, weights, check_cancelled)
+            self._budgeted.retain(base_key)
+            self.counts.merges += 1
+            return _Merged(merged, lambda evicted: self._evict_merged(key, base_key, evicted))
+
+        self.counts.merged_hits += key in self._budgeted
+        merged: _Merged = self._use(uses, key, make)
+        return merged
 
     def _merge(
         self, base: Mapping[str, torch.Tensor], spec: ParameterSpec, weights: WeightSet, check_cancelled: CheckCancelled
@@ -178,6 +214,10 @@ class WeightsCache:
         for listener in list(self._listeners):
             listener.forget(key)
         self._pool.recycle(tensors.values())
+
+
+def _fixed_key(spec: ParameterSpec) -> str:
+    return f"fixed:{spec.architecture}:{spec.form}"
 
 
 def _reshaped(tensor: torch.Tensor, shape: torch.Size) -> torch.Tensor:

@@ -113,8 +113,8 @@ class DenoiserStage(PlanStage):
             raise InvalidArgument("", _NOT_FINITE.format(unet.engine.precision))
         call.report.engine = self._engines.receipt(unet.engine, unet.block_rows)
         outputs = {
-            "LATENTS": np.ascontiguousarray(job.latents.numpy()),
-            "PER_PASS_LATENTS": np.ascontiguousarray(job.passes.numpy()),
+            "LATENTS": np.ascontiguousarray(job.latents.cpu().numpy()),
+            "PER_PASS_LATENTS": np.ascontiguousarray(job.passes.cpu().numpy()),
         }
         self.reporter.report(plan.job, State.DONE, job.steps_done, job.steps)
         self._reply(plan.job, call, outputs)

@@ -40,7 +40,7 @@ class FakeEngine:
     has_static_shapes: bool = False
     calls_per_turn: int = 1
 
-    name, precision = "fake", "float32"
+    name, precision, device = "fake", "float32", torch.device("cpu")
 
     def bind(self, weights: Any, check_cancelled: Any) -> Any:
         raise NotImplementedError
