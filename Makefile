@@ -1,6 +1,6 @@
 # Each target first makes what it needs. A second call does not repeat finished work.
 .DEFAULT_GOAL := help
-.PHONY: help setup venv demo gallery serve export test test-unit verify soak bench lint lock readme clean
+.PHONY: help setup venv demo gallery serve export test test-unit verify soak bench gpu-bench lint lock readme clean
 
 VENV ?= .venv
 TOOLS ?= .tools
@@ -60,8 +60,12 @@ lint: venv ## check style, format and types
 lock: venv ## write requirements.lock again (UPGRADE=1: with the newest releases)
 	@mkdir -p $(TOOLS) && deploy/lock.sh
 
+gpu-bench: ## measure the torch engine on an NVIDIA GPU, without Triton: RESULT=... names the JSON file
+	@python3 -m benchmarks.gpu "$${RESULT:-gpu.json}" --commit "$$(git rev-parse --short=12 HEAD)"
+
 readme: venv ## write the README's generated parts: the tables of settings, metrics and benchmarks
 	@$(PY) -m deploy.readme
+	@$(PY) -m benchmarks.gpu.table
 	@$(PY) -m benchmarks.table
 
 clean: ## remove everything that these targets made

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from benchmarks.gpu.table import gpu_table
 from benchmarks.table import benchmarks_table
 from deploy.readme import README, metrics_table, replace_part, settings_table
 
@@ -32,3 +33,8 @@ def test_the_metrics_are_up_to_date() -> None:
 def test_the_measurements_are_up_to_date() -> None:
     text = README.read_text("utf-8")
     assert replace_part(text, "benchmarks", benchmarks_table()) == text, "run `make readme`"
+
+
+def test_the_measurements_on_a_gpu_are_up_to_date() -> None:
+    text = README.read_text("utf-8")
+    assert replace_part(text, "gpu", gpu_table()) == text, "run `make readme`"

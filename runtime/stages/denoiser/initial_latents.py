@@ -16,8 +16,7 @@ class Conditions:
     """The outputs of the other stages for a job, float32.
 
     text [branches, T, D] and pooled [branches, P] (P = 0: none). The branches are the negative prompt and the prompt,
-    or the prompt alone. mean and std [1, 4, h, w] of the init image's posterior; [0, 4, h, w] without one. All are on
-    one device.
+    or the prompt alone. mean and std [1, 4, h, w] of the init image's posterior; [0, 4, h, w] without one.
     """
 
     text: torch.Tensor
@@ -25,27 +24,23 @@ class Conditions:
     mean: torch.Tensor
     std: torch.Tensor
 
-    def to(self, device: torch.device) -> Conditions:
-        return Conditions(*(tensor.to(device) for tensor in (self.text, self.pooled, self.mean, self.std)))
-
 
 def initial_latents(
     plan: Plan, conditions: Conditions, generator: torch.Generator
 ) -> tuple[torch.Tensor, Schedule | None]:
-    """The latents [N, 4, h, w] at the noise level of the first step, on the conditions' device, and the schedule; None
-    when no step is run. The generator is the CPU's, so that a seed gives the same noise on every device.
+    """The latents [N, 4, h, w] at the noise level of the first step, and the schedule; None when no step is run.
 
     Raises InvalidArgument for a schedule that diffusers cannot make (see `make_schedule`).
     """
     request, scaling, config = plan.request, plan.checkpoint.scaling_factor, plan.checkpoint.scheduler
-    shape, device = (request.num_images, *conditions.mean.shape[1:]), conditions.mean.device
+    shape = (request.num_images, *conditions.mean.shape[1:])
     if not plan.has_image:
         schedule = make_schedule(request, config, has_image=False)
-        return schedule.pure_noise(randn_tensor(shape, generator, device)), schedule
+        return schedule.pure_noise(randn_tensor(shape, generator)), schedule
     if request.noise_strength == 0.0:
         # No step is run. As in AutoencoderKL.forward, the VAE's round trip uses the posterior's mean.
         return (conditions.mean * scaling).expand(shape).clone(), None
     schedule = make_schedule(request, config, has_image=True)
-    sample = conditions.mean + conditions.std * randn_tensor(conditions.mean.shape, generator, device)
-    noise = randn_tensor(shape, generator, device)
+    sample = conditions.mean + conditions.std * randn_tensor(conditions.mean.shape, generator)
+    noise = randn_tensor(shape, generator)
     return schedule.add_noise((sample * scaling).expand(shape), noise), schedule

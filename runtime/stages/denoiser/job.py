@@ -19,7 +19,8 @@ from runtime.stages.denoiser.initial_latents import Conditions, initial_latents
 class Job:
     """Draws in diffusers' order (posterior, noise, step noise) from one CPU generator, N latents at a time.
 
-    Everything that a step computes stays on the UNet's device, so a GPU never waits for a copy between two calls.
+    What a step computes with stays on the UNet's device, so a GPU never waits for a copy between two calls. The
+    scheduler's own tensors stay on the CPU, where a number costs no kernel.
     """
 
     def __init__(
@@ -33,9 +34,9 @@ class Job:
         self._bound = [unet, *(controlnet.bound for controlnet in controlnets)]
         request = plan.request
         self._unet = unet
-        conditions = conditions.to(unet.engine.device)
+        device = unet.engine.device
         self._guidance_scale = request.guidance_scale if plan.guided else None
-        self._prompt = _prompt(plan, conditions)
+        self._prompt = _prompt(plan, conditions.text.to(device), conditions.pooled.to(device))
         self._controlnets = ControlNets(controlnets, self._prompt, guess_mode=request.controlnet_guess_mode)
         width = plan.guidance_width
         self._timestep_cond = None if width is None else guidance_embedding(request.guidance_scale - 1.0, width)
@@ -43,7 +44,8 @@ class Job:
         self._keep_passes = request.debug_per_pass_latents
         self._passes: list[torch.Tensor] = []
         self._steps_done = 0
-        self.latents, self._schedule = initial_latents(plan, conditions, self._generator)
+        latents, self._schedule = initial_latents(plan, conditions, self._generator)
+        self.latents = latents.to(device)
 
     @property
     def steps_done(self) -> int:
@@ -99,10 +101,10 @@ class Job:
         ]
 
 
-def _prompt(plan: Plan, conditions: Conditions) -> Prompt:
-    if not conditions.pooled.shape[-1]:
-        return Prompt(conditions.text)
-    return Prompt(conditions.text, conditions.pooled, size_ids(plan.padded_height, plan.padded_width))
+def _prompt(plan: Plan, text: torch.Tensor, pooled: torch.Tensor) -> Prompt:
+    if not pooled.shape[-1]:
+        return Prompt(text)
+    return Prompt(text, pooled, size_ids(plan.padded_height, plan.padded_width))
 
 
 def _stacked(outputs: Sequence[Outputs]) -> torch.Tensor:

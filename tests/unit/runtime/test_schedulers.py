@@ -54,6 +54,19 @@ def _run(schedule: Schedule) -> torch.Tensor:
     return latents
 
 
+@pytest.mark.parametrize("scheduler", [name.value for name in SchedulerName])
+@pytest.mark.parametrize("strength", [0.5, None])
+def test_latents_may_be_on_another_device_than_the_schedule(scheduler: str, strength: float | None) -> None:
+    """A job on a GPU keeps its latents there. Of the schedule, only numbers take part, which any device accepts."""
+    found = make_schedule(_request(4, strength or 0.5, scheduler=scheduler), SD15, has_image=strength is not None)
+    latents, generator = torch.zeros(1, 4, 2, 2, device="meta"), torch.Generator()
+    for timestep in found.timesteps:
+        shown = found.scale(latents, timestep)
+        assert shown.is_meta
+        latents = found.step(shown * 0.5, timestep, latents, generator)
+        assert latents.is_meta
+
+
 @pytest.mark.parametrize("kind", OWN)
 @pytest.mark.parametrize("steps", STEPS)
 @pytest.mark.parametrize("strength", STRENGTHS)
