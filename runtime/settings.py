@@ -75,6 +75,15 @@ class Settings(BaseSettings):
     device: Literal["auto", "cpu", "cuda"] = Field(
         "auto", description="`auto` selects CUDA if torch sees a CUDA device, else the CPU."
     )
+    engine: Literal["auto", "torch", "openvino"] = Field(
+        "auto",
+        description="`auto` runs exported graphs in OpenVINO on a CPU (see `make export`), the rest in torch.",
+    )
+    static_shapes: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="Comma-separated sizes, such as `512x512` (width, height). OpenVINO compiles a separate model for "
+        "each: calls are faster, and take more memory.",
+    )
     precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto",
         description="`auto`: float16 on CUDA, bfloat16 on a CPU with avx512_bf16 or AMX, else float32. "
@@ -159,9 +168,18 @@ class Settings(BaseSettings):
     def _split_paths(cls, value: Any) -> Any:
         return tuple(part for part in value.split(":") if part) if isinstance(value, str) else value
 
-    @field_validator("fetch_allow", mode="before")
+    @field_validator("static_shapes")
     @classmethod
-    def _split_hosts(cls, value: Any) -> Any:
+    def _sizes(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for size in value:
+            width, _, height = size.partition("x")
+            if not (width.isdecimal() and height.isdecimal() and int(width) % 8 == int(height) % 8 == 0):
+                raise ValueError(f"{size}: expected width x height in multiples of 8 pixels, such as 512x512")
+        return value
+
+    @field_validator("fetch_allow", "static_shapes", mode="before")
+    @classmethod
+    def _split_at_commas(cls, value: Any) -> Any:
         return tuple(p.strip().lower() for p in value.split(",") if p.strip()) if isinstance(value, str) else value
 
     @field_validator("local_paths")

@@ -12,6 +12,7 @@ from benchmarks.gpu.models import GpuModels
 from benchmarks.gpu.rows import Rows, batched
 from runtime.checkpoints.checkpoint import Checkpoint, Component
 from runtime.engines.engine import Inputs, never_cancelled
+from runtime.engines.lru_budget import LruBudget
 from runtime.engines.placement import Placement, set_convolutions
 from runtime.engines.torch.cuda_graphs import CudaGraphs
 from runtime.engines.torch.merge_threads import MergeThreads
@@ -53,7 +54,7 @@ class BoundUnet:
 
 
 def make_cache() -> WeightsCache:
-    return WeightsCache(_BUDGET, MergeThreads(1))
+    return WeightsCache(LruBudget(_BUDGET), MergeThreads(1))
 
 
 def lora_weights(models: GpuModels, name: str, checkpoint: Checkpoint, numbers: Sequence[int]) -> WeightSet:

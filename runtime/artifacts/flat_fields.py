@@ -22,3 +22,19 @@ def flatten(fields: Mapping[str, T | tuple[T, ...]]) -> dict[str, T]:
         else:
             flat[name] = value
     return flat
+
+
+def unflatten(flat: Mapping[str, T]) -> dict[str, T | tuple[T, ...]]:
+    """The fields of tensors by their names in a graph: `residual_0`, `residual_1` ... become the tuple `residuals`."""
+    fields: dict[str, T | tuple[T, ...]] = {}
+    for name, value in flat.items():
+        stem, _, index = name.rpartition("_")
+        if not index.isdigit():
+            fields[name] = value
+        elif index == "0":
+            fields[f"{stem}s"] = tuple(flat[flat_name(f"{stem}s", place)] for place in range(_count(stem, flat)))
+    return fields
+
+
+def _count(stem: str, flat: Mapping[str, T]) -> int:
+    return next(count for count in range(len(flat) + 1) if f"{stem}_{count}" not in flat)

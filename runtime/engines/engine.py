@@ -10,7 +10,7 @@ A row has the inputs of the network for one item, without a batch axis. The engi
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 
@@ -25,8 +25,20 @@ class WeightsError(ValueError):
     """A component's tensors do not fit its configuration; the message lists them and is fit for the client."""
 
 
+class CallSizes(NamedTuple):
+    """The sizes of calls: how many rows, and the latents' height and width."""
+
+    rows: int
+    height: int
+    width: int
+
+
 class Binding(Protocol):
     """A weight set that is ready for one engine. It stays ready until `release`."""
+
+    @property
+    def has_fixed_sizes(self) -> bool:
+        """Whether it was compiled for one size of its calls."""
 
     def release(self) -> None:
         """End this use; the engine may then evict the weights. Call it once."""
@@ -48,15 +60,13 @@ class Engine(Protocol):
         """Where the outputs are. Inputs on this device need no copy."""
 
     @property
-    def has_static_shapes(self) -> bool:
-        """Whether it was compiled for one size of its inputs."""
-
-    @property
     def calls_per_turn(self) -> int:
         """Calls of one batch key before another key's turn: 1 where a change of weights costs nothing."""
 
-    def bind(self, weights: WeightSet, check_cancelled: Callable[[], None]) -> Binding:
+    def bind(self, weights: WeightSet, check_cancelled: Callable[[], None], sizes: CallSizes | None = None) -> Binding:
         """Make a weight set ready.
+
+        `sizes`: the only sizes of its calls, whose rows have no optional fields. An engine may compile for them.
 
         Calls `check_cancelled` before every tensor. Raises WeightsError when the weights do not fit the architecture,
         and the errors of reading them and of `check_cancelled`.

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 
 import torch
 
 from lorikeet.schema import EngineReceipt
-from runtime.engines.engine import Engine
+from runtime.artifacts.artifact import ArtifactError
+from runtime.engines.ask import Bound
+from runtime.engines.engine import CallSizes, Engine, WeightsError
+from runtime.engines.lru_budget import LruBudget, Resident
+from runtime.engines.openvino.compiled_cache import CompiledCache
+from runtime.engines.openvino.graphs import read_graphs
 from runtime.engines.placement import Placement, pin_threads, place, set_convolutions
 from runtime.engines.torch.cuda_graphs import CudaGraphs
 from runtime.engines.torch.merge_threads import MergeThreads
@@ -15,7 +21,10 @@ from runtime.engines.torch.torch_engine import TorchEngine
 from runtime.engines.torch.weights_cache import WeightsCache
 from runtime.networks.architecture import Architecture, NetworkKind
 from runtime.networks.build import import_network
+from runtime.plan import Plan
 from runtime.settings import Settings
+
+log = logging.getLogger("lorikeet")
 
 # More architectures than a server needs. Without a limit, requests could fill the memory with networks.
 _MAX_ENGINES = 16
@@ -35,13 +44,17 @@ class Engines:
         self.placement: Placement = place(settings)
         set_convolutions(self.placement)
         threads = torch.get_num_threads() if self.placement.device.type == "cpu" else 1
-        self.weights = WeightsCache(int(settings.weights_bytes), MergeThreads(threads, begin))
+        budget: LruBudget[Resident] = LruBudget(int(settings.weights_bytes))
+        self.weights = WeightsCache(budget, MergeThreads(threads, begin))
+        self._compiled = CompiledCache(budget)
+        self._settings = settings
         self._engines: dict[Architecture, Engine] = {}  # least recently requested first
 
     def of(self, architecture: Architecture) -> Engine:
-        """The engine of an architecture: always the torch engine, which needs no export.
+        """The engine of an architecture: OpenVINO on a CPU if it was exported, else torch.
 
-        Raises WeightsError when no network can be built from its configuration.
+        Raises WeightsError when no network can be built from its configuration, or when the setting asks for OpenVINO
+        and there is no graph.
         """
         engine = self._engines.pop(architecture, None) or self._make(architecture)
         self._engines[architecture] = engine
@@ -50,17 +63,47 @@ class Engines:
         return engine
 
     def _make(self, architecture: Architecture) -> Engine:
-        replays = self.placement.device.type == "cuda" and architecture.kind in _EVERY_STEP
-        return TorchEngine(architecture, self.placement, self.weights, CudaGraphs() if replays else None)
+        if engine := self._openvino(architecture):
+            return engine
+        on_gpu = self.placement.device.type == "cuda"
+        graphs = CudaGraphs() if on_gpu and architecture.kind in _EVERY_STEP else None
+        return TorchEngine(architecture, self.placement, self.weights, graphs)
 
-    def receipt(self, engine: Engine, block_rows: int) -> EngineReceipt:
+    def _openvino(self, architecture: Architecture) -> Engine | None:
+        """None: the torch engine serves the architecture."""
+        wanted = self._settings.engine
+        if wanted == "torch" or self.placement.device.type != "cpu":
+            return None
+        try:
+            graphs = read_graphs(self._settings.artifacts_folder, architecture)
+        except ArtifactError as error:
+            if wanted == "openvino":
+                raise WeightsError(str(error)) from error
+            log.warning("%s; the torch engine serves it meanwhile", error)
+            return None
+        if graphs is None:
+            if wanted == "openvino":
+                raise WeightsError(f"its {architecture.kind} was not exported: run `make export MODEL=...`")
+            return None
+        from runtime.engines.openvino.openvino_engine import OpenVinoEngine  # a server without graphs does not need it
+
+        dtype = torch.float32 if self.placement.upcasts else self.placement.dtype
+        return OpenVinoEngine(architecture, graphs, dtype, torch.get_num_threads(), self._compiled)
+
+    def sizes(self, plan: Plan, rows: int) -> CallSizes | None:
+        """The sizes of a plan's calls if the settings name its size; else None, which is any size."""
+        if f"{plan.padded_width}x{plan.padded_height}" not in self._settings.static_shapes:
+            return None
+        return CallSizes(rows, *plan.latents_shape[2:])
+
+    def receipt(self, bound: Bound) -> EngineReceipt:
         """Everything that determines the arithmetic of an engine of this stage."""
         on_cpu = self.placement.device.type == "cpu"
         return EngineReceipt(
-            name=engine.name,
-            precision=engine.precision,
-            block_rows=block_rows,
-            static_shapes=engine.has_static_shapes,
+            name=bound.engine.name,
+            precision=bound.engine.precision,
+            block_rows=bound.block_rows,
+            static_shapes=bound.binding.has_fixed_sizes,
             threads=torch.get_num_threads() if on_cpu else 0,
             device=torch.backends.cpu.get_cpu_capability() if on_cpu else torch.cuda.get_device_name(),
         )

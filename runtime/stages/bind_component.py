@@ -36,7 +36,8 @@ def bind_component(
     try:
         engine = engines.of(architecture_of(kind, component.config))
         weights = weight_set(plan, component, check_cancelled)
-        return Bound(engine, engine.bind(weights, check_cancelled), block_rows)
+        sizes = None if kind == "text_encoder" else engines.sizes(plan, block_rows)
+        return Bound(engine, engine.bind(weights, check_cancelled, sizes), block_rows)
     except (ArchitectureError, WeightsError, WeightFileError) as error:
         raise InvalidArgument(component.field, str(error)) from error
     except FileChangedError as error:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import ctypes
 import threading
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 import torch
+
+from runtime.memory import give_back
 
 _TensorKind = tuple[torch.Size, torch.dtype, torch.device]
 
@@ -51,12 +52,3 @@ class TensorPool:
         with self._lock:
             found = self._tensors.get((shape, dtype, device))
             return found.pop() if found else None
-
-
-def give_back() -> None:
-    """Return freed memory to the system. Takes some milliseconds.
-
-    glibc keeps freed blocks of up to 32 MB for later, in an arena for each thread. A process where weights of a few
-    megabytes come and go would hold hundreds of megabytes more than it uses.
-    """
-    ctypes.CDLL(None).malloc_trim(0)

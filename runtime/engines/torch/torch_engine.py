@@ -14,10 +14,10 @@ from typing import Any
 import torch
 
 from runtime.engines import stacking
-from runtime.engines.engine import Binding, Inputs, Outputs, WeightsError
+from runtime.engines.check_weights_fit import check_fit
+from runtime.engines.engine import Binding, CallSizes, Inputs, Outputs, WeightsError
 from runtime.engines.placement import Placement
 from runtime.engines.torch.calls_ahead import CallsAhead
-from runtime.engines.torch.check_weights_fit import check_fit
 from runtime.engines.torch.cuda_graphs import CallGraphs
 from runtime.engines.torch.parameter_spec import ParameterSpec, TensorForm
 from runtime.engines.torch.upcast import compute_in_float32
@@ -34,7 +34,6 @@ class TorchEngine:
     """Runs one architecture in torch eager. A call has one binding: its rows have equal weights."""
 
     name = "torch"
-    has_static_shapes = False
     calls_per_turn = 1  # another set of weights costs nothing
 
     def __init__(
@@ -74,7 +73,9 @@ class TorchEngine:
     def device(self) -> torch.device:
         return self._form.device
 
-    def bind(self, weights: WeightSet, check_cancelled: Callable[[], None]) -> TorchBinding:
+    def bind(
+        self, weights: WeightSet, check_cancelled: Callable[[], None], sizes: CallSizes | None = None
+    ) -> TorchBinding:
         check_fit(weights, self._architecture.kind, self._spec.shapes)
         return self._cache.bind(self._spec, weights, check_cancelled)
 

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 import torch
 
-from runtime.engines.lru_budget import LruBudget
+from runtime.engines.lru_budget import LruBudget, Resident
 from runtime.engines.torch.base_tensors import BaseTensors
 from runtime.engines.torch.fixed_tensors import Contents, FixedTensors
 from runtime.engines.torch.merge_threads import MergeThreads
@@ -34,6 +34,7 @@ class TorchBinding:
     contents: Contents
     fixed: FixedTensors | None
     release: Callable[[], None]
+    has_fixed_sizes: bool = False
 
     @property
     def key(self) -> str:
@@ -79,8 +80,8 @@ class WeightsCounts:
 class WeightsCache:
     """Binds weight sets. One thread at a time binds; any thread releases."""
 
-    def __init__(self, budget: int, merge_threads: MergeThreads) -> None:
-        self._budgeted: LruBudget[BaseTensors | _Merged | FixedTensors] = LruBudget(budget)
+    def __init__(self, budget: LruBudget[Resident], merge_threads: MergeThreads) -> None:
+        self._budgeted = budget
         self._pool = TensorPool()
         self._merge_threads = merge_threads
         self.counts = WeightsCounts()
@@ -88,7 +89,7 @@ class WeightsCache:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all weights in memory."""
+        """Bytes of all weights in memory, of all engines that share the budget."""
         return self._budgeted.nbytes
 
     def listen(self, listener: EvictionListener) -> None:

@@ -111,7 +111,7 @@ class DenoiserStage(PlanStage):
             raise error
         if not torch.isfinite(job.latents).all():
             raise InvalidArgument("", _NOT_FINITE.format(unet.engine.precision))
-        call.report.engine = self._engines.receipt(unet.engine, unet.block_rows)
+        call.report.engine = self._engines.receipt(unet)
         outputs = {
             "LATENTS": np.ascontiguousarray(job.latents.cpu().numpy()),
             "PER_PASS_LATENTS": np.ascontiguousarray(job.passes.cpu().numpy()),

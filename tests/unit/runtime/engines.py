@@ -9,6 +9,7 @@ import torch
 
 from runtime.checkpoints.checkpoint import Component
 from runtime.engines.engine import Inputs, Outputs, never_cancelled
+from runtime.engines.lru_budget import LruBudget
 from runtime.engines.placement import Placement
 from runtime.engines.torch.merge_threads import MergeThreads
 from runtime.engines.torch.torch_engine import TorchEngine
@@ -20,7 +21,7 @@ PLENTY = 1 << 30
 
 
 def make_cache(budget: int = PLENTY) -> WeightsCache:
-    return WeightsCache(budget, MergeThreads(2))
+    return WeightsCache(LruBudget(budget), MergeThreads(2))
 
 
 def make_engine(

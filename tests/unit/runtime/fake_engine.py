@@ -19,6 +19,7 @@ from runtime.stages.denoiser.member import Member
 class FakeBinding:
     key: str = "a"
     released: int = 0
+    has_fixed_sizes: bool = False
 
     def release(self) -> None:
         self.released += 1
@@ -37,12 +38,11 @@ class FakeEngine:
     began: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
     fail: Callable[[list[int]], bool] = lambda numbers: False
     groups_all: bool = False
-    has_static_shapes: bool = False
     calls_per_turn: int = 1
 
     name, precision, device = "fake", "float32", torch.device("cpu")
 
-    def bind(self, weights: Any, check_cancelled: Any) -> Any:
+    def bind(self, weights: Any, check_cancelled: Any, sizes: Any = None) -> Any:
         raise NotImplementedError
 
     def batch_key(self, binding: Any, inputs: Inputs) -> Hashable:

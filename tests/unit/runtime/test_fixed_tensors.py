@@ -67,7 +67,7 @@ def test_fixed_tensors_count_in_the_budget_and_can_be_evicted(sd15: Checkpoint) 
     base = WeightSet(sd15.unet)
     size = make_engine("unet", sd15.unet)[0].bind(base, never_cancelled).contents
     nbytes = sum(tensor.nbytes for tensor in size.tensors.values())
-    cache = WeightsCache(2 * nbytes, make_cache()._merge_threads)
+    cache = make_cache(2 * nbytes)
     engine, graphs = _engine(sd15, cache)
     first = predict(engine, base, INPUTS)
     assert cache.nbytes == 2 * nbytes

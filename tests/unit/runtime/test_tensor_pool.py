@@ -8,7 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 import torch
 
 from benchmarks.smaps import private_bytes
-from runtime.engines.torch.tensor_pool import TensorPool, give_back
+from runtime.engines.torch.tensor_pool import TensorPool
+from runtime.memory import give_back
 
 _MB = 1 << 20
 _BLOCKS = 200

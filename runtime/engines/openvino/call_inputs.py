@@ -1,0 +1,70 @@
+"""The inputs of a graph, from the fields of a batch. A field that the rows lack gets a size that costs nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+
+from runtime.artifacts.flat_fields import flatten
+from runtime.artifacts.manifest import GraphTensor, Manifest
+from runtime.checkpoints.checkpoint import MAX_TOKENS
+from runtime.engines.engine import CallSizes, Field
+from runtime.networks.ip_masks import resize_masks
+
+_MASK = "ip_mask_"
+_PIXELS = 8  # per latent, along each axis: of all VAEs of Stable Diffusion
+
+
+def call_inputs(
+    manifest: Manifest,
+    fields: Mapping[str, Field],
+    low_rank: Mapping[str, torch.Tensor],
+    downsample_padding: int,
+) -> dict[str, torch.Tensor]:
+    """All inputs of a call. `fields`: of a network, each with a row axis. `low_rank`: the low-rank inputs in use."""
+    given = {name: value for name, value in fields.items() if value is not None}
+    first = next(iter(given.values()))
+    rows = len(first[0] if isinstance(first, tuple) else first)
+    concat, mask = given.pop("concat", None), given.pop("ip_mask", None)
+    if isinstance(concat, torch.Tensor):
+        latent = given["latent"]
+        assert isinstance(latent, torch.Tensor)
+        given["latent"] = torch.cat([latent, concat], dim=1)
+    if isinstance(mask, torch.Tensor):
+        levels = [int(tensor.name.removeprefix(_MASK)) for tensor in manifest.inputs if tensor.name.startswith(_MASK)]
+        resized = resize_masks(mask, levels, downsample_padding)
+        given |= {f"{_MASK}{level}": small for level, small in resized.items()}
+    sizes = {"rows": rows, "low_rank_rows": rows, "adapters": _adapters(given)}
+    found = {**flatten(given), **low_rank}
+    return {
+        tensor.name: found[tensor.name] if tensor.name in found else _absent(tensor, sizes)
+        for tensor in manifest.inputs
+    }
+
+
+def _adapters(fields: Mapping[str, Field]) -> int:
+    keys = fields.get("ip_k")
+    return keys.shape[1] if isinstance(keys, torch.Tensor) else 0
+
+
+def _absent(tensor: GraphTensor, sizes: Mapping[str, int]) -> torch.Tensor:
+    """An input that changes nothing: a mask of 1, else 0. Ranks are 0, and axes that are broadcast are 1."""
+    shape = [
+        axis if isinstance(axis, int) else 0 if axis.endswith(".rank") else sizes.get(axis, 1) for axis in tensor.axes
+    ]
+    return torch.ones(shape) if tensor.name.startswith(_MASK) else torch.zeros(shape)
+
+
+def fixed_shapes(manifest: Manifest, sizes: CallSizes) -> dict[str, list[int]]:
+    """The shapes of all inputs in calls of these sizes whose rows have no optional fields; -1: a rank, of any size."""
+    known = {"rows": sizes.rows, "low_rank_rows": sizes.rows, "text_length": MAX_TOKENS, "adapters": 0}
+    for prefix, factor in (("", 1), ("pixel_", _PIXELS)):
+        known |= {f"{prefix}height": factor * sizes.height, f"{prefix}width": factor * sizes.width}
+    return {
+        tensor.name: [
+            axis if isinstance(axis, int) else -1 if axis.endswith(".rank") else known.get(axis, 1)
+            for axis in tensor.axes
+        ]
+        for tensor in manifest.inputs
+    }

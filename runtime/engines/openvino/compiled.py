@@ -1,0 +1,53 @@
+"""A graph with weights, compiled for the CPU."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import openvino as ov
+import torch
+
+_HINTS = {torch.float32: "f32", torch.bfloat16: "bf16"}
+_PRECISIONS = {"f32": "float32", "bf16": "bfloat16", "f16": "float16"}
+
+
+class Compiled:
+    """A compiled model and the parameters that stay outside of it. One thread at a time runs it.
+
+    `outside`: parameters that the engine applies itself (see `Manifest`). `nbytes`: its memory; the maker measures it.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        outputs: Sequence[str],
+        outside: Mapping[str, torch.Tensor],
+        dtype: torch.dtype,
+        threads: int,
+        shapes: Mapping[str, Sequence[int]] | None = None,
+    ) -> None:
+        """`shapes`: of all inputs, for a model that takes no others and is faster; None: any sizes."""
+        settings = {
+            "INFERENCE_PRECISION_HINT": _HINTS[dtype],
+            "INFERENCE_NUM_THREADS": threads,
+            "PERFORMANCE_HINT": "LATENCY",
+            "NUM_STREAMS": 1,
+        }
+        self.outside, self._outputs = outside, tuple(outputs)
+        if shapes is not None:
+            model.reshape({name: ov.PartialShape(list(shape)) for name, shape in shapes.items()})
+        compiled = ov.Core().compile_model(model, "CPU", settings)
+        self.precision = _PRECISIONS[compiled.get_property("INFERENCE_PRECISION_HINT").to_string()]
+        self._request = compiled.create_infer_request()
+        self.nbytes = 0
+
+    def run(self, inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """The outputs by name. `inputs`: all inputs of the graph."""
+        self._request.infer(
+            {name: value.contiguous().numpy() for name, value in inputs.items()}, share_inputs=True, share_outputs=True
+        )
+        return {name: torch.from_numpy(self._request.get_tensor(name).data.copy()) for name in self._outputs}
+
+    def evicted(self) -> None:
+        """Its memory is freed when the last binding ends."""

@@ -1,0 +1,65 @@
+"""The compiled models and low-rank parts of all OpenVINO engines of a process, within the stage's budget of bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
+
+from runtime.engines.lru_budget import LruBudget, Resident
+
+if TYPE_CHECKING:  # a server without graphs does not import openvino
+    from runtime.engines.openvino.compiled import Compiled
+    from runtime.engines.openvino.low_rank import LowRankPart
+
+T = TypeVar("T", bound=Resident)
+_MOST_OF_A_BASE = 3  # compiled models of one checkpoint's component; each holds a copy of its weights
+
+
+@dataclass(frozen=True, eq=False)
+class OpenVinoBinding:
+    """A compiled model and the low-rank inputs of its calls, in use until released."""
+
+    compiled: Compiled
+    low_rank: LowRankPart
+    release: Callable[[], None]
+    has_fixed_sizes: bool
+
+
+class CompiledCache:
+    """One thread at a time binds; any thread releases."""
+
+    def __init__(self, budget: LruBudget[Resident]) -> None:
+        self._budget = budget
+        self._of_base: dict[str, list[str]] = {}  # a base's compiled models by key
+
+    def use_compiled(
+        self,
+        uses: ExitStack,
+        base: str,
+        key: str,
+        make: Callable[[], Compiled],
+        nbytes: int,
+        check_cancelled: Callable[[], None],
+    ) -> Compiled:
+        """The compiled model of a key, in use until `uses` ends.
+
+        `base`: the digest of its base weights. `nbytes`: an estimate of its memory. Raises the errors of `make` and of
+        `check_cancelled`.
+        """
+        if key not in self._budget:
+            others = self._of_base.setdefault(base, [])
+            self._budget.make_place(others, _MOST_OF_A_BASE - 1, check_cancelled)
+            self._budget.make_room(nbytes, check_cancelled)
+            self._of_base[base] = [*(other for other in others if other in self._budget), key]
+        return self._use(uses, key, make)
+
+    def use_low_rank(self, uses: ExitStack, key: str, make: Callable[[], LowRankPart]) -> LowRankPart:
+        """The low-rank part of a key, in use until `uses` ends."""
+        return self._use(uses, key, make)
+
+    def _use(self, uses: ExitStack, key: str, make: Callable[[], T]) -> T:
+        item = self._budget.acquire(key, make)
+        uses.callback(self._budget.release, key)
+        return item  # type: ignore[return-value]  # a key always names items of one type

@@ -1,0 +1,37 @@
+"""An exported graph as an OpenVINO model whose weights are open."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import onnx
+import openvino as ov
+import torch
+from openvino import opset13 as operators
+
+from runtime.artifacts.artifact import Artifact
+
+
+class Graph:
+    """`shapes`: the parameters that the graph takes by name. `manifest`: its inputs and outputs."""
+
+    def __init__(self, artifact: Artifact) -> None:
+        self.manifest = artifact.manifest
+        model = onnx.load_from_string(artifact.graph)
+        self.shapes = {tensor.name: torch.Size(tensor.dims) for tensor in model.graph.initializer}
+        for tensor in model.graph.initializer:
+            model.graph.input.append(onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
+        del model.graph.initializer[:]
+        self._model = ov.Core().read_model(model.SerializeToString())
+
+    def bind(self, weights: Mapping[str, torch.Tensor]) -> Any:
+        """An `ov.Model` with these weights, float32, in the shapes of `shapes`. It shares their memory."""
+        model = self._model.clone()
+        for parameter in model.get_parameters():
+            name = parameter.get_friendly_name()
+            if name in self.shapes:
+                constant = operators.constant(weights[name].numpy(), shared_memory=True)
+                parameter.output(0).replace(constant.output(0))
+                model.remove_parameter(parameter)
+        return model

@@ -1,0 +1,197 @@
+"""The OpenVINO engine computes what the torch engine computes, for every kind of network, weights and row."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from export.make_artifact import make_artifact
+from export.publish import exporting
+from runtime.artifacts.manifest import ArtifactKey, LowRankMode
+from runtime.checkpoints.checkpoint import Checkpoint, Component
+from runtime.engines.engine import CallSizes, Inputs, WeightsError, never_cancelled
+from runtime.engines.lru_budget import LruBudget
+from runtime.engines.openvino.compiled_cache import CompiledCache
+from runtime.engines.openvino.graphs import read_graphs
+from runtime.engines.openvino.openvino_engine import OpenVinoEngine
+from runtime.networks.architecture import NetworkKind, architecture_of
+from runtime.weights.change import LowRank
+from runtime.weights.weight_set import WeightSet
+from tests.unit.runtime.engines import batched, make_engine, noise, rows_of, unet_inputs
+from tests.unit.runtime.merging import Changes
+from tests.unit.runtime.tiny_checkpoints import read_checkpoint
+from tests.unit.runtime.unet_sets import unet_lora
+
+TOLERANCE = 5e-5  # of the standard deviation
+PLENTY = 1 << 30
+
+
+@pytest.fixture(scope="module")
+def artifacts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("artifacts")
+
+
+def make_openvino(
+    artifacts: Path, kind: NetworkKind, component: Component, budget: int = PLENTY
+) -> tuple[OpenVinoEngine, LruBudget[Any]]:
+    architecture = architecture_of(kind, component.config)
+    modes: list[LowRankMode] = ["none"] if kind.startswith("vae") else ["none", "linear"]
+    with exporting(artifacts):
+        for mode in modes:
+            make_artifact(artifacts, ArtifactKey(kind, architecture.digest, mode), architecture, lambda _: None)
+    graphs = read_graphs(artifacts, architecture)
+    assert graphs is not None
+    found: LruBudget[Any] = LruBudget(budget)
+    return OpenVinoEngine(architecture, graphs, torch.float32, 1, CompiledCache(found)), found
+
+
+def run(engine: Any, weights: WeightSet, batch: Inputs) -> Mapping[str, Any]:
+    """One call with these weights, which are released; inputs and outputs have a batch axis."""
+    binding = engine.bind(weights, never_cancelled)
+    try:
+        return batched(engine.run([(binding, row) for row in rows_of(batch)]))
+    finally:
+        binding.release()
+
+
+def assert_near(found: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        pairs = zip(found[name], value, strict=True) if isinstance(value, tuple) else [(found[name], value)]
+        for one, other in pairs:
+            assert one.dtype == torch.float32
+            assert (one - other).abs().max() < TOLERANCE * other.std(), name
+
+
+@pytest.fixture(scope="module")
+def sd15(tiny: Path) -> Checkpoint:
+    return read_checkpoint(tiny / "sd15")
+
+
+@pytest.fixture(scope="module")
+def sdxl(tiny: Path) -> Checkpoint:
+    return read_checkpoint(tiny / "sdxl")
+
+
+@pytest.fixture(scope="module")
+def engine(artifacts: Path, sd15: Checkpoint) -> OpenVinoEngine:
+    return make_openvino(artifacts, "unet", sd15.unet)[0]
+
+
+def test_the_base_weights(engine: OpenVinoEngine, sd15: Checkpoint) -> None:
+    expected = run(make_engine("unet", sd15.unet)[0], WeightSet(sd15.unet), unet_inputs("sd"))
+    assert_near(run(engine, WeightSet(sd15.unet), unet_inputs("sd")), expected)
+    assert engine.precision == "float32"
+
+
+def test_sdxl(artifacts: Path, sdxl: Checkpoint) -> None:
+    engine, _ = make_openvino(artifacts, "unet", sdxl.unet)
+    expected = run(make_engine("unet", sdxl.unet)[0], WeightSet(sdxl.unet), unet_inputs("sdxl"))
+    assert_near(run(engine, WeightSet(sdxl.unet), unet_inputs("sdxl")), expected)
+
+
+def linear_lora(component: Component, seed: int, rank: int = 4) -> WeightSet:
+    """A LoRA of every linear layer of the component."""
+    changes = {
+        name: LowRank(noise(rank, shape[1], seed=seed + index), noise(shape[0], rank, seed=seed - index), 0.02)
+        for index, (name, shape) in enumerate(component.shapes.items())
+        if len(shape) == 2 and name.endswith(".weight") and "embedding" not in name
+    }
+    return WeightSet(component, (Changes(f"{seed}:{rank}", changes),))
+
+
+def compiled_count(budget: LruBudget[Any]) -> int:
+    return sum(key.startswith("compiled:") for key in budget._entries)
+
+
+def test_loras_of_linear_layers_compile_nothing(artifacts: Path, sd15: Checkpoint) -> None:
+    engine, budget = make_openvino(artifacts, "unet", sd15.unet)
+    base, torch_engine = WeightSet(sd15.unet), make_engine("unet", sd15.unet)[0]
+    first = run(engine, base, unet_inputs("sd"))["prediction"]
+    for seed, rank in ((1000, 4), (2000, 16), (3000, 20)):
+        weights = linear_lora(sd15.unet, seed, rank)
+        found = run(engine, weights, unet_inputs("sd"))
+        assert_near(found, run(torch_engine, weights, unet_inputs("sd")))
+        assert (found["prediction"] - first).abs().max() > 0.01 * first.std()
+        assert compiled_count(budget) == 2  # without low-rank inputs, and with
+    assert torch.equal(run(engine, base, unet_inputs("sd"))["prediction"], first)
+
+
+@pytest.mark.parametrize("name", ["peft", "kohya"])
+def test_loras_of_convolutions_are_merged(engine: OpenVinoEngine, sd15: Checkpoint, tiny: Path, name: str) -> None:
+    weights = unet_lora(sd15, tiny / f"loras/sd15/{name}.safetensors", 0.8)
+    expected = run(make_engine("unet", sd15.unet)[0], weights, unet_inputs("sd"))
+    assert_near(run(engine, weights, unet_inputs("sd")), expected)
+
+
+def test_rows_with_different_loras_share_a_call(engine: OpenVinoEngine, sd15: Checkpoint) -> None:
+    """Each row's bytes are those of a call in which both rows have its LoRA."""
+    rows = rows_of(unet_inputs("sd"))
+    bindings = [engine.bind(linear_lora(sd15.unet, seed), never_cancelled) for seed in (1000, 2000)]
+    assert len({engine.batch_key(binding, rows[0]) for binding in bindings}) == 1
+    together = engine.run(list(zip(bindings, rows, strict=True)))
+    for index, binding in enumerate(bindings):
+        alone = engine.run([(binding, rows[index])] * 2)[0]
+        assert torch.equal(together[index]["prediction"], alone["prediction"])
+    assert not torch.equal(together[0]["prediction"], engine.run([(bindings[1], rows[0])] * 2)[0]["prediction"])
+
+
+def test_loras_of_different_ranks_do_not_share_a_call(engine: OpenVinoEngine, sd15: Checkpoint) -> None:
+    row = rows_of(unet_inputs("sd"))[0]
+    keys = [
+        engine.batch_key(engine.bind(linear_lora(sd15.unet, 1000, rank), never_cancelled), row) for rank in (16, 17)
+    ]
+    assert keys[0] != keys[1]
+
+
+def test_two_loras_on_one_layer_add_up(engine: OpenVinoEngine, sd15: Checkpoint) -> None:
+    both = WeightSet(sd15.unet, linear_lora(sd15.unet, 1000).sources + linear_lora(sd15.unet, 2000).sources)
+    expected = run(make_engine("unet", sd15.unet)[0], both, unet_inputs("sd"))
+    assert_near(run(engine, both, unet_inputs("sd")), expected)
+
+
+def test_fixed_sizes(engine: OpenVinoEngine, sd15: Checkpoint) -> None:
+    batch = unet_inputs("sd")
+    for weights in (WeightSet(sd15.unet), linear_lora(sd15.unet, 1000)):
+        binding = engine.bind(weights, never_cancelled, CallSizes(2, 8, 8))
+        assert binding.has_fixed_sizes
+        found = batched(engine.run([(binding, row) for row in rows_of(batch)]))
+        assert_near(found, run(make_engine("unet", sd15.unet)[0], weights, batch))
+
+
+@pytest.mark.parametrize(
+    ("kind", "field", "shape"), [("vae_encoder", "pixels", (3, 24, 40)), ("vae_decoder", "latents", (4, 3, 5))]
+)
+def test_the_vae(artifacts: Path, sd15: Checkpoint, kind: NetworkKind, field: str, shape: tuple[int, ...]) -> None:
+    engine, _ = make_openvino(artifacts, kind, sd15.vae)
+    batch = {field: noise(1, *shape).clamp(-1, 1)}
+    weights = WeightSet(sd15.vae)
+    assert_near(run(engine, weights, batch), run(make_engine(kind, sd15.vae)[0], weights, batch))
+
+
+@pytest.mark.parametrize("name", ["sd15", "sdxl"])
+def test_the_text_encoders(artifacts: Path, request: pytest.FixtureRequest, tiny: Path, name: str) -> None:
+    checkpoint: Checkpoint = request.getfixturevalue(name)
+    for component in checkpoint.text_encoders:
+        engine, _ = make_openvino(artifacts, "text_encoder", component)
+        ids = torch.randint(200, (2, 77), generator=torch.Generator().manual_seed(0))
+        weights = WeightSet(component)
+        expected = run(make_engine("text_encoder", component)[0], weights, {"ids": ids})
+        assert_near(run(engine, weights, {"ids": ids}), expected)
+
+
+def test_a_checkpoint_has_at_most_three_compiled_models(artifacts: Path, sd15: Checkpoint, tiny: Path) -> None:
+    engine, budget = make_openvino(artifacts, "unet", sd15.unet)
+    path = tiny / "loras/sd15/peft.safetensors"
+    for count, scale in enumerate((0.1, 0.2, 0.3, 0.4, 0.5), 1):
+        engine.bind(unet_lora(sd15, path, scale), never_cancelled).release()
+        assert compiled_count(budget) == min(count, 3)
+
+
+def test_a_graph_of_other_weights_is_refused(engine: OpenVinoEngine, sdxl: Checkpoint) -> None:
+    with pytest.raises(WeightsError, match="unet"):
+        engine.bind(WeightSet(sdxl.unet), never_cancelled)
