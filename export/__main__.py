@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -14,8 +15,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from export.architectures import read_architectures
 from export.errors import ExportError
-from export.publish import exporting
-from runtime.artifacts.artifact import GRAPH_FILE, ArtifactError, read_artifact
+from export.publish import exporting, publish
+from runtime.artifacts.artifact import ArtifactError, read_artifact
 from runtime.artifacts.manifest import ADAPTABLE_KINDS, ArtifactKey, LowRankMode
 from runtime.networks.architecture import Architecture
 from runtime.settings import SettingsError, load_settings
@@ -23,6 +24,7 @@ from runtime.settings import SettingsError, load_settings
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 console = Console(highlight=False, soft_wrap=True)
 _INTERRUPTED = 130
+_MODES: tuple[LowRankMode, ...] = ("none", "linear")  # of networks that LoRAs change
 
 _HELP = """Make the graphs of a checkpoint's networks: ONNX models without weights, in LORIKEET_ARTIFACTS.
 
@@ -36,10 +38,6 @@ def main(
         Path,
         typer.Option(help="Checkpoint: a diffusers folder or a .safetensors file. Or the folder of a ControlNet."),
     ],
-    low_rank: Annotated[
-        LowRankMode,
-        typer.Option(help="Layers that take LoRAs as inputs; linear includes the convolutions of one pixel."),
-    ] = "linear",
     in_channels: Annotated[
         int | None, typer.Option(min=4, help="Input channels of the UNet: 8 or 12 for IC-Light. Default: its own.")
     ] = None,
@@ -49,7 +47,7 @@ def main(
         architectures = read_architectures(model, in_channels)
         root = load_settings().artifacts_folder
         with exporting(root, lambda: console.print(f"waits for another export to {root}", markup=False)):
-            _export_all(root, architectures, low_rank)
+            _export_all(root, architectures)
     except (ExportError, SettingsError, OSError) as error:
         console.print(f"lorikeet: {error}", style="red", markup=False)
         sys.exit(1)
@@ -58,30 +56,43 @@ def main(
         sys.exit(_INTERRUPTED)
 
 
-def _export_all(root: Path, architectures: dict[str, Architecture], low_rank: LowRankMode) -> None:
+def _export_all(root: Path, architectures: dict[str, Architecture]) -> None:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task("export", total=len(architectures))
         for name, architecture in architectures.items():
-            mode = low_rank if architecture.kind in ADAPTABLE_KINDS else "none"
-            key = ArtifactKey(architecture.kind, architecture.digest, mode)
 
             def show(phase: str, name: str = name) -> None:
                 progress.update(task, description=f"{name}: {phase}")
 
-            if _is_exported(root, key):
-                console.print(f"{name}: exported already, {key.folder(root)}", markup=False)
-            else:
-                show("imports torch and diffusers")
-                from export.make_artifact import make_artifact  # takes seconds, and is not needed when all exist
-
+            wanted = _MODES if architecture.kind in ADAPTABLE_KINDS else _MODES[:1]
+            keys = [ArtifactKey(architecture.kind, architecture.digest, mode) for mode in wanted]
+            folder = keys[0].folder(root).parent
+            if missing := [key for key in keys if not _is_exported(root, key)]:
                 begun = time.monotonic()
-                folder = make_artifact(root, key, architecture, show)
-                size = (folder / GRAPH_FILE).stat().st_size / 1000
-                console.print(
-                    f"{name}: exported in {time.monotonic() - begun:.1f} s, {size:.0f} kB, {folder}", markup=False
-                )
+                sizes = _export(root, architecture, missing, show)
+                seconds = time.monotonic() - begun
+                console.print(f"{name}: exported in {seconds:.1f} s, {sizes}, {folder}", markup=False)
+            else:
+                console.print(f"{name}: exported already, {folder}", markup=False)
             progress.advance(task)
+
+
+def _export(root: Path, architecture: Architecture, keys: list[ArtifactKey], show: Callable[[str], None]) -> str:
+    """Make the graphs of an architecture, and publish them if they compute what the network computes.
+
+    Returns their sizes, to be shown. Raises ExportError and OSError.
+    """
+    show("imports torch and diffusers")
+    # Takes seconds, and is not needed when all graphs exist.
+    from export.gate import check_parity
+    from export.make_artifact import make_artifact
+
+    made = [make_artifact(key, architecture, show) for key in keys]
+    check_parity(architecture, [one.artifact for one in made], show)
+    for one in made:
+        publish(root, one.artifact.manifest, one.compressed)
+    return " and ".join(f"{len(one.compressed) / 1000:.0f} kB ({one.artifact.manifest.low_rank})" for one in made)
 
 
 def _is_exported(root: Path, key: ArtifactKey) -> bool:

@@ -1,4 +1,4 @@
-"""Makes the artifact of one architecture: builds its network, traces it, removes the weights, and publishes it."""
+"""Makes the artifact of one architecture: builds its network, traces it, and removes the weights."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import hashlib
 import lzma
 from collections.abc import Callable
 from importlib.metadata import version
-from pathlib import Path
 
 import onnx
 
@@ -16,9 +15,10 @@ from export.errors import ExportError
 from export.example_inputs import INTEGER_INPUTS
 from export.flat import FlatNetwork, remove_token_embedding
 from export.low_rank import LowRankInputs
-from export.publish import publish
+from export.made import Made
 from export.trace import allocate, trace
 from export.weightless import make_weightless
+from runtime.artifacts.artifact import Artifact
 from runtime.artifacts.manifest import EXPORTER_VERSION, ArtifactKey, GraphTensor, Manifest
 from runtime.networks.architecture import Architecture, ArchitectureError
 from runtime.networks.build import build, parameters
@@ -26,11 +26,8 @@ from runtime.networks.build import build, parameters
 _PACKAGES = ("torch", "onnx", "optimum", "diffusers", "transformers")
 
 
-def make_artifact(root: Path, key: ArtifactKey, architecture: Architecture, show: Callable[[str], None]) -> Path:
-    """Export an architecture into the artifacts' folder `root`, inside of `exporting`. Returns the artifact's folder.
-
-    Calls `show` with the name of each phase. Raises ExportError and OSError.
-    """
+def make_artifact(key: ArtifactKey, architecture: Architecture, show: Callable[[str], None]) -> Made:
+    """Export an architecture. Calls `show` with the name of each phase. Raises ExportError."""
     show("builds the network")
     try:
         network = build(architecture)
@@ -49,7 +46,7 @@ def make_artifact(root: Path, key: ArtifactKey, architecture: Architecture, show
     show("compresses the graph")
     graph = model.SerializeToString(deterministic=True)
     compressed = lzma.compress(graph, preset=9)
-    return publish(root, _describe(key, config, model, outside, graph, compressed), compressed)
+    return Made(Artifact(_describe(key, config, model, outside, graph, compressed), graph), compressed)
 
 
 def _describe(

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from export.make_artifact import make_artifact
-from export.publish import exporting
+from export.publish import exporting, publish
 from runtime.artifacts.artifact import Artifact, read_artifact
 from runtime.artifacts.manifest import ADAPTABLE_KINDS, ArtifactKey, LowRankMode
 from tests.unit.export.networks import NETWORKS, TinyNetwork
@@ -36,7 +36,8 @@ class Graphs:
         mode: LowRankMode = low_rank if architecture.kind in ADAPTABLE_KINDS else "none"
         key = ArtifactKey(architecture.kind, architecture.digest, mode)
         with exporting(self._root):
-            make_artifact(self._root, key, architecture, lambda _: None)
+            made = make_artifact(key, architecture, lambda _: None)
+            publish(self._root, made.artifact.manifest, made.compressed)
         artifact = read_artifact(self._root, key)
         assert artifact is not None
         return artifact
