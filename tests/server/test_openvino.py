@@ -1,0 +1,78 @@
+"""Parity with diffusers on the OpenVINO engine: the rows of the torch engine's tables, on a server with graphs."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from _pytest.mark import ParameterSet
+
+from deploy.local_server import LocalServer
+from lorikeet import Client
+from runtime.settings import ROOT
+from tests.server.parity import KINDS, Answers, Change, Report, Row, base, check, fields, loras, row, submit
+from tests.server.test_parity import TABLE
+from tests.server.test_parity_schedules import LENGTHS, SCHEDULES
+
+# `make verify` runs all rows on all kinds. `make test` runs these, each on one kind.
+CHOSEN = ("text_to_image", "guidance_off", "num_images_2", "clip_skip_2", "peft", "two_loras_num_images_2")
+TABLES: dict[str, tuple[Change, ...]] = {**TABLE, **LENGTHS, **SCHEDULES}
+
+
+def _rows() -> list[ParameterSet]:
+    found = []
+    for place, (name, changes) in enumerate(TABLES.items()):
+        chosen = KINDS[place % len(KINDS)] if name in CHOSEN else ""
+        found += [row(f"{name}-{kind}", kind, changes, verify=kind != chosen) for kind in KINDS]
+    return found
+
+
+@pytest.fixture(scope="session")
+def graphs_client(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
+    """A server in float32 that has the graphs of all kinds of checkpoints, and runs nothing in torch."""
+    folder = tmp_path_factory.mktemp("openvino")
+    artifacts = folder / "artifacts"
+    for kind in KINDS:
+        command = [sys.executable, "-m", "export", "--model", str(tiny / kind)]
+        subprocess.run(command, cwd=ROOT, env=os.environ | {"LORIKEET_ARTIFACTS": str(artifacts)}, check=True)
+    settings = {
+        "local_paths": str(tiny),
+        "store": str(folder / "store"),
+        "artifacts": str(artifacts),
+        "precision": "float32",
+        "engine": "openvino",
+    }
+    with LocalServer(folder / "server.log", settings) as server, Client(server.grpc) as connected:
+        yield connected
+
+
+@pytest.fixture(scope="session")
+def graph_answers(request: pytest.FixtureRequest, graphs_client: Client, tiny: Path) -> Iterator[Answers]:
+    """The answers to all rows of this module that the run has selected."""
+    found = (getattr(item, "callspec", None) for item in request.session.items)
+    rows = [spec.params["graph_row"] for spec in found if spec and "graph_row" in spec.params]
+    running = Answers(graphs_client, tiny, rows)
+    yield running
+    running.close()
+
+
+@pytest.mark.parametrize("graph_row", _rows())
+def test_latents_equal_those_of_diffusers(graph_answers: Answers, graph_row: Row, record_property: Report) -> None:
+    check(graph_answers, graph_row, record_property)
+
+
+@pytest.mark.parametrize("kind", ["sd15", pytest.param("sdxl", marks=pytest.mark.verify)])
+def test_a_picture_has_the_same_bytes_alone_and_among_others(graphs_client: Client, tiny: Path, kind: str) -> None:
+    case = base(tiny, kind)
+    alone = submit(graphs_client, case).result()
+    assert alone.response.receipt.engine.name == "openvino"
+    others = [fields(seed=9), loras("peft"), fields(guidance_scale=1.0), fields(num_images=2)]
+    running = [submit(graphs_client, change(case)) for change in others]
+    among = submit(graphs_client, case).result()
+    for job in running:
+        job.result()
+    assert among.files == alone.files
