@@ -19,6 +19,7 @@ _COMPUTED = {
     "artifacts": "next to the store",
     "local_paths": "the demo's",
     "memory_bytes": "3/4 of the machine's",
+    "weights_bytes": "`8GiB`",
 }
 
 

@@ -81,8 +81,8 @@ class Settings(BaseSettings):
     )
     static_shapes: Annotated[tuple[str, ...], NoDecode] = Field(
         (),
-        description="Comma-separated sizes, such as `512x512` (width, height). OpenVINO compiles a separate model for "
-        "each: calls are faster, and take more memory.",
+        description="Comma-separated sizes, such as `512x512` (width, height). OpenVINO compiles a separate model "
+        "for each: calls are faster, and take more memory.",
     )
     precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto",
@@ -92,10 +92,10 @@ class Settings(BaseSettings):
     threads: int = Field(
         0, ge=0, description="Threads that run one network; 0 means one thread for each physical core."
     )
-    weights_bytes: ByteSize = Field(
-        ByteSize(8 * GIB),
-        description="Memory for weights in each stage. The stage evicts the least recently used weights first. "
-        "A request waits while running requests use the memory that it needs.",
+    weights_bytes: ByteSize | None = Field(
+        None,
+        description="Memory for weights in each stage; or half of the GPU's memory. The stage evicts "
+        "the least recently used weights first. A request waits while running requests use the memory that it needs.",
     )
     calls_per_turn: int = Field(
         0,

@@ -22,13 +22,14 @@ from runtime.engines.torch.weights_cache import WeightsCache
 from runtime.networks.architecture import Architecture, NetworkKind
 from runtime.networks.build import import_network
 from runtime.plan import Plan
-from runtime.settings import Settings
+from runtime.settings import GIB, Settings
 
 log = logging.getLogger("lorikeet")
 
 # More architectures than a server needs. Without a limit, requests could fill the memory with networks.
 _MAX_ENGINES = 16
 _EVERY_STEP: set[NetworkKind] = {"unet", "controlnet"}  # the networks that a request calls in every step
+_WEIGHTS_BYTES = 8 * GIB  # on a CPU, whose memory others use too
 
 
 class Engines:
@@ -44,7 +45,7 @@ class Engines:
         self.placement: Placement = place(settings)
         set_convolutions(self.placement)
         threads = torch.get_num_threads() if self.placement.device.type == "cpu" else 1
-        budget: LruBudget[Resident] = LruBudget(int(settings.weights_bytes))
+        budget: LruBudget[Resident] = LruBudget(_weights_bytes(settings, self.placement.device))
         self.weights = WeightsCache(budget, MergeThreads(threads, begin))
         self._compiled = CompiledCache(budget)
         self._settings = settings
@@ -107,3 +108,10 @@ class Engines:
             threads=torch.get_num_threads() if on_cpu else 0,
             device=torch.backends.cpu.get_cpu_capability() if on_cpu else torch.cuda.get_device_name(),
         )
+
+
+def _weights_bytes(settings: Settings, device: torch.device) -> int:
+    """The memory for weights of a stage."""
+    if settings.weights_bytes is not None:
+        return int(settings.weights_bytes)
+    return torch.cuda.mem_get_info(device)[1] // 2 if device.type == "cuda" else _WEIGHTS_BYTES
