@@ -1,17 +1,19 @@
-"""Bare calls of one network in torch and in OpenVINO, with any and with fixed sizes."""
+"""Bare calls of one network of a checkpoint in one engine, with base weights."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
 from runtime.checkpoints.checkpoint import Checkpoint, Component
 from runtime.checkpoints.read_checkpoint import read_checkpoint
-from runtime.engines.engine import Engine, Inputs, never_cancelled
+from runtime.engines.engine import CallSizes, Engine, Inputs, Outputs, never_cancelled
 from runtime.engines.select import Engines
 from runtime.files.located import Folder
 from runtime.files.store import StoredFile
@@ -19,51 +21,76 @@ from runtime.networks.architecture import NetworkKind, architecture_of
 from runtime.settings import Settings
 from runtime.weights.weight_set import WeightSet
 
-VARIANTS = ("torch", "openvino", "openvino, fixed sizes")
+EngineVariant = Literal["torch", "openvino", "openvino, one size"]
+VARIANTS: tuple[EngineVariant, ...] = ("torch", "openvino", "openvino, one size")
 
 
-class BareEngines:
-    """The networks of one checkpoint. `artifacts`: the folder of their graphs."""
+class BareEngine:
+    """Calls of `rows` rows, of pictures with `pixels` x `pixels`. `artifacts`: the folder of the graphs."""
 
-    def __init__(self, folder: Path, artifacts: Path, threads: int) -> None:
-        self._checkpoint: Checkpoint = read_checkpoint(Folder(folder, folder), lambda path: StoredFile(path, str(path)))
-        self._settings: dict[str, Any] = {"artifacts": artifacts, "threads": threads}
+    def __init__(
+        self,
+        checkpoint: Path,
+        artifacts: Path,
+        kind: NetworkKind,
+        variant: EngineVariant,
+        rows: int,
+        pixels: int,
+        threads: int,
+    ) -> None:
+        self._checkpoint: Checkpoint = read_checkpoint(
+            Folder(checkpoint, checkpoint), lambda path: StoredFile(path, str(path))
+        )
+        self._kind, self._rows, self._pixels = kind, rows, pixels
+        component = self._component()
+        name: Literal["torch", "openvino"] = "torch" if variant == "torch" else "openvino"
+        settings = Settings(engine=name, artifacts=artifacts, threads=threads, precision="float32")
+        self._engine: Engine = Engines(settings, kind).of(architecture_of(kind, component.config))
+        assert self._engine.name == name
+        sizes = CallSizes(rows, self._side, self._side) if variant == VARIANTS[2] else None
+        self._binding = self._engine.bind(WeightSet(component), never_cancelled, sizes)
 
-    def row(self, kind: NetworkKind, pixels: int, seed: int) -> Inputs:
-        """A row with random content."""
-        generator = torch.Generator().manual_seed(seed)
-        side = pixels // self._checkpoint.vae_scale_factor
+    def seconds(self, seed: int) -> float:
+        """The time of a call with new content."""
+        rows = [self._row(seed + number) for number in range(self._rows)]
+        begun = time.perf_counter()
+        self._call(rows)
+        return time.perf_counter() - begun
+
+    def bytes_of_rows(self, seeds: list[int]) -> list[bytes]:
+        """The bytes of each row's outputs, in a call of rows with this content."""
+        return [_bytes(outputs) for outputs in self._call([self._row(seed) for seed in seeds])]
+
+    def _call(self, rows: list[Inputs]) -> list[Outputs]:
+        return self._engine.run([(self._binding, row) for row in rows])
+
+    @property
+    def _side(self) -> int:
+        return self._pixels // self._checkpoint.vae_scale_factor
+
+    def _component(self) -> Component:
+        if self._kind == "text_encoder":
+            return self._checkpoint.text_encoders[0]
+        return self._checkpoint.unet if self._kind == "unet" else self._checkpoint.vae
+
+    def _row(self, seed: int) -> Inputs:
+        generator, side = torch.Generator().manual_seed(seed), self._side
         width = int(self._checkpoint.unet.config["cross_attention_dim"])
 
         def noise(*shape: int) -> torch.Tensor:
             return torch.randn(shape, generator=generator)
 
-        rows: Mapping[str, Callable[[], Inputs]] = {
+        rows: Mapping[NetworkKind, Callable[[], Inputs]] = {
             "unet": lambda: {"latent": noise(4, side, side), "t": torch.tensor(501.0), "text": noise(77, width)},
-            "vae_encoder": lambda: {"pixels": noise(3, pixels, pixels).clamp(-1, 1)},
+            "vae_encoder": lambda: {"pixels": noise(3, self._pixels, self._pixels).clamp(-1, 1)},
             "vae_decoder": lambda: {"latents": noise(4, side, side)},
             "text_encoder": lambda: {"ids": torch.randint(200, (77,), generator=generator)},
         }
-        return rows[kind]()
-
-    def bound(self, kind: NetworkKind, variant: str, rows: int, pixels: int) -> Callable[[list[Inputs]], list[Any]]:
-        """Calls the network with base weights: rows -> their outputs."""
-        component = self._component(kind)
-        fixed = (f"{pixels}x{pixels}",) if variant == VARIANTS[2] else ()
-        name = variant.partition(",")[0]
-        settings = Settings(engine=name, static_shapes=fixed, **self._settings)  # type: ignore[arg-type]
-        engine: Engine = Engines(settings, kind).of(architecture_of(kind, component.config))
-        assert engine.name == name
-        binding = engine.bind(WeightSet(component), never_cancelled)
-        return lambda given: engine.run([(binding, row) for row in given])
-
-    def _component(self, kind: NetworkKind) -> Component:
-        if kind == "text_encoder":
-            return self._checkpoint.text_encoders[0]
-        return self._checkpoint.unet if kind == "unet" else self._checkpoint.vae
+        return rows[self._kind]()
 
 
-def seconds(call: Callable[[list[Inputs]], Any], rows: list[Inputs]) -> float:
-    begun = time.perf_counter()
-    call(rows)
-    return time.perf_counter() - begun
+def _bytes(outputs: Outputs) -> bytes:
+    arrays: list[npt.NDArray[np.float32]] = []
+    for value in outputs.values():
+        arrays += [item.numpy() for item in (value if isinstance(value, tuple) else (value,))]
+    return b"".join(array.tobytes() for array in arrays)

@@ -15,6 +15,7 @@ CASES = {
     "loading": "Compares a request's step time while another checkpoint loads with its usual one.",
     "memory": "Measures how the stages' memory grows over SD 1.5 requests with and without LoRAs.",
     "sdxl": "Measures the peak memory of all server processes and the time of an SDXL request.",
+    "engines": "Compares bare calls of each network in OpenVINO and in torch.",
     "sealing": "Measures the time of the digests that protect tensors between stages, relative to a request.",
     "perf": "Measures requests per second and latency with perf_analyzer, over gRPC and HTTP.",
 }

@@ -1,0 +1,94 @@
+"""Bare calls of each network: OpenVINO relative to torch. And whether a row's bytes depend on what is beside it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from benchmarks.bare_engines import VARIANTS, BareEngine
+from benchmarks.bench import Bench
+from benchmarks.pairs import Samples, alternate, ratio
+from benchmarks.results import Figure, Outcome
+from benchmarks.subprocess_object import SubprocessObject
+from runtime.networks.architecture import NetworkKind
+from runtime.settings import ROOT
+
+# The rows of a call in a request with guidance.
+_ROWS: dict[NetworkKind, int] = {"text_encoder": 1, "vae_encoder": 1, "unet": 2, "vae_decoder": 1}
+_NAMES: dict[NetworkKind, str] = {
+    "text_encoder": "text encoder",
+    "vae_encoder": "VAE encoder",
+    "unet": "UNet, two rows",
+    "vae_decoder": "VAE decoder",
+}
+
+
+def run(bench: Bench) -> Outcome:
+    pixels, rounds = (64, 2) if bench.quick else (512, 5)
+    checkpoint = bench.models.checkpoint("sd15")
+    artifacts = bench.folder / "artifacts"
+    bench.progress("exporting the graphs")
+    export = [sys.executable, "-m", "export", "--model", str(checkpoint)]
+    subprocess.run(export, cwd=ROOT, env=os.environ | {"LORIKEET_ARTIFACTS": str(artifacts)}, check=True)
+    threads = len(os.sched_getaffinity(0))
+    figures, raw = [], {}
+    for kind, rows in _ROWS.items():
+        arguments = (checkpoint, artifacts, kind, rows, pixels, threads)
+        samples = _measure(bench, *arguments, rounds)
+        for variant in VARIANTS[1:]:
+            label = f"SD 1.5, {pixels} px, {_NAMES[kind]}: a call in {variant}, relative to torch"
+            figures.append(Figure(label, ratio(samples[variant], samples["torch"])))
+        raw[kind] = {"seconds": samples, "same_bytes": _dependence(bench, *arguments)}
+    return Outcome(figures, raw, {"pixels": pixels, "rows": _ROWS, "threads": threads, "triton": "none"})
+
+
+def _measure(
+    bench: Bench,
+    checkpoint: Path,
+    artifacts: Path,
+    kind: NetworkKind,
+    rows: int,
+    pixels: int,
+    threads: int,
+    rounds: int,
+) -> Samples:
+    """The seconds of calls by variant. Each variant has a process, which does nothing while another one is measured."""
+    with ExitStack() as running:
+        engines = {
+            variant: running.enter_context(
+                SubprocessObject(BareEngine, checkpoint, artifacts, kind, variant, rows, pixels, threads)
+            )
+            for variant in VARIANTS
+        }
+        calls = {variant: lambda engine=engine: engine.call("seconds", 1) for variant, engine in engines.items()}  # type: ignore[misc]
+        bench.progress(f"warming up: {_NAMES[kind]}")
+        alternate(calls, range(1))
+        return alternate(calls, bench.rounds(rounds))
+
+
+def _dependence(
+    bench: Bench, checkpoint: Path, artifacts: Path, kind: NetworkKind, rows: int, pixels: int, threads: int
+) -> dict[str, dict[str, bool]]:
+    """Variant -> what is changed -> whether the bytes of a row are the same."""
+    bench.progress(f"comparing bytes: {_NAMES[kind]}")
+    found: dict[str, dict[str, bool]] = {}
+    for variant in VARIANTS:
+        common: tuple[Any, ...] = (checkpoint, artifacts, kind, variant)
+        with (
+            SubprocessObject(BareEngine, *common, 2, pixels, threads) as two,
+            SubprocessObject(BareEngine, *common, 1, pixels, threads) as one,
+        ):
+            row, neighbour = two.call("bytes_of_rows", [1, 2])
+            found[variant] = {
+                "another neighbour": two.call("bytes_of_rows", [1, 3])[0] == row,
+                "another place": two.call("bytes_of_rows", [2, 1]) == [neighbour, row],
+                "alone": one.call("bytes_of_rows", [1]) == [row],
+                "again": two.call("bytes_of_rows", [1, 2]) == [row, neighbour],
+            }
+        with SubprocessObject(BareEngine, *common, 2, pixels, 1) as slow:
+            found[variant]["one thread"] = slow.call("bytes_of_rows", [1, 2])[0] == row
+    return found
