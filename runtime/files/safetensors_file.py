@@ -21,6 +21,7 @@ from lorikeet.protocol.shorten import shorten
 from runtime.files.not_weights import describe_not_weights, read_head
 from runtime.files.safetensors_header import Header, TensorInfo, header_bytes, parse_header
 from runtime.files.store import FileChangedError, file_fingerprint
+from runtime.float32 import is_finite_in_float32
 
 if TYPE_CHECKING:
     import torch
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 FLOATS = ("F64", "F32", "F16", "BF16")
 _MAX_REMEMBERED = 1 << 20  # bytes of a header in the cache, which holds 64 of them
 _PORTION = 4 << 20  # bytes
-_MAX_FLOAT32 = float(np.finfo(np.float32).max)
 _NUMPY = {"F64": "<f8", "F32": "<f4", "F16": "<f2"}
 _TORCH = {
     "F64": "float64",
@@ -209,4 +209,4 @@ def _portions(tensors: Mapping[str, TensorInfo]) -> Iterator[dict[str, TensorInf
 
 def _is_finite(numbers: torch.Tensor) -> bool:
     """Whether all numbers are finite in float32. NaN makes both extremes NaN, so one pass is enough."""
-    return not numbers.numel() or all(abs(extreme.item()) <= _MAX_FLOAT32 for extreme in numbers.aminmax())
+    return not numbers.numel() or all(is_finite_in_float32(extreme.item()) for extreme in numbers.aminmax())
