@@ -20,7 +20,7 @@ import numpy.typing as npt
 from lorikeet.protocol.shorten import shorten
 from runtime.files.not_weights import describe_not_weights, read_head
 from runtime.files.safetensors_header import Header, TensorInfo, header_bytes, parse_header
-from runtime.files.store import FileChangedError, file_fingerprint
+from runtime.files.stored_file import FileChangedError, file_fingerprint
 from runtime.float32 import is_finite_in_float32
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ import numpy as np
 
 from runtime.files.safetensors_file import NotFiniteError
 from runtime.files.safetensors_header import TensorInfo
-from runtime.files.store import FileChangedError, StoredFile, file_fingerprint
+from runtime.files.stored_file import FileChangedError, StoredFile, file_fingerprint
 from runtime.float32 import is_finite_in_float32
 from runtime.lora.lora_error import LoraError
 from runtime.lora.lora_file import LoraContents

@@ -11,7 +11,7 @@ from functools import lru_cache
 
 from runtime.checkpoints.checkpoint import Component
 from runtime.files.safetensors_header import TensorInfo
-from runtime.files.store import StoredFile, check_unchanged
+from runtime.files.stored_file import StoredFile, check_unchanged
 from runtime.lora.alphas import read_alphas
 from runtime.lora.lora_file import LoraContents, read_lora
 from runtime.lora.lora_layer import LoraLayer

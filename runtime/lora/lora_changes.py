@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 
 from runtime.files.safetensors_file import NotFiniteError, SafetensorsFile
 from runtime.files.safetensors_header import TensorInfo
-from runtime.files.store import StoredFile, check_unchanged
+from runtime.files.stored_file import StoredFile, check_unchanged
 from runtime.float32 import is_finite_in_float32
 from runtime.lora.kinds import dora
 from runtime.lora.kinds.lora_kind import Shape

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from lorikeet.schema import ImageToImageInput
 from runtime.checkpoints.checkpoint import Checkpoint
 from runtime.files.safetensors_file import WeightFileError
-from runtime.files.store import FileChangedError
+from runtime.files.stored_file import FileChangedError
 from runtime.lora.known_loras import lora_summary
 from runtime.lora.lora_error import LoraError
 from runtime.lora.lora_receipt import UnmatchedGroup

@@ -13,7 +13,7 @@ import pytest
 from runtime.checkpoints.checkpoint import Checkpoint
 from runtime.files.safetensors_file import WeightFileError
 from runtime.files.safetensors_header import MAX_HEADER, MAX_TENSORS
-from runtime.files.store import StoredFile
+from runtime.files.stored_file import StoredFile
 from runtime.files.weight_check import check_checkpoint, check_lora
 from runtime.lora.known_loras import LoraSummary, lora_layers, lora_summary
 from runtime.lora.lora_error import LoraError

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from runtime.checkpoints.checkpoint import Checkpoint
-from runtime.files.store import FileChangedError, StoredFile, file_fingerprint
+from runtime.files.stored_file import FileChangedError, StoredFile, file_fingerprint
 from runtime.lora.alphas import read_alphas
 from runtime.lora.lora_error import LoraError
 from runtime.lora.lora_file import read_lora

@@ -15,7 +15,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from runtime.files.store import Store, file_fingerprint
+from runtime.files.store import Store
+from runtime.files.stored_file import file_fingerprint
 from tests.unit.runtime.store_files import age, descriptors, put, stored_names
 
 
@@ -141,7 +142,7 @@ def test_a_file_larger_than_the_budget_serves_the_job_that_needs_it(tmp_path: Pa
 _PIN = """
 import sys
 from pathlib import Path
-from runtime.files.store import Store, file_fingerprint
+from runtime.files.store import Store
 store = Store(Path(sys.argv[1]), 0)
 pins = store.pins()
 print(store.put([b"abc"], pins).digest, flush=True)
