@@ -19,6 +19,7 @@ from runtime.settings import PREFIX, Settings
 from runtime.supervisor import leftovers
 from runtime.supervisor.command import Ports, server_command
 from runtime.supervisor.fault import Fault, Reason
+from runtime.supervisor.listen_address import url_host
 from runtime.supervisor.log_filter import copy_filtered
 
 _MAX_IDLE_BEATS = 25  # five seconds; a stage that has queued requests starts one within milliseconds
@@ -63,9 +64,9 @@ class Server:
         """Whether Triton answers and every stage is ready."""
         if len(self.stages_ready()) < len(STAGES):
             return False
-        host = f"[{self._settings.host}]" if ":" in self._settings.host else self._settings.host
+        url = f"http://{url_host(self._settings.host)}:{self._ports.http}/v2/health/ready"
         try:
-            with urllib.request.urlopen(f"http://{host}:{self._ports.http}/v2/health/ready", timeout=2) as reply:
+            with urllib.request.urlopen(url, timeout=2) as reply:
                 return bool(reply.status == 200)
         except (urllib.error.URLError, OSError):
             return False
