@@ -63,8 +63,7 @@ def test_the_least_recently_used_go_first(tmp_path: Path) -> None:
     assert stored_names(tmp_path) == {used, new, latest}
 
 
-def test_a_file_that_is_used_again_and_again_keeps_its_fingerprint(store: Store, tmp_path: Path) -> None:
-    """Its header is remembered under it."""
+def test_a_file_that_is_used_again_at_once_is_not_written(store: Store, tmp_path: Path) -> None:
     digest = put(store, b"abc")
     path = tmp_path / "store" / "blobs" / digest
     before = file_fingerprint(path)
