@@ -58,7 +58,7 @@ class Server:
 
     def stages_ready(self) -> list[str]:
         """The names of the stages whose heartbeat says ready."""
-        return [stage for stage, beat in self.job_table.beats().items() if beat.ready]
+        return [stage for stage, beat in self.job_table.heartbeats.read().items() if beat.ready]
 
     def is_ready(self) -> bool:
         """Whether Triton answers and every stage is ready."""
@@ -75,7 +75,7 @@ class Server:
         """The reason to restart the server, or None. Any thread may ask."""
         if (status := self._process.poll()) is not None:
             return Fault(Reason.SERVER_ENDED, f"tritonserver ended with status {status}")
-        for stage, beat in self.job_table.beats().items():
+        for stage, beat in self.job_table.heartbeats.read().items():
             if not leftovers.is_alive(beat.pid):
                 return Fault(Reason.STAGE_ENDED, f"the process of the stage {stage} has ended", stage)
             if beat.age > self._settings.stall_seconds:
@@ -97,7 +97,7 @@ class Server:
         with suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
-        for beat in self.job_table.beats().values():
+        for beat in self.job_table.heartbeats.read().values():
             with suppress(ProcessLookupError):
                 os.kill(beat.pid, signal.SIGKILL)
         for region in leftovers.regions(self._region_prefix):

@@ -27,7 +27,7 @@ class HeartbeatWatch(PollThread):
         return f"{self.longest[stage]:.2f} s ({stage})"
 
     def _read(self) -> None:
-        self._read_at, self._beats = time.monotonic(), self._job_table.beats()
+        self._read_at, self._beats = time.monotonic(), self._job_table.heartbeats.read()
 
     def _measure(self) -> None:
         now = time.monotonic()
