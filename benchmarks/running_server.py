@@ -35,7 +35,7 @@ class RunningServer:
     @property
     def stages(self) -> dict[str, int]:
         """Process id by stage."""
-        return {stage: beat.pid for stage, beat in self.job_table.beats().items()}
+        return {stage: beat.pid for stage, beat in self.job_table.heartbeats.read().items()}
 
     @property
     def processes(self) -> list[int]:

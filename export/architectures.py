@@ -10,7 +10,7 @@ from runtime.checkpoints.checks import CheckpointError
 from runtime.checkpoints.json_file import read_json
 from runtime.checkpoints.read_checkpoint import read_checkpoint
 from runtime.files.located import Folder, SingleFile
-from runtime.files.store import StoredFile
+from runtime.files.stored_file import StoredFile
 from runtime.networks.architecture import Architecture, ArchitectureError, architecture_of
 
 _CONFIG = "config.json"

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from contextlib import suppress
 
-from typing_extensions import Self
-
 from benchmarks.bench import Bench
 from benchmarks.machine import memory_bytes
+from benchmarks.poll_thread import PollThread
 from benchmarks.results import Figure, Outcome
 from benchmarks.smaps import proportional_bytes
 
@@ -45,24 +43,14 @@ def run(bench: Bench) -> Outcome:
     )
 
 
-class _PeakMemory:
+class _PeakMemory(PollThread):
     """The peak of the processes' total memory while the block runs, read twice a second."""
 
     def __init__(self, processes: Callable[[], list[int]]) -> None:
+        super().__init__(self._read, _POLL_SECONDS)
         self.bytes = 0
         self._processes = processes
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
 
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._ended.set()
-        self._thread.join()
-
-    def _watch(self) -> None:
-        while not self._ended.wait(_POLL_SECONDS):
-            with suppress(OSError):  # a process has ended: the request reports it
-                self.bytes = max(self.bytes, sum(map(proportional_bytes, self._processes())))
+    def _read(self) -> None:
+        with suppress(OSError):  # a process has ended: the request reports it
+            self.bytes = max(self.bytes, sum(map(proportional_bytes, self._processes())))

@@ -22,7 +22,7 @@ Role = Literal["unet", "vae", "text_encoder", "text_encoder_2", "controlnet", "i
 
 
 class WeightFile(BaseModel):
-    """A weight file: `digest` is the SHA-256 of its content; `fingerprint` changes when the file does (see `store`)."""
+    """A weight file. `digest` and `fingerprint`: see `StoredFile`."""
 
     model_config = ConfigDict(frozen=True)
     path: LocalPath

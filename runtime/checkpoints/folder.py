@@ -15,7 +15,7 @@ from runtime.checkpoints.network_config import check_config
 from runtime.checkpoints.scheduler_config import with_indexed_class
 from runtime.files.located import Folder
 from runtime.files.safetensors_file import WeightFileError, read_header
-from runtime.files.store import StoredFile
+from runtime.files.stored_file import StoredFile
 
 HashFile = Callable[[Path], StoredFile]  # hashes a file, or recalls its hash
 

@@ -13,7 +13,7 @@ from runtime.checkpoints.checks import CheckpointError
 from runtime.checkpoints.json_file import read_json
 from runtime.checkpoints.tokenizer_files import FAST_TOKENIZER, check_tokenizer
 from runtime.files.located import Folder
-from runtime.files.store import file_fingerprint
+from runtime.files.stored_file import file_fingerprint
 
 _MAX_TOKENIZER = 32 << 20  # bytes of all its files; those of CLIP have 4 MB
 _MAX_NAMES = 1000

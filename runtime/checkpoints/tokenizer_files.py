@@ -12,7 +12,7 @@ from typing import Any
 
 from runtime.checkpoints.checks import CheckpointError
 from runtime.checkpoints.json_file import read_json
-from runtime.files.store import file_fingerprint
+from runtime.files.stored_file import file_fingerprint
 
 FAST_TOKENIZER = "tokenizer.json"
 _CONFIG = "tokenizer_config.json"

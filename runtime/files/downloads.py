@@ -14,7 +14,8 @@ from runtime.files.blob_locks import Pins
 from runtime.files.not_weights import WEB_PAGE, describe_text
 from runtime.files.page_hint import page_hint
 from runtime.files.safetensors_file import WeightFileError
-from runtime.files.store import Store, StoredFile
+from runtime.files.store import Store
+from runtime.files.stored_file import StoredFile
 from runtime.files.weight_check import WeightCheck
 
 _REVALIDATE_SECONDS = 300

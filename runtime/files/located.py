@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from runtime.files.store import StoredFile
+from runtime.files.stored_file import StoredFile
 
 
 @dataclass(frozen=True)

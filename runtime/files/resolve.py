@@ -24,7 +24,9 @@ from runtime.files.located import Folder, SingleFile
 from runtime.files.named_locks import NamedLocks
 from runtime.files.not_weights import describe_not_picture
 from runtime.files.safetensors_file import WeightFileError
-from runtime.files.store import Store, StoredFile, StoreError, check_unchanged
+from runtime.files.store import Store
+from runtime.files.store_error import StoreError
+from runtime.files.stored_file import StoredFile, check_unchanged
 from runtime.files.torch_pickle import is_pickled, to_safetensors
 from runtime.files.weight_check import WeightCheck, check_checkpoint, check_lora
 from runtime.settings import Settings

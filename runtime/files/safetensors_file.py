@@ -10,7 +10,7 @@ import os
 import threading
 import weakref
 from collections.abc import Collection, Iterator, Mapping
-from functools import cached_property, lru_cache
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,17 +18,17 @@ import numpy as np
 import numpy.typing as npt
 
 from lorikeet.protocol.shorten import shorten
+from runtime.files.header_cache import HeaderCache
 from runtime.files.not_weights import describe_not_weights, read_head
-from runtime.files.safetensors_header import Header, TensorInfo, header_bytes, parse_header
-from runtime.files.store import FileChangedError, file_fingerprint
+from runtime.files.safetensors_header import Header, TensorInfo, read_header_text
+from runtime.files.stored_file import FileChangedError, file_fingerprint
+from runtime.float32 import is_finite_in_float32
 
 if TYPE_CHECKING:
     import torch
 
 FLOATS = ("F64", "F32", "F16", "BF16")
-_MAX_REMEMBERED = 1 << 20  # bytes of a header in the cache, which holds 64 of them
 _PORTION = 4 << 20  # bytes
-_MAX_FLOAT32 = float(np.finfo(np.float32).max)
 _NUMPY = {"F64": "<f8", "F32": "<f4", "F16": "<f2"}
 _TORCH = {
     "F64": "float64",
@@ -45,6 +45,7 @@ _TORCH = {
     "U8": "uint8",
     "BOOL": "bool",
 }
+_headers = HeaderCache()
 
 
 class WeightFileError(ValueError):
@@ -64,17 +65,7 @@ def read_header(path: Path) -> Header:
     Raises WeightFileError: damaged, truncated, or of another format.
     """
     try:
-        if header_bytes(path) > _MAX_REMEMBERED:
-            return parse_header(path)
-        return _remembered(path, file_fingerprint(path))
-    except (OSError, ValueError) as error:
-        raise _unreadable(path, error) from error
-
-
-def check_header(path: Path) -> None:
-    """Raises WeightFileError as `read_header` does. The header is not remembered: the file will get another name."""
-    try:
-        parse_header(path)
+        return _headers.parse(read_header_text(path))
     except (OSError, ValueError) as error:
         raise _unreadable(path, error) from error
 
@@ -177,11 +168,6 @@ class SafetensorsFile:
             raise FileChangedError(self._path)
 
 
-@lru_cache(maxsize=64)
-def _remembered(path: Path, _fingerprint: str) -> Header:
-    return parse_header(path)
-
-
 def _unreadable(path: Path, error: Exception) -> WeightFileError:
     """The error for a file that is not a .safetensors file. It names what the file is instead, if that is known."""
     try:
@@ -209,4 +195,4 @@ def _portions(tensors: Mapping[str, TensorInfo]) -> Iterator[dict[str, TensorInf
 
 def _is_finite(numbers: torch.Tensor) -> bool:
     """Whether all numbers are finite in float32. NaN makes both extremes NaN, so one pass is enough."""
-    return not numbers.numel() or all(abs(extreme.item()) <= _MAX_FLOAT32 for extreme in numbers.aminmax())
+    return not numbers.numel() or all(is_finite_in_float32(extreme.item()) for extreme in numbers.aminmax())

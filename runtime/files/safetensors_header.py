@@ -50,6 +50,13 @@ class TensorInfo(NamedTuple):
     end: int
 
 
+class HeaderText(NamedTuple):
+    """A header that is not parsed: its JSON in UTF-8, and the size of its file in bytes."""
+
+    json: bytes
+    file_bytes: int
+
+
 @dataclass(frozen=True)
 class Header:
     """The tensors of a file by name, in the header's order, and the text that its writer added (`__metadata__`)."""
@@ -58,23 +65,21 @@ class Header:
     metadata: dict[str, str]
 
 
-def header_bytes(path: Path) -> int:
-    """Bytes that a file claims for its header. Raises ValueError when they are too many, and OSError."""
-    with path.open("rb", buffering=0) as file:
-        return _length(file.fileno())
-
-
-def parse_header(path: Path) -> Header:
-    """The header of a file. Raises ValueError, whose message says what is wrong, and OSError."""
+def read_header_text(path: Path) -> HeaderText:
+    """The header of a file, not parsed. Raises ValueError for a truncated or too long one, and OSError."""
     with path.open("rb", buffering=0) as file:
         descriptor = file.fileno()
         length = _length(descriptor)
-        text, size = os.pread(descriptor, length, _LENGTH), os.fstat(descriptor).st_size
-    data = _LENGTH + length
-    if len(text) < length or size < data:
+        text = HeaderText(os.pread(descriptor, length, _LENGTH), os.fstat(descriptor).st_size)
+    if len(text.json) < length or text.file_bytes < _LENGTH + length:
         raise ValueError("it ends within its header")
-    _check_size(text)
-    entries = from_json(text, allow_inf_nan=False)
+    return text
+
+
+def parse_header(text: HeaderText) -> Header:
+    """The header of a text, checked against the size of its file. Raises ValueError that says what is wrong."""
+    _check_size(text.json)
+    entries = from_json(text.json, allow_inf_nan=False)
     if not isinstance(entries, dict):
         raise ValueError("its header is not a JSON object")
     metadata = entries.pop("__metadata__", None)
@@ -83,7 +88,7 @@ def parse_header(path: Path) -> Header:
         raise ValueError("its __metadata__ is not an object of texts")
     if len(entries) > MAX_TENSORS:
         raise _too_many()
-    return Header(_tensors(entries, data, size), metadata)
+    return Header(_tensors(entries, _LENGTH + len(text.json), text.file_bytes), metadata)
 
 
 def _length(descriptor: int) -> int:

@@ -12,7 +12,7 @@ _EXACT_SECONDS = 10.0
 def mark_used(path: Path) -> None:
     """Set the time of the last use to now, unless that changes it by less than 10 s. Raises OSError.
 
-    Each change of the time changes the file's fingerprint, under which its header is remembered.
+    So a file that many requests use costs few writes.
     """
     if abs(time.time() - path.stat().st_mtime) > _EXACT_SECONDS:
         os.utime(path)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from runtime.files.safetensors_file import WeightFileError, check_header
+from runtime.files.safetensors_file import WeightFileError, read_header
 from runtime.files.torch_pickle import is_pickled, to_safetensors
 
 WeightCheck = Callable[[Path], None]  # raises WeightFileError
@@ -16,11 +16,11 @@ def check_lora(path: Path) -> None:
     if is_pickled(path):
         next(to_safetensors(path))  # its header: the names, shapes and places of all tensors are checked
     else:
-        check_header(path)
+        read_header(path)
 
 
 def check_checkpoint(path: Path) -> None:
     """The file is a readable .safetensors file. Raises WeightFileError."""
     if is_pickled(path):
         raise WeightFileError("it is a pickle (.ckpt, .pt, .bin): expected a .safetensors file")
-    check_header(path)
+    read_header(path)

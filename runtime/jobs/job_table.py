@@ -22,14 +22,12 @@ from pathlib import Path
 
 import numpy as np
 
-from runtime.jobs.activity import Activity, Running
+from runtime.jobs.heartbeats import Heartbeats
 from runtime.jobs.job_records import open_records
 
 STAGES = ("prepare", "text_encoder", "vae_encoder", "denoiser", "vae_decoder", "finish", "jobs")
 SLOTS = 1024
 LOST_SECONDS = 5.0  # a job that no stage has held for this long is lost: its answer never reached the next stage
-_LONGEST_GAP = 2.0  # seconds without a heartbeat after which a stage counts as interrupted
-_NOTHING = Activity()
 
 
 class State(IntEnum):
@@ -52,20 +50,6 @@ class JobRef:
 
 
 @dataclass(frozen=True)
-class Beat:
-    """A stage's last heartbeat: its process, its age in seconds, and what the stage does.
-
-    `idle_beats`: in how many heartbeats, up to this one, the stage had queued work and ran nothing.
-    """
-
-    pid: int
-    age: float
-    ready: bool
-    activity: Activity
-    idle_beats: int
-
-
-@dataclass(frozen=True)
 class Progress:
     """A job's progress: its state in `stage`, with `step` of `of` steps done (0 of 0 for a stage without steps)."""
 
@@ -81,46 +65,21 @@ def _digest(data: bytes) -> bytes:
 
 
 class JobTable:
-    """A view of the job table in the file `path`, which is created if it does not exist."""
+    """A view of the job table in the file `path`, which is created if it does not exist.
+
+    `prepare` opens jobs, each stage reports its progress on them, and `jobs` cancels and renews them. `heartbeats`: of
+    the stages.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         is_new = not path.exists()
         records = open_records(path, stages=len(STAGES), slots=SLOTS)
-        self._header, self._beats, self._jobs = records.header, records.beats, records.jobs
+        self.heartbeats = Heartbeats(records.beats, STAGES)
+        self._header, self._jobs = records.header, records.jobs
         self._progress, self._cancels, self._renewals = records.progress, records.cancels, records.renewals
         if is_new:  # the supervisor creates the table, before it starts the stages
             self._header[0]["key"] = np.frombuffer(secrets.token_bytes(32), np.uint8)
-
-    # Stages and the supervisor
-
-    def beat(self, stage: str, pid: int, *, ready: bool, activity: Activity = _NOTHING, idle_beats: int = 0) -> None:
-        """Write the stage's heartbeat. Its times are CLOCK_MONOTONIC seconds, which all processes share."""
-        now, last = time.monotonic(), self._beats[STAGES.index(stage)]
-        since = float(last["since"]) if now - float(last["at"]) < _LONGEST_GAP else now
-        what, begun = (activity.longest.what, activity.longest.since) if activity.longest else ("", 0.0)
-        record = (pid, now, since, ready, activity.queued, idle_beats, what.encode()[:64], begun)
-        self._beats[STAGES.index(stage)] = record
-
-    def beats(self) -> dict[str, Beat]:
-        """The last heartbeat of each stage that has written one."""
-        now = time.monotonic()
-        return {
-            stage: Beat(
-                pid=int(beat["pid"]),
-                age=now - float(beat["at"]),
-                ready=bool(beat["ready"]),
-                activity=Activity(
-                    int(beat["queued"]),
-                    Running(beat["running"].decode(errors="replace"), float(beat["running_since"]))
-                    if beat["running"]
-                    else None,
-                ),
-                idle_beats=int(beat["idle_beats"]),
-            )
-            for stage, beat in zip(STAGES, self._beats, strict=True)
-            if beat["pid"]
-        }
 
     @property
     def key(self) -> bytes:
@@ -135,8 +94,6 @@ class JobTable:
     def drain(self) -> None:
         """Mark the server as stopping."""
         self._header[0]["draining"] = True
-
-    # Jobs: `prepare` opens, each stage reports, `jobs` cancels
 
     def open(
         self, request_id: str, token: str, limit: int, deadline: float = math.inf, lease: float = math.inf
@@ -254,10 +211,9 @@ class JobTable:
 
         While `jobs` is interrupted, no client can renew. So a lease begins anew when `jobs` comes back.
         """
-        record, renewal, beat = self._jobs[job.slot], self._renewals[job.slot], self._beats[STAGES.index("jobs")]
+        record, renewal = self._jobs[job.slot], self._renewals[job.slot]
         if int(record["id"]) != job.id or math.isinf(lease := float(record["lease"])):
             return False
-        now = time.monotonic()
         renewed = float(renewal["at"]) if int(renewal["id"]) == job.id else float(record["at"])
-        is_up = now - float(beat["at"]) < _LONGEST_GAP
-        return is_up and now > max(renewed, float(beat["since"])) + lease
+        since = self.heartbeats.uninterrupted_since("jobs")
+        return since is not None and time.monotonic() > max(renewed, since) + lease

@@ -9,11 +9,11 @@ import numpy as np
 
 from runtime.files.safetensors_file import NotFiniteError
 from runtime.files.safetensors_header import TensorInfo
-from runtime.files.store import FileChangedError, StoredFile, file_fingerprint
+from runtime.files.stored_file import FileChangedError, StoredFile, file_fingerprint
+from runtime.float32 import is_finite_in_float32
 from runtime.lora.lora_error import LoraError
 from runtime.lora.lora_file import LoraContents
 
-_MAX_FLOAT32 = float(np.finfo(np.float32).max)
 _NUMPY = {"F64": "<f8", "F32": "<f4", "F16": "<f2"} | {
     f"{sign}{bits}": f"<{sign.lower()}{bits // 8}" for sign in "IU" for bits in (8, 16, 32, 64)
 }
@@ -30,7 +30,7 @@ def read_alphas(stored: StoredFile, contents: LoraContents) -> dict[str, float]:
     data = _read(stored, infos) if infos else {}
     alphas = {name: _number(data[name], info.dtype) for name, info in infos.items()}
     for name, alpha in alphas.items():
-        if not abs(alpha) <= _MAX_FLOAT32:
+        if not is_finite_in_float32(alpha):
             raise LoraError(str(NotFiniteError(name)))
     return alphas
 

@@ -11,11 +11,11 @@ from functools import lru_cache
 
 from runtime.checkpoints.checkpoint import Component
 from runtime.files.safetensors_header import TensorInfo
-from runtime.files.store import StoredFile, check_unchanged
+from runtime.files.stored_file import StoredFile, check_unchanged
 from runtime.lora.alphas import read_alphas
 from runtime.lora.lora_file import LoraContents, read_lora
 from runtime.lora.lora_layer import LoraLayer
-from runtime.lora.lora_receipt import LoraReceipt, make_receipt
+from runtime.lora.lora_receipt import LoraReceipt, make_lora_receipt
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class LoraLayers:
 def lora_summary(stored: StoredFile, components: tuple[Component, ...]) -> LoraSummary:
     """Raises LoraError, WeightFileError and FileChangedError."""
     contents = _read(stored, components)
-    receipt = make_receipt(contents, read_alphas(stored, contents))
+    receipt = make_lora_receipt(contents, read_alphas(stored, contents))
     return LoraSummary(receipt, frozenset(layer.target.component for layer in contents.layers))
 
 

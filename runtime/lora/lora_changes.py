@@ -4,18 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 
-import torch
-
 from runtime.files.safetensors_file import NotFiniteError, SafetensorsFile
 from runtime.files.safetensors_header import TensorInfo
-from runtime.files.store import StoredFile, check_unchanged
+from runtime.files.stored_file import StoredFile, check_unchanged
+from runtime.float32 import is_finite_in_float32
 from runtime.lora.kinds import dora
 from runtime.lora.kinds.lora_kind import Shape
 from runtime.lora.lora_error import LoraError
 from runtime.lora.lora_layer import LoraLayer
 from runtime.weights.change import Change
-
-_MAX = torch.finfo(torch.float32).max
 
 
 class LoraChanges:
@@ -61,7 +58,7 @@ class LoraChanges:
             raise self._refused(str(error)) from error
         alpha = float(tensors[layer.alpha]) if isinstance(layer.alpha, str) else layer.alpha
         scaling = layer.scaling(alpha)
-        if not abs(scaling * self._scale) <= _MAX:
+        if not is_finite_in_float32(scaling * self._scale):
             place = f"{layer.target.component}.{name}"
             raise self._refused(f"{place}: the scale {self._scale:g} times alpha / rank is not finite in float32")
         factors = {role: tensors[key].float() for role, key in layer.keys.items()}

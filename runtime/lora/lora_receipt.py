@@ -18,7 +18,7 @@ _MAX_GROUPS = 16
 _PEFT = "base_model."  # the prefix of the files that PEFT saves
 
 
-class LayerGroup(BaseModel):
+class LoraLayerGroup(BaseModel):
     """Layers of one kind, rank and alpha. The effective scale of each is the request's LoRA scale times `multiplier`.
 
     `multiplier` is alpha / rank, or alpha / sqrt(rank) for rank-stabilized LoRA. `rank` and `alpha` are None where
@@ -33,7 +33,7 @@ class LayerGroup(BaseModel):
     layers: int
 
 
-class UnmatchedTensors(BaseModel):
+class UnmatchedGroup(BaseModel):
     """Tensors that change nothing, of one kind: how many, and the names of the first."""
 
     model_config = ConfigDict(frozen=True)
@@ -54,12 +54,12 @@ class LoraReceipt(BaseModel):
     tensors: int
     matched: int
     layers: int
-    groups: tuple[LayerGroup, ...]
-    unmatched: tuple[UnmatchedTensors, ...]
+    groups: tuple[LoraLayerGroup, ...]
+    unmatched: tuple[UnmatchedGroup, ...]
     is_alpha_assumed: bool
 
 
-def make_receipt(contents: LoraContents, alphas: Mapping[str, float]) -> LoraReceipt:
+def make_lora_receipt(contents: LoraContents, alphas: Mapping[str, float]) -> LoraReceipt:
     """`alphas`: tensor name -> number, of each alpha that is a tensor (see `read_alphas`)."""
     groups = Counter(_group(layer, alphas) for layer in contents.layers)
     return LoraReceipt(
@@ -67,11 +67,11 @@ def make_receipt(contents: LoraContents, alphas: Mapping[str, float]) -> LoraRec
         matched=sum(len(layer.tensor_names) for layer in contents.layers),
         layers=len(contents.layers),
         groups=tuple(
-            LayerGroup(kind=kind, rank=rank, alpha=alpha, multiplier=multiplier, layers=count)
+            LoraLayerGroup(kind=kind, rank=rank, alpha=alpha, multiplier=multiplier, layers=count)
             for (kind, rank, alpha, multiplier), count in groups.most_common(_MAX_GROUPS)
         ),
         unmatched=tuple(
-            UnmatchedTensors(
+            UnmatchedGroup(
                 kind=kind, count=len(keys), names=tuple(shorten(key, _MAX_NAME) for key in keys[:_MAX_NAMES])
             )
             for kind, keys in contents.unmatched.items()

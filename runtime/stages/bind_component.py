@@ -10,7 +10,7 @@ from runtime.engines.ask import Bound
 from runtime.engines.engine import WeightsError
 from runtime.engines.select import Engines
 from runtime.files.safetensors_file import WeightFileError
-from runtime.files.store import FileChangedError, StoredFile
+from runtime.files.stored_file import FileChangedError, StoredFile
 from runtime.lora.known_loras import lora_layers
 from runtime.lora.lora_changes import LoraChanges
 from runtime.lora.lora_error import LoraError

@@ -17,6 +17,7 @@ from runtime.settings import Settings, SettingsError, load_settings
 from runtime.supervisor import leftovers
 from runtime.supervisor.command import NoTriton, Ports, StagePathError, busy_port, choose_ports
 from runtime.supervisor.fault import Fault, Reason
+from runtime.supervisor.listen_address import url_host
 from runtime.supervisor.server import Server
 from runtime.supervisor.status import Status
 from runtime.supervisor.status_server import StatusServer
@@ -88,7 +89,7 @@ class Supervisor:
         return None
 
     def _addresses(self) -> str:
-        host = f"[{self._settings.host}]" if ":" in self._settings.host else self._settings.host
+        host = url_host(self._settings.host)
         served = f"grpc://{host}:{self._ports.grpc} http://{host}:{self._ports.http}"
         return f"{served} (metrics http://{host}:{self._ports.metrics}, status http://{host}:{self._status_port})"
 

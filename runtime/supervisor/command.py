@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from runtime.settings import ROOT, Settings, tools_folder
+from runtime.supervisor.listen_address import address_family
 
 _NGC = Path("/opt/tritonserver")  # where NVIDIA's container image has Triton
 _PROGRAM = Path("bin", "tritonserver")
@@ -51,7 +52,7 @@ def choose_ports(settings: Settings) -> Ports:
         for port in (settings.http_port, settings.grpc_port, settings.metrics_port):
             if port == 0:
                 # The socket stays open until all ports are chosen: the system gives each socket another port.
-                held.append(socket.socket(socket.AF_INET6 if ":" in settings.host else socket.AF_INET))
+                held.append(socket.socket(address_family(settings.host)))
                 held[-1].bind((settings.host, 0))
                 port = held[-1].getsockname()[1]
             chosen.append(port)
@@ -64,7 +65,7 @@ def choose_ports(settings: Settings) -> Ports:
 def busy_port(settings: Settings, ports: Ports) -> int | None:
     """A port that another process uses, or None. The supervisor checks it first: Triton's message is hard to find."""
     for port in (ports.http, ports.grpc, ports.metrics):
-        with socket.socket(socket.AF_INET6 if ":" in settings.host else socket.AF_INET) as probe:
+        with socket.socket(address_family(settings.host)) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 probe.bind((settings.host, port))

@@ -19,6 +19,7 @@ from runtime.settings import PREFIX, Settings
 from runtime.supervisor import leftovers
 from runtime.supervisor.command import Ports, server_command
 from runtime.supervisor.fault import Fault, Reason
+from runtime.supervisor.listen_address import url_host
 from runtime.supervisor.log_filter import copy_filtered
 
 _MAX_IDLE_BEATS = 25  # five seconds; a stage that has queued requests starts one within milliseconds
@@ -57,15 +58,15 @@ class Server:
 
     def stages_ready(self) -> list[str]:
         """The names of the stages whose heartbeat says ready."""
-        return [stage for stage, beat in self.job_table.beats().items() if beat.ready]
+        return [stage for stage, beat in self.job_table.heartbeats.read().items() if beat.ready]
 
     def is_ready(self) -> bool:
         """Whether Triton answers and every stage is ready."""
         if len(self.stages_ready()) < len(STAGES):
             return False
-        host = f"[{self._settings.host}]" if ":" in self._settings.host else self._settings.host
+        url = f"http://{url_host(self._settings.host)}:{self._ports.http}/v2/health/ready"
         try:
-            with urllib.request.urlopen(f"http://{host}:{self._ports.http}/v2/health/ready", timeout=2) as reply:
+            with urllib.request.urlopen(url, timeout=2) as reply:
                 return bool(reply.status == 200)
         except (urllib.error.URLError, OSError):
             return False
@@ -74,7 +75,7 @@ class Server:
         """The reason to restart the server, or None. Any thread may ask."""
         if (status := self._process.poll()) is not None:
             return Fault(Reason.SERVER_ENDED, f"tritonserver ended with status {status}")
-        for stage, beat in self.job_table.beats().items():
+        for stage, beat in self.job_table.heartbeats.read().items():
             if not leftovers.is_alive(beat.pid):
                 return Fault(Reason.STAGE_ENDED, f"the process of the stage {stage} has ended", stage)
             if beat.age > self._settings.stall_seconds:
@@ -96,7 +97,7 @@ class Server:
         with suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
-        for beat in self.job_table.beats().values():
+        for beat in self.job_table.heartbeats.read().values():
             with suppress(ProcessLookupError):
                 os.kill(beat.pid, signal.SIGKILL)
         for region in leftovers.regions(self._region_prefix):

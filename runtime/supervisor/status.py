@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 from typing import Any, Protocol
 
-from runtime.jobs.job_table import STAGES, Beat, JobTable
+from runtime.jobs.heartbeats import Beat
+from runtime.jobs.job_table import STAGES, JobTable
 from runtime.metrics.definition import Series
 from runtime.metrics.prometheus_text import prometheus_text
 from runtime.supervisor.fault import Fault, Reason
@@ -72,7 +73,7 @@ class Status:
         return self.server.fault() if self.server else None
 
     def _beats(self) -> dict[str, Beat]:
-        return self.server.job_table.beats() if self.server else {}
+        return self.server.job_table.heartbeats.read() if self.server else {}
 
 
 def _stage(beat: Beat | None) -> dict[str, Any]:

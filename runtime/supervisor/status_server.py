@@ -13,6 +13,7 @@ from typing import Any
 from typing_extensions import Self
 
 from runtime.metrics.prometheus_text import CONTENT_TYPE
+from runtime.supervisor.listen_address import address_family
 from runtime.supervisor.status import OK, Status
 
 _MAX_REQUEST_BYTES = 8192
@@ -47,7 +48,7 @@ class StatusServer(socketserver.ThreadingTCPServer):
 
     def __init__(self, host: str, port: int, status: Status) -> None:
         """Port 0 is a free one. Raises OSError when the port is in use."""
-        self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        self.address_family = address_family(host)
         self.status = status
         self._slots = threading.BoundedSemaphore(_MAX_CONNECTIONS)
         super().__init__((host, port), _Connection)

@@ -40,7 +40,7 @@ class Heart:
             activity = Activity.of(self._workers or ())
             # Consecutive beats, not seconds: a process that was stopped for a while has not been idle.
             self._idle_beats = self._idle_beats + 1 if activity.queued and not activity.longest else 0
-            self._job_table.beat(
+            self._job_table.heartbeats.write(
                 self._stage,
                 os.getpid(),
                 ready=self._workers is not None,

@@ -7,11 +7,13 @@ import threading
 import time
 import urllib.error
 import urllib.request
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from benchmarks.poll_thread import PollThread
 from deploy.local_server import LocalServer
 from lorikeet import Cancelled, Client, NotFound
 from lorikeet.schema import JobStatus
@@ -75,17 +77,12 @@ def _post(server: LocalServer, model: str, body: dict[str, Any], **parameters: A
 
 @pytest.mark.parametrize("renews", [False, True])
 def test_a_job_ends_when_its_client_does_not_renew_the_lease(server: LocalServer, tiny: Path, renews: bool) -> None:
-    ended = threading.Event()
-
     def renew() -> None:
-        while not ended.wait(0.3):
-            _post(server, "jobs", {"action": "renew", "request_id": "leased", "job_token": "secret"})
+        _post(server, "jobs", {"action": "renew", "request_id": "leased", "job_token": "secret"})
 
-    if renews:
-        threading.Thread(target=renew, daemon=True).start()
     body = fields(tiny, num_inference_steps=100, image_size={"width": 192, "height": 192})
-    found = _post(server, "lora_image_to_image", body, job_token="secret", job_lease_ms=1000)
-    ended.set()
+    with PollThread(renew, 0.3) if renews else nullcontext():
+        found = _post(server, "lora_image_to_image", body, job_token="secret", job_lease_ms=1000)
     assert ("images" in found) is renews, found
     assert renews or "the client did not renew its lease (job_lease_ms)" in found["error"]
 

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import threading
 import time
 import urllib.error
 import urllib.request
 from dataclasses import dataclass
 from typing import Any
 
-from typing_extensions import Self
-
+from benchmarks.poll_thread import PollThread
 from deploy.local_server import LocalServer
 
 _POLL_SECONDS = 0.2
@@ -31,26 +29,16 @@ class Look:
         return float(running["seconds"]) if running and running["what"] == "engine call" else 0.0
 
 
-class HealthWatch:
+class HealthWatch(PollThread):
     """Reads `/health` every 0.2 s while the block runs."""
 
     def __init__(self, server: LocalServer) -> None:
+        super().__init__(self._look, _POLL_SECONDS)
         self._url = f"{server.status}/health"
         self.looks: list[Look] = []
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
 
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._ended.set()
-        self._thread.join()
-
-    def _watch(self) -> None:
-        while not self._ended.wait(_POLL_SECONDS):
-            self.looks.append(Look(time.monotonic(), self._read()))
+    def _look(self) -> None:
+        self.looks.append(Look(time.monotonic(), self._read()))
 
     def _read(self) -> dict[str, Any]:
         try:

@@ -14,7 +14,7 @@ from runtime.checkpoints.scheduler_config import ScheduleError, read_schedule
 from runtime.checkpoints.unread_tensors import warn_of_unread_tensors
 from runtime.files.located import SingleFile
 from runtime.files.safetensors_file import WeightFileError
-from runtime.files.store import FileChangedError
+from runtime.files.stored_file import FileChangedError
 from runtime.stage_errors import InvalidArgument
 from runtime.stages.prepare.context import PrepareContext
 

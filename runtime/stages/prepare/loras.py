@@ -7,10 +7,10 @@ from collections.abc import Iterator, Sequence
 from lorikeet.schema import ImageToImageInput
 from runtime.checkpoints.checkpoint import Checkpoint
 from runtime.files.safetensors_file import WeightFileError
-from runtime.files.store import FileChangedError
+from runtime.files.stored_file import FileChangedError
 from runtime.lora.known_loras import lora_summary
 from runtime.lora.lora_error import LoraError
-from runtime.lora.lora_receipt import UnmatchedTensors
+from runtime.lora.lora_receipt import UnmatchedGroup
 from runtime.lora.unmatched import DESCRIPTIONS
 from runtime.plan import LoraPlan
 from runtime.stage_errors import InvalidArgument
@@ -58,7 +58,7 @@ def _lora(request: ImageToImageInput, index: int, context: PrepareContext, check
     )
 
 
-def _described(part: UnmatchedTensors) -> str:
+def _described(part: UnmatchedGroup) -> str:
     """For example "bundled embeddings (4): a, b, c and 1 more"."""
     names = ", ".join(part.names[:_MAX_NAMED])
     left_out = part.count - _MAX_NAMED

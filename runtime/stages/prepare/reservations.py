@@ -89,7 +89,7 @@ class Reservations:
         raise Unavailable(f"the server lacks shared memory: {needs}: try again later, {advice}")
 
     def _measure_shared_memory(self) -> SharedMemory:
-        return shared_memory.measure({stage: beat.pid for stage, beat in self._job_table.beats().items()})
+        return shared_memory.measure({stage: beat.pid for stage, beat in self._job_table.heartbeats.read().items()})
 
     def _release_ended(self) -> None:
         live = set(self._job_table.live())

@@ -15,7 +15,7 @@ from runtime.jobs.job_table import SLOTS, JobRef, JobTable
 from runtime.jobs.plan_files import PlanFiles
 from runtime.lora.alphas import read_alphas
 from runtime.lora.lora_file import read_lora
-from runtime.lora.lora_receipt import make_receipt
+from runtime.lora.lora_receipt import make_lora_receipt
 from runtime.plan import LoraPlan, PicturePlan, Plan
 from runtime.stage_errors import StageError
 from runtime.stages.call import Array, Call, Tensors
@@ -67,7 +67,7 @@ def _lora_plan(field: str, path: Path, scale: float, checkpoint: Checkpoint) -> 
         digest=stored.digest,
         scale=scale,
         components=frozenset(layer.target.component for layer in contents.layers),
-        receipt=make_receipt(contents, read_alphas(stored, contents)),
+        receipt=make_lora_receipt(contents, read_alphas(stored, contents)),
     )
 
 

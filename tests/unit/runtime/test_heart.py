@@ -10,7 +10,8 @@ import pytest
 
 from runtime.jobs import long_lived
 from runtime.jobs.activity import Activity, Running, RunningWork
-from runtime.jobs.job_table import Beat, JobTable
+from runtime.jobs.heartbeats import Beat
+from runtime.jobs.job_table import JobTable
 from runtime.jobs.long_lived import start_thread
 from runtime.triton import heart
 from runtime.triton.heart import Heart
@@ -34,11 +35,11 @@ def _fast(monkeypatch: pytest.MonkeyPatch) -> None:
 def _until(job_table: JobTable, holds: Callable[[Beat], bool]) -> Beat:
     deadline = time.monotonic() + 10
     while time.monotonic() < deadline:
-        beat = job_table.beats().get("denoiser")
+        beat = job_table.heartbeats.read().get("denoiser")
         if beat is not None and holds(beat):
             return beat
         time.sleep(0.01)
-    raise AssertionError(f"no such heartbeat; the last one: {job_table.beats()}")
+    raise AssertionError(f"no such heartbeat; the last one: {job_table.heartbeats.read()}")
 
 
 def test_the_activity_of_all_workers_is_one() -> None:

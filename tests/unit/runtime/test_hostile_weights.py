@@ -11,9 +11,11 @@ from pathlib import Path
 import pytest
 
 from runtime.checkpoints.checkpoint import Checkpoint
+from runtime.files import safetensors_file
+from runtime.files.header_cache import HeaderCache
 from runtime.files.safetensors_file import WeightFileError
 from runtime.files.safetensors_header import MAX_HEADER, MAX_TENSORS
-from runtime.files.store import StoredFile
+from runtime.files.stored_file import StoredFile
 from runtime.files.weight_check import check_checkpoint, check_lora
 from runtime.lora.known_loras import LoraSummary, lora_layers, lora_summary
 from runtime.lora.lora_error import LoraError
@@ -72,9 +74,16 @@ def _write_header(path: Path, text: bytes, size: int = 0) -> StoredFile:
     return StoredFile(path, path.name)
 
 
+def _forget() -> None:
+    """Make this process one that has read no file."""
+    lora_summary.cache_clear()
+    lora_layers.cache_clear()
+    safetensors_file._headers = HeaderCache()
+
+
 def _prepare(stored: StoredFile, checkpoint: Checkpoint) -> LoraSummary | str:
     """What `prepare` does with a LoRA file that was sent or downloaded: the summary, or the message of the refusal."""
-    lora_summary.cache_clear()
+    _forget()
     try:
         check_lora(stored.path)
         return lora_summary(stored, checkpoint.adaptable)
@@ -112,7 +121,7 @@ def test_a_layer_among_as_many_unknown_keys_as_the_bound_is_applied(
 
     def bind() -> None:
         """What each later stage does with it."""
-        lora_layers.cache_clear()
+        _forget()
         assert len(lora_layers(stored, sd15.adaptable).layers) == 1
 
     assert least_cpu_seconds(bind) < 1

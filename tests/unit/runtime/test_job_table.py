@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from runtime.jobs.activity import Activity, Running
-from runtime.jobs.job_table import LOST_SECONDS, SLOTS, STAGES, Beat, JobRef, JobTable, Progress, State
+from runtime.jobs.heartbeats import Beat
+from runtime.jobs.job_table import LOST_SECONDS, SLOTS, STAGES, JobRef, JobTable, Progress, State
 
 NEVER = Progress(State.WAITING, None, 0, 0)
 
@@ -38,10 +39,10 @@ def test_two_views_of_one_file_agree(job_table: JobTable, tmp_path: Path) -> Non
     other = JobTable(tmp_path / "job_table")
     job = _open(job_table, "a", "secret")
     other.report(job, "denoiser", State.RUNNING, 3, 9)
-    other.beat("denoiser", 42, ready=True)
+    other.heartbeats.write("denoiser", 42, ready=True)
     job_table.cancel(job)
     assert job_table.progress(job) == Progress(State.RUNNING, "denoiser", 3, 9)
-    beat = job_table.beats()["denoiser"]
+    beat = job_table.heartbeats.read()["denoiser"]
     assert (beat.pid, beat.ready) == (42, True)
     assert other.cancelled(job)
     assert other.find("a", "secret") == job
@@ -64,14 +65,14 @@ def test_only_the_owner_can_read_the_file(job_table: JobTable, tmp_path: Path) -
 
 
 def test_a_new_job_table_is_empty(job_table: JobTable) -> None:
-    assert (job_table.beats(), job_table.live(), job_table.draining) == ({}, [], False)
+    assert (job_table.heartbeats.read(), job_table.live(), job_table.draining) == ({}, [], False)
 
 
 def test_a_beat_tells_its_age(job_table: JobTable, clock: list[float]) -> None:
     activity = Activity(3, Running("engine call", 990.5))
-    job_table.beat("jobs", os.getpid(), ready=False, activity=activity, idle_beats=2)
+    job_table.heartbeats.write("jobs", os.getpid(), ready=False, activity=activity, idle_beats=2)
     clock[0] += 7
-    assert job_table.beats() == {"jobs": Beat(os.getpid(), 7.0, False, activity, 2)}
+    assert job_table.heartbeats.read() == {"jobs": Beat(os.getpid(), 7.0, False, activity, 2)}
 
 
 def test_no_more_jobs_than_the_limit(job_table: JobTable) -> None:
@@ -270,7 +271,7 @@ def _beat_for(job_table: JobTable, clock: list[float], seconds: float) -> None:
     """`jobs` beats once a second for so long."""
     for _ in range(int(seconds)):
         clock[0] += 1
-        job_table.beat("jobs", 1, ready=True)
+        job_table.heartbeats.write("jobs", 1, ready=True)
 
 
 def test_a_job_is_abandoned_when_its_lease_is_not_renewed(job_table: JobTable, clock: list[float]) -> None:

@@ -26,7 +26,8 @@ from lorikeet.schema import ImageToImageInput
 from runtime.files.local_path import ascii_folder
 from runtime.files.resolve import FileResolver, ResolveContext
 from runtime.files.safetensors_file import SafetensorsFile, read_header
-from runtime.files.store import FileChangedError, Store, check_unchanged
+from runtime.files.store import Store
+from runtime.files.stored_file import FileChangedError, check_unchanged
 from runtime.lora.lora_receipt import LoraReceipt
 from runtime.plan import LoraPlan
 from runtime.settings import load_settings

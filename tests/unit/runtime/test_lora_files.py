@@ -10,10 +10,9 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from safetensors.torch import save_file
 
 from runtime.checkpoints.checkpoint import Checkpoint
-from runtime.files.safetensors_file import WeightFileError, read_header
+from runtime.files.safetensors_file import WeightFileError
 from runtime.lora.kinds import KINDS, dora
 from runtime.lora.layer_names import Target
 from runtime.lora.lora_error import LoraError
@@ -195,9 +194,3 @@ def test_the_message_for_a_hostile_header_is_short(path: Path, sd15: Checkpoint)
     with pytest.raises(WeightFileError) as error:
         read_lora(path, sd15.adaptable)
     assert len(str(error.value)) < 300
-
-
-@pytest.mark.parametrize(("megabytes", "remembered"), [(0, True), (2, False)])
-def test_large_headers_are_not_kept_in_memory(path: Path, megabytes: int, remembered: bool) -> None:
-    save_file(linear(), path, {"note": " " * (megabytes << 20)})
-    assert (read_header(path) is read_header(path)) == remembered

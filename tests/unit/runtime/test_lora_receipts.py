@@ -11,11 +11,11 @@ import torch
 from safetensors.torch import load_file
 
 from runtime.checkpoints.checkpoint import Checkpoint
-from runtime.files.store import FileChangedError, StoredFile, file_fingerprint
+from runtime.files.stored_file import FileChangedError, StoredFile, file_fingerprint
 from runtime.lora.alphas import read_alphas
 from runtime.lora.lora_error import LoraError
 from runtime.lora.lora_file import read_lora
-from runtime.lora.lora_receipt import LayerGroup, LoraReceipt, UnmatchedTensors, make_receipt
+from runtime.lora.lora_receipt import LoraLayerGroup, LoraReceipt, UnmatchedGroup, make_lora_receipt
 from runtime.lora.unmatched import UnmatchedKind
 from tests.unit.runtime import lora_files
 from tests.unit.runtime.lora_files import Tensors, pair
@@ -33,7 +33,7 @@ def path(tmp_path: Path) -> Path:
 
 def _receipt(path: Path, checkpoint: Checkpoint) -> LoraReceipt:
     stored, contents = digest(path), read_lora(path, checkpoint.adaptable)
-    return make_receipt(contents, read_alphas(stored, contents))
+    return make_lora_receipt(contents, read_alphas(stored, contents))
 
 
 def _zeros(*names: str) -> Tensors:
@@ -89,9 +89,9 @@ def test_keys_that_nothing_uses_leave_the_layers_as_they_are(tiny: Path, path: P
     assert sum(map(len, found.unmatched.values())) == len(more)
     whole, part = _receipt(path, sdxl), _receipt(lora, sdxl)
     assert whole.unmatched == (
-        UnmatchedTensors(kind=UnmatchedKind.EMBEDDING, count=2, names=("bundle_emb.a.clip_g", "bundle_emb.a.clip_l")),
-        UnmatchedTensors(kind=UnmatchedKind.COMPONENT, count=1, names=("te3.x.alpha",)),
-        UnmatchedTensors(kind=UnmatchedKind.LAYER, count=1, names=("stranger",)),
+        UnmatchedGroup(kind=UnmatchedKind.EMBEDDING, count=2, names=("bundle_emb.a.clip_g", "bundle_emb.a.clip_l")),
+        UnmatchedGroup(kind=UnmatchedKind.COMPONENT, count=1, names=("te3.x.alpha",)),
+        UnmatchedGroup(kind=UnmatchedKind.LAYER, count=1, names=("stranger",)),
     )
     assert whole.tensors == whole.matched + len(more) == part.matched + len(more)
     assert (whole.groups, whole.layers) == (part.groups, part.layers)
@@ -104,10 +104,10 @@ def test_the_receipt_counts_layers_by_rank_and_alpha(tiny: Path, request: pytest
     downs = [tensor for name, tensor in tensors.items() if name.endswith(".lora_down.weight")]
     convolutions = sum(tensor.dim() == 4 for tensor in downs)
     receipt = _receipt(lora, request.getfixturevalue(model))
-    linear = LayerGroup(kind="LoRA", rank=4, alpha=3.0, multiplier=0.75, layers=len(downs) - convolutions)
+    linear = LoraLayerGroup(kind="LoRA", rank=4, alpha=3.0, multiplier=0.75, layers=len(downs) - convolutions)
     assert receipt.groups == (
         linear,
-        LayerGroup(kind="LoRA", rank=2, alpha=1.5, multiplier=0.75, layers=convolutions),
+        LoraLayerGroup(kind="LoRA", rank=2, alpha=1.5, multiplier=0.75, layers=convolutions),
     )
     assert (receipt.tensors, receipt.matched, receipt.layers) == (len(tensors), len(tensors), len(downs))
     assert (receipt.unmatched, receipt.is_alpha_assumed) == ((), False)

@@ -11,7 +11,7 @@ from safetensors.numpy import load_file, save_file
 from runtime.checkpoints.checks import CheckpointError, VariantError
 from runtime.checkpoints.folder import read_folder
 from runtime.files.located import Folder
-from runtime.files.store import StoredFile
+from runtime.files.stored_file import StoredFile
 from tests.unit.runtime.checkpoint_folders import (
     CONFIGS,
     TEXT,

@@ -18,7 +18,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProject
 from runtime.checkpoints.checkpoint import Checkpoint
 from runtime.checkpoints.single_file import read_single_file
 from runtime.files.located import SingleFile
-from runtime.files.store import StoredFile
+from runtime.files.stored_file import StoredFile
 from runtime.networks.architecture import NetworkKind, architecture_of
 from runtime.networks.build import build, parameters
 from tests.tiny.original import original

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from runtime.checkpoints.checkpoint import Component, WeightFile
 from runtime.engines.engine import never_cancelled
 from runtime.files.safetensors_file import NotFiniteError, SafetensorsFile, WeightFileError
-from runtime.files.store import FileChangedError, file_fingerprint
+from runtime.files.stored_file import FileChangedError, file_fingerprint
 from runtime.weights.read_base import read_base
 from tests.unit.runtime.engines import noise
 

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors import SafetensorError, safe_open
 
-from runtime.files.safetensors_header import parse_header
+from runtime.files.safetensors_header import parse_header, read_header_text
 from tests.unit.runtime.lora_files import file_bytes
 
 BITS = {"BOOL": 8, "F8_E4M3": 8, "F16": 16, "BF16": 16, "F32": 32, "I64": 64, "F4": 4}
@@ -37,7 +37,7 @@ Values = dict[str, tuple[str, list[int]]]  # name -> dtype, shape
 
 def _ours(path: Path) -> tuple[Values, dict[str, str]] | None:
     try:
-        header = parse_header(path)
+        header = parse_header(read_header_text(path))
     except ValueError:
         return None
     return {name: (info.dtype, list(info.shape)) for name, info in header.tensors.items()}, header.metadata
@@ -94,7 +94,7 @@ def test_the_places_of_tensors_count_from_the_begin_of_the_file(tmp_path: Path) 
     }
     path.write_bytes(file_bytes(header, bytes(16)))
     data = path.stat().st_size - 16
-    found = parse_header(path).tensors
+    found = parse_header(read_header_text(path)).tensors
     assert list(found) == ["b", "a", "c"]
     assert {name: (i.dtype, list(i.shape), i.begin - data, i.end - data) for name, i in found.items()} == entries
 
@@ -135,4 +135,4 @@ def test_an_entry_of_another_form_is_refused(tmp_path: Path, text: str) -> None:
     path = tmp_path / "a.safetensors"
     path.write_bytes(len(text).to_bytes(8, "little") + text.encode() + bytes(4))
     with pytest.raises(ValueError, match=r"header|metadata|tensor|JSON|column"):
-        parse_header(path)
+        parse_header(read_header_text(path))

@@ -20,7 +20,7 @@ from runtime.checkpoints.single_file import read_single_file
 from runtime.engines.engine import WeightsError, never_cancelled
 from runtime.files.located import SingleFile
 from runtime.files.safetensors_file import WeightFileError, read_header
-from runtime.files.store import StoredFile
+from runtime.files.stored_file import StoredFile
 from runtime.networks.architecture import ArchitectureError, NetworkKind
 from runtime.weights.weight_set import WeightSet
 from tests.unit.runtime.engines import make_engine

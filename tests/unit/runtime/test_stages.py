@@ -244,7 +244,7 @@ def test_a_call_that_its_client_closed_ends_its_job(worker: Scripted, job_table:
 
 def test_a_job_whose_lease_ends_is_not_begun(worker: Scripted, job_table: JobTable, sd15: Checkpoint) -> None:
     worker.work = _raise(AssertionError("begun"))
-    job_table.beat("jobs", 1, ready=True)
+    job_table.heartbeats.write("jobs", 1, ready=True)
     job = job_table.open("id", "token", 9, lease=0.0)
     time.sleep(0.01)
     assert "did not renew its lease" in str(submit(worker, make_plan(sd15, job)).error)

@@ -39,7 +39,7 @@ class FakeServer:
 def watched(job_table: JobTable) -> FakeServer:
     """A server whose stages are all ready."""
     for stage in STAGES:
-        job_table.beat(stage, os.getpid(), ready=True)
+        job_table.heartbeats.write(stage, os.getpid(), ready=True)
     return FakeServer(job_table)
 
 
@@ -94,7 +94,7 @@ def test_a_ready_server_is_ok(port: int) -> None:
 
 def test_health_says_what_each_stage_does(port: int, watched: FakeServer) -> None:
     work = Activity(3, Running("engine call", time.monotonic() - 100))
-    watched.job_table.beat("denoiser", os.getpid(), ready=True, activity=work)
+    watched.job_table.heartbeats.write("denoiser", os.getpid(), ready=True, activity=work)
     _, health = _health(port)
     denoiser = health["stages"]["denoiser"]
     assert (denoiser["queued"], denoiser["running"]["what"]) == (3, "engine call")

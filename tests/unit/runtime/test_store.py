@@ -15,7 +15,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from runtime.files.store import Store, file_fingerprint
+from runtime.files.store import Store
+from runtime.files.stored_file import file_fingerprint
 from tests.unit.runtime.store_files import age, descriptors, put, stored_names
 
 
@@ -62,8 +63,7 @@ def test_the_least_recently_used_go_first(tmp_path: Path) -> None:
     assert stored_names(tmp_path) == {used, new, latest}
 
 
-def test_a_file_that_is_used_again_and_again_keeps_its_fingerprint(store: Store, tmp_path: Path) -> None:
-    """Its header is remembered under it."""
+def test_a_file_that_is_used_again_at_once_is_not_written(store: Store, tmp_path: Path) -> None:
     digest = put(store, b"abc")
     path = tmp_path / "store" / "blobs" / digest
     before = file_fingerprint(path)
@@ -141,7 +141,7 @@ def test_a_file_larger_than_the_budget_serves_the_job_that_needs_it(tmp_path: Pa
 _PIN = """
 import sys
 from pathlib import Path
-from runtime.files.store import Store, file_fingerprint
+from runtime.files.store import Store
 store = Store(Path(sys.argv[1]), 0)
 pins = store.pins()
 print(store.put([b"abc"], pins).digest, flush=True)

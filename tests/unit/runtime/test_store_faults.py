@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from runtime.files.store import Store, StoreError
+from runtime.files.store import Store
+from runtime.files.store_error import StoreError
 from tests.unit.runtime.faults import fill_disk, raising
 from tests.unit.runtime.store_files import age, descriptors, put, stored_names
 

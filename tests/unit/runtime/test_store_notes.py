@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from runtime.files import store_index
-from runtime.files.store import FileChangedError, Store, check_unchanged
+from runtime.files.store import Store
+from runtime.files.stored_file import FileChangedError, check_unchanged
 from tests.unit.runtime.faults import raising
 
 _TICK_SECONDS = 0.05  # file systems' clocks tick every few milliseconds

@@ -13,7 +13,8 @@ from safetensors.torch import load, load_file
 
 from runtime.files.pickle_tree import TensorRef
 from runtime.files.resolve import FileResolver, ResolveContext
-from runtime.files.store import FileChangedError, Store
+from runtime.files.store import Store
+from runtime.files.stored_file import FileChangedError
 from runtime.files.torch_pickle import is_pickled, read_torch_pickle, to_safetensors
 from runtime.settings import Settings
 from tests.unit.runtime.torch_files import assert_equal, converted, saved, some_tensors

@@ -21,7 +21,7 @@ from runtime.files.store import Store
 from runtime.jobs.job_table import JobRef
 from runtime.lora.alphas import read_alphas
 from runtime.lora.lora_file import read_lora
-from runtime.lora.lora_receipt import make_receipt
+from runtime.lora.lora_receipt import make_lora_receipt
 from runtime.plan import LoraPlan, Plan
 from runtime.settings import Settings
 from runtime.stage_errors import InvalidArgument
@@ -65,7 +65,7 @@ def _with_lora(plan: Plan, store: Store, path: Path) -> Plan:
         fingerprint=stored.fingerprint,
         scale=1.0,
         components=frozenset({"unet", "text_encoder"}),
-        receipt=make_receipt(contents, read_alphas(stored, contents)),
+        receipt=make_lora_receipt(contents, read_alphas(stored, contents)),
     )
     return plan.model_copy(update={"loras": (lora,)})
 

@@ -14,7 +14,7 @@ from runtime.checkpoints.checkpoint import Checkpoint, Component, Role, WeightFi
 from runtime.checkpoints.folder import read_folder
 from runtime.engines.engine import never_cancelled
 from runtime.files.located import Folder
-from runtime.files.store import StoredFile
+from runtime.files.stored_file import StoredFile
 from runtime.weights.read_base import read_base
 
 
