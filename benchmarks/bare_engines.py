@@ -16,7 +16,7 @@ from runtime.checkpoints.read_checkpoint import read_checkpoint
 from runtime.engines.engine import CallSizes, Engine, Inputs, Outputs, never_cancelled
 from runtime.engines.select import Engines
 from runtime.files.located import Folder
-from runtime.files.store import StoredFile
+from runtime.files.stored_file import StoredFile
 from runtime.networks.architecture import NetworkKind, architecture_of
 from runtime.settings import Settings
 from runtime.weights.weight_set import WeightSet

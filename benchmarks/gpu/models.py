@@ -12,7 +12,7 @@ from benchmarks.lora_files import write_lora
 from runtime.checkpoints.checkpoint import Checkpoint
 from runtime.checkpoints.read_checkpoint import read_checkpoint
 from runtime.files.located import Folder
-from runtime.files.store import StoredFile
+from runtime.files.stored_file import StoredFile
 
 GUIDANCE_WIDTH = 256  # of the embedding that a UNet distilled with guidance takes (LCM)
 _SIZES: dict[str, tuple[Sizes, int]] = {

@@ -18,7 +18,7 @@ from runtime.engines.torch.cuda_graphs import CudaGraphs
 from runtime.engines.torch.merge_threads import MergeThreads
 from runtime.engines.torch.torch_engine import TorchEngine
 from runtime.engines.torch.weights_cache import WeightsCache
-from runtime.files.store import StoredFile
+from runtime.files.stored_file import StoredFile
 from runtime.lora.known_loras import lora_layers
 from runtime.lora.lora_changes import LoraChanges
 from runtime.networks.architecture import architecture_of
