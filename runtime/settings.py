@@ -69,12 +69,6 @@ class Settings(BaseSettings):
         8003, description="Port of the supervisor's `/health` and `/metrics`; 0 selects a free port."
     )
 
-    engine: Literal["auto", "torch"] = Field(
-        "auto", description="Engine that runs the networks; `auto` selects the best available engine."
-    )
-    device: Literal["auto", "cpu", "cuda"] = Field(
-        "auto", description="`auto` selects CUDA if torch sees a CUDA device, else the CPU."
-    )
     engine: Literal["auto", "torch", "openvino"] = Field(
         "auto",
         description="`auto` runs exported graphs in OpenVINO on a CPU (see `make export`), the rest in torch.",
@@ -83,6 +77,9 @@ class Settings(BaseSettings):
         (),
         description="Comma-separated sizes, such as `512x512` (width, height). OpenVINO compiles a separate model "
         "for each: calls are faster, and take more memory.",
+    )
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto", description="`auto` selects CUDA if torch sees a CUDA device, else the CPU."
     )
     precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto",

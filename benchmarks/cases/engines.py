@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +37,8 @@ def run(bench: Bench) -> Outcome:
     export = [sys.executable, "-m", "export", "--model", str(checkpoint)]
     subprocess.run(export, cwd=ROOT, env=os.environ | {"LORIKEET_ARTIFACTS": str(artifacts)}, check=True)
     threads = len(os.sched_getaffinity(0))
-    figures, raw = [], {}
+    figures: list[Figure] = []
+    raw: dict[str, Any] = {}
     for kind, rows in _ROWS.items():
         arguments = (checkpoint, artifacts, kind, rows, pixels, threads)
         samples = _measure(bench, *arguments, rounds)
@@ -64,7 +67,9 @@ def _measure(
             )
             for variant in VARIANTS
         }
-        calls = {variant: lambda engine=engine: engine.call("seconds", 1) for variant, engine in engines.items()}  # type: ignore[misc]
+        calls: dict[str, Callable[[], float]] = {
+            variant: partial(engine.call, "seconds", 1) for variant, engine in engines.items()
+        }
         bench.progress(f"warming up: {_NAMES[kind]}")
         alternate(calls, range(1))
         return alternate(calls, bench.rounds(rounds))

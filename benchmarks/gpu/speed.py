@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -144,7 +144,7 @@ class Speed:
             running.append(chain.submit(self._fields(steps) | fields | extra, request.image))
         return [json.loads(future.result()[RESPONSE][0]) for future in running]
 
-    def _fields(self, steps: int) -> Mapping[str, Any]:
+    def _fields(self, steps: int) -> dict[str, Any]:
         return {"model_name": str(self._models.path(self._name)), "num_inference_steps": steps}
 
 

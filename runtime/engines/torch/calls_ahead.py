@@ -23,6 +23,6 @@ class CallsAhead:
 
     def end(self) -> None:
         """A call was queued."""
-        event = torch.cuda.Event(blocking=True)  # the thread sleeps while it waits
+        event = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]  # the thread sleeps while it waits
         event.record()
         self._ends.append(event)

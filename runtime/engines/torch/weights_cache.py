@@ -118,7 +118,7 @@ class WeightsCache:
     ) -> None:
         """Evict unused weights until the tensors that are not in memory yet fit into the budget."""
         base = self._budgeted.get(base_key)
-        missing = spec.shapes.keys() - (base.tensors.keys() if base else ())
+        missing = spec.shapes.keys() - (base.tensors.keys() if isinstance(base, BaseTensors) else ())
         numbers = sum(spec.shapes[name].numel() for name in missing)
         if weights.changed and key not in self._budgeted:
             numbers += sum(spec.shapes[name].numel() for name in weights.changed)

@@ -137,11 +137,12 @@ def test_rows_with_different_loras_share_a_call(engine: OpenVinoEngine, sd15: Ch
     rows = rows_of(unet_inputs("sd"))
     bindings = [engine.bind(linear_lora(sd15.unet, seed), never_cancelled) for seed in (1000, 2000)]
     assert len({engine.batch_key(binding, rows[0]) for binding in bindings}) == 1
-    together = engine.run(list(zip(bindings, rows, strict=True)))
+    together = batched(engine.run(list(zip(bindings, rows, strict=True))))["prediction"]
     for index, binding in enumerate(bindings):
-        alone = engine.run([(binding, rows[index])] * 2)[0]
-        assert torch.equal(together[index]["prediction"], alone["prediction"])
-    assert not torch.equal(together[0]["prediction"], engine.run([(bindings[1], rows[0])] * 2)[0]["prediction"])
+        alone = batched(engine.run([(binding, rows[index])] * 2))["prediction"]
+        assert torch.equal(together[index], alone[0])
+    swapped = batched(engine.run([(bindings[1], rows[0])] * 2))["prediction"]
+    assert not torch.equal(together[0], swapped[0])
 
 
 def test_loras_of_different_ranks_do_not_share_a_call(engine: OpenVinoEngine, sd15: Checkpoint) -> None:
