@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
@@ -49,13 +49,13 @@ class LruBudget(Generic[Item]):
                 check_cancelled()
                 self._released.wait(_POLL_SECONDS)
 
-    def make_place(self, keys: Collection[str], most: int, check_cancelled: Callable[[], None]) -> None:
-        """Evict idle items of `keys`, the least recently used first, until at most `most` of them are left.
+    def make_place(self, prefix: str, most: int, check_cancelled: Callable[[], None]) -> None:
+        """Evict idle items with keys of this prefix, the least recently used first, until at most `most` are left.
 
         While more are in use, wait until one is released. Raises the errors of `check_cancelled`.
         """
         with self._released:
-            while len(present := [key for key in self._entries if key in keys]) > most:
+            while len(present := [key for key in self._entries if key.startswith(prefix)]) > most:
                 idle = next((key for key in present if self._entries[key].users == 0), None)
                 if idle is not None:
                     self._entries.pop(idle).item.evicted()

@@ -32,7 +32,6 @@ class CompiledCache:
 
     def __init__(self, budget: LruBudget[Resident]) -> None:
         self._budget = budget
-        self._of_base: dict[str, list[str]] = {}  # a base's compiled models by key
 
     def use_compiled(
         self,
@@ -43,21 +42,20 @@ class CompiledCache:
         nbytes: int,
         check_cancelled: Callable[[], None],
     ) -> Compiled:
-        """The compiled model of a key, in use until `uses` ends.
+        """The compiled model `key` of the base weights `base`, in use until `uses` ends.
 
-        `base`: the digest of its base weights. `nbytes`: an estimate of its memory. Raises the errors of `make` and of
+        `nbytes`: an estimate of its memory. Raises the errors of `make` and of
         `check_cancelled`.
         """
-        if key not in self._budget:
-            others = self._of_base.setdefault(base, [])
-            self._budget.make_place(others, _MOST_OF_A_BASE - 1, check_cancelled)
+        prefix = f"compiled:{base}:"
+        if prefix + key not in self._budget:
+            self._budget.make_place(prefix, _MOST_OF_A_BASE - 1, check_cancelled)
             self._budget.make_room(nbytes, check_cancelled)
-            self._of_base[base] = [*(other for other in others if other in self._budget), key]
-        return self._use(uses, key, make)
+        return self._use(uses, prefix + key, make)
 
     def use_low_rank(self, uses: ExitStack, key: str, make: Callable[[], LowRankPart]) -> LowRankPart:
-        """The low-rank part of a key, in use until `uses` ends."""
-        return self._use(uses, key, make)
+        """The low-rank part `key`, in use until `uses` ends."""
+        return self._use(uses, f"low rank:{key}", make)
 
     def _use(self, uses: ExitStack, key: str, make: Callable[[], T]) -> T:
         item = self._budget.acquire(key, make)

@@ -109,7 +109,7 @@ class OpenVinoEngine:
         return {"embeddings": embeddings, "end": end_positions(ids, self._options["eos_token_id"])}
 
     def _use_low_rank(self, uses: ExitStack, weights: WeightSet, check_cancelled: Callable[[], None]) -> LowRankPart:
-        key = f"low rank:{self._architecture.digest}:{weights.digest}"
+        key = f"{self._architecture.digest}:{weights.digest}"
         return self._cache.use_low_rank(uses, key, lambda: low_rank.read_low_rank(weights, check_cancelled))
 
     def _use_compiled(
@@ -121,7 +121,7 @@ class OpenVinoEngine:
         sizes: CallSizes | None,
     ) -> Compiled:
         base = f"{self._architecture.digest}:{weights.base.weights_digest}"
-        key = f"compiled:{mode}:{sizes}:{base}:{weights.digest}"
+        key = f"{mode}:{sizes}:{weights.digest}"
         graph = self._graphs[mode]
         nbytes = sum(shape.numel() for shape in graph.shapes.values()) * self._dtype.itemsize
 

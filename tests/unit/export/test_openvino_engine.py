@@ -108,6 +108,14 @@ def linear_lora(component: Component, seed: int, rank: int = 4) -> WeightSet:
     return WeightSet(component, (Changes(f"{seed}:{rank}", changes),))
 
 
+def attention_lora(component: Component) -> WeightSet:
+    """A LoRA of some linear layers, as most trainers make it."""
+    (source,) = linear_lora(component, 1000).sources
+    assert isinstance(source, Changes)
+    changes = {name: change for name, change in source.changes.items() if ".to_q." in name or ".to_v." in name}
+    return WeightSet(component, (Changes("attention", changes),))
+
+
 def compiled_count(budget: LruBudget[Any]) -> int:
     return sum(key.startswith("compiled:") for key in budget._entries)
 
@@ -123,6 +131,13 @@ def test_loras_of_linear_layers_compile_nothing(artifacts: Path, sd15: Checkpoin
         assert (found["prediction"] - first).abs().max() > 0.01 * first.std()
         assert compiled_count(budget) == 2  # without low-rank inputs, and with
     assert torch.equal(run(engine, base, unet_inputs("sd"))["prediction"], first)
+
+
+def test_a_lora_of_some_layers(engine: OpenVinoEngine, sd15: Checkpoint) -> None:
+    weights = attention_lora(sd15.unet)
+    assert_near(
+        run(engine, weights, unet_inputs("sd")), run(make_engine("unet", sd15.unet)[0], weights, unet_inputs("sd"))
+    )
 
 
 @pytest.mark.parametrize("name", ["peft", "kohya"])

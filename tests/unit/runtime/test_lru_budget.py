@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from runtime.engines.engine import never_cancelled
 from runtime.engines.lru_budget import LruBudget
 
 
@@ -205,3 +206,36 @@ def test_make_room_keeps_the_named_key() -> None:
         kept.use(name, 10)
     kept.lru_budget.make_room(10, pytest.fail, keep="base")
     assert kept.evicted_names == ["other"]
+
+
+def test_a_prefix_has_a_number_of_places() -> None:
+    kept = Kept(100)
+    for name in ("a1", "b1", "a2", "a3"):
+        kept.acquire(name, 1)
+    for name in ("a2", "a3", "b1"):
+        kept.lru_budget.release(name)
+    kept.lru_budget.make_place("a", 2, never_cancelled)
+    assert kept.evicted_names == ["a2"]  # a1 is in use, and a3 was used later
+    kept.lru_budget.make_place("a", 2, never_cancelled)
+    assert kept.evicted_names == ["a2"]
+
+
+def test_a_place_is_waited_for() -> None:
+    kept = Kept(100)
+    kept.acquire("a1", 1)
+    timer = threading.Timer(0.2, kept.lru_budget.release, ["a1"])
+    timer.start()
+    kept.lru_budget.make_place("a", 0, never_cancelled)
+    timer.join()
+    assert kept.evicted_names == ["a1"]
+
+
+def test_waiting_for_a_place_can_be_cancelled() -> None:
+    def cancel() -> None:
+        raise InterruptedError
+
+    kept = Kept(100)
+    kept.acquire("a1", 1)
+    with pytest.raises(InterruptedError):
+        kept.lru_budget.make_place("a", 0, cancel)
+    assert not kept.evicted_names
