@@ -31,7 +31,7 @@ from runtime.weights.read_base import read_base
 from runtime.weights.weight_set import WeightSet
 
 _NOTHING = LowRankPart({})
-_TOKEN_EMBEDDING = "text_model.embeddings.token_embedding.weight"  # the name of a weight
+_TOKEN_EMBEDDING = "text_model.embeddings.token_embedding.weight"
 
 
 class OpenVinoEngine:
