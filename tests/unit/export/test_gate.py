@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import onnx
@@ -31,14 +31,18 @@ def test_the_graphs_of_all_networks_pass(graphs: Graphs, name: str) -> None:
     check_parity(graphs.network(name).architecture, [graphs.artifact(name, mode) for mode in modes], _silent)
 
 
+def _rename_inputs(graph: onnx.GraphProto, names: Mapping[str, str]) -> None:
+    """Let all nodes read other tensors."""
+    for node in graph.node:
+        for place, name in enumerate(node.input):
+            node.input[place] = names.get(name, name)
+
+
 def _swapped(graph: onnx.GraphProto) -> None:
-    """Two weights of one shape under each other's names."""
-    first, second = (
-        tensor
-        for tensor in graph.initializer
-        if tensor.name.endswith("attentions.0.transformer_blocks.0.ff.net.2.bias")
-    )
-    first.name, second.name = second.name, first.name
+    """Two layers with each other's weights."""
+    first, second, *_ = (tensor for tensor in graph.initializer if tensor.name.endswith("ff.net.2.bias"))
+    assert first.dims == second.dims
+    _rename_inputs(graph, {first.name: second.name, second.name: first.name})
 
 
 def _other_epsilon(graph: onnx.GraphProto) -> None:
@@ -72,10 +76,7 @@ def test_a_lora_at_the_wrong_layer_is_refused(graphs: Graphs) -> None:
         first, second = next(
             (one, other) for one in names for other in names if one < other and shapes[one] == shapes[other]
         )
-        swapped = {first: second, second: first}
-        for node in graph.node:
-            for place, name in enumerate(node.input):
-                node.input[place] = swapped.get(name, name)
+        _rename_inputs(graph, {first: second, second: first})
 
     artifact = _damaged(graphs.artifact("sd15 unet", "linear"), swap)
     with pytest.raises(ExportError, match="with a LoRA"):
