@@ -26,12 +26,15 @@ class Graph:
         self._model = ov.Core().read_model(model.SerializeToString())
 
     def bind(self, weights: Mapping[str, torch.Tensor]) -> Any:
-        """An `ov.Model` with these weights, float32, in the shapes of `shapes`. It shares their memory."""
+        """An `ov.Model` with copies of these weights, float32, in the shapes of `shapes`.
+
+        Without copies, OpenVINO's threads would release Python's arrays while they do not hold its lock.
+        """
         model = self._model.clone()
         for parameter in model.get_parameters():
             name = parameter.get_friendly_name()
             if name in self.shapes:
-                constant = operators.constant(weights[name].numpy(), shared_memory=True)
+                constant = operators.constant(weights[name].numpy(), shared_memory=False)
                 parameter.output(0).replace(constant.output(0))
                 model.remove_parameter(parameter)
         return model
