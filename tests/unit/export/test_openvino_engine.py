@@ -27,6 +27,8 @@ from tests.unit.runtime.merging import Changes
 from tests.unit.runtime.tiny_checkpoints import read_checkpoint
 from tests.unit.runtime.unet_sets import unet_lora
 
+pytestmark = pytest.mark.verify  # `make test` runs the engine in tests/server/test_openvino.py
+
 TOLERANCE = 5e-5  # of the standard deviation
 PLENTY = 1 << 30
 
