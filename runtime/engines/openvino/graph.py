@@ -28,7 +28,7 @@ class Graph:
     def bind(self, weights: Mapping[str, torch.Tensor]) -> Any:
         """An `ov.Model` with copies of these weights, float32, in the shapes of `shapes`.
 
-        Without copies, OpenVINO's threads would release Python's arrays while they do not hold its lock.
+        OpenVINO would keep a shared array alive as long as the compiled model, beside the weights that it repacks.
         """
         model = self._model.clone()
         for parameter in model.get_parameters():
