@@ -44,7 +44,6 @@ class DiffusersBaseline:
 
     def generate(self, request: UniqueRequest, steps: int) -> float:
         """Seconds from the PNG file to the PNG result. Asserts that the pipeline ran `steps` steps."""
-        schedule_steps = int(steps / NOISE_STRENGTH)
         taken: list[int] = []
 
         def count(_pipe: Any, step: int, _timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
@@ -52,16 +51,7 @@ class DiffusersBaseline:
             return tensors
 
         begun = time.perf_counter()
-        picture = self._pipe(
-            prompt=request.prompt,
-            image=Image.open(io.BytesIO(request.image)),
-            strength=(steps + 0.5) / schedule_steps,
-            num_inference_steps=schedule_steps,
-            guidance_scale=GUIDANCE_SCALE,
-            generator=torch.Generator().manual_seed(request.seed),
-            callback_on_step_end=count,
-        ).images[0]
-        picture.save(io.BytesIO(), "PNG")
+        run_request(self._pipe, request, steps, callback_on_step_end=count)
         seconds = time.perf_counter() - begun
         assert len(taken) == steps, f"diffusers ran {len(taken)} steps, not {steps}"
         return seconds
@@ -75,3 +65,19 @@ class DiffusersBaseline:
         self._pipe.unfuse_lora()
         self._pipe.unload_lora_weights()
         return seconds
+
+
+def run_request(pipe: Any, request: UniqueRequest, steps: int, **options: Any) -> Image.Image:
+    """The picture of an image-to-image pipeline that runs `steps` steps, from the PNG file to the PNG result."""
+    schedule_steps = int(steps / NOISE_STRENGTH)
+    picture: Image.Image = pipe(
+        prompt=request.prompt,
+        image=Image.open(io.BytesIO(request.image)),
+        strength=(steps + 0.5) / schedule_steps,
+        num_inference_steps=schedule_steps,
+        guidance_scale=GUIDANCE_SCALE,
+        generator=torch.Generator().manual_seed(request.seed),
+        **options,
+    ).images[0]
+    picture.save(io.BytesIO(), "PNG")
+    return picture

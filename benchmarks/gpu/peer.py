@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import time
 from pathlib import Path
 from typing import Any, Literal
@@ -11,7 +10,8 @@ import torch
 from diffusers import AutoPipelineForImage2Image, DDIMScheduler
 from PIL import Image
 
-from benchmarks.unique_requests import GUIDANCE_SCALE, NOISE_STRENGTH, UniqueRequest
+from benchmarks.diffusers_baseline import run_request
+from benchmarks.unique_requests import UniqueRequest
 
 PeerForm = Literal["eager", "channels_last", "compiled", "float32"]
 
@@ -35,17 +35,8 @@ class GpuPeer:
 
     def generate(self, request: UniqueRequest, steps: int) -> tuple[float, Image.Image]:
         """Seconds from the PNG file to the PNG result, and the picture."""
-        schedule_steps = int(steps / NOISE_STRENGTH)
         begun = time.perf_counter()
-        picture: Image.Image = self._pipe(
-            prompt=request.prompt,
-            image=Image.open(io.BytesIO(request.image)),
-            strength=(steps + 0.5) / schedule_steps,
-            num_inference_steps=schedule_steps,
-            guidance_scale=GUIDANCE_SCALE,
-            generator=torch.Generator().manual_seed(request.seed),
-        ).images[0]
-        picture.save(io.BytesIO(), "PNG")
+        picture = run_request(self._pipe, request, steps)
         return time.perf_counter() - begun, picture
 
     @torch.inference_mode()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import nn
@@ -30,19 +32,14 @@ class UNet(Network):
     def forward(
         self,
         latent: torch.Tensor,
-        t: torch.Tensor,
-        text: torch.Tensor,
-        pooled: torch.Tensor | None = None,
-        time_ids: torch.Tensor | None = None,
-        timestep_cond: torch.Tensor | None = None,
         concat: torch.Tensor | None = None,
-        residuals: tuple[torch.Tensor, ...] | None = None,
         ip_k: torch.Tensor | None = None,
         ip_v: torch.Tensor | None = None,
         ip_bias: torch.Tensor | None = None,
         ip_mask: torch.Tensor | None = None,
+        **fields: Any,
     ) -> dict[str, torch.Tensor]:
-        """Returns `prediction` [rows, 4, h, w]."""
+        """Returns `prediction` [rows, 4, h, w]. `fields`: the other ones of `Row`, as `predict` takes them."""
         prompt = None
         if ip_k is not None and ip_v is not None and ip_bias is not None:
             levels, padding = self.image_prompts.levels, self._downsample_padding
@@ -50,7 +47,7 @@ class UNet(Network):
             prompt = ImagePrompt(ip_k, ip_v, ip_bias, masks)
         if concat is not None:
             latent = torch.cat([latent, concat], dim=1)
-        return {"prediction": self.predict(latent, t, text, pooled, time_ids, timestep_cond, residuals, prompt)}
+        return {"prediction": self.predict(latent, image_prompt=prompt, **fields)}
 
     def predict(
         self,
