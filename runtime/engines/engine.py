@@ -37,6 +37,10 @@ class Binding(Protocol):
     """A weight set that is ready for one engine. It stays ready until `release`."""
 
     @property
+    def precision(self) -> str:
+        """The precision in force: `float32`, `bfloat16`, `float16`."""
+
+    @property
     def has_fixed_sizes(self) -> bool:
         """Whether it was compiled for one size of its calls."""
 
@@ -50,10 +54,6 @@ class Engine(Protocol):
     @property
     def name(self) -> str:
         """`torch`, `openvino`, `tensorrt`."""
-
-    @property
-    def precision(self) -> str:
-        """The precision in force: `float32`, `bfloat16`, `float16`."""
 
     @property
     def device(self) -> torch.device:

@@ -102,7 +102,7 @@ class Engines:
         on_cpu = self.placement.device.type == "cpu"
         return EngineReceipt(
             name=bound.engine.name,
-            precision=bound.engine.precision,
+            precision=bound.binding.precision,
             block_rows=bound.block_rows,
             static_shapes=bound.binding.has_fixed_sizes,
             threads=torch.get_num_threads() if on_cpu else 0,

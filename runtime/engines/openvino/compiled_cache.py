@@ -26,6 +26,10 @@ class OpenVinoBinding:
     release: Callable[[], None]
     has_fixed_sizes: bool
 
+    @property
+    def precision(self) -> str:
+        return self.compiled.precision
+
 
 class CompiledCache:
     """One thread at a time binds; any thread releases."""

@@ -16,6 +16,10 @@ class TensorForm:
     memory_format: torch.memory_format
     device: torch.device
 
+    @property
+    def precision(self) -> str:
+        return str(self.dtype).removeprefix("torch.")
+
 
 @dataclass(frozen=True, eq=False)
 class ParameterSpec:

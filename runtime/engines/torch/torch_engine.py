@@ -66,10 +66,6 @@ class TorchEngine:
         cache.listen(self)
 
     @property
-    def precision(self) -> str:
-        return str(self._form.dtype).removeprefix("torch.")
-
-    @property
     def device(self) -> torch.device:
         return self._form.device
 

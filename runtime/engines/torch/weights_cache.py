@@ -33,6 +33,7 @@ class TorchBinding:
 
     contents: Contents
     fixed: FixedTensors | None
+    precision: str
     release: Callable[[], None]
     has_fixed_sizes: bool = False
 
@@ -43,6 +44,30 @@ class TorchBinding:
     @property
     def tensors(self) -> Mapping[str, torch.Tensor]:
         return self.contents.tensors
+
+
+@dataclass(frozen=True, eq=False)
+class _Wanted:
+    """What a call of `bind` asks for, and the keys of its tensors in the cache."""
+
+    spec: ParameterSpec
+    weights: WeightSet
+    check_cancelled: CheckCancelled
+
+    @cached_property
+    def base_key(self) -> str:
+        return f"{self.weights.base.weights_digest}:{self.spec.form}"
+
+    @cached_property
+    def key(self) -> str:
+        """Of the merged tensors; without changes, that of the base."""
+        if not self.weights.changed:
+            return self.base_key
+        return f"{self.spec.architecture}:{self.weights.digest}:{self.spec.form}"
+
+    @property
+    def fixed_key(self) -> str:
+        return f"fixed:{self.spec.architecture}:{self.spec.form}"
 
 
 class EvictionListener(Protocol):
@@ -101,31 +126,30 @@ class WeightsCache:
 
         Raises the errors of reading the weights and of `check_cancelled`.
         """
-        base_key = f"{weights.base.weights_digest}:{spec.form}"
-        key = f"{spec.architecture}:{weights.digest}:{spec.form}" if weights.changed else base_key
+        wanted = _Wanted(spec, weights, check_cancelled)
         with self._pool.collecting(), ExitStack() as uses:
-            self._make_room(base_key, key, spec, weights, check_cancelled)
-            fixed = self._use_fixed(uses, spec) if spec.fixed else None
-            base = self._use_base(uses, base_key, spec, weights, check_cancelled)
+            self._make_room(wanted)
+            fixed = self._use_fixed(uses, wanted) if spec.fixed else None
+            base = self._use_base(uses, wanted)
             tensors = {name: _reshaped(base.tensors[name], shape) for name, shape in spec.shapes.items()}
             if weights.changed:
-                tensors |= self._use_merged(uses, key, base_key, tensors, spec, weights, check_cancelled).tensors
-            contents = Contents(key, base_key, frozenset(weights.changed), tensors)
-            return TorchBinding(contents, fixed, uses.pop_all().close)
+                tensors |= self._use_merged(uses, wanted, tensors).tensors
+            contents = Contents(wanted.key, wanted.base_key, frozenset(weights.changed), tensors)
+            return TorchBinding(contents, fixed, spec.form.precision, uses.pop_all().close)
 
-    def _make_room(
-        self, base_key: str, key: str, spec: ParameterSpec, weights: WeightSet, check_cancelled: CheckCancelled
-    ) -> None:
+    def _make_room(self, wanted: _Wanted) -> None:
         """Evict unused weights until the tensors that are not in memory yet fit into the budget."""
-        base = self._budgeted.get(base_key)
+        spec, weights = wanted.spec, wanted.weights
+        base = self._budgeted.get(wanted.base_key)
         missing = spec.shapes.keys() - (base.tensors.keys() if isinstance(base, BaseTensors) else ())
         numbers = sum(spec.shapes[name].numel() for name in missing)
-        if weights.changed and key not in self._budgeted:
+        if weights.changed and wanted.key not in self._budgeted:
             numbers += sum(spec.shapes[name].numel() for name in weights.changed)
-        if spec.fixed and _fixed_key(spec) not in self._budgeted:
+        if spec.fixed and wanted.fixed_key not in self._budgeted:
             numbers += sum(shape.numel() for shape in spec.shapes.values())
         if numbers:
-            self._budgeted.make_room(numbers * spec.form.dtype.itemsize, check_cancelled, keep=base_key)
+            nbytes = numbers * spec.form.dtype.itemsize
+            self._budgeted.make_room(nbytes, wanted.check_cancelled, keep=wanted.base_key)
 
     def _use(self, uses: ExitStack, key: str, make: Callable[[], BaseTensors | _Merged | FixedTensors]) -> Any:
         """The item of a key, in use until `uses` ends."""
@@ -133,9 +157,9 @@ class WeightsCache:
         uses.callback(self._budgeted.release, key)
         return item
 
-    def _use_fixed(self, uses: ExitStack, spec: ParameterSpec) -> FixedTensors:
+    def _use_fixed(self, uses: ExitStack, wanted: _Wanted) -> FixedTensors:
         """The memory at fixed addresses of the spec's architecture."""
-        key = _fixed_key(spec)
+        key, spec = wanted.fixed_key, wanted.spec
 
         def make() -> FixedTensors:
             tensors = {name: self._empty(shape, spec.form) for name, shape in spec.shapes.items()}
@@ -144,10 +168,9 @@ class WeightsCache:
         fixed: FixedTensors = self._use(uses, key, make)
         return fixed
 
-    def _use_base(
-        self, uses: ExitStack, key: str, spec: ParameterSpec, weights: WeightSet, check_cancelled: CheckCancelled
-    ) -> BaseTensors:
+    def _use_base(self, uses: ExitStack, wanted: _Wanted) -> BaseTensors:
         """The base, with all parameters of the spec."""
+        key, spec = wanted.base_key, wanted.spec
 
         def make() -> BaseTensors:
             return BaseTensors(
@@ -156,24 +179,16 @@ class WeightsCache:
 
         base: BaseTensors = self._use(uses, key, make)
         before = base.nbytes
-        base.load(weights.base, spec.shapes.keys(), check_cancelled)
+        base.load(wanted.weights.base, spec.shapes.keys(), wanted.check_cancelled)
         self.counts.loads += base.nbytes > before
         return base
 
-    def _use_merged(
-        self,
-        uses: ExitStack,
-        key: str,
-        base_key: str,
-        base: Mapping[str, torch.Tensor],
-        spec: ParameterSpec,
-        weights: WeightSet,
-        check_cancelled: CheckCancelled,
-    ) -> _Merged:
+    def _use_merged(self, uses: ExitStack, wanted: _Wanted, base: Mapping[str, torch.Tensor]) -> _Merged:
         """The merged tensors, which keep the base in use."""
+        key, base_key = wanted.key, wanted.base_key
 
         def make() -> _Merged:
-            merged = self._merge(base, spec, weights, check_cancelled)
+            merged = self._merge(wanted, base)
             self._budgeted.retain(base_key)
             self.counts.merges += 1
             return _Merged(merged, lambda evicted: self._evict_merged(key, base_key, evicted))
@@ -182,15 +197,14 @@ class WeightsCache:
         merged: _Merged = self._use(uses, key, make)
         return merged
 
-    def _merge(
-        self, base: Mapping[str, torch.Tensor], spec: ParameterSpec, weights: WeightSet, check_cancelled: CheckCancelled
-    ) -> dict[str, torch.Tensor]:
+    def _merge(self, wanted: _Wanted, base: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """The changed parameters, each summed from the base and its changes."""
+        spec, weights = wanted.spec, wanted.weights
         merged: dict[str, torch.Tensor] = {}
 
         def work(names: Iterator[str]) -> None:
             for name in names:
-                check_cancelled()
+                wanted.check_cancelled()
                 merged[name] = self._empty(spec.shapes[name], spec.form)
                 merge(base[name], weights.read(name), merged[name])
 
@@ -215,10 +229,6 @@ class WeightsCache:
         for listener in list(self._listeners):
             listener.forget(key)
         self._pool.recycle(tensors.values())
-
-
-def _fixed_key(spec: ParameterSpec) -> str:
-    return f"fixed:{spec.architecture}:{spec.form}"
 
 
 def _reshaped(tensor: torch.Tensor, shape: torch.Size) -> torch.Tensor:

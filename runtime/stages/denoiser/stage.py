@@ -110,7 +110,7 @@ class DenoiserStage(PlanStage):
         if error is not None:
             raise error
         if not torch.isfinite(job.latents).all():
-            raise InvalidArgument("", _NOT_FINITE.format(unet.engine.precision))
+            raise InvalidArgument("", _NOT_FINITE.format(unet.binding.precision))
         call.report.engine = self._engines.receipt(unet)
         outputs = {
             "LATENTS": np.ascontiguousarray(job.latents.cpu().numpy()),

@@ -20,6 +20,7 @@ class FakeBinding:
     key: str = "a"
     released: int = 0
     has_fixed_sizes: bool = False
+    precision: str = "float32"
 
     def release(self) -> None:
         self.released += 1
@@ -40,7 +41,7 @@ class FakeEngine:
     groups_all: bool = False
     calls_per_turn: int = 1
 
-    name, precision, device = "fake", "float32", torch.device("cpu")
+    name, device = "fake", torch.device("cpu")
 
     def bind(self, weights: Any, check_cancelled: Any, sizes: Any = None) -> Any:
         raise NotImplementedError

@@ -144,7 +144,7 @@ def test_bfloat16_is_near_float32(folder: Path, checkpoint: Checkpoint) -> None:
     expected = _diffusers_unet(folder, inputs)
     engine, _ = make_engine("unet", checkpoint.unet, torch.bfloat16)
     found = predict(engine, WeightSet(checkpoint.unet), inputs)
-    assert engine.precision == "bfloat16"
+    assert engine.bind(WeightSet(checkpoint.unet), never_cancelled).precision == "bfloat16"
     assert found.dtype == torch.float32
     assert 0 < (found - expected).norm() / expected.norm() < 0.05
 

@@ -63,7 +63,7 @@ def test_it_equals_float32_with_the_same_rounded_weights(tiny: Path, kind: Netwo
     }
     expected = run(exact, WeightSet(component, (Changes("rounded", rounded),)), KINDS[kind])
     found = _run(engine, binding, KINDS[kind])
-    assert engine.precision == "bfloat16"
+    assert binding.precision == "bfloat16"
     for name in expected:
         one, other = found[name], expected[name]
         for mine, theirs in zip(_tensors(one), _tensors(other), strict=True):
