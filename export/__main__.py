@@ -17,14 +17,13 @@ from export.architectures import read_architectures
 from export.errors import ExportError
 from export.publish import exporting, publish
 from runtime.artifacts.artifact import ArtifactError, read_artifact
-from runtime.artifacts.manifest import ADAPTABLE_KINDS, ArtifactKey, LowRankMode
+from runtime.artifacts.manifest import ArtifactKey, low_rank_modes
 from runtime.networks.architecture import Architecture
 from runtime.settings import SettingsError, load_settings
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 console = Console(highlight=False, soft_wrap=True)
 _INTERRUPTED = 130
-_MODES: tuple[LowRankMode, ...] = ("none", "linear")  # of networks that LoRAs change
 
 _HELP = """Make the graphs of a checkpoint's networks: ONNX models without weights, in LORIKEET_ARTIFACTS.
 
@@ -65,8 +64,8 @@ def _export_all(root: Path, architectures: dict[str, Architecture]) -> None:
             def show(phase: str, name: str = name) -> None:
                 progress.update(task, description=f"{name}: {phase}")
 
-            wanted = _MODES if architecture.kind in ADAPTABLE_KINDS else _MODES[:1]
-            keys = [ArtifactKey(architecture.kind, architecture.digest, mode) for mode in wanted]
+            modes = low_rank_modes(architecture.kind)
+            keys = [ArtifactKey(architecture.kind, architecture.digest, mode) for mode in modes]
             folder = keys[0].folder(root).parent
             if missing := [key for key in keys if not _is_exported(root, key)]:
                 begun = time.monotonic()

@@ -6,7 +6,6 @@ The weights are random. The calls have the smallest sizes and odd ones, with all
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from itertools import pairwise
 from typing import Any
 
 import torch
@@ -38,8 +37,7 @@ def check_parity(architecture: Architecture, artifacts: Sequence[Artifact], show
     for artifact in artifacts:
         show(f"compares the graph ({artifact.manifest.low_rank}) with torch")
         graph = Graph(artifact)
-        outputs = [tensor.name for tensor in artifact.manifest.outputs]
-        compiled = Compiled(graph.bind(base), outputs, {}, torch.float32, torch.get_num_threads())
+        compiled = Compiled(graph.bind(base), artifact.manifest, {}, torch.float32, torch.get_num_threads())
         loras = _random_lora(artifact.manifest)
         for call in CALLS:
             _check_call(architecture, artifact.manifest, compiled, base, loras, call)
@@ -98,15 +96,15 @@ def _random_weights(architecture: Architecture) -> dict[str, torch.Tensor]:
 
 
 def _random_lora(manifest: Manifest) -> dict[str, torch.Tensor]:
-    """The low-rank inputs of all layers that take them for each row, without a row axis."""
+    """The low-rank inputs of all layers, without a row axis."""
     generator = torch.Generator().manual_seed(1)
-    pairs = [tensor for tensor in manifest.inputs if _is_low_rank(tensor.name) and len(tensor.axes) == 3]
     found = {}
-    for a, b in pairwise(pairs):
-        if a.name.endswith(".lora_a"):
-            inputs, out = int(a.axes[2]), int(b.axes[1])
-            found[a.name] = torch.randn(_RANK, inputs, generator=generator) / inputs**0.5
-            found[b.name] = _STRENGTH * torch.randn(out, _RANK, generator=generator) / _RANK**0.5
+    for tensor in manifest.inputs:
+        if _is_low_rank(tensor.name):
+            shape = [axis if isinstance(axis, int) else _RANK for axis in tensor.axes[1:]]
+            is_down = tensor.name.endswith(".lora_a")
+            fan_in = torch.Size(shape).numel() // _RANK if is_down else _RANK
+            found[tensor.name] = torch.randn(shape, generator=generator) * (1 if is_down else _STRENGTH) / fan_in**0.5
     return found
 
 
@@ -116,7 +114,10 @@ def _merged(base: Weights, loras: Weights) -> dict[str, torch.Tensor]:
         layer, _, part = name.rpartition(".")
         if part == "lora_a":
             weight = base[f"{layer}.weight"]
-            found[f"{layer}.weight"] = weight + (loras[f"{layer}.lora_b"] @ down).reshape(weight.shape)
+            change = loras[f"{layer}.lora_b"] @ down.flatten(1)
+            if down.dim() == 3:  # [rank, taps, in]
+                change = change.unflatten(1, down.shape[1:]).transpose(1, 2)
+            found[f"{layer}.weight"] = weight + change.reshape(weight.shape)
     return found
 
 

@@ -3,12 +3,10 @@
 `<layer>.lora_a` and `<layer>.lora_b` have the scale of the LoRA folded into b. Several LoRAs are one pair with the sum
 of their ranks.
 
-Linear layers and pointwise convolutions: a [1 or rows, rank, in], b [1 or rows, out, rank]. So each row of a call can
-have its own LoRAs. Rank 0 adds nothing.
+Linear layers and pointwise convolutions: a [1 or rows, rank, in], b [1 or rows, out, rank]. Other convolutions:
+a [1 or rows, rank, taps, in], where a tap is a position in the kernel, in row-major order; b as above.
 
-Other convolutions: a [rank, in, kh, kw], b [out, rank, 1, 1], for all rows of a call. OpenVINO 2026.4 compiles them
-only with a static rank, and computes garbage with rank 0: an engine gives zeros of rank 1, or takes the graph without
-these inputs.
+So each row of a call can have its own LoRAs. Rank 0 adds nothing.
 """
 
 from __future__ import annotations
@@ -45,7 +43,7 @@ class LowRankInputs:
             elif _is_pointwise(layer):
                 self._add(name, layer, _linear_axes(name, layer), _pointwise)
             elif isinstance(layer, nn.Conv2d) and mode == "all":
-                self._add(name, layer, _convolution_axes(name, layer), _convolution)
+                self._add(name, layer, _convolution_axes(name, layer), _convolution(layer))
 
     def use(self, values: Mapping[str, torch.Tensor]) -> None:
         """The values of all inputs in `axes`, for the next run."""
@@ -79,10 +77,13 @@ def _linear_axes(name: str, layer: nn.Module) -> NamedAxes:
 
 
 def _convolution_axes(name: str, layer: nn.Conv2d) -> NamedAxes:
-    if layer.groups != 1 or isinstance(layer.padding, str) or layer.padding_mode != "zeros":
+    if layer.groups != 1 or layer.padding_mode != "zeros" or isinstance(layer.padding, str):
         raise ExportError(f"{name}: no low-rank inputs for a convolution with groups or with other padding than zeros")
-    out, inputs, *kernel = layer.weight.shape
-    return _pair(name, (rank_axis(name), inputs, *kernel), (out, rank_axis(name), 1, 1))
+    if layer.dilation != (1, 1):
+        raise ExportError(f"{name}: no low-rank inputs for a convolution with dilation")
+    out, inputs, height, width = layer.weight.shape
+    a = (LOW_RANK_ROWS, rank_axis(name), height * width, inputs)
+    return _pair(name, a, (LOW_RANK_ROWS, out, rank_axis(name)))
 
 
 def _pair(name: str, a: TensorAxes, b: TensorAxes) -> NamedAxes:
@@ -102,7 +103,21 @@ def _pointwise(_layer: nn.Module, x: torch.Tensor, a: torch.Tensor, b: torch.Ten
     return (b @ (a @ x.flatten(2))).reshape(rows, b.shape[1], height, width)
 
 
-def _convolution(layer: nn.Module, x: torch.Tensor, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """x: [rows, in, h, w]."""
-    assert isinstance(layer, nn.Conv2d)
-    return functional.conv2d(functional.conv2d(x, a, None, layer.stride, layer.padding, layer.dilation), b)
+def _convolution(layer: nn.Conv2d) -> Term:
+    """Each tap is a matrix product with all pixels. A fixed convolution moves the products of the taps, and sums them.
+
+    So the rank is a dynamic size of matrix products and of a batch. As the kernel of a convolution, `a` would need a
+    static rank in OpenVINO.
+    """
+    taps = layer.kernel_size[0] * layer.kernel_size[1]
+    kernel = torch.eye(taps).reshape(1, taps, *layer.kernel_size)
+
+    def term(_layer: nn.Module, x: torch.Tensor, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        """x: [rows, in, h, w]."""
+        # Sizes with a rank are -1: ONNX takes a 0 for the input's size.
+        products = (a.flatten(1, 2) @ x.flatten(2)).reshape(-1, taps, *x.shape[2:])
+        inner = functional.conv2d(products, kernel, None, layer.stride, layer.padding)
+        height, width = inner.shape[2:]
+        return (b @ inner.reshape(x.shape[0], -1, height * width)).reshape(x.shape[0], b.shape[1], height, width)
+
+    return term

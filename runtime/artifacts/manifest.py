@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -10,11 +11,19 @@ from pydantic import BaseModel, ConfigDict
 from runtime.networks.architecture import NetworkKind
 
 # Part of every artifact's place. A change of the exporter that changes its graphs increases it.
-EXPORTER_VERSION = 1
+EXPORTER_VERSION = 2
 LowRankMode = Literal["none", "linear", "all"]
-# Kinds of networks that LoRAs change. The graphs of other kinds have the low-rank mode `none`.
-ADAPTABLE_KINDS: frozenset[NetworkKind] = frozenset({"unet", "text_encoder"})
+# The graphs of networks that LoRAs change. Other kinds have one graph, with the mode `none`.
+_MODES: Mapping[NetworkKind, tuple[LowRankMode, ...]] = {
+    "unet": ("none", "linear", "all"),
+    "text_encoder": ("none", "linear"),
+}
 Axes = tuple[int | str, ...]
+
+
+def low_rank_modes(kind: NetworkKind) -> tuple[LowRankMode, ...]:
+    """The graphs of one architecture, from the one that takes no low-rank inputs to the one that takes most."""
+    return _MODES.get(kind, ("none",))
 
 
 class ArtifactKey(NamedTuple):

@@ -1,1 +1,1 @@
-"""The OpenVINO engine: exported graphs on a CPU, compiled once for a checkpoint; LoRAs of linear layers are inputs."""
+"""The OpenVINO engine: exported graphs on a CPU, compiled once for a checkpoint; low-rank LoRAs are inputs."""

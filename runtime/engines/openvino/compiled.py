@@ -8,6 +8,8 @@ from typing import Any
 import openvino as ov
 import torch
 
+from runtime.artifacts.manifest import Manifest
+
 _HINTS = {torch.float32: "f32", torch.bfloat16: "bf16"}
 _PRECISIONS = {"f32": "float32", "bf16": "bfloat16", "f16": "float16"}
 
@@ -15,13 +17,14 @@ _PRECISIONS = {"f32": "float32", "bf16": "bfloat16", "f16": "float16"}
 class Compiled:
     """A compiled model and the parameters that stay outside of it. One thread at a time runs it.
 
-    `outside`: parameters that the engine applies itself (see `Manifest`). `nbytes`: its memory; the maker measures it.
+    `manifest`: its inputs and outputs. `outside`: parameters that the engine applies itself (see `Manifest`).
+    `nbytes`: its memory; the maker measures it.
     """
 
     def __init__(
         self,
         model: Any,
-        outputs: Sequence[str],
+        manifest: Manifest,
         outside: Mapping[str, torch.Tensor],
         dtype: torch.dtype,
         threads: int,
@@ -34,7 +37,7 @@ class Compiled:
             "PERFORMANCE_HINT": "LATENCY",
             "NUM_STREAMS": 1,
         }
-        self.outside, self._outputs = outside, tuple(outputs)
+        self.manifest, self.outside = manifest, outside
         if shapes is not None:
             model.reshape({name: ov.PartialShape(list(shape)) for name, shape in shapes.items()})
         compiled = ov.Core().compile_model(model, "CPU", settings)
@@ -47,7 +50,8 @@ class Compiled:
         self._request.infer(
             {name: value.contiguous().numpy() for name, value in inputs.items()}, share_inputs=True, share_outputs=True
         )
-        return {name: torch.from_numpy(self._request.get_tensor(name).data.copy()) for name in self._outputs}
+        names = (tensor.name for tensor in self.manifest.outputs)
+        return {name: torch.from_numpy(self._request.get_tensor(name).data.copy()) for name in names}
 
     def evicted(self) -> None:
         """Its memory is freed when the last binding ends."""

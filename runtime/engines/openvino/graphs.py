@@ -5,15 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 
 from runtime.artifacts.artifact import Artifact, read_artifact
-from runtime.artifacts.manifest import ADAPTABLE_KINDS, ArtifactKey, LowRankMode
+from runtime.artifacts.manifest import ArtifactKey, LowRankMode, low_rank_modes
 from runtime.networks.architecture import Architecture
 
 
 def read_graphs(root: Path, architecture: Architecture) -> dict[LowRankMode, Artifact] | None:
-    """The artifacts that the engine needs; None when one was not exported. Raises ArtifactError."""
-    modes: list[LowRankMode] = ["none", "linear"] if architecture.kind in ADAPTABLE_KINDS else ["none"]
+    """The artifacts of an architecture, in the order of `low_rank_modes`; None when one was not exported.
+
+    Raises ArtifactError.
+    """
     found: dict[LowRankMode, Artifact] = {}
-    for mode in modes:
+    for mode in low_rank_modes(architecture.kind):
         artifact = read_artifact(root, ArtifactKey(architecture.kind, architecture.digest, mode))
         if artifact is None:
             return None

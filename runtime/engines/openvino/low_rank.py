@@ -1,8 +1,8 @@
-"""The low-rank part of a weight set as inputs of a graph: LoRAs of linear layers need no compiling."""
+"""The low-rank part of a weight set as inputs of a graph, so that LoRAs need no compiling."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -19,9 +19,10 @@ _WEIGHT = ".weight"
 
 @dataclass(frozen=True, eq=False)
 class LowRankPart:
-    """Inputs by name, without a row axis: a [rank, in], b [out, rank], float32, the scale folded into b.
+    """Inputs by name, without a row axis: a [rank, in] or of a convolution [rank, taps, in], b [out, rank].
 
-    The ranks are rounded up to buckets, with zeros, so that few shapes occur.
+    They are float32, and the scale is folded into b. The ranks are rounded up to buckets, with zeros, so that few
+    shapes occur.
     """
 
     inputs: Mapping[str, torch.Tensor]
@@ -39,41 +40,45 @@ class LowRankPart:
         """Nothing refers to it."""
 
 
-def takes(manifest: Manifest) -> frozenset[str]:
-    """The parameters for which the graph has low-rank inputs with a row axis."""
-    return frozenset(
-        tensor.name.removesuffix(_DOWN) + _WEIGHT
-        for tensor in manifest.inputs
-        if tensor.name.endswith(_DOWN) and len(tensor.axes) == 3
-    )
-
-
-def are_inputs(weights: WeightSet, taken: Collection[str]) -> bool:
-    """Whether all changes of the weight set can be low-rank inputs, of a rank that has a bucket."""
+def takes(manifest: Manifest, weights: WeightSet) -> bool:
+    """Whether all changes of the weight set can be low-rank inputs of the graph, of a rank that has a bucket."""
+    taps = _taps(manifest)
     return all(
-        name in weights.low_rank and name in taken and _rank(weights, name) <= _BUCKETS[-1] for name in weights.changed
+        name in weights.low_rank and name in taps and _rank(weights, name) <= _BUCKETS[-1] for name in weights.changed
     )
 
 
-def read_low_rank(weights: WeightSet, check_cancelled: Callable[[], None]) -> LowRankPart:
-    """Raises the errors of reading the changes and of `check_cancelled`."""
-    inputs: dict[str, torch.Tensor] = {}
+def read_low_rank(manifest: Manifest, weights: WeightSet, check_cancelled: Callable[[], None]) -> LowRankPart:
+    """The inputs of a graph that takes all changes. Raises the errors of reading them and of `check_cancelled`."""
+    taps, inputs = _taps(manifest), dict[str, torch.Tensor]()
     for name in weights.changed:
         check_cancelled()
-        factors = [(change.scale, *change.factors(torch.device("cpu"))) for change in _changes(weights, name)]
-        missing = _bucket(_rank(weights, name)) - sum(len(down) for _, _, down in factors)
-        down = torch.cat([down for _, _, down in factors])
-        up = torch.cat([scale * up for scale, up, _ in factors], dim=1)
-        layer = name.removesuffix(_WEIGHT)
-        inputs[layer + _DOWN] = torch.nn.functional.pad(down, (0, 0, 0, missing))
-        inputs[layer + _UP] = torch.nn.functional.pad(up, (0, missing))
+        down, up = _factors(weights, name)
+        layer, count = name.removesuffix(_WEIGHT), taps[name]
+        if count is not None:
+            down = down.unflatten(1, (-1, count)).transpose(1, 2).contiguous()
+        inputs |= {layer + _DOWN: down, layer + _UP: up}
     weights.check_unchanged()
     return LowRankPart(inputs)
 
 
-def _changes(weights: WeightSet, name: str) -> list[LowRank]:
-    found = weights.read(name)
-    return [change for change in found if isinstance(change, LowRank)]
+def _taps(manifest: Manifest) -> dict[str, int | None]:
+    """Parameter -> the number of positions in its kernel, for those with low-rank inputs. None: a linear layer."""
+    return {
+        tensor.name.removesuffix(_DOWN) + _WEIGHT: int(tensor.axes[2]) if len(tensor.axes) == 4 else None
+        for tensor in manifest.inputs
+        if tensor.name.endswith(_DOWN)
+    }
+
+
+def _factors(weights: WeightSet, name: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """down [rank, in * taps] and up [out, rank] of all changes of a parameter, with zeros up to the rank's bucket."""
+    changes = [change for change in weights.read(name) if isinstance(change, LowRank)]
+    factors = [(change.scale, *change.factors(torch.device("cpu"))) for change in changes]
+    down = torch.cat([down for _, _, down in factors])
+    up = torch.cat([scale * up for scale, up, _ in factors], dim=1)
+    missing = _bucket(len(down)) - len(down)
+    return torch.nn.functional.pad(down, (0, 0, 0, missing)), torch.nn.functional.pad(up, (0, missing))
 
 
 def _rank(weights: WeightSet, name: str) -> int:

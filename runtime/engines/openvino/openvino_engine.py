@@ -1,7 +1,8 @@
 """The OpenVINO engine: networks from exported graphs, on a CPU.
 
-`bind` compiles the base weights of a checkpoint once. LoRAs of linear layers are inputs of the calls, so rows with
-different ones share a call. Any other change is merged into the weights, and compiled with them.
+`bind` compiles the base weights of a checkpoint once for each graph: without low-rank inputs, with those of linear
+layers, and with those of convolutions too. LoRAs are inputs of the calls, so rows with different ones share a call.
+Changes of other kinds are merged into the weights, and compiled with them.
 """
 
 from __future__ import annotations
@@ -48,16 +49,10 @@ class OpenVinoEngine:
         threads: int,
         cache: CompiledCache,
     ) -> None:
-        """`graphs`: the artifacts of the architecture (see `read_graphs`)."""
+        """`graphs`: the artifacts of the architecture in the order of `low_rank_modes`."""
         self._architecture, self._dtype, self._threads, self._cache = architecture, dtype, threads, cache
         self._options = architecture.options
         self._graphs = {mode: Graph(artifact) for mode, artifact in graphs.items()}
-        self._taken = low_rank.takes(graphs["linear"].manifest) if "linear" in graphs else frozenset()
-        self._precision = "float32"  # until a model is compiled
-
-    @property
-    def precision(self) -> str:
-        return self._precision
 
     @property
     def device(self) -> torch.device:
@@ -68,12 +63,11 @@ class OpenVinoEngine:
     ) -> OpenVinoBinding:
         check_fit(weights, self._architecture.kind, self._shapes(weights))
         with ExitStack() as uses:
-            if weights.changed and low_rank.are_inputs(weights, self._taken):
-                part = self._use_low_rank(uses, weights, check_cancelled)
-                compiled = self._use_compiled(uses, "linear", WeightSet(weights.base), check_cancelled, sizes)
-            else:
-                part, compiled = _NOTHING, self._use_compiled(uses, "none", weights, check_cancelled, sizes)
-            self._precision = compiled.precision
+            mode, part = self._mode(weights), _NOTHING
+            if mode != "none":
+                part = self._use_low_rank(uses, mode, weights, check_cancelled)
+                weights = WeightSet(weights.base)
+            compiled = self._use_compiled(uses, mode, weights, check_cancelled, sizes)
             return OpenVinoBinding(compiled, part, uses.pop_all().close, has_fixed_sizes=sizes is not None)
 
     def batch_key(self, binding: Binding, inputs: Inputs) -> Hashable:
@@ -89,10 +83,17 @@ class OpenVinoEngine:
             fields = self._embedded(fields, compiled)
         # Each row has its own low-rank inputs even if all are equal: another shape of them could give other bytes.
         inputs = {name: torch.stack([binding.low_rank.inputs[name] for binding in bindings]) for name in first.inputs}
-        graph = self._graphs["linear" if first.inputs else "none"]
         padding = self._options.get("downsample_padding", 1)
-        outputs = compiled.run(call_inputs(graph.manifest, fields, inputs, padding))
+        outputs = compiled.run(call_inputs(compiled.manifest, fields, inputs, padding))
         return stacking.unstack(unflatten(outputs), len(rows))
+
+    def _mode(self, weights: WeightSet) -> LowRankMode:
+        """The graph for these weights: the first that takes all their changes as low-rank inputs.
+
+        `none` if no graph does: then the changes are merged.
+        """
+        takers = (mode for mode, graph in self._graphs.items() if low_rank.takes(graph.manifest, weights))
+        return next(takers, "none")
 
     def _shapes(self, weights: WeightSet) -> dict[str, torch.Size]:
         """The parameters of the network. Those outside of the graph have the shapes of the files."""
@@ -108,9 +109,11 @@ class OpenVinoEngine:
         embeddings = torch.nn.functional.embedding(ids, compiled.outside[_TOKEN_EMBEDDING])
         return {"embeddings": embeddings, "end": end_positions(ids, self._options["eos_token_id"])}
 
-    def _use_low_rank(self, uses: ExitStack, weights: WeightSet, check_cancelled: Callable[[], None]) -> LowRankPart:
-        key = f"{self._architecture.digest}:{weights.digest}"
-        return self._cache.use_low_rank(uses, key, lambda: low_rank.read_low_rank(weights, check_cancelled))
+    def _use_low_rank(
+        self, uses: ExitStack, mode: LowRankMode, weights: WeightSet, check_cancelled: Callable[[], None]
+    ) -> LowRankPart:
+        key, manifest = f"{self._architecture.digest}:{weights.digest}", self._graphs[mode].manifest
+        return self._cache.use_low_rank(uses, key, lambda: low_rank.read_low_rank(manifest, weights, check_cancelled))
 
     def _use_compiled(
         self,
@@ -142,9 +145,8 @@ class OpenVinoEngine:
         tensors = self._read(graph, weights, check_cancelled)
         check_cancelled()
         outside = {name: tensors.pop(name) for name in graph.manifest.outside}
-        outputs = [tensor.name for tensor in graph.manifest.outputs]
         shapes = None if sizes is None else fixed_shapes(graph.manifest, sizes)
-        return Compiled(graph.bind(tensors), outputs, outside, self._dtype, self._threads, shapes)
+        return Compiled(graph.bind(tensors), graph.manifest, outside, self._dtype, self._threads, shapes)
 
     def _read(self, graph: Graph, weights: WeightSet, check_cancelled: Callable[[], None]) -> dict[str, torch.Tensor]:
         """All parameters with their changes, float32, in the graph's shapes."""

@@ -11,7 +11,7 @@ import torch
 from export.make_artifact import make_artifact
 from export.publish import exporting, publish
 from runtime.artifacts.artifact import Artifact, read_artifact
-from runtime.artifacts.manifest import ADAPTABLE_KINDS, ArtifactKey, LowRankMode
+from runtime.artifacts.manifest import ArtifactKey, LowRankMode, low_rank_modes
 from tests.unit.export.networks import NETWORKS, TinyNetwork
 from tests.unit.export.openvino_graph import OpenVinoGraph
 
@@ -33,7 +33,7 @@ class Graphs:
     def _artifact(self, name: str, low_rank: LowRankMode) -> Artifact:
         """In the mode `none` if LoRAs do not change the network."""
         architecture = self.network(name).architecture
-        mode: LowRankMode = low_rank if architecture.kind in ADAPTABLE_KINDS else "none"
+        mode: LowRankMode = low_rank if low_rank in low_rank_modes(architecture.kind) else "none"
         key = ArtifactKey(architecture.kind, architecture.digest, mode)
         with exporting(self._root):
             made = make_artifact(key, architecture, lambda _: None)
@@ -42,9 +42,9 @@ class Graphs:
         assert artifact is not None
         return artifact
 
-    def _compiled(self, name: str) -> OpenVinoGraph:
-        """With the network's own weights, and low-rank inputs for linear layers if LoRAs change the network."""
-        return OpenVinoGraph(self.artifact(name, "linear"), self.network(name).weights, {})
+    def _compiled(self, name: str, low_rank: LowRankMode = "linear") -> OpenVinoGraph:
+        """With the network's own weights, and low-rank inputs if LoRAs change the network."""
+        return OpenVinoGraph(self.artifact(name, low_rank), self.network(name).weights)
 
 
 @pytest.fixture(scope="session")

@@ -14,13 +14,13 @@ from runtime.artifacts.artifact import Artifact
 
 
 class OpenVinoGraph:
-    """A graph with weights. `ranks`: low-rank input's name -> its rank, for those of convolutions.
+    """A graph with weights.
 
     The weights are not copied to a file: each initializer becomes an input, and each of these inputs a constant that
     shares the tensor's memory.
     """
 
-    def __init__(self, artifact: Artifact, weights: Mapping[str, torch.Tensor], ranks: Mapping[str, int]) -> None:
+    def __init__(self, artifact: Artifact, weights: Mapping[str, torch.Tensor]) -> None:
         self._manifest = artifact.manifest
         core = ov.Core()
         model, names = _read(core, artifact.graph)
@@ -32,19 +32,8 @@ class OpenVinoGraph:
                 constant = operators.constant(value, shared_memory=True)
                 parameter.output(0).replace(constant.output(0))
                 model.remove_parameter(parameter)
-        self._fix_ranks(model, ranks)
         settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1}
         self._compiled = core.compile_model(model, "CPU", settings)
-
-    def _fix_ranks(self, model: Any, ranks: Mapping[str, int]) -> None:
-        """Make the ranks of these inputs static: OpenVINO compiles no convolution with a dynamic one."""
-        if ranks:
-            tensors = [tensor for tensor in self._manifest.inputs if tensor.name in ranks]
-            shapes = {
-                tensor.name: [axis if isinstance(axis, int) else ranks[tensor.name] for axis in tensor.axes]
-                for tensor in tensors
-            }
-            model.reshape({name: ov.PartialShape(shape) for name, shape in shapes.items()})
 
     def run(self, inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """The outputs by name. `inputs`: all inputs of the graph."""

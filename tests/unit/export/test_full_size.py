@@ -12,7 +12,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProject
 
 from benchmarks.full_size import SD15_SIZES, SDXL_SIZES, Sizes
 from export.make_artifact import make_artifact
-from runtime.artifacts.manifest import ADAPTABLE_KINDS, ArtifactKey, LowRankMode
+from runtime.artifacts.manifest import ArtifactKey, low_rank_modes
 from runtime.checkpoints.model_families import SD_2_V
 from runtime.networks.architecture import NetworkKind, architecture_of
 
@@ -89,8 +89,7 @@ NAMES = [*((size, name) for size in SIZES for name in PARTS), ("sdxl", "text_enc
 def test_a_graph_of_full_size(size: str, name: str, record_property: Any) -> None:
     kind, config, shapes = _networks(SIZES[size])[name]
     architecture = architecture_of(kind, config)
-    mode: LowRankMode = "all" if kind in ADAPTABLE_KINDS else "none"
-    key = ArtifactKey(kind, architecture.digest, mode)
+    key = ArtifactKey(kind, architecture.digest, low_rank_modes(kind)[-1])
     made = make_artifact(key, architecture, lambda _: None)
     artifact = made.artifact
     graph = onnx.load_from_string(artifact.graph).graph

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import torch
 from export.make_artifact import make_artifact
 from export.publish import exporting, publish
 from runtime.artifacts.artifact import read_artifact
-from runtime.artifacts.manifest import ArtifactKey, LowRankMode
+from runtime.artifacts.manifest import ArtifactKey, low_rank_modes
 from runtime.checkpoints.checkpoint import Checkpoint, Component
 from runtime.engines.engine import CallSizes, Inputs, WeightsError, never_cancelled
 from runtime.engines.lru_budget import LruBudget
@@ -23,7 +23,7 @@ from runtime.networks.architecture import NetworkKind, architecture_of
 from runtime.weights.change import LowRank
 from runtime.weights.weight_set import WeightSet
 from tests.unit.runtime.engines import batched, make_engine, noise, rows_of, unet_inputs
-from tests.unit.runtime.merging import Changes
+from tests.unit.runtime.merging import Changes, Replacement
 from tests.unit.runtime.tiny_checkpoints import read_checkpoint
 from tests.unit.runtime.unet_sets import unet_lora
 
@@ -31,6 +31,7 @@ pytestmark = pytest.mark.verify  # `make test` runs the engine in tests/server/t
 
 TOLERANCE = 5e-5  # of the standard deviation
 PLENTY = 1 << 30
+MakeLora = Callable[..., WeightSet]
 
 
 @pytest.fixture(scope="module")
@@ -42,9 +43,8 @@ def make_openvino(
     artifacts: Path, kind: NetworkKind, component: Component, budget: int = PLENTY
 ) -> tuple[OpenVinoEngine, LruBudget[Any]]:
     architecture = architecture_of(kind, component.config)
-    modes: list[LowRankMode] = ["none"] if kind.startswith("vae") else ["none", "linear"]
     with exporting(artifacts):
-        for mode in modes:
+        for mode in low_rank_modes(kind):
             key = ArtifactKey(kind, architecture.digest, mode)
             if read_artifact(artifacts, key) is None:
                 made = make_artifact(key, architecture, lambda _: None)
@@ -91,7 +91,7 @@ def engine(artifacts: Path, sd15: Checkpoint) -> OpenVinoEngine:
 def test_the_base_weights(engine: OpenVinoEngine, sd15: Checkpoint) -> None:
     expected = run(make_engine("unet", sd15.unet)[0], WeightSet(sd15.unet), unet_inputs("sd"))
     assert_near(run(engine, WeightSet(sd15.unet), unet_inputs("sd")), expected)
-    assert engine.precision == "float32"
+    assert engine.bind(WeightSet(sd15.unet), never_cancelled).precision == "float32"
 
 
 def test_sdxl(artifacts: Path, sdxl: Checkpoint) -> None:
@@ -100,14 +100,23 @@ def test_sdxl(artifacts: Path, sdxl: Checkpoint) -> None:
     assert_near(run(engine, WeightSet(sdxl.unet), unet_inputs("sdxl")), expected)
 
 
-def linear_lora(component: Component, seed: int, rank: int = 4) -> WeightSet:
-    """A LoRA of every linear layer of the component."""
+def make_lora(component: Component, seed: int, rank: int, axes: tuple[int, ...]) -> WeightSet:
+    """A LoRA of every layer of the component whose weight has one of these numbers of axes."""
     changes = {
-        name: LowRank(noise(rank, shape[1], seed=seed + index), noise(shape[0], rank, seed=seed - index), 0.02)
+        name: LowRank(noise(rank, *shape[1:], seed=seed + index), noise(shape[0], rank, seed=seed - index), 0.02)
         for index, (name, shape) in enumerate(component.shapes.items())
-        if len(shape) == 2 and name.endswith(".weight") and "embedding" not in name
+        if len(shape) in axes and name.endswith(".weight") and "embedding" not in name
     }
-    return WeightSet(component, (Changes(f"{seed}:{rank}", changes),))
+    return WeightSet(component, (Changes(f"{seed}:{rank}:{axes}", changes),))
+
+
+def linear_lora(component: Component, seed: int, rank: int = 4) -> WeightSet:
+    return make_lora(component, seed, rank, (2,))
+
+
+def convolution_lora(component: Component, seed: int, rank: int = 4) -> WeightSet:
+    """A LoRA of every linear layer and convolution of the component."""
+    return make_lora(component, seed, rank, (2, 4))
 
 
 def attention_lora(component: Component) -> WeightSet:
@@ -122,12 +131,13 @@ def compiled_count(budget: LruBudget[Any]) -> int:
     return sum(key.startswith("compiled:") for key in budget._entries)
 
 
-def test_loras_of_linear_layers_compile_nothing(artifacts: Path, sd15: Checkpoint) -> None:
+@pytest.mark.parametrize("make", [linear_lora, convolution_lora])
+def test_low_rank_loras_compile_nothing(artifacts: Path, sd15: Checkpoint, make: MakeLora) -> None:
     engine, budget = make_openvino(artifacts, "unet", sd15.unet)
     base, torch_engine = WeightSet(sd15.unet), make_engine("unet", sd15.unet)[0]
     first = run(engine, base, unet_inputs("sd"))["prediction"]
     for seed, rank in ((1000, 4), (2000, 16), (3000, 20)):
-        weights = linear_lora(sd15.unet, seed, rank)
+        weights = make(sd15.unet, seed, rank)
         found = run(engine, weights, unet_inputs("sd"))
         assert_near(found, run(torch_engine, weights, unet_inputs("sd")))
         assert (found["prediction"] - first).abs().max() > 0.01 * first.std()
@@ -143,16 +153,17 @@ def test_a_lora_of_some_layers(engine: OpenVinoEngine, sd15: Checkpoint) -> None
 
 
 @pytest.mark.parametrize("name", ["peft", "kohya"])
-def test_loras_of_convolutions_are_merged(engine: OpenVinoEngine, sd15: Checkpoint, tiny: Path, name: str) -> None:
+def test_a_lora_file_with_convolutions(engine: OpenVinoEngine, sd15: Checkpoint, tiny: Path, name: str) -> None:
     weights = unet_lora(sd15, tiny / f"loras/sd15/{name}.safetensors", 0.8)
     expected = run(make_engine("unet", sd15.unet)[0], weights, unet_inputs("sd"))
     assert_near(run(engine, weights, unet_inputs("sd")), expected)
 
 
-def test_rows_with_different_loras_share_a_call(engine: OpenVinoEngine, sd15: Checkpoint) -> None:
+@pytest.mark.parametrize("make", [linear_lora, convolution_lora])
+def test_rows_with_different_loras_share_a_call(engine: OpenVinoEngine, sd15: Checkpoint, make: MakeLora) -> None:
     """Each row's bytes are those of a call in which both rows have its LoRA."""
     rows = rows_of(unet_inputs("sd"))
-    bindings = [engine.bind(linear_lora(sd15.unet, seed), never_cancelled) for seed in (1000, 2000)]
+    bindings = [engine.bind(make(sd15.unet, seed), never_cancelled) for seed in (1000, 2000)]
     assert len({engine.batch_key(binding, rows[0]) for binding in bindings}) == 1
     together = batched(engine.run(list(zip(bindings, rows, strict=True))))["prediction"]
     for index, binding in enumerate(bindings):
@@ -178,7 +189,7 @@ def test_two_loras_on_one_layer_add_up(engine: OpenVinoEngine, sd15: Checkpoint)
 
 def test_fixed_sizes(engine: OpenVinoEngine, sd15: Checkpoint) -> None:
     batch = unet_inputs("sd")
-    for weights in (WeightSet(sd15.unet), linear_lora(sd15.unet, 1000)):
+    for weights in (WeightSet(sd15.unet), linear_lora(sd15.unet, 1000), convolution_lora(sd15.unet, 1000)):
         binding = engine.bind(weights, never_cancelled, CallSizes(2, 8, 8))
         assert binding.has_fixed_sizes
         found = batched(engine.run([(binding, row) for row in rows_of(batch)]))
@@ -206,11 +217,22 @@ def test_the_text_encoders(artifacts: Path, request: pytest.FixtureRequest, tiny
         assert_near(run(engine, weights, {"ids": ids}), expected)
 
 
-def test_a_checkpoint_has_at_most_three_compiled_models(artifacts: Path, sd15: Checkpoint, tiny: Path) -> None:
+def full_change(component: Component, seed: int) -> WeightSet:
+    """Another bias of the last layer, which no graph takes as an input."""
+    change = Replacement(noise(*component.shapes["conv_out.bias"], seed=seed))
+    return WeightSet(component, (Changes(f"full {seed}", {"conv_out.bias": change}),))
+
+
+def test_a_full_change_is_merged(engine: OpenVinoEngine, sd15: Checkpoint) -> None:
+    weights = full_change(sd15.unet, 1)
+    expected = run(make_engine("unet", sd15.unet)[0], weights, unet_inputs("sd"))
+    assert_near(run(engine, weights, unet_inputs("sd")), expected)
+
+
+def test_a_checkpoint_has_at_most_three_compiled_models(artifacts: Path, sd15: Checkpoint) -> None:
     engine, budget = make_openvino(artifacts, "unet", sd15.unet)
-    path = tiny / "loras/sd15/peft.safetensors"
-    for count, scale in enumerate((0.1, 0.2, 0.3, 0.4, 0.5), 1):
-        engine.bind(unet_lora(sd15, path, scale), never_cancelled).release()
+    for count in range(1, 6):
+        engine.bind(full_change(sd15.unet, count), never_cancelled).release()
         assert compiled_count(budget) == min(count, 3)
 
 
