@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -76,3 +77,20 @@ def test_a_picture_has_the_same_bytes_alone_and_among_others(graphs_client: Clie
     for job in running:
         job.result()
     assert among.files == alone.files
+
+
+@pytest.mark.verify
+def test_a_checkpoint_used_before_costs_no_compiling(graphs_client: Client, tiny: Path) -> None:
+    def seconds(kind: str) -> float:
+        begun = time.monotonic()
+        submit(graphs_client, base(tiny, kind)).result()
+        return time.monotonic() - begun
+
+    for kind in ("sd15", "sd2"):
+        seconds(kind)
+    alone = min(seconds("sd15") for _ in range(3))
+    swapped = []
+    for _ in range(3):
+        seconds("sd2")
+        swapped.append(seconds("sd15"))
+    assert min(swapped) < alone + 0.5
