@@ -18,6 +18,7 @@ from export.low_rank import LowRankInputs
 from runtime.artifacts.artifact import Artifact
 from runtime.artifacts.manifest import Manifest
 from runtime.engines.openvino.compiled import Compiled
+from runtime.engines.openvino.compiler import Compiler
 from runtime.engines.openvino.graph import Graph
 from runtime.networks.architecture import Architecture
 from runtime.networks.build import build, parameters
@@ -37,7 +38,8 @@ def check_parity(architecture: Architecture, artifacts: Sequence[Artifact], show
     for artifact in artifacts:
         show(f"compares the graph ({artifact.manifest.low_rank}) with torch")
         graph = Graph(artifact)
-        compiled = Compiled(graph.bind(base), artifact.manifest, {}, torch.float32, torch.get_num_threads())
+        compiler = Compiler(torch.float32, torch.get_num_threads())
+        compiled = Compiled(compiler.compile(graph.bind(base)), artifact.manifest, {})
         loras = _random_lora(artifact.manifest)
         for call in CALLS:
             _check_call(architecture, artifact.manifest, compiled, base, loras, call)

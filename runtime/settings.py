@@ -114,6 +114,11 @@ class Settings(BaseSettings):
         None,
         description="Folder of the exported graphs; default: `LORIKEET_STORE` with `-artifacts` added to its name.",
     )
+    compiled_bytes: ByteSize = Field(
+        ByteSize(2 * GIB),
+        description="Size of the folder `compiled` in `LORIKEET_ARTIFACTS`: models that OpenVINO compiled, which a "
+        "restart then reads. A model that does not fit is not kept. 0 keeps none.",
+    )
     local_paths: Annotated[tuple[AnyPath, ...], NoDecode] = Field(
         default_factory=lambda: (demo_folder(),),
         description="Colon-separated folders. A request may name checkpoints, LoRAs and images inside them.",
@@ -211,6 +216,10 @@ class Settings(BaseSettings):
     @property
     def artifacts_folder(self) -> Path:
         return self.artifacts or self.store.parent / f"{self.store.name}-artifacts"
+
+    @property
+    def compiled_folder(self) -> Path:
+        return self.artifacts_folder / "compiled"
 
     @model_validator(mode="after")
     def _distinct_ports(self) -> Settings:

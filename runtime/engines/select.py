@@ -13,6 +13,7 @@ from runtime.engines.ask import Bound
 from runtime.engines.engine import CallSizes, Engine, WeightsError
 from runtime.engines.lru_budget import LruBudget, Resident
 from runtime.engines.openvino.compiled_cache import CompiledCache
+from runtime.engines.openvino.compiled_files import CompiledFiles
 from runtime.engines.openvino.graphs import read_graphs
 from runtime.engines.placement import Placement, pin_threads, place, set_convolutions
 from runtime.engines.torch.cuda_graphs import CudaGraphs
@@ -48,6 +49,7 @@ class Engines:
         budget: LruBudget[Resident] = LruBudget(_weights_bytes(settings, self.placement.device))
         self.weights = WeightsCache(budget, MergeThreads(threads, begin))
         self._compiled = CompiledCache(budget)
+        self._files = CompiledFiles(settings.compiled_folder, settings.compiled_bytes)
         self._settings = settings
         self._engines: dict[Architecture, Engine] = {}  # least recently requested first
 
@@ -86,10 +88,13 @@ class Engines:
             if wanted == "openvino":
                 raise WeightsError(f"its {architecture.kind} was not exported: run `make export MODEL=...`")
             return None
-        from runtime.engines.openvino.openvino_engine import OpenVinoEngine  # a server without graphs does not need it
+        # A server without graphs does not need openvino.
+        from runtime.engines.openvino.compiler import Compiler
+        from runtime.engines.openvino.openvino_engine import OpenVinoEngine
 
         dtype = torch.float32 if self.placement.upcasts else self.placement.dtype
-        return OpenVinoEngine(architecture, graphs, dtype, torch.get_num_threads(), self._compiled)
+        compiler = Compiler(dtype, torch.get_num_threads())
+        return OpenVinoEngine(architecture, graphs, compiler, self._files, self._compiled)
 
     def sizes(self, plan: Plan, rows: int) -> CallSizes | None:
         """The sizes of a plan's calls if the settings name its size; else None, which is any size."""

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-import openvino as ov
 import torch
 
 from runtime.artifacts.manifest import Manifest
 
-_HINTS = {torch.float32: "f32", torch.bfloat16: "bf16"}
 _PRECISIONS = {"f32": "float32", "bf16": "bfloat16", "f16": "float16"}
 
 
@@ -21,26 +19,9 @@ class Compiled:
     `nbytes`: its memory; the maker measures it.
     """
 
-    def __init__(
-        self,
-        model: Any,
-        manifest: Manifest,
-        outside: Mapping[str, torch.Tensor],
-        dtype: torch.dtype,
-        threads: int,
-        shapes: Mapping[str, Sequence[int]] | None = None,
-    ) -> None:
-        """`shapes`: of all inputs, for a model that takes no others and is faster; None: any sizes."""
-        settings = {
-            "INFERENCE_PRECISION_HINT": _HINTS[dtype],
-            "INFERENCE_NUM_THREADS": threads,
-            "PERFORMANCE_HINT": "LATENCY",
-            "NUM_STREAMS": 1,
-        }
+    def __init__(self, compiled: Any, manifest: Manifest, outside: Mapping[str, torch.Tensor]) -> None:
+        """`compiled`: an `ov.CompiledModel`."""
         self.manifest, self.outside = manifest, outside
-        if shapes is not None:
-            model.reshape({name: ov.PartialShape(list(shape)) for name, shape in shapes.items()})
-        compiled = ov.Core().compile_model(model, "CPU", settings)
         self.precision = _PRECISIONS[compiled.get_property("INFERENCE_PRECISION_HINT").to_string()]
         self._request = compiled.create_infer_request()
         self.nbytes = 0

@@ -7,8 +7,9 @@ Changes of other kinds are merged into the weights, and compiled with them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from contextlib import ExitStack
+from typing import Any
 
 import torch
 
@@ -22,6 +23,8 @@ from runtime.engines.openvino import low_rank
 from runtime.engines.openvino.call_inputs import call_inputs, fixed_shapes
 from runtime.engines.openvino.compiled import Compiled
 from runtime.engines.openvino.compiled_cache import CompiledCache, OpenVinoBinding
+from runtime.engines.openvino.compiled_files import CompiledFiles
+from runtime.engines.openvino.compiler import Compiler
 from runtime.engines.openvino.graph import Graph
 from runtime.engines.openvino.low_rank import LowRankPart
 from runtime.memory import give_back, resident_bytes
@@ -45,12 +48,12 @@ class OpenVinoEngine:
         self,
         architecture: Architecture,
         graphs: Mapping[LowRankMode, Artifact],
-        dtype: torch.dtype,
-        threads: int,
+        compiler: Compiler,
+        files: CompiledFiles,
         cache: CompiledCache,
     ) -> None:
         """`graphs`: the artifacts of the architecture in the order of `low_rank_modes`."""
-        self._architecture, self._dtype, self._threads, self._cache = architecture, dtype, threads, cache
+        self._architecture, self._compiler, self._files, self._cache = architecture, compiler, files, cache
         self._options = architecture.options
         self._graphs = {mode: Graph(artifact) for mode, artifact in graphs.items()}
 
@@ -126,7 +129,7 @@ class OpenVinoEngine:
         base = f"{self._architecture.digest}:{weights.base.weights_digest}"
         key = f"{mode}:{sizes}:{weights.digest}"
         graph = self._graphs[mode]
-        nbytes = sum(shape.numel() for shape in graph.shapes.values()) * self._dtype.itemsize
+        nbytes = sum(shape.numel() for shape in graph.shapes.values()) * self._compiler.dtype.itemsize
 
         def make() -> Compiled:
             """The compiler cannot be cancelled."""
@@ -142,17 +145,25 @@ class OpenVinoEngine:
         self, graph: Graph, weights: WeightSet, check_cancelled: Callable[[], None], sizes: CallSizes | None
     ) -> Compiled:
         """Raises the errors of reading the weights and of `check_cancelled`."""
-        tensors = self._read(graph, weights, check_cancelled)
-        check_cancelled()
-        outside = {name: tensors.pop(name) for name in graph.manifest.outside}
-        shapes = None if sizes is None else fixed_shapes(graph.manifest, sizes)
-        return Compiled(graph.bind(tensors), graph.manifest, outside, self._dtype, self._threads, shapes)
 
-    def _read(self, graph: Graph, weights: WeightSet, check_cancelled: Callable[[], None]) -> dict[str, torch.Tensor]:
-        """All parameters with their changes, float32, in the graph's shapes."""
+        def make_model() -> Any:
+            model = graph.bind(self._read(graph.shapes, weights, check_cancelled))
+            check_cancelled()
+            return model
+
+        outside = self._read(graph.manifest.outside, weights, check_cancelled)
+        shapes = None if sizes is None else fixed_shapes(graph.manifest, sizes)
+        key = f"{graph.manifest.graph_sha256}:{weights.digest}"
+        compiled = self._compiler.read_or_compile(self._files, key, make_model, shapes)
+        return Compiled(compiled, graph.manifest, outside)
+
+    def _read(
+        self, names: Collection[str], weights: WeightSet, check_cancelled: Callable[[], None]
+    ) -> dict[str, torch.Tensor]:
+        """These parameters with their changes, float32, in the network's shapes."""
         shapes = self._shapes(weights)
         found: dict[str, torch.Tensor] = {}
-        for name, stored in read_base(weights.base, shapes.keys(), check_cancelled):
+        for name, stored in read_base(weights.base, names, check_cancelled):
             tensor = torch.empty(shapes[name], dtype=torch.float32)
             if name in weights.changed:
                 merge(stored, weights.read(name), tensor)

@@ -17,6 +17,8 @@ from runtime.checkpoints.checkpoint import Checkpoint, Component
 from runtime.engines.engine import CallSizes, Inputs, WeightsError, never_cancelled
 from runtime.engines.lru_budget import LruBudget
 from runtime.engines.openvino.compiled_cache import CompiledCache
+from runtime.engines.openvino.compiled_files import CompiledFiles
+from runtime.engines.openvino.compiler import Compiler
 from runtime.engines.openvino.graphs import read_graphs
 from runtime.engines.openvino.openvino_engine import OpenVinoEngine
 from runtime.networks.architecture import NetworkKind, architecture_of
@@ -40,7 +42,7 @@ def artifacts(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def make_openvino(
-    artifacts: Path, kind: NetworkKind, component: Component, budget: int = PLENTY
+    artifacts: Path, kind: NetworkKind, component: Component, budget: int = PLENTY, kept: int = 0
 ) -> tuple[OpenVinoEngine, LruBudget[Any]]:
     architecture = architecture_of(kind, component.config)
     with exporting(artifacts):
@@ -52,7 +54,8 @@ def make_openvino(
     graphs = read_graphs(artifacts, architecture)
     assert graphs is not None
     found: LruBudget[Any] = LruBudget(budget)
-    return OpenVinoEngine(architecture, graphs, torch.float32, 1, CompiledCache(found)), found
+    files = CompiledFiles(artifacts / "compiled", kept)
+    return OpenVinoEngine(architecture, graphs, Compiler(torch.float32, 1), files, CompiledCache(found)), found
 
 
 def run(engine: Any, weights: WeightSet, batch: Inputs) -> Mapping[str, Any]:
