@@ -14,6 +14,8 @@ export PATH := $(abspath $(VENV))/bin:$(PATH)
 PY := $(VENV)/bin/python
 PYTEST := $(PY) -m pytest --durations=10
 TESTS := $(wildcard tests/unit tests/server tests/journeys)
+# one process for the tests of servers, one for the unit tests
+PARALLEL := -p tests.workers --numprocesses 2
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -38,13 +40,13 @@ export: venv ## make the graphs of a checkpoint's architectures, without weights
 	@$(PY) -m export $${MODEL:+--model "$$MODEL"} $(ARGS)
 
 test: setup ## before each push and in CI: unit, server and journey tests; 20 minutes
-	@$(PYTEST) -m "not verify" $(TESTS) $(ARGS)
+	@$(PYTEST) $(PARALLEL) -m "not verify" $(TESTS) $(ARGS)
 
 test-unit: venv ## while you edit: only the unit tests
 	@$(PYTEST) -m "not verify" tests/unit $(ARGS)
 
 verify: setup ## before a release: every row of every test table; continues an interrupted run, restarts after a source change
-	@$(PYTEST) -p tests.passed_rows --passed-rows out/verify $(TESTS) $(ARGS)
+	@$(PYTEST) $(PARALLEL) -p tests.passed_rows --passed-rows out/verify $(TESTS) $(ARGS)
 
 soak: setup ## after a change of jobs, stages or the supervisor: hostile requests, kills, a call of 150 s; about one hour, idle machine
 	@$(PYTEST) tests/soak -s -o faulthandler_timeout=0 $(ARGS)
