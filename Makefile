@@ -62,6 +62,7 @@ lock: venv ## write requirements.lock again (UPGRADE=1: with the newest releases
 
 trt-full: venv ## build TensorRT-RTX plans of SD 1.5 and SDXL at full size, without a GPU, or NAMES="sd15"; 10 minutes, 6 GB
 	@$(PY) -m benchmarks.tensorrt.full_size $(NAMES)
+	@$(PY) -m benchmarks.tensorrt.table
 
 gpu-check: ## build and check TensorRT plans on an NVIDIA GPU, and time refits and calls: NAMES="sd15 sdxl", RESULT=... names the JSON file
 	@python3 -m benchmarks.tensorrt.gpu_check "$${RESULT:-gpu-check.json}" $(NAMES)

@@ -28,6 +28,10 @@ PLAN = {
 }
 
 
+def test_without_a_result_the_table_names_the_command(tmp_path: Path) -> None:
+    assert "`make trt-full`" in trt_full_table(tmp_path / "full_size.json")
+
+
 def test_a_row_for_each_plan_and_a_line_for_the_machine(tmp_path: Path) -> None:
     path = tmp_path / "full_size.json"
     path.write_text(json.dumps({"plans": {"sd15": PLAN, "sdxl": PLAN}}))
