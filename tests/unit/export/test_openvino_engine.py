@@ -14,10 +14,10 @@ from export.publish import exporting, publish
 from runtime.artifacts.artifact import read_artifact
 from runtime.artifacts.manifest import ArtifactKey, LowRankMode
 from runtime.checkpoints.checkpoint import Checkpoint, Component
+from runtime.engines.compiled.graphs import read_graphs
 from runtime.engines.engine import CallSizes, Inputs, WeightsError, never_cancelled
 from runtime.engines.lru_budget import LruBudget
 from runtime.engines.openvino.compiled_cache import CompiledCache
-from runtime.engines.openvino.graphs import read_graphs
 from runtime.engines.openvino.openvino_engine import OpenVinoEngine
 from runtime.networks.architecture import NetworkKind, architecture_of
 from runtime.weights.change import LowRank

@@ -15,11 +15,12 @@ from runtime.weights.weight_set import WeightSet
 _BUCKETS = (16, 32, 64, 128, 256)
 _DOWN, _UP = ".lora_a", ".lora_b"
 _WEIGHT = ".weight"
+_CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True, eq=False)
 class LowRankPart:
-    """Inputs by name, without a row axis: a [rank, in], b [out, rank], float32, the scale folded into b.
+    """Inputs by name, without a row axis: a [rank, in], b [out, rank], the scale folded into b.
 
     The ranks are rounded up to buckets, with zeros, so that few shapes occur.
     """
@@ -55,18 +56,23 @@ def are_inputs(weights: WeightSet, taken: Collection[str]) -> bool:
     )
 
 
-def read_low_rank(weights: WeightSet, check_cancelled: Callable[[], None]) -> LowRankPart:
-    """Raises the errors of reading the changes and of `check_cancelled`."""
+def read_low_rank(
+    weights: WeightSet,
+    check_cancelled: Callable[[], None],
+    device: torch.device = _CPU,
+    dtype: torch.dtype = torch.float32,
+) -> LowRankPart:
+    """The inputs on `device`, of `dtype`. Raises the errors of reading the changes and of `check_cancelled`."""
     inputs: dict[str, torch.Tensor] = {}
     for name in weights.changed:
         check_cancelled()
-        factors = [(change.scale, *change.factors(torch.device("cpu"))) for change in _changes(weights, name)]
+        factors = [(change.scale, *change.factors(device)) for change in _changes(weights, name)]
         missing = _bucket(_rank(weights, name)) - sum(len(down) for _, _, down in factors)
         down = torch.cat([down for _, _, down in factors])
         up = torch.cat([scale * up for scale, up, _ in factors], dim=1)
         layer = name.removesuffix(_WEIGHT)
-        inputs[layer + _DOWN] = torch.nn.functional.pad(down, (0, 0, 0, missing))
-        inputs[layer + _UP] = torch.nn.functional.pad(up, (0, missing))
+        inputs[layer + _DOWN] = torch.nn.functional.pad(down, (0, 0, 0, missing)).to(dtype)
+        inputs[layer + _UP] = torch.nn.functional.pad(up, (0, missing)).to(dtype)
     weights.check_unchanged()
     return LowRankPart(inputs)
 
