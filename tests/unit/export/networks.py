@@ -125,8 +125,8 @@ ALL_NETWORKS = {**NETWORKS, SMALL_UNET: _small_unet}  # the tests of all NETWORK
 
 
 def _parameter(name: str) -> Any:
-    """A network as a test parameter. `everything unet` has the one input that `lcm unet` adds to `sd15 unet`."""
-    return pytest.param(name, marks=pytest.mark.verify) if name == "lcm unet" else name
+    """A network as a test parameter. `everything unet` has all inputs of those that `make test` leaves out."""
+    return pytest.param(name, marks=pytest.mark.verify) if name in ("sd2 unet", "sdxl unet", "lcm unet") else name
 
 
 NAMES = [_parameter(name) for name in NETWORKS]

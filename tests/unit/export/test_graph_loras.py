@@ -88,7 +88,7 @@ def row_of(fields: Mapping[str, Any], row: int) -> dict[str, Any]:
     }
 
 
-UNETS = ["sd15 unet", "sd2 unet", "sdxl unet"]
+UNETS = ["sd15 unet", *(pytest.param(name, marks=pytest.mark.verify) for name in ("sd2 unet", "sdxl unet"))]
 
 
 @pytest.mark.parametrize("name", UNETS)
