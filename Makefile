@@ -1,6 +1,6 @@
 # Each target first makes what it needs. A second call does not repeat finished work.
 .DEFAULT_GOAL := help
-.PHONY: help setup venv demo gallery serve export test test-unit verify soak bench gpu-bench lint lock readme clean
+.PHONY: help setup venv demo gallery serve export test test-unit verify soak bench gpu-bench lint lock readme clean trt-full gpu-check
 
 VENV ?= .venv
 TOOLS ?= .tools
@@ -14,6 +14,8 @@ export PATH := $(abspath $(VENV))/bin:$(PATH)
 PY := $(VENV)/bin/python
 PYTEST := $(PY) -m pytest --durations=10
 TESTS := $(wildcard tests/unit tests/server tests/journeys)
+# one process for the tests of servers, one for the unit tests
+PARALLEL := -p tests.workers --numprocesses 2
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -34,17 +36,17 @@ gallery: setup ## make the README's pictures again, with a new server or SERVER=
 serve: setup ## run the server under its supervisor until Ctrl-C
 	@exec $(PY) -m runtime.supervisor
 
-export: venv ## make the graphs of a checkpoint's architectures, without weights: MODEL=folder-or-file
-	@$(PY) -m export $${MODEL:+--model "$$MODEL"} $(ARGS)
+export: venv ## make the graphs of a checkpoint's architectures, without weights: MODEL=folder-or-file ENGINE=openvino|tensorrt
+	@$(PY) -m export $${MODEL:+--model "$$MODEL"} $${ENGINE:+--engine "$$ENGINE"} $(ARGS)
 
 test: setup ## before each push and in CI: unit, server and journey tests; 20 minutes
-	@$(PYTEST) -m "not verify" $(TESTS) $(ARGS)
+	@$(PYTEST) $(PARALLEL) -m "not verify" $(TESTS) $(ARGS)
 
 test-unit: venv ## while you edit: only the unit tests
 	@$(PYTEST) -m "not verify" tests/unit $(ARGS)
 
 verify: setup ## before a release: every row of every test table; continues an interrupted run, restarts after a source change
-	@$(PYTEST) -p tests.passed_rows --passed-rows out/verify $(TESTS) $(ARGS)
+	@$(PYTEST) $(PARALLEL) -p tests.passed_rows --passed-rows out/verify $(TESTS) $(ARGS)
 
 soak: setup ## after a change of jobs, stages or the supervisor: hostile requests, kills, a call of 150 s; about one hour, idle machine
 	@$(PYTEST) tests/soak -s -o faulthandler_timeout=0 $(ARGS)
@@ -60,12 +62,20 @@ lint: venv ## check style, format and types
 lock: venv ## write requirements.lock again (UPGRADE=1: with the newest releases)
 	@mkdir -p $(TOOLS) && deploy/lock.sh
 
+trt-full: venv ## build TensorRT-RTX plans of SD 1.5 and SDXL at full size, without a GPU, or NAMES="sd15"; 10 minutes, 6 GB
+	@$(PY) -m benchmarks.tensorrt.full_size $(NAMES)
+	@$(PY) -m benchmarks.tensorrt.table
+
+gpu-check: ## build and check TensorRT plans on an NVIDIA GPU, and time refits and calls: NAMES="sd15 sdxl", RESULT=... names the JSON file
+	@python3 -m benchmarks.tensorrt.gpu_check "$${RESULT:-gpu-check.json}" $(NAMES)
+
 gpu-bench: ## measure the torch engine on an NVIDIA GPU, without Triton: RESULT=... names the JSON file
 	@python3 -m benchmarks.gpu "$${RESULT:-gpu.json}" --commit "$$(git rev-parse --short=12 HEAD)"
 
 readme: venv ## write the README's generated parts: the tables of settings, metrics and benchmarks
 	@$(PY) -m deploy.readme
 	@$(PY) -m benchmarks.gpu.table
+	@$(PY) -m benchmarks.tensorrt.table
 	@$(PY) -m benchmarks.table
 
 clean: ## remove everything that these targets made

@@ -4,30 +4,29 @@ from __future__ import annotations
 
 import os
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from export.architectures import read_architectures
 from export.errors import ExportError
+from export.progress import Stopwatch, console, progress_of
 from export.publish import exporting, publish
 from runtime.artifacts.artifact import ArtifactError, read_artifact
 from runtime.artifacts.manifest import ArtifactKey, low_rank_modes
+from runtime.artifacts.plan_manifest import Precision
 from runtime.networks.architecture import Architecture
 from runtime.settings import SettingsError, load_settings
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
-console = Console(highlight=False, soft_wrap=True)
 _INTERRUPTED = 130
 
 _HELP = """Make the graphs of a checkpoint's networks: ONNX models without weights, in LORIKEET_ARTIFACTS.
 
-A graph belongs to an architecture. A second checkpoint of the same architecture makes nothing new.
+A graph belongs to an architecture. A second checkpoint of the same architecture makes nothing new. OpenVINO needs only
+the graphs. TensorRT needs a plan of each graph: for this machine's GPU, or without a GPU for those of --targets.
 """
 
 
@@ -40,6 +39,16 @@ def main(
     in_channels: Annotated[
         int | None, typer.Option(min=4, help="Input channels of the UNet: 8 or 12 for IC-Light. Default: its own.")
     ] = None,
+    engine: Annotated[Literal["openvino", "tensorrt"], typer.Option(help="`tensorrt` builds plans too.")] = "openvino",
+    precision: Annotated[
+        Literal["float16", "bfloat16", "float32"], typer.Option(help="Of the plans. A VAE that overflows is float32.")
+    ] = "float16",
+    targets: Annotated[
+        str, typer.Option(help="Compute capabilities of the plans' GPUs, such as 8.6,8.9. Default: this GPU.")
+    ] = "",
+    profiles: Annotated[
+        Path | None, typer.Option(help="JSON file of the sizes of calls; see export/tensorrt/profiles.")
+    ] = None,
 ) -> None:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # no warnings between the progress lines
     try:
@@ -47,6 +56,8 @@ def main(
         root = load_settings().artifacts_folder
         with exporting(root, lambda: console.print(f"waits for another export to {root}", markup=False)):
             _export_all(root, architectures)
+            if engine == "tensorrt":
+                _build_plans(root, architectures, precision, tuple(filter(None, targets.split(","))), profiles)
     except (ExportError, SettingsError, OSError) as error:
         console.print(f"lorikeet: {error}", style="red", markup=False)
         sys.exit(1)
@@ -56,25 +67,33 @@ def main(
 
 
 def _export_all(root: Path, architectures: dict[str, Architecture]) -> None:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task("export", total=len(architectures))
-        for name, architecture in architectures.items():
-
-            def show(phase: str, name: str = name) -> None:
-                progress.update(task, description=f"{name}: {phase}")
-
+    with progress_of(architectures.keys()) as steps:
+        for name, show in steps:
+            architecture = architectures[name]
             modes = low_rank_modes(architecture.kind)
             keys = [ArtifactKey(architecture.kind, architecture.digest, mode) for mode in modes]
             folder = keys[0].folder(root).parent
             if missing := [key for key in keys if not _is_exported(root, key)]:
-                begun = time.monotonic()
+                watch = Stopwatch()
                 sizes = _export(root, architecture, missing, show)
-                seconds = time.monotonic() - begun
-                console.print(f"{name}: exported in {seconds:.1f} s, {sizes}, {folder}", markup=False)
+                console.print(f"{name}: exported in {watch}, {sizes}, {folder}", markup=False)
             else:
                 console.print(f"{name}: exported already, {folder}", markup=False)
-            progress.advance(task)
+
+
+def _build_plans(
+    root: Path,
+    architectures: dict[str, Architecture],
+    precision: Precision,
+    targets: tuple[str, ...],
+    profiles: Path | None,
+) -> None:
+    """Raises ExportError, also when no TensorRT is installed, and OSError."""
+    try:
+        from export.tensorrt.export_plans import export_plans  # needs TensorRT
+    except ImportError as error:
+        raise ExportError(str(error)) from error
+    export_plans(root, architectures, precision, profiles, targets)
 
 
 def _export(root: Path, architecture: Architecture, keys: list[ArtifactKey], show: Callable[[str], None]) -> str:

@@ -15,7 +15,8 @@ _TRAIN_TIMESTEPS = 1000
 
 
 class GateCall(NamedTuple):
-    """The sizes of a call: rows, the latents' height and width, chunks of text, and IP-Adapters.
+    """The sizes of a call: rows, the latents' height and width, chunks of text, IP-Adapters, the tokens of each, and
+    the rank of low-rank inputs.
 
     With adapters, the call has ControlNet residuals too.
     """
@@ -25,16 +26,18 @@ class GateCall(NamedTuple):
     width: int
     chunks: int
     adapters: int
+    tokens: int = 4
+    rank: int = 0
 
 
 CALLS = (GateCall(1, 8, 8, 1, 0), GateCall(2, 13, 9, 2, 2))
 
 
 def flat_inputs(manifest: Manifest, architecture: Architecture, call: GateCall) -> dict[str, torch.Tensor]:
-    """All inputs of the graph; low-rank inputs have rank 0."""
+    """All inputs of the graph. Low-rank inputs have the call's rank, which is 0 in `CALLS`."""
     generator = torch.Generator().manual_seed(2)
     return {
-        tensor.name: _value(tensor, [_size(axis, architecture, call) for axis in tensor.axes], call, generator)
+        tensor.name: _value(tensor, [axis_size(axis, architecture, call) for axis in tensor.axes], call, generator)
         for tensor in manifest.inputs
     }
 
@@ -52,18 +55,18 @@ def _value(tensor: GraphTensor, shape: list[int], call: GateCall, generator: tor
     return noise
 
 
-def _size(axis: int | str, architecture: Architecture, call: GateCall) -> int:
+def axis_size(axis: int | str, architecture: Architecture, call: GateCall) -> int:
     """The size of an axis in a call. `export/axes.py` lists the names."""
     if isinstance(axis, int):
         return axis
     if axis.endswith(".rank"):
-        return 0
+        return call.rank
     if axis in ("rows", "low_rank_rows"):
         return call.rows
     if axis == "text_length":
         return MAX_TOKENS * call.chunks
     if axis in ("adapters", "ip_tokens"):
-        return call.adapters if axis == "adapters" else 4
+        return call.adapters if axis == "adapters" else call.tokens
     if axis.startswith("residual_") and not call.adapters:
         return 1
     return _picture_size(axis.removeprefix("residual_"), architecture, call)

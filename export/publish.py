@@ -6,12 +6,16 @@ import fcntl
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from pydantic import BaseModel
+
 from runtime.artifacts.artifact import GRAPH_FILE, MANIFEST_FILE
 from runtime.artifacts.manifest import Manifest
+from runtime.artifacts.plan import PLAN_FILE
+from runtime.artifacts.plan_manifest import PlanManifest
 
 _PART = ".part-"  # begins the names of folders that are not complete
 
@@ -35,15 +39,25 @@ def exporting(root: Path, show_waiting: Callable[[], None] = lambda: None) -> It
 
 
 def publish(root: Path, manifest: Manifest, compressed: bytes) -> Path:
-    """Write an artifact inside of `exporting`, instead of a damaged one if there is one. Returns its folder.
+    """Write a graph inside of `exporting`, instead of a damaged one if there is one. Returns its folder.
 
-    The files are written into a temporary folder, which is then renamed. Raises OSError.
+    Raises OSError.
     """
-    place = manifest.key.folder(root)
+    return _publish(root, manifest.key.folder(root), {GRAPH_FILE: compressed}, manifest)
+
+
+def publish_plan(root: Path, manifest: PlanManifest, compressed: bytes) -> Path:
+    """Write a plan inside of `exporting`, instead of one that cannot be used. Returns its folder. Raises OSError."""
+    return _publish(root, manifest.key.folder(root, manifest.flavour), {PLAN_FILE: compressed}, manifest)
+
+
+def _publish(root: Path, place: Path, files: Mapping[str, bytes], manifest: BaseModel) -> Path:
+    """The files are written into a temporary folder, which is then renamed."""
     with tempfile.TemporaryDirectory(prefix=_PART, dir=root) as temporary:
         made = Path(temporary) / "artifact"
         made.mkdir()
-        _write(made / GRAPH_FILE, compressed)
+        for name, content in files.items():
+            _write(made / name, content)
         _write(made / MANIFEST_FILE, manifest.model_dump_json(indent=1).encode() + b"\n")
         place.parent.mkdir(parents=True, exist_ok=True)
         if place.exists():

@@ -69,9 +69,13 @@ class Settings(BaseSettings):
         8003, description="Port of the supervisor's `/health` and `/metrics`; 0 selects a free port."
     )
 
-    engine: Literal["auto", "torch", "openvino"] = Field(
+    engine: Literal["auto", "torch", "openvino", "tensorrt"] = Field(
         "auto",
-        description="`auto` runs exported graphs in OpenVINO on a CPU (see `make export`), the rest in torch.",
+        description="`auto` runs exported graphs in OpenVINO on a CPU and in TensorRT on a GPU (see `make export`), "
+        "the rest in torch.",
+    )
+    unverified_plans: bool = Field(
+        False, description="Run TensorRT plans that were not compared with torch on this kind of GPU."
     )
     static_shapes: Annotated[tuple[str, ...], NoDecode] = Field(
         (),

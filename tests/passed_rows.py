@@ -1,7 +1,8 @@
 """A pytest plugin for `make verify`: a run goes on where the last one was interrupted.
 
 `--passed-rows FOLDER` names a folder with a file for each state of the source, which holds the tests that have passed.
-Those are not run again. A change of any file of the source starts anew.
+Those are not run again. A change of any file of the source starts anew. The processes of pytest-xdist leave them out;
+the process that started them writes the file.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     if folder := config.getoption("--passed-rows"):
-        config.pluginmanager.register(PassedRows(folder / f"{source_digest(config.rootpath)[:16]}.txt"))
+        file = folder / f"{source_digest(config.rootpath)[:16]}.txt"
+        config.pluginmanager.register(PassedRows(file, writes=not hasattr(config, "workerinput")))
 
 
 def source_digest(root: Path) -> str:
@@ -40,22 +42,22 @@ def source_digest(root: Path) -> str:
 class PassedRows:
     """Leaves out the tests that `file` names, and adds to it those that pass."""
 
-    def __init__(self, file: Path) -> None:
-        self._file = file
+    def __init__(self, file: Path, writes: bool = True) -> None:
+        self._file, self._writes = file, writes
         self._passed = set(file.read_text("utf-8").splitlines()) if file.is_file() else set()
-        self._left_out = 0
         self._phases: defaultdict[str, set[str]] = defaultdict(set)
 
     def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> None:
         left_out = [item for item in items if item.nodeid in self._passed]
         items[:] = [item for item in items if item.nodeid not in self._passed]
         config.hook.pytest_deselected(items=left_out)
-        self._left_out = len(left_out)
 
-    def pytest_report_collectionfinish(self, items: list[pytest.Item]) -> str:
-        return f"{self._left_out} passed before for this source, as {self._file} says; {len(items)} are left"
+    def pytest_report_header(self) -> str:
+        return f"{len(self._passed)} passed before for this source, as {self._file} says"
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if not self._writes:
+            return
         if report.passed:
             self._phases[report.nodeid].add(report.when)
         if report.when == "teardown" and self._phases.pop(report.nodeid, set()) == set(PHASES):
@@ -64,5 +66,5 @@ class PassedRows:
                 file.write(f"{report.nodeid}\n")
 
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
-        if session.exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED and self._left_out:
+        if session.exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED and self._passed:
             session.exitstatus = pytest.ExitCode.OK

@@ -89,4 +89,4 @@ class Environment:
 
 def editable_projects() -> list[str]:
     client = ["--editable", "./client"] if (ROOT / "client" / "pyproject.toml").exists() else []
-    return ["--editable", ".[dev,export]", *client]
+    return ["--editable", ".[dev,export,tensorrt-rtx]", *client]

@@ -6,12 +6,15 @@ import hashlib
 import lzma
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from runtime.artifacts.manifest import EXPORTER_VERSION, ArtifactKey, Manifest
 
 MANIFEST_FILE, GRAPH_FILE = "manifest.json", "graph.onnx.xz"
+OTHER_ARTIFACT = "it describes another artifact than its place says"
+M = TypeVar("M", bound=BaseModel)
 
 
 class ArtifactError(Exception):
@@ -34,28 +37,31 @@ def read_artifact(root: Path, key: ArtifactKey) -> Artifact | None:
     folder = key.folder(root)
     if not folder.is_dir():
         return None
-    manifest = _read_manifest(folder / MANIFEST_FILE, key)
-    path = folder / GRAPH_FILE
-    compressed = _read(path)
-    if hashlib.sha256(compressed).hexdigest() != manifest.graph_sha256:
-        raise ArtifactError(path, "its SHA-256 is not that of its manifest")
-    try:
-        graph = lzma.decompress(compressed)
-    except lzma.LZMAError as error:
-        raise ArtifactError(path, f"it cannot be decompressed ({error})") from error
-    return Artifact(manifest, graph)
+    manifest = read_manifest(folder / MANIFEST_FILE, Manifest)
+    if manifest.key != key or manifest.exporter != EXPORTER_VERSION:
+        raise ArtifactError(folder / MANIFEST_FILE, OTHER_ARTIFACT)
+    return Artifact(manifest, read_compressed(folder / GRAPH_FILE, manifest.graph_sha256))
 
 
-def _read_manifest(path: Path, key: ArtifactKey) -> Manifest:
+def read_manifest(path: Path, kind: type[M]) -> M:
+    """Raises ArtifactError."""
     try:
-        manifest = Manifest.model_validate_json(_read(path))
+        return kind.model_validate_json(_read(path))
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "it"
         raise ArtifactError(path, f"{where}: {first['msg']}") from error
-    if manifest.key != key or manifest.exporter != EXPORTER_VERSION:
-        raise ArtifactError(path, "it describes another artifact than its place says")
-    return manifest
+
+
+def read_compressed(path: Path, sha256: str) -> bytes:
+    """The decompressed content of a file whose digest a manifest names. Raises ArtifactError."""
+    compressed = _read(path)
+    if hashlib.sha256(compressed).hexdigest() != sha256:
+        raise ArtifactError(path, "its SHA-256 is not that of its manifest")
+    try:
+        return lzma.decompress(compressed)
+    except lzma.LZMAError as error:
+        raise ArtifactError(path, f"it cannot be decompressed ({error})") from error
 
 
 def _read(path: Path) -> bytes:

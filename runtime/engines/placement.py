@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from runtime.cpu import has_bfloat16
+from runtime.networks.architecture import Architecture
 from runtime.settings import Settings, SettingsError
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -33,6 +34,8 @@ def place(settings: Settings) -> Placement:
     if settings.device == "cuda" and not torch.cuda.is_available():
         raise SettingsError("LORIKEET_DEVICE: cuda needs a CUDA device, and torch found none; set cpu or auto")
     on_gpu = settings.device == "cuda" or (settings.device == "auto" and torch.cuda.is_available())
+    if settings.engine == "tensorrt" and not on_gpu:
+        raise SettingsError("LORIKEET_ENGINE: tensorrt needs CUDA, and the networks run on the CPU")
     precision = settings.precision
     if precision == "auto":
         precision = "float16" if on_gpu else "bfloat16" if has_bfloat16() else "float32"
@@ -40,6 +43,12 @@ def place(settings: Settings) -> Placement:
         raise SettingsError("LORIKEET_PRECISION: float16 needs CUDA; on a CPU use bfloat16 or float32")
     upcasts = precision == "bfloat16" and not on_gpu and not has_bfloat16()
     return Placement(torch.device("cuda" if on_gpu else "cpu"), _DTYPES[precision], upcasts)
+
+
+def safe_dtype(architecture: Architecture, dtype: torch.dtype) -> torch.dtype:
+    """The dtype of a network: SDXL's VAE overflows in float16; its configuration says so (`force_upcast`)."""
+    is_vae = architecture.kind in ("vae_encoder", "vae_decoder")
+    return torch.float32 if dtype == torch.float16 and is_vae and architecture.options["force_upcast"] else dtype
 
 
 def set_convolutions(placement: Placement) -> None:

@@ -9,13 +9,15 @@ import torch
 
 from lorikeet.schema import EngineReceipt
 from runtime.artifacts.artifact import ArtifactError
+from runtime.artifacts.plan import has_plans
 from runtime.engines.ask import Bound
+from runtime.engines.compiled.graphs import read_graphs
 from runtime.engines.engine import CallSizes, Engine, WeightsError
 from runtime.engines.lru_budget import LruBudget, Resident
 from runtime.engines.openvino.compiled_cache import CompiledCache
 from runtime.engines.openvino.compiled_files import CompiledFiles
-from runtime.engines.openvino.graphs import read_graphs
 from runtime.engines.placement import Placement, pin_threads, place, set_convolutions
+from runtime.engines.tensorrt.plan_error import PlanError
 from runtime.engines.torch.cuda_graphs import CudaGraphs
 from runtime.engines.torch.merge_threads import MergeThreads
 from runtime.engines.torch.torch_engine import TorchEngine
@@ -31,6 +33,8 @@ log = logging.getLogger("lorikeet")
 _MAX_ENGINES = 16
 _EVERY_STEP: set[NetworkKind] = {"unet", "controlnet"}  # the networks that a request calls in every step
 _WEIGHTS_BYTES = 8 * GIB  # on a CPU, whose memory others use too
+# What keeps an exported graph from being used. TensorRT may not be installed.
+_UNUSABLE = (ArtifactError, PlanError, ImportError)
 
 
 class Engines:
@@ -54,10 +58,10 @@ class Engines:
         self._engines: dict[Architecture, Engine] = {}  # least recently requested first
 
     def of(self, architecture: Architecture) -> Engine:
-        """The engine of an architecture: OpenVINO on a CPU if it was exported, else torch.
+        """The engine of an architecture: OpenVINO on a CPU and TensorRT on a GPU if it was exported, else torch.
 
-        Raises WeightsError when no network can be built from its configuration, or when the setting asks for OpenVINO
-        and there is no graph.
+        Raises WeightsError when no network can be built from its configuration, or when the setting asks for an engine
+        that cannot serve it.
         """
         engine = self._engines.pop(architecture, None) or self._make(architecture)
         self._engines[architecture] = engine
@@ -66,27 +70,35 @@ class Engines:
         return engine
 
     def _make(self, architecture: Architecture) -> Engine:
-        if engine := self._openvino(architecture):
+        if engine := self._exported(architecture):
             return engine
         on_gpu = self.placement.device.type == "cuda"
         graphs = CudaGraphs() if on_gpu and architecture.kind in _EVERY_STEP else None
         return TorchEngine(architecture, self.placement, self.weights, graphs)
 
-    def _openvino(self, architecture: Architecture) -> Engine | None:
-        """None: the torch engine serves the architecture."""
+    def _exported(self, architecture: Architecture) -> Engine | None:
+        """The engine of an exported graph. None: the torch engine serves the architecture."""
         wanted = self._settings.engine
-        if wanted == "torch" or self.placement.device.type != "cpu":
+        fitting = "openvino" if self.placement.device.type == "cpu" else "tensorrt"
+        if wanted not in ("auto", fitting):
             return None
+        make = self._openvino if fitting == "openvino" else self._tensorrt
         try:
-            graphs = read_graphs(self._settings.artifacts_folder, architecture)
-        except ArtifactError as error:
-            if wanted == "openvino":
+            engine = make(architecture)
+        except _UNUSABLE as error:
+            if wanted == fitting:
                 raise WeightsError(str(error)) from error
             log.warning("%s; the torch engine serves it meanwhile", error)
             return None
+        if engine is None and wanted == fitting:
+            raise WeightsError(
+                f"its {architecture.kind} was not exported: run `make export MODEL=... ENGINE={fitting}`"
+            )
+        return engine
+
+    def _openvino(self, architecture: Architecture) -> Engine | None:
+        graphs = read_graphs(self._settings.artifacts_folder, architecture)
         if graphs is None:
-            if wanted == "openvino":
-                raise WeightsError(f"its {architecture.kind} was not exported: run `make export MODEL=...`")
             return None
         # A server without graphs does not need openvino.
         from runtime.engines.openvino.compiler import Compiler
@@ -95,6 +107,13 @@ class Engines:
         dtype = torch.float32 if self.placement.upcasts else self.placement.dtype
         compiler = Compiler(dtype, torch.get_num_threads())
         return OpenVinoEngine(architecture, graphs, compiler, self._files, self._compiled)
+
+    def _tensorrt(self, architecture: Architecture) -> Engine | None:
+        if not has_plans(self._settings.artifacts_folder):
+            return None
+        from runtime.engines.tensorrt.make_engine import make_tensorrt  # a server without plans does not need it
+
+        return make_tensorrt(architecture, self._settings, self.placement, self.weights, self._compiled.low_rank)
 
     def sizes(self, plan: Plan, rows: int) -> CallSizes | None:
         """The sizes of a plan's calls if the settings name its size; else None, which is any size."""

@@ -266,7 +266,7 @@ def _shown(value: str) -> str:
     text = trim(value)
     if is_data_uri(text):
         return "the data URI"
-    return shorten("".join(char if char.isprintable() else " " for char in text[:1000]))
+    return shorten(text)
 
 
 def _not_found(value: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -36,7 +35,7 @@ def models(tiny: Path, local_files: Path) -> Path:
 
 
 def _copy(models: Path, name: str, kind: str) -> Path:
-    return Path(shutil.copytree(models / kind, models / name, copy_function=os.link))
+    return Path(shutil.copytree(models / kind, models / name))
 
 
 def _write(path: Path, content: bytes | dict[str, Any]) -> None:

@@ -1,5 +1,6 @@
 """Everything in one folder, written once."""
 
+import fcntl
 import os
 import shutil
 import tempfile
@@ -21,9 +22,6 @@ def write_all(folder: Path) -> None:
     partial = folder.with_name(f"{folder.name}.partial-{os.getpid()}")
     shutil.rmtree(partial, ignore_errors=True)
     _write(partial)
-    if _is_current(folder):
-        shutil.rmtree(partial)
-        return
     shutil.rmtree(folder, ignore_errors=True)
     partial.rename(folder)
 
@@ -31,7 +29,9 @@ def write_all(folder: Path) -> None:
 def tiny_folder() -> Path:
     """The folder of `write_all` that the tests of this machine share, written by whoever asks first."""
     folder = Path(tempfile.gettempdir()) / f"lorikeet-tiny-{VERSION[:16]}"
-    write_all(folder)
+    with folder.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # until it is closed
+        write_all(folder)
     return folder
 
 

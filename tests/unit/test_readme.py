@@ -6,6 +6,7 @@ import pytest
 
 from benchmarks.gpu.table import gpu_table
 from benchmarks.table import benchmarks_table
+from benchmarks.tensorrt.table import trt_full_table
 from deploy.readme import README, metrics_table, replace_part, settings_table
 
 TEXT = "before\n<!-- one: written by x -->\nold\n<!-- /one -->\n<!-- two: written by y -->\nkept\n<!-- /two -->\n"
@@ -38,3 +39,8 @@ def test_the_measurements_are_up_to_date() -> None:
 def test_the_measurements_on_a_gpu_are_up_to_date() -> None:
     text = README.read_text("utf-8")
     assert replace_part(text, "gpu", gpu_table()) == text, "run `make readme`"
+
+
+def test_the_table_of_plans_is_up_to_date() -> None:
+    text = README.read_text("utf-8")
+    assert replace_part(text, "trt-full", trt_full_table()) == text, "run `make readme`"

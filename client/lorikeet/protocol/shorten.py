@@ -1,4 +1,4 @@
-"""Bounds on what an error message repeats of a request or a file: one name may be megabytes long."""
+"""What an error message repeats of a request or a file: one line, and bounded. A name may be megabytes long."""
 
 from __future__ import annotations
 
@@ -8,8 +8,12 @@ CUT = "..."
 
 
 def shorten(text: str, most: int = 200) -> str:
-    """`text` if it has at most `most` characters (3 or more), else its beginning and "..." with `most` in total."""
-    return text if len(text) <= most else text[: most - len(CUT)] + CUT
+    """`text` with at most `most` characters (3 or more), the last three of a longer one "...".
+
+    Characters that cannot be printed are escaped as in Python: a line break is two characters, `\\n`.
+    """
+    line = "".join(char if char.isprintable() else repr(char)[1:-1] for char in text[: most + 1])
+    return line if len(line) <= most else line[: most - len(CUT)] + CUT
 
 
 def listed(names: Iterable[str], most: int = 8, longest: int = 100) -> str:

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
+from runtime.engines.compiled.low_rank_cache import LowRankCache
 from runtime.engines.lru_budget import LruBudget, Resident
 
 if TYPE_CHECKING:  # a server without graphs does not import openvino
+    from runtime.engines.compiled.low_rank import LowRankPart
     from runtime.engines.openvino.compiled import Compiled
-    from runtime.engines.openvino.low_rank import LowRankPart
 
-T = TypeVar("T", bound=Resident)
 _MOST_OF_A_BASE = 3  # compiled models of one checkpoint's component; each holds a copy of its weights
 
 
@@ -36,6 +36,7 @@ class CompiledCache:
 
     def __init__(self, budget: LruBudget[Resident]) -> None:
         self._budget = budget
+        self.low_rank = LowRankCache(budget)
 
     def use_compiled(
         self,
@@ -55,13 +56,6 @@ class CompiledCache:
         if prefix + key not in self._budget:
             self._budget.make_place(prefix, _MOST_OF_A_BASE - 1, check_cancelled)
             self._budget.make_room(nbytes, check_cancelled)
-        return self._use(uses, prefix + key, make)
-
-    def use_low_rank(self, uses: ExitStack, key: str, make: Callable[[], LowRankPart]) -> LowRankPart:
-        """The low-rank part `key`, in use until `uses` ends."""
-        return self._use(uses, f"low rank:{key}", make)
-
-    def _use(self, uses: ExitStack, key: str, make: Callable[[], T]) -> T:
-        item = self._budget.acquire(key, make)
-        uses.callback(self._budget.release, key)
-        return item  # type: ignore[return-value]  # a key always names items of one type
+        compiled = self._budget.acquire(prefix + key, make)
+        uses.callback(self._budget.release, prefix + key)
+        return compiled  # type: ignore[return-value]  # a key always names items of one type

@@ -18,24 +18,23 @@ from runtime.artifacts.flat_fields import unflatten
 from runtime.artifacts.manifest import LowRankMode
 from runtime.engines import stacking
 from runtime.engines.check_weights_fit import check_fit
+from runtime.engines.compiled import low_rank
+from runtime.engines.compiled.call_inputs import call_inputs, fixed_shapes
+from runtime.engines.compiled.embed_tokens import embed_tokens
+from runtime.engines.compiled.low_rank import LowRankPart
 from runtime.engines.engine import Binding, CallSizes, Field, Inputs, Outputs
-from runtime.engines.openvino import low_rank
-from runtime.engines.openvino.call_inputs import call_inputs, fixed_shapes
 from runtime.engines.openvino.compiled import Compiled
 from runtime.engines.openvino.compiled_cache import CompiledCache, OpenVinoBinding
 from runtime.engines.openvino.compiled_files import CompiledFiles
 from runtime.engines.openvino.compiler import Compiler
 from runtime.engines.openvino.graph import Graph
-from runtime.engines.openvino.low_rank import LowRankPart
 from runtime.memory import give_back, resident_bytes
 from runtime.networks.architecture import Architecture
-from runtime.networks.end_positions import end_positions
 from runtime.weights.merge import merge
 from runtime.weights.read_base import read_base
 from runtime.weights.weight_set import WeightSet
 
 _NOTHING = LowRankPart({})
-_TOKEN_EMBEDDING = "text_model.embeddings.token_embedding.weight"
 
 
 class OpenVinoEngine:
@@ -83,7 +82,7 @@ class OpenVinoEngine:
         compiled, first = bindings[0].compiled, bindings[0].low_rank
         fields: dict[str, Field] = stacking.stack([inputs for _, inputs in rows])
         if "ids" in fields:
-            fields = self._embedded(fields, compiled)
+            fields = embed_tokens(fields["ids"], compiled.outside, self._options["eos_token_id"])
         # Each row has its own low-rank inputs even if all are equal: another shape of them could give other bytes.
         inputs = {name: torch.stack([binding.low_rank.inputs[name] for binding in bindings]) for name in first.inputs}
         padding = self._options.get("downsample_padding", 1)
@@ -105,18 +104,11 @@ class OpenVinoEngine:
         outside = {name: torch.Size(stored.get(name, ())) for name in graph.manifest.outside}
         return graph.shapes | outside
 
-    def _embedded(self, fields: Mapping[str, Field], compiled: Compiled) -> dict[str, Field]:
-        """Token ids as embeddings and the position of the end token."""
-        ids = fields["ids"]
-        assert isinstance(ids, torch.Tensor)
-        embeddings = torch.nn.functional.embedding(ids, compiled.outside[_TOKEN_EMBEDDING])
-        return {"embeddings": embeddings, "end": end_positions(ids, self._options["eos_token_id"])}
-
     def _use_low_rank(
         self, uses: ExitStack, mode: LowRankMode, weights: WeightSet, check_cancelled: Callable[[], None]
     ) -> LowRankPart:
         key, manifest = f"{self._architecture.digest}:{weights.digest}", self._graphs[mode].manifest
-        return self._cache.use_low_rank(uses, key, lambda: low_rank.read_low_rank(manifest, weights, check_cancelled))
+        return self._cache.low_rank.use(uses, key, lambda: low_rank.read_low_rank(manifest, weights, check_cancelled))
 
     def _use_compiled(
         self,

@@ -2,20 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping
 
 import torch
 
-
-@dataclass(frozen=True, eq=False)
-class Contents:
-    """Weights by parameter name: those of a base, of which `changed` are replaced. Equal keys name equal weights."""
-
-    key: str
-    base_key: str
-    changed: frozenset[str]
-    tensors: Mapping[str, torch.Tensor]
+from runtime.engines.contents import Contents, HeldContents
 
 
 class FixedTensors:
@@ -27,7 +18,7 @@ class FixedTensors:
     def __init__(self, key: str, tensors: Mapping[str, torch.Tensor], on_evict: Callable[[FixedTensors], None]) -> None:
         self.key, self.tensors = key, tensors
         self._on_evict = on_evict
-        self._held: tuple[str, str, frozenset[str]] | None = None  # key, base_key and changed of the weights in it
+        self._held = HeldContents(tensors.keys())
 
     @property
     def nbytes(self) -> int:
@@ -35,13 +26,11 @@ class FixedTensors:
 
     def hold(self, contents: Contents) -> None:
         """Copy the weights in. Over the same base, only what the last or these weights change is copied."""
-        if self._held and self._held[0] == contents.key:
-            return
-        is_same_base = self._held is not None and self._held[1] == contents.base_key
-        names = self._held[2] | contents.changed if self._held and is_same_base else self.tensors.keys()
-        self._held = None  # after an error, the memory has parts of both
-        torch._foreach_copy_([self.tensors[name] for name in names], [contents.tensors[name] for name in names])
-        self._held = contents.key, contents.base_key, contents.changed
+
+        def copy(names: Collection[str]) -> None:
+            torch._foreach_copy_([self.tensors[name] for name in names], [contents.tensors[name] for name in names])
+
+        self._held.replace(contents, copy)
 
     def evicted(self) -> None:
         self._on_evict(self)

@@ -16,7 +16,8 @@ import torch
 from runtime.engines import stacking
 from runtime.engines.check_weights_fit import check_fit
 from runtime.engines.engine import Binding, CallSizes, Inputs, Outputs, WeightsError
-from runtime.engines.placement import Placement
+from runtime.engines.exact_inputs import EXACT_INPUTS
+from runtime.engines.placement import Placement, safe_dtype
 from runtime.engines.torch.calls_ahead import CallsAhead
 from runtime.engines.torch.cuda_graphs import CallGraphs
 from runtime.engines.torch.parameter_spec import ParameterSpec, TensorForm
@@ -25,9 +26,6 @@ from runtime.engines.torch.weights_cache import TorchBinding, WeightsCache
 from runtime.networks.architecture import Architecture, ArchitectureError
 from runtime.networks.build import build, parameters
 from runtime.weights.weight_set import WeightSet
-
-# These inputs stay float32 or int64: bfloat16 would round neighbouring timesteps to one value.
-_EXACT = {"t", "time_ids", "ids"}
 
 
 class TorchEngine:
@@ -44,7 +42,7 @@ class TorchEngine:
         Raises WeightsError when no network can be built from the configuration.
         """
         self._architecture, self._cache = architecture, cache
-        dtype = _safe_dtype(architecture, placement.dtype)
+        dtype = safe_dtype(architecture, placement.dtype)
         self._computes = torch.float32 if placement.upcasts else dtype
         # Convolutions in reduced precision are much faster with channels last (measured: 1.7 to 2.4 times on a CPU).
         is_float32 = self._computes == torch.float32
@@ -125,15 +123,9 @@ class TorchEngine:
         if isinstance(value, tuple):
             return tuple(self._placed(name, item) for item in value)
         # Not blocking: a copy from the CPU would wait for the call that runs on the GPU.
-        dtype = value.dtype if name in _EXACT else self._computes
+        dtype = value.dtype if name in EXACT_INPUTS else self._computes
         tensor = value.to(self._form.device, dtype, non_blocking=True)
         return tensor.contiguous(memory_format=self._format) if tensor.dim() == 4 else tensor
-
-
-def _safe_dtype(architecture: Architecture, dtype: torch.dtype) -> torch.dtype:
-    """SDXL's VAE overflows in float16; its configuration says so (`force_upcast`)."""
-    is_vae = architecture.kind in ("vae_encoder", "vae_decoder")
-    return torch.float32 if dtype == torch.float16 and is_vae and architecture.options["force_upcast"] else dtype
 
 
 def _float32(value: torch.Tensor | tuple[torch.Tensor, ...]) -> torch.Tensor | tuple[torch.Tensor, ...]:

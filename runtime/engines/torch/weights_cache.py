@@ -15,9 +15,10 @@ from typing import Any, Protocol
 
 import torch
 
+from runtime.engines.contents import Contents
 from runtime.engines.lru_budget import LruBudget, Resident
 from runtime.engines.torch.base_tensors import BaseTensors
-from runtime.engines.torch.fixed_tensors import Contents, FixedTensors
+from runtime.engines.torch.fixed_tensors import FixedTensors
 from runtime.engines.torch.merge_threads import MergeThreads
 from runtime.engines.torch.parameter_spec import ParameterSpec, TensorForm
 from runtime.engines.torch.tensor_pool import TensorPool

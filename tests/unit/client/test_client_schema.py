@@ -1,12 +1,13 @@
 """The schema of requests and responses: defaults, ranges, and what errors say."""
 
 import json
+import math
 import subprocess
 import sys
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -220,6 +221,7 @@ def test_round_trip(fields: dict[str, Any]) -> None:
 
 @settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow])
 @given(st.dictionaries(st.sampled_from(sorted(ImageToImageInput.model_fields)) | st.text(), JSON))
+@example({"\n": math.inf})
 def test_random_json_raises_only_validation_errors(fields: dict[str, Any]) -> None:
     try:
         request = ImageToImageInput.model_validate_json(json.dumps({**BASE, **fields}))

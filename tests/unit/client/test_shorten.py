@@ -8,7 +8,17 @@ from lorikeet.protocol.shorten import listed, shorten
 
 
 @pytest.mark.parametrize(
-    ("text", "expected"), [("", ""), ("abcde", "abcde"), ("abcdef", "ab..."), ("x" * 1_000_000, "xx...")]
+    ("text", "expected"),
+    [
+        ("", ""),
+        ("abcde", "abcde"),
+        ("abcdef", "ab..."),
+        ("x" * 1_000_000, "xx..."),
+        ("a\nb", r"a\nb"),
+        ("\0\0", r"\x..."),
+        ("é 青", "é 青"),
+        ("a\ud800", r"a\..."),
+    ],
 )
 def test_text_is_cut_to_its_bound(text: str, expected: str) -> None:
     assert shorten(text, 5) == expected

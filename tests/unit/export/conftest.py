@@ -12,7 +12,7 @@ from export.make_artifact import make_artifact
 from export.publish import exporting, publish
 from runtime.artifacts.artifact import Artifact, read_artifact
 from runtime.artifacts.manifest import ArtifactKey, LowRankMode, low_rank_modes
-from tests.unit.export.networks import NETWORKS, TinyNetwork
+from tests.unit.export.networks import ALL_NETWORKS, TinyNetwork
 from tests.unit.export.openvino_graph import OpenVinoGraph
 
 torch.set_num_threads(1)
@@ -22,23 +22,23 @@ class Graphs:
     """The artifacts of the tiny networks, in one folder."""
 
     def __init__(self, root: Path, tiny: Path) -> None:
-        self._root, self._tiny = root, tiny
+        self.root, self._tiny = root, tiny
         self.network = cache(self._network)
         self.artifact = cache(self._artifact)
         self.compiled = cache(self._compiled)
 
     def _network(self, name: str) -> TinyNetwork:
-        return NETWORKS[name](self._tiny)
+        return ALL_NETWORKS[name](self._tiny)
 
     def _artifact(self, name: str, low_rank: LowRankMode) -> Artifact:
         """In the mode `none` if LoRAs do not change the network."""
         architecture = self.network(name).architecture
         mode: LowRankMode = low_rank if low_rank in low_rank_modes(architecture.kind) else "none"
         key = ArtifactKey(architecture.kind, architecture.digest, mode)
-        with exporting(self._root):
+        with exporting(self.root):
             made = make_artifact(key, architecture, lambda _: None)
-            publish(self._root, made.artifact.manifest, made.compressed)
-        artifact = read_artifact(self._root, key)
+            publish(self.root, made.artifact.manifest, made.compressed)
+        artifact = read_artifact(self.root, key)
         assert artifact is not None
         return artifact
 

@@ -80,14 +80,29 @@ def _controlnet(with_time_ids: bool) -> Callable[[Path], TinyNetwork]:
         "conditioning_embedding_out_channels": [8, 8, 16, 16],
     }
 
-    def make(_: Path) -> TinyNetwork:
-        architecture = architecture_of("controlnet", config | (added if with_time_ids else {}))
-        network = build(architecture)
-        allocate(network)
-        fill(network.weights, 7, {})
-        return TinyNetwork(architecture, network.weights.state_dict())
+    return lambda _: _random("controlnet", config | (added if with_time_ids else {}))
 
-    return make
+
+def _random(kind: NetworkKind, config: dict[str, Any]) -> TinyNetwork:
+    architecture = architecture_of(kind, config)
+    network = build(architecture)
+    allocate(network)
+    fill(network.weights, 7, {})
+    return TinyNetwork(architecture, network.weights.state_dict())
+
+
+def _small_unet(_: Path) -> TinyNetwork:
+    """A UNet of two levels with one layer each, for what takes long with more."""
+    config: dict[str, Any] = {
+        "block_out_channels": [16, 32],
+        "down_block_types": ["CrossAttnDownBlock2D", "DownBlock2D"],
+        "up_block_types": ["UpBlock2D", "CrossAttnUpBlock2D"],
+        "layers_per_block": 1,
+        "norm_num_groups": 8,
+        "attention_head_dim": 4,
+        "cross_attention_dim": 32,
+    }
+    return _random("unet", config)
 
 
 NETWORKS: dict[str, Callable[[Path], TinyNetwork]] = {
@@ -105,10 +120,13 @@ NETWORKS: dict[str, Callable[[Path], TinyNetwork]] = {
     "sdxl text_encoder_2": _part("sdxl", "text_encoder", "text_encoder_2"),
 }
 
+SMALL_UNET = "small unet"
+ALL_NETWORKS = {**NETWORKS, SMALL_UNET: _small_unet}  # the tests of all NETWORKS do without it
+
 
 def _parameter(name: str) -> Any:
-    """A network as a test parameter. `everything unet` has the one input that `lcm unet` adds to `sd15 unet`."""
-    return pytest.param(name, marks=pytest.mark.verify) if name == "lcm unet" else name
+    """A network as a test parameter. `everything unet` has all inputs of those that `make test` leaves out."""
+    return pytest.param(name, marks=pytest.mark.verify) if name in ("sd2 unet", "sdxl unet", "lcm unet") else name
 
 
 NAMES = [_parameter(name) for name in NETWORKS]

@@ -70,7 +70,7 @@ def merged(network: TinyNetwork, pairs: Pairs) -> TinyNetwork:
     for layer, (down, up) in pairs.items():
         base = weights[f"{layer}.weight"].float()
         if down.dim() == 3:
-            down = down.transpose(1, 2).unflatten(2, base.shape[2:])
+            down = down.transpose(1, 2).reshape(len(down), *base.shape[1:])
         weights[f"{layer}.weight"] = torch.empty_like(base)
         merge(base, [LowRank(down, up, 1.0)], weights[f"{layer}.weight"])
     return replace(network, weights=weights)
@@ -83,11 +83,13 @@ def row_of(fields: Mapping[str, Any], row: int) -> dict[str, Any]:
     }
 
 
+OTHERS = ("sd2 unet", "sdxl unet")
+
+
 def _unets_with_loras() -> list[Any]:
-    """UNets with low-rank inputs. `make verify` alone runs those of convolutions, except on one UNet."""
-    found = [pytest.param(name, "linear") for name in UNETS]
-    found += [pytest.param(name, "all", marks=pytest.mark.verify) for name in UNETS[1:]]
-    return [pytest.param(UNETS[0], "all"), *found]
+    """UNets with low-rank inputs. `make verify` alone runs all but one of them."""
+    others = [pytest.param(name, mode, marks=pytest.mark.verify) for name in OTHERS for mode in ("linear", "all")]
+    return [pytest.param("sd15 unet", "linear"), pytest.param("sd15 unet", "all"), *others]
 
 
 @pytest.mark.parametrize(("name", "mode"), _unets_with_loras())
@@ -103,7 +105,7 @@ def test_rows_of_one_unet_call_have_different_loras(graphs: Graphs, name: str, m
         assert (expected["prediction"] - base).abs().max() > 0.05 * base.std()
 
 
-@pytest.mark.parametrize("name", UNETS)
+@pytest.mark.parametrize("name", ["sd15 unet", *(pytest.param(name, marks=pytest.mark.verify) for name in OTHERS)])
 def test_all_rows_of_a_unet_call_share_a_lora(graphs: Graphs, name: str) -> None:
     manifest, network = graphs.artifact(name, "linear").manifest, graphs.network(name)
     fields, pairs = unet_fields(manifest, CASE), make_pairs(manifest, seed=1)

@@ -14,12 +14,12 @@ from export.publish import exporting, publish
 from runtime.artifacts.artifact import read_artifact
 from runtime.artifacts.manifest import ArtifactKey, low_rank_modes
 from runtime.checkpoints.checkpoint import Checkpoint, Component
+from runtime.engines.compiled.graphs import read_graphs
 from runtime.engines.engine import CallSizes, Inputs, WeightsError, never_cancelled
 from runtime.engines.lru_budget import LruBudget
 from runtime.engines.openvino.compiled_cache import CompiledCache
 from runtime.engines.openvino.compiled_files import CompiledFiles
 from runtime.engines.openvino.compiler import Compiler
-from runtime.engines.openvino.graphs import read_graphs
 from runtime.engines.openvino.openvino_engine import OpenVinoEngine
 from runtime.networks.architecture import NetworkKind, architecture_of
 from runtime.weights.change import LowRank
@@ -94,7 +94,9 @@ def engine(artifacts: Path, sd15: Checkpoint) -> OpenVinoEngine:
 def test_the_base_weights(engine: OpenVinoEngine, sd15: Checkpoint) -> None:
     expected = run(make_engine("unet", sd15.unet)[0], WeightSet(sd15.unet), unet_inputs("sd"))
     assert_near(run(engine, WeightSet(sd15.unet), unet_inputs("sd")), expected)
-    assert engine.bind(WeightSet(sd15.unet), never_cancelled).precision == "float32"
+    binding = engine.bind(WeightSet(sd15.unet), never_cancelled)
+    assert binding.precision == "float32"
+    binding.release()
 
 
 def test_sdxl(artifacts: Path, sdxl: Checkpoint) -> None:
@@ -174,14 +176,16 @@ def test_rows_with_different_loras_share_a_call(engine: OpenVinoEngine, sd15: Ch
         assert torch.equal(together[index], alone[0])
     swapped = batched(engine.run([(bindings[1], rows[0])] * 2))["prediction"]
     assert not torch.equal(together[0], swapped[0])
+    for binding in bindings:
+        binding.release()
 
 
 def test_loras_of_different_ranks_do_not_share_a_call(engine: OpenVinoEngine, sd15: Checkpoint) -> None:
     row = rows_of(unet_inputs("sd"))[0]
-    keys = [
-        engine.batch_key(engine.bind(linear_lora(sd15.unet, 1000, rank), never_cancelled), row) for rank in (16, 17)
-    ]
-    assert keys[0] != keys[1]
+    bindings = [engine.bind(linear_lora(sd15.unet, 1000, rank), never_cancelled) for rank in (16, 17)]
+    assert engine.batch_key(bindings[0], row) != engine.batch_key(bindings[1], row)
+    for binding in bindings:
+        binding.release()
 
 
 def test_two_loras_on_one_layer_add_up(engine: OpenVinoEngine, sd15: Checkpoint) -> None:
@@ -196,6 +200,7 @@ def test_fixed_sizes(engine: OpenVinoEngine, sd15: Checkpoint) -> None:
         binding = engine.bind(weights, never_cancelled, CallSizes(2, 8, 8))
         assert binding.has_fixed_sizes
         found = batched(engine.run([(binding, row) for row in rows_of(batch)]))
+        binding.release()
         assert_near(found, run(make_engine("unet", sd15.unet)[0], weights, batch))
 
 

@@ -20,7 +20,7 @@ from runtime.settings import Settings
 from runtime.stages.prepare.stage import PrepareStage
 from tests.unit.runtime.plans import make_plan
 from tests.unit.runtime.resolving import PICTURE, WEIGHTS
-from tests.unit.runtime.tiny_checkpoints import link_copy, read_checkpoint
+from tests.unit.runtime.tiny_checkpoints import copy_folder, read_checkpoint
 from tests.unit.runtime.web import Web
 
 # On cores that others use too, two threads that wait for each other are slower than one.
@@ -69,19 +69,19 @@ def store(tmp_path: Path) -> Store:
 @pytest.fixture
 def tiny_copy(tiny: Path, tmp_path: Path) -> Path:
     """The tiny checkpoints, their files linked: to change one, write another in its place."""
-    return link_copy(tiny, tmp_path / "tiny")
+    return copy_folder(tiny, tmp_path / "tiny")
 
 
 @pytest.fixture
 def sd15_folder(tiny: Path, tmp_path: Path) -> Path:
     """An SD 1.5 checkpoint, its files linked: to change one, write another in its place."""
-    return link_copy(tiny / "sd15", tmp_path / "checkpoint")
+    return copy_folder(tiny / "sd15", tmp_path / "checkpoint")
 
 
 @pytest.fixture
 def tiny_allowed(settings: Settings, tiny: Path) -> Path:
     """The folder that requests may name, with the tiny checkpoints in it."""
-    return link_copy(tiny, settings.local_paths[0])
+    return copy_folder(tiny, settings.local_paths[0])
 
 
 @pytest.fixture

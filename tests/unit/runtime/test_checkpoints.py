@@ -24,7 +24,7 @@ from tests.unit.runtime.checkpoint_folders import (
     rename_weights,
     write,
 )
-from tests.unit.runtime.tiny_checkpoints import digest, link_copy, read_checkpoint
+from tests.unit.runtime.tiny_checkpoints import copy_folder, digest, read_checkpoint
 
 
 def test_sd15_is_told_from_its_weights(sd15: Checkpoint) -> None:
@@ -40,7 +40,7 @@ def test_sdxl_is_told_from_its_weights(sdxl: Checkpoint) -> None:
 
 
 def test_no_folder_name_and_no_index_says_what_it_is(tiny: Path, tmp_path: Path) -> None:
-    folder = link_copy(tiny / "sdxl", tmp_path / "stable-diffusion-v1-5")
+    folder = copy_folder(tiny / "sdxl", tmp_path / "stable-diffusion-v1-5")
     change_json(folder / "model_index.json", _class_name="StableDiffusionPipeline")
     assert read_checkpoint(folder).kind == "sdxl"
 
@@ -167,7 +167,7 @@ def test_an_index_does_not_hide_a_scheduler_for_other_models(sd15_folder: Path) 
 
 def test_links_within_the_hubs_cache_are_followed(tiny: Path, tmp_path: Path) -> None:
     """A snapshot of the Hub's cache is made of links to its blobs."""
-    blobs, snapshot = link_copy(tiny / "sd15", tmp_path / "hub/blobs"), tmp_path / "hub/snapshot"
+    blobs, snapshot = copy_folder(tiny / "sd15", tmp_path / "hub/blobs"), tmp_path / "hub/snapshot"
     for path in (path for path in blobs.rglob("*") if path.is_file()):
         link = snapshot / path.relative_to(blobs)
         link.parent.mkdir(parents=True, exist_ok=True)

@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from runtime.checkpoints.checkpoint import Checkpoint
+from runtime.engines.contents import Contents
 from runtime.engines.engine import Field, Outputs, never_cancelled
 from runtime.engines.placement import Placement
-from runtime.engines.torch.fixed_tensors import Contents, FixedTensors
+from runtime.engines.torch.fixed_tensors import FixedTensors
 from runtime.engines.torch.torch_engine import TorchEngine
 from runtime.engines.torch.weights_cache import WeightsCache
 from runtime.networks.architecture import architecture_of

@@ -21,7 +21,7 @@ from tests.unit.runtime.checkpoint_folders import (
     change_weights,
     write,
 )
-from tests.unit.runtime.tiny_checkpoints import link_copy, read_checkpoint
+from tests.unit.runtime.tiny_checkpoints import copy_folder, read_checkpoint
 
 
 def test_an_inpainting_unet_is_refused(sd15_folder: Path) -> None:
@@ -44,7 +44,7 @@ def test_a_vae_that_normalizes_its_latents_is_refused(sd15_folder: Path, values:
 
 def test_text_encoders_of_another_width_are_refused(tiny: Path, sd15_folder: Path) -> None:
     shutil.rmtree(sd15_folder / "text_encoder")
-    link_copy(tiny / "sdxl" / "text_encoder_2", sd15_folder / "text_encoder")
+    copy_folder(tiny / "sdxl" / "text_encoder_2", sd15_folder / "text_encoder")
     change_json(sd15_folder / "text_encoder/config.json", architectures=["CLIPTextModel"])
     assert_refused(sd15_folder, r"sum 32 \(its cross_attention_dim\), found \[48\]")
 
@@ -139,7 +139,7 @@ def test_a_class_that_is_no_text_is_refused(sd15_folder: Path) -> None:
 
 @pytest.mark.parametrize("values", [{"addition_time_embed_dim": 9}, {"addition_time_embed_dim": None}])
 def test_sizes_that_the_unet_cannot_take_are_refused(tiny: Path, tmp_path: Path, values: dict[str, Any]) -> None:
-    folder = link_copy(tiny / "sdxl", tmp_path / "checkpoint")
+    folder = copy_folder(tiny / "sdxl", tmp_path / "checkpoint")
     change_json(folder / "unet/config.json", **values)
     assert_refused(folder, "the UNet's add_embedding has an input of ")
 

@@ -22,7 +22,7 @@ from tests.unit.runtime.checkpoint_folders import (
     rename_weights,
     write,
 )
-from tests.unit.runtime.tiny_checkpoints import digest, link_copy, read_checkpoint
+from tests.unit.runtime.tiny_checkpoints import copy_folder, digest, read_checkpoint
 
 
 @pytest.mark.parametrize("name", [*WEIGHTS, *CONFIGS, "tokenizer/vocab.json", "tokenizer/merges.txt"])
@@ -39,13 +39,13 @@ def test_a_folder_in_the_place_of_a_file_is_no_file(sd15_folder: Path, name: str
 
 
 def test_sdxl_needs_its_second_text_encoder(tiny: Path, tmp_path: Path) -> None:
-    folder = link_copy(tiny / "sdxl", tmp_path / "checkpoint")
+    folder = copy_folder(tiny / "sdxl", tmp_path / "checkpoint")
     shutil.rmtree(folder / "text_encoder_2")
     assert_refused(folder, "its file text_encoder_2/config.json is missing")
 
 
 def test_a_refiner_is_refused(tiny: Path, tmp_path: Path) -> None:
-    folder = link_copy(tiny / "sdxl", tmp_path / "checkpoint")
+    folder = copy_folder(tiny / "sdxl", tmp_path / "checkpoint")
     shutil.rmtree(folder / "text_encoder")
     assert_refused(folder, "refiner")
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 from pathlib import Path
 
@@ -22,9 +21,12 @@ def digest(path: Path) -> StoredFile:
     return StoredFile(path, hashlib.sha256(path.read_bytes()).hexdigest())
 
 
-def link_copy(source: Path, target: Path) -> Path:
-    """A copy of a folder with its files linked, in `target`, which may exist."""
-    return Path(shutil.copytree(source, target, copy_function=os.link, dirs_exist_ok=True))
+def copy_folder(source: Path, target: Path) -> Path:
+    """A copy of a folder in `target`, which may exist.
+
+    Not of links: a new link changes the time stamp of a file, and a server may be using it.
+    """
+    return Path(shutil.copytree(source, target, dirs_exist_ok=True))
 
 
 def read_checkpoint(folder: Path) -> Checkpoint:

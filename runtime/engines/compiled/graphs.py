@@ -1,4 +1,4 @@
-"""Finds the graphs of an architecture. Importing this does not import openvino."""
+"""Finds the graphs of an architecture. Importing this imports no engine's library."""
 
 from __future__ import annotations
 

@@ -22,10 +22,15 @@ def call_inputs(
     low_rank: Mapping[str, torch.Tensor],
     downsample_padding: int,
 ) -> dict[str, torch.Tensor]:
-    """All inputs of a call. `fields`: of a network, each with a row axis. `low_rank`: the low-rank inputs in use."""
+    """All inputs of a call, on the device of `fields`.
+
+    fields: of a network, each with a row axis. low_rank: the low-rank inputs in use.
+    """
     given = {name: value for name, value in fields.items() if value is not None}
     first = next(iter(given.values()))
-    rows = len(first[0] if isinstance(first, tuple) else first)
+    first = first[0] if isinstance(first, tuple) else first
+    assert isinstance(first, torch.Tensor)
+    rows, device = len(first), first.device
     concat, mask = given.pop("concat", None), given.pop("ip_mask", None)
     if isinstance(concat, torch.Tensor):
         latent = given["latent"]
@@ -38,7 +43,7 @@ def call_inputs(
     sizes = {"rows": rows, "low_rank_rows": rows, "adapters": _adapters(given)}
     found = {**flatten(given), **low_rank}
     return {
-        tensor.name: found[tensor.name] if tensor.name in found else _absent(tensor, sizes)
+        tensor.name: found[tensor.name] if tensor.name in found else _absent(tensor, sizes, device)
         for tensor in manifest.inputs
     }
 
@@ -48,12 +53,13 @@ def _adapters(fields: Mapping[str, Field]) -> int:
     return keys.shape[1] if isinstance(keys, torch.Tensor) else 0
 
 
-def _absent(tensor: GraphTensor, sizes: Mapping[str, int]) -> torch.Tensor:
+def _absent(tensor: GraphTensor, sizes: Mapping[str, int], device: torch.device) -> torch.Tensor:
     """An input that changes nothing: a mask of 1, else 0. Ranks are 0, and axes that are broadcast are 1."""
     shape = [
         axis if isinstance(axis, int) else 0 if axis.endswith(".rank") else sizes.get(axis, 1) for axis in tensor.axes
     ]
-    return torch.ones(shape) if tensor.name.startswith(_MASK) else torch.zeros(shape)
+    fill = torch.ones if tensor.name.startswith(_MASK) else torch.zeros
+    return fill(shape, device=device)
 
 
 def fixed_shapes(manifest: Manifest, sizes: CallSizes) -> dict[str, list[int]]:

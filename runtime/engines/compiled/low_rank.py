@@ -15,14 +15,14 @@ from runtime.weights.weight_set import WeightSet
 _BUCKETS = (16, 32, 64, 128, 256)
 _DOWN, _UP = ".lora_a", ".lora_b"
 _WEIGHT = ".weight"
+_CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True, eq=False)
 class LowRankPart:
     """Inputs by name, without a row axis: a [rank, in] or of a convolution [rank, taps, in], b [out, rank].
 
-    They are float32, and the scale is folded into b. The ranks are rounded up to buckets, with zeros, so that few
-    shapes occur.
+    The scale is folded into b. The ranks are rounded up to buckets, with zeros, so that few shapes occur.
     """
 
     inputs: Mapping[str, torch.Tensor]
@@ -48,16 +48,25 @@ def takes(manifest: Manifest, weights: WeightSet) -> bool:
     )
 
 
-def read_low_rank(manifest: Manifest, weights: WeightSet, check_cancelled: Callable[[], None]) -> LowRankPart:
-    """The inputs of a graph that takes all changes. Raises the errors of reading them and of `check_cancelled`."""
+def read_low_rank(
+    manifest: Manifest,
+    weights: WeightSet,
+    check_cancelled: Callable[[], None],
+    device: torch.device = _CPU,
+    dtype: torch.dtype = torch.float32,
+) -> LowRankPart:
+    """The inputs of a graph that takes all changes, on `device`, of `dtype`.
+
+    Raises the errors of reading the changes and of `check_cancelled`.
+    """
     taps, inputs = _taps(manifest), dict[str, torch.Tensor]()
     for name in weights.changed:
         check_cancelled()
-        down, up = _factors(weights, name)
+        down, up = _factors(weights, name, device)
         layer, count = name.removesuffix(_WEIGHT), taps[name]
         if count is not None:
-            down = down.unflatten(1, (-1, count)).transpose(1, 2).contiguous()
-        inputs |= {layer + _DOWN: down, layer + _UP: up}
+            down = down.reshape(len(down), -1, count).transpose(1, 2).contiguous()
+        inputs |= {layer + _DOWN: down.to(dtype), layer + _UP: up.to(dtype)}
     weights.check_unchanged()
     return LowRankPart(inputs)
 
@@ -71,10 +80,10 @@ def _taps(manifest: Manifest) -> dict[str, int | None]:
     }
 
 
-def _factors(weights: WeightSet, name: str) -> tuple[torch.Tensor, torch.Tensor]:
+def _factors(weights: WeightSet, name: str, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
     """down [rank, in * taps] and up [out, rank] of all changes of a parameter, with zeros up to the rank's bucket."""
     changes = [change for change in weights.read(name) if isinstance(change, LowRank)]
-    factors = [(change.scale, *change.factors(torch.device("cpu"))) for change in changes]
+    factors = [(change.scale, *change.factors(device)) for change in changes]
     down = torch.cat([down for _, _, down in factors])
     up = torch.cat([scale * up for scale, up, _ in factors], dim=1)
     missing = _bucket(len(down)) - len(down)

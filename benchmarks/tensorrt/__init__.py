@@ -1,0 +1,1 @@
+"""TensorRT plans of the published sizes: built without a GPU, and checked on one."""

@@ -1,0 +1,117 @@
+"""`python -m benchmarks.tensorrt.full_size` (`make trt-full`): build plans of the published sizes without a GPU.
+
+Each plan is built in a process of its own, whose peak memory is measured. Weights are placeholders.
+"""
+
+from __future__ import annotations
+
+import json
+import lzma
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import onnx
+import typer
+
+from benchmarks.full_size import SD15_SIZES, SDXL_SIZES, Sizes
+from benchmarks.machine import describe_machine
+from export.make_artifact import make_artifact
+from export.publish import exporting, publish
+from export.tensorrt.build_plan import build_for_targets
+from export.tensorrt.precision import cast_graph
+from export.tensorrt.profiles import default_profiles, input_shapes, read_profiles
+from runtime.artifacts.artifact import read_artifact
+from runtime.artifacts.manifest import ArtifactKey
+from runtime.artifacts.plan_manifest import Precision
+from runtime.engines.tensorrt import flavour
+from runtime.networks.architecture import Architecture, architecture_of
+from runtime.settings import ROOT
+
+RESULT = Path(__file__).resolve().parent / "results" / "full_size.json"
+SIZES: dict[str, Sizes] = {"sd15": SD15_SIZES, "sdxl": SDXL_SIZES}
+_TARGET = "8.9"
+_PRECISION: Precision = "float16"
+_MEGABYTE = 1_000_000
+
+
+def export(name: str, root: Path) -> None:
+    """Export the UNet's graph with low-rank inputs into the artifacts' folder `root`."""
+    architecture = _architecture(name)
+    with exporting(root):
+        made = make_artifact(_key(architecture), architecture, lambda _: None)
+        publish(root, made.artifact.manifest, made.compressed)
+
+
+def build(name: str, root: Path) -> dict[str, Any]:
+    """The figures of the plan of an exported UNet: seconds, MB, and counts. This process does nothing else."""
+    architecture = _architecture(name)
+    artifact = read_artifact(root, _key(architecture))
+    assert artifact is not None, "it was exported"
+    profiles = read_profiles(default_profiles([architecture]))
+    begun = time.monotonic()
+    model = onnx.load_from_string(artifact.graph)
+    cast_graph(model, _PRECISION)
+    shapes = input_shapes(artifact.manifest, architecture, profiles[architecture.kind])
+    plan = build_for_targets(model, shapes, [_TARGET])
+    seconds = time.monotonic() - begun
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    names = [tensor.name for tensor in model.graph.initializer]
+    return {
+        "weights": len(names),
+        "names in the plan": sum(name.encode() in plan for name in names),
+        "low-rank inputs": sum(tensor.name.endswith((".lora_a", ".lora_b")) for tensor in artifact.manifest.inputs),
+        "build seconds": round(seconds, 1),
+        "plan MB": round(len(plan) / _MEGABYTE, 1),
+        "compressed MB": round(len(lzma.compress(plan, preset=1)) / _MEGABYTE, 2),
+        "peak MB": round(peak / _MEGABYTE),
+    }
+
+
+def _architecture(name: str) -> Architecture:
+    sizes = SIZES[name]
+    return architecture_of("unet", sizes.family.unet | sizes.unet)
+
+
+def _key(architecture: Architecture) -> ArtifactKey:
+    return ArtifactKey("unet", architecture.digest, "linear")
+
+
+def main(
+    names: Annotated[list[str] | None, typer.Argument(help="sd15, sdxl; default: both.")] = None,
+    result: Annotated[Path, typer.Option(help="The JSON file to write.")] = RESULT,
+    built_from: Annotated[Path | None, typer.Option(hidden=True, help="Only build, and print the figures.")] = None,
+) -> None:
+    """Build the plans, and keep the figures of the ones that are not built now."""
+    wanted = names or list(SIZES)
+    if built_from is not None:
+        sys.stdout.write(json.dumps(build(wanted[0], built_from)))
+        return
+    found = json.loads(result.read_text("utf-8")) if result.is_file() else {"plans": {}}
+    for name in wanted:
+        found["plans"][name] = _measure(name)
+        result.parent.mkdir(parents=True, exist_ok=True)
+        result.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        sys.stdout.write(f"{name}: {json.dumps(found['plans'][name])}\n")
+        sys.stdout.flush()
+
+
+def _measure(name: str) -> dict[str, Any]:
+    """The figures, and what they were measured on."""
+    machine = describe_machine()
+    with tempfile.TemporaryDirectory(prefix="lorikeet-trt-full-") as folder:
+        export(name, Path(folder))
+        command = [sys.executable, "-m", "benchmarks.tensorrt.full_size", name, "--built-from", folder]
+        done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
+    about = {"precision": _PRECISION, "target": _TARGET, "version": f"{flavour.NAME} {flavour.VERSION}"}
+    about |= {key: machine[key] for key in ("cpu", "cores", "load", "commit", "date")}
+    figures: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return figures | {"machine": about}
+
+
+if __name__ == "__main__":
+    typer.run(main)

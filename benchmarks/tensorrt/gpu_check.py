@@ -1,0 +1,184 @@
+"""`python -m benchmarks.tensorrt.gpu_check RESULT` (`make gpu-check`): plans of full size on an NVIDIA GPU.
+
+Builds the UNet's plan from weights, compares it with torch, and publishes it only then. Then the engine runs it: with
+the base weights, two LoRAs as changed weights, and the base again; and its refits and calls are timed.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from statistics import median
+from typing import Annotated, Any
+
+import torch
+import typer
+
+from benchmarks.gpu.models import GpuModels
+from benchmarks.gpu.parity import BoundUnet, lora_weights, make_cache, relative_error
+from benchmarks.gpu.rows import Rows
+from export.make_artifact import make_artifact
+from export.publish import exporting, publish, publish_plan
+from export.tensorrt.make_plan import PlanMaker
+from export.tensorrt.profiles import default_profiles, read_profiles
+from runtime.artifacts.manifest import ArtifactKey
+from runtime.engines.compiled.low_rank_cache import LowRankCache
+from runtime.engines.engine import Inputs, never_cancelled
+from runtime.engines.lru_budget import LruBudget
+from runtime.engines.placement import Placement
+from runtime.engines.tensorrt.machine import this_machine
+from runtime.engines.tensorrt.make_engine import make_tensorrt
+from runtime.engines.tensorrt.tensorrt_engine import TensorRtEngine
+from runtime.networks.architecture import architecture_of
+from runtime.settings import Settings
+from runtime.weights.change import LowRank
+from runtime.weights.weight_set import WeightSet
+from tests.unit.runtime.merging import Changes
+
+_PIXELS = {"sd15": 512, "sdxl": 1024}
+_CUDA = torch.device("cuda")
+_CALLS, _REFITS = 50, 10
+_LOW_RANK_BYTES = 1 << 30
+
+
+class UnetCheck:
+    """The UNet of one checkpoint. `root`: the artifacts' folder."""
+
+    def __init__(self, models: GpuModels, name: str, root: Path) -> None:
+        self._models, self._name, self._root = models, name, root
+        self._checkpoint = models.checkpoint(name)
+        self._unet = self._checkpoint.unet
+        self._architecture = architecture_of("unet", self._unet.config)
+        self._rows = Rows(self._checkpoint, _PIXELS[name], _CUDA, seed=1)
+        self._weights = make_cache()
+
+    def run(self) -> dict[str, Any]:
+        found = self._build()
+        engine = self._engine()
+        found["memory of the engine, MB"] = torch.cuda.memory_allocated() // 10**6
+        sets = self._sets()
+        found |= self._parity(engine, sets)
+        found |= self._times(engine, sets)
+        return found
+
+    def _build(self) -> dict[str, Any]:
+        """Export the graph, build the plan, and publish both if the plan computes what torch computes."""
+        key = ArtifactKey("unet", self._architecture.digest, "linear")
+        maker = PlanMaker(self._root, read_profiles(default_profiles([self._architecture])))
+        with exporting(self._root):
+            graph = make_artifact(key, self._architecture, _show)
+            publish(self._root, graph.artifact.manifest, graph.compressed)
+            begun = time.monotonic()
+            made = maker.make(graph.artifact, self._architecture, "float16", _show)
+            seconds = time.monotonic() - begun
+            publish_plan(self._root, made.plan.manifest, made.compressed)
+        return {"build and gate, seconds": seconds, "plan, MB": len(made.plan.plan) / 1e6}
+
+    def _engine(self) -> TensorRtEngine:
+        settings = Settings(artifacts=self._root, engine="tensorrt")
+        low_ranks = LowRankCache(LruBudget(_LOW_RANK_BYTES))
+        placement = Placement(_CUDA, torch.float16)
+        engine = make_tensorrt(self._architecture, settings, placement, self._weights, low_ranks)
+        assert engine is not None, "the plan was published"
+        return engine
+
+    def _sets(self) -> dict[str, WeightSet]:
+        """The base; two sets that must be merged, because they change a bias too; and a LoRA that is an input."""
+        lora = {number: lora_weights(self._models, self._name, self._checkpoint, (number,)) for number in (1, 2)}
+        return {
+            "base": WeightSet(self._unet),
+            "A": WeightSet(self._unet, (*lora[1].sources, self._bias(1))),
+            "B": WeightSet(self._unet, (*lora[2].sources, self._bias(2))),
+            "low rank": lora[1],
+        }
+
+    def _bias(self, seed: int) -> Changes:
+        name = "mid_block.resnets.0.conv1.bias"
+        (size,) = self._unet.shapes[name]
+        up = torch.randn(size, 1, generator=torch.Generator().manual_seed(seed))
+        return Changes(f"bias {seed}", {name: LowRank(torch.ones(1, 1), up, 0.1)})
+
+    def _parity(self, engine: TensorRtEngine, sets: dict[str, WeightSet]) -> dict[str, Any]:
+        """Errors against torch in float32, and whether the base's bytes come back."""
+        row = self._rows.plain()
+        order = ("base", "A", "B", "base", "low rank", "base")
+        found = [_predict(engine, sets[name], row) for name in order]
+        errors = {
+            name: relative_error(prediction, BoundUnet(sets[name], torch.float32).run(row))
+            for name, prediction in zip(order[:5], found[:5], strict=True)
+        }
+        return {
+            "relative errors": errors,
+            "base -> A -> B -> base -> LoRA -> base: equal bytes": all(
+                torch.equal(found[0], found[place]) for place in (3, 5)
+            ),
+        }
+
+    def _times(self, engine: TensorRtEngine, sets: dict[str, WeightSet]) -> dict[str, Any]:
+        row = self._rows.plain()
+        bindings = {name: engine.bind(weights, never_cancelled) for name, weights in sets.items()}
+        call = {name: _seconds(partial(engine.run, [(bound, row)] * 2), _CALLS) for name, bound in bindings.items()}
+
+        def change() -> None:
+            for name in ("A", "B"):
+                engine.run([(bindings[name], row)] * 2)
+
+        changing = _seconds(change, _REFITS) / 2
+        unet = BoundUnet(sets["base"], torch.float16)
+        return {
+            "call, seconds": call,
+            "call, torch float16, seconds": _seconds(lambda: unet.run(row), _CALLS),
+            "refit from A to B, seconds": changing - call["A"],
+        }
+
+
+def _predict(engine: TensorRtEngine, weights: WeightSet, row: Inputs) -> torch.Tensor:
+    binding = engine.bind(weights, never_cancelled)
+    prediction = engine.run([(binding, row)] * 2)[0]["prediction"]
+    binding.release()
+    assert isinstance(prediction, torch.Tensor)
+    return prediction.clone()
+
+
+def _seconds(work: Callable[[], object], count: int) -> float:
+    """The median time of `work`, with what it leaves on the GPU."""
+    samples = []
+    for _ in range(count + 3):
+        torch.cuda.synchronize()
+        begun = time.perf_counter()
+        work()
+        torch.cuda.synchronize()
+        samples.append(time.perf_counter() - begun)
+    return median(samples[3:])
+
+
+def _show(phase: str) -> None:
+    sys.stdout.write(f"  {phase}\n")
+    sys.stdout.flush()
+
+
+def main(
+    result: Annotated[Path, typer.Argument(help="The JSON file to write.")],
+    names: Annotated[list[str] | None, typer.Argument(help="sd15, sdxl; default: both.")] = None,
+) -> None:
+    """Check TensorRT on this machine's GPU. An error ends the check of its checkpoint only."""
+    found: dict[str, Any] = {"machine": this_machine()._asdict(), "torch": torch.__version__, "checks": {}}
+    with tempfile.TemporaryDirectory(prefix="lorikeet-gpu-check-") as folder:
+        models = GpuModels(Path(folder) / "models")
+        for name in names or list(_PIXELS):
+            _show(name)
+            try:
+                found["checks"][name] = UnetCheck(models, name, Path(folder) / "artifacts").run()
+            except Exception as error:
+                found["checks"][name] = f"failed: {type(error).__name__}: {str(error)[:500]}"
+            result.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+            _show(json.dumps(found["checks"][name], indent=1))
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,74 @@
+"""Builds the plans of a checkpoint's architectures, and publishes them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+
+from export.errors import ExportError
+from export.progress import Show, Stopwatch, console, progress_of
+from export.publish import publish_plan
+from export.tensorrt.make_plan import PlanMaker
+from export.tensorrt.profiles import default_profiles, read_profiles
+from runtime.artifacts.artifact import ArtifactError, read_artifact
+from runtime.artifacts.plan import Machine, read_plan
+from runtime.artifacts.plan_manifest import PlanKey, Precision
+from runtime.engines.tensorrt import flavour
+from runtime.engines.tensorrt.machine import this_machine
+from runtime.engines.tensorrt.plan_key import plan_key
+from runtime.networks.architecture import Architecture
+
+# Without a GPU: RTX 30, 40 and 50, A100, and cards of their generations.
+_TARGETS = ("8.0", "8.6", "8.9", "12.0")
+
+
+def export_plans(
+    root: Path,
+    architectures: Mapping[str, Architecture],
+    precision: Precision,
+    profiles: Path | None = None,
+    targets: tuple[str, ...] = (),
+) -> None:
+    """Build the missing plans of exported graphs inside of `exporting`.
+
+    targets: compute capabilities; by default this machine's GPU, or without a GPU the usual ones. Raises ExportError
+    and OSError.
+    """
+    logging.getLogger("lorikeet").setLevel(logging.ERROR)  # no warnings of TensorRT between the progress lines
+    if not targets and not torch.cuda.is_available():
+        targets = _TARGETS
+    maker = PlanMaker(root, read_profiles(profiles or default_profiles(architectures.values())), targets)
+    with progress_of(architectures.keys()) as steps:
+        for name, show in steps:
+            _export_plan(name, architectures[name], maker, precision, show)
+
+
+def _export_plan(name: str, architecture: Architecture, maker: PlanMaker, precision: Precision, show: Show) -> None:
+    root = maker.root
+    key = plan_key(architecture, getattr(torch, precision))
+    place = key.folder(root, flavour.NAME)
+    if _is_built(root, key, maker.targets):
+        console.print(f"{name}: built already, {place}", markup=False)
+        return
+    graph = read_artifact(root, key.graph)
+    if graph is None:
+        raise ExportError(f"{name}: its graph was not exported ({key.low_rank})")
+    watch = Stopwatch()
+    made = maker.make(graph, architecture, key.precision, show)
+    publish_plan(root, made.plan.manifest, made.compressed)
+    state = "verified" if made.plan.manifest.verified else "not verified"
+    sizes = f"{len(made.plan.plan) / 1e6:.0f} MB, {len(made.compressed) / 1e6:.1f} MB compressed"
+    console.print(f"{name}: {key.precision} plan built in {watch}, {sizes}, {state}, {place}", markup=False)
+
+
+def _is_built(root: Path, key: PlanKey, targets: tuple[str, ...]) -> bool:
+    """Whether a plan is there that this machine, or one with each of the targets, may load."""
+    machines = [Machine(flavour.NAME, flavour.VERSION, "", target) for target in targets] or [this_machine()]
+    try:
+        return all(read_plan(root, key, machine, unverified=bool(targets)) is not None for machine in machines)
+    except ArtifactError as error:
+        console.print(f"{error}. It is built again now.", style="yellow", markup=False)
+        return False

@@ -1,0 +1,78 @@
+"""Reads a TensorRT plan, and checks that this machine may load it. Importing this imports no TensorRT."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from runtime.artifacts.artifact import (
+    MANIFEST_FILE,
+    OTHER_ARTIFACT,
+    ArtifactError,
+    read_artifact,
+    read_compressed,
+    read_manifest,
+)
+from runtime.artifacts.manifest import EXPORTER_VERSION
+from runtime.artifacts.plan_manifest import Flavour, PlanKey, PlanManifest
+
+PLAN_FILE = "plan.xz"
+RUNTIME_CACHE_FILE = "runtime_cache"  # written by the engine beside the plan
+
+
+class Machine(NamedTuple):
+    """What a plan is loaded with. capability: of the GPU, such as `8.9`."""
+
+    flavour: Flavour
+    version: str
+    gpu: str
+    capability: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A serialized TensorRT engine without weights. `folder`: its place."""
+
+    manifest: PlanManifest
+    plan: bytes
+    folder: Path
+
+
+def has_plans(root: Path) -> bool:
+    """Whether any plan was built, of any flavour."""
+    return any(root.glob(f"tensorrt*-{EXPORTER_VERSION}"))
+
+
+def read_plan(root: Path, key: PlanKey, machine: Machine, unverified: bool) -> Plan | None:
+    """The plan in the artifacts' folder `root`; None: it was not built.
+
+    unverified: whether a plan may be used that was not compared with torch. Raises ArtifactError when the plan is
+    damaged, or is for another machine.
+    """
+    folder = key.folder(root, machine.flavour)
+    if not folder.is_dir():
+        return None
+    manifest = read_manifest(folder / MANIFEST_FILE, PlanManifest)
+    if reason := _reason_against(root, key, manifest, machine, unverified):
+        raise ArtifactError(folder / MANIFEST_FILE, reason)
+    return Plan(manifest, read_compressed(folder / PLAN_FILE, manifest.plan_sha256), folder)
+
+
+def _reason_against(root: Path, key: PlanKey, manifest: PlanManifest, machine: Machine, unverified: bool) -> str | None:
+    """Why the plan cannot be used; None: it can."""
+    graph = read_artifact(root, key.graph)
+    built_by = f"{manifest.flavour} {manifest.version}"
+    if (manifest.key, manifest.flavour) != (key, machine.flavour):
+        return OTHER_ARTIFACT
+    if graph is None or graph.manifest.graph_sha256 != manifest.graph_sha256:
+        return "it was built from another graph"
+    if manifest.version != machine.version:
+        return f"it was built by {built_by}, and {machine.version} is installed"
+    if machine.capability not in manifest.targets:
+        return f"it is for compute capability {', '.join(manifest.targets)}, and this GPU has {machine.capability}"
+    if manifest.gpu not in (None, machine.gpu):
+        return f"it was built on {manifest.gpu}, and this GPU is {machine.gpu}"
+    if not (manifest.verified or unverified):
+        return "it was not compared with torch on a GPU (LORIKEET_UNVERIFIED_PLANS=true uses it nevertheless)"
+    return None

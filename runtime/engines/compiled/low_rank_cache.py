@@ -1,0 +1,26 @@
+"""The low-rank parts of all engines of a process, within the stage's budget of bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+from runtime.engines.lru_budget import LruBudget, Resident
+
+if TYPE_CHECKING:
+    from runtime.engines.compiled.low_rank import LowRankPart
+
+
+class LowRankCache:
+    """One thread at a time uses a new part; any thread ends a use."""
+
+    def __init__(self, budget: LruBudget[Resident]) -> None:
+        self._budget = budget
+
+    def use(self, uses: ExitStack, key: str, make: Callable[[], LowRankPart]) -> LowRankPart:
+        """The low-rank part `key`, in use until `uses` ends. Raises the errors of `make`."""
+        full_key = f"low rank:{key}"
+        part = self._budget.acquire(full_key, make)
+        uses.callback(self._budget.release, full_key)
+        return part  # type: ignore[return-value]  # a key always names items of one type

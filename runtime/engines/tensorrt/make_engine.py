@@ -1,0 +1,36 @@
+"""Makes the TensorRT engine of an architecture, if there is a plan for it."""
+
+from __future__ import annotations
+
+from runtime.artifacts.artifact import read_artifact
+from runtime.artifacts.plan import read_plan
+from runtime.engines.compiled.low_rank_cache import LowRankCache
+from runtime.engines.placement import Placement
+from runtime.engines.tensorrt.call_stream import CudaStream
+from runtime.engines.tensorrt.machine import this_machine
+from runtime.engines.tensorrt.plan_key import plan_key
+from runtime.engines.tensorrt.tensorrt_engine import TensorRtEngine
+from runtime.engines.torch.weights_cache import WeightsCache
+from runtime.networks.architecture import Architecture
+from runtime.settings import Settings
+
+
+def make_tensorrt(
+    architecture: Architecture,
+    settings: Settings,
+    placement: Placement,
+    weights: WeightsCache,
+    low_ranks: LowRankCache,
+) -> TensorRtEngine | None:
+    """None: no plan was built for the architecture and the precision.
+
+    Raises ArtifactError when the plan is damaged or for another machine, and PlanError when it cannot be loaded.
+    """
+    root, machine = settings.artifacts_folder, this_machine()
+    key = plan_key(architecture, placement.dtype)
+    plan = read_plan(root, key, machine, settings.unverified_plans)
+    if plan is None:
+        return None
+    graph = read_artifact(root, key.graph)
+    assert graph is not None, "a plan without its graph is refused"
+    return TensorRtEngine(architecture, plan, graph.manifest, placement.device, CudaStream(), weights, low_ranks)

@@ -1,0 +1,44 @@
+"""The README's table of full-size plans contains what the result file contains."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from benchmarks.tensorrt.table import trt_full_table
+
+PLAN = {
+    "weights": 686,
+    "names in the plan": 685,
+    "low-rank inputs": 256,
+    "build seconds": 61.44,
+    "plan MB": 155.2,
+    "compressed MB": 0.84,
+    "peak MB": 1319,
+    "machine": {
+        "precision": "float16",
+        "target": "8.9",
+        "version": "tensorrt_rtx 1.7.1.116",
+        "cpu": "A processor",
+        "cores": 2,
+        "load": 1.0,
+        "commit": "abc",
+        "date": "2031-02-03T04:05:06+00:00",
+    },
+}
+
+
+def test_without_a_result_the_table_names_the_command(tmp_path: Path) -> None:
+    assert "`make trt-full`" in trt_full_table(tmp_path / "full_size.json")
+
+
+def test_a_row_for_each_plan_and_a_line_for_the_machine(tmp_path: Path) -> None:
+    path = tmp_path / "full_size.json"
+    path.write_text(json.dumps({"plans": {"sd15": PLAN, "sdxl": PLAN}}))
+    lines = trt_full_table(path).splitlines()
+    assert lines[2] == "| SD 1.5 | 685 of 686 | 61 s | 1,319 MB | 155 MB | 0.8 MB |"
+    assert lines[3].startswith("| SDXL |")
+    assert lines[5:] == [
+        "tensorrt_rtx 1.7.1.116, float16, compute capability 8.9; A processor, 2 cores; commit abc; 2031-02-03; "
+        "`make trt-full`."
+    ]

@@ -1,0 +1,80 @@
+"""The gate of plans, over the emulator: it passes what computes as torch does, and refuses the rest."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import onnx
+import pytest
+import torch
+
+from export.errors import ExportError
+from export.tensorrt.gate import PlanGate, gate_calls
+from runtime.artifacts.plan import Plan
+from runtime.engines.tensorrt.plan_weights import PlanWeights
+from tests.unit.export.conftest import Graphs
+from tests.unit.export.networks import NETWORKS
+from tests.unit.export.tensorrt.emulator import HostStream
+from tests.unit.export.tensorrt.plans import PROFILE, make_plan
+
+pytestmark = pytest.mark.usefixtures("emulator")
+IN_EACH_TEST = ("sd15 vae_decoder", "sd15 text_encoder")
+NAMES = [name if name in IN_EACH_TEST else pytest.param(name, marks=pytest.mark.verify) for name in NETWORKS]
+
+
+def _gate(graphs: Graphs, name: str, folder: Path) -> PlanGate:
+    architecture, artifact = graphs.network(name).architecture, graphs.artifact(name, "linear")
+    plan = make_plan(artifact, architecture, folder)
+    return PlanGate(architecture, artifact.manifest, plan, HostStream(), torch.device("cpu"))
+
+
+def _silent(_: str) -> None:
+    """Shows no phase."""
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_plans_of_all_networks_pass(graphs: Graphs, name: str, tmp_path: Path) -> None:
+    assert 0 < _gate(graphs, name, tmp_path).check(_silent) < 1e-4
+
+
+def _other_graph(plan: Plan, change: str) -> Plan:
+    """The plan of a graph with other arithmetic."""
+    header, _, graph = plan.plan.partition(b"\n")
+    model = onnx.load_from_string(graph)
+    for node in model.graph.node:
+        for attribute in node.attribute:
+            if attribute.name == change:
+                attribute.f = 0.05
+    return replace(plan, plan=header + b"\n" + model.SerializeToString())
+
+
+def test_other_arithmetic_is_refused(graphs: Graphs, tmp_path: Path) -> None:
+    found = _gate(graphs, "sd15 vae_decoder", tmp_path)
+    with pytest.raises(ExportError, match=r"the plan differs from torch: pixels by .* with weights base"):
+        replace(found, plan=_other_graph(found.plan, "epsilon")).check(_silent)
+
+
+def test_weights_that_stay_behind_are_refused(graphs: Graphs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A refit of the second set that does nothing."""
+    found = _gate(graphs, "sd15 text_encoder", tmp_path)
+    refits = 0
+
+    def refit_nothing(refitter: object, names: object, tensors: object) -> None:
+        nonlocal refits
+        refits += 1
+        if refits != 3:
+            original(refitter, names, tensors)
+
+    original: Any = PlanWeights._refit
+    monkeypatch.setattr(PlanWeights, "_refit", refit_nothing)
+    with pytest.raises(ExportError, match="with weights B"):
+        found.check(_silent)
+
+
+def test_the_calls_are_within_the_profile() -> None:
+    smallest, typical, odd = gate_calls(PROFILE)
+    assert smallest == (1, 3, 3, 1, 0, 1, 0)
+    assert typical == (2, 8, 8, 1, 0, 1, 0)
+    assert odd == (2, 13, 10, 2, 2, 4, 0)

@@ -1,0 +1,233 @@
+"""The TensorRT engine over the emulator computes what the torch engine computes, whatever weights it held before."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from runtime.artifacts.plan import RUNTIME_CACHE_FILE
+from runtime.artifacts.plan_manifest import Precision
+from runtime.checkpoints.checkpoint import Checkpoint, Component
+from runtime.engines.compiled.low_rank_cache import LowRankCache
+from runtime.engines.engine import Inputs, WeightsError, never_cancelled
+from runtime.engines.lru_budget import LruBudget
+from runtime.engines.tensorrt.plan_error import PlanError
+from runtime.engines.tensorrt.plan_weights import RefitError
+from runtime.engines.tensorrt.tensorrt_engine import TensorRtEngine
+from runtime.engines.torch.merge_threads import MergeThreads
+from runtime.engines.torch.weights_cache import WeightsCache
+from runtime.networks.architecture import architecture_of
+from runtime.weights.change import LowRank
+from runtime.weights.weight_set import WeightSet
+from tests.unit.export.conftest import Graphs
+from tests.unit.export.tensorrt.emulator import Emulator, HostStream
+from tests.unit.export.tensorrt.plans import make_plan
+from tests.unit.runtime.engines import batched, make_engine, noise, rows_of, unet_inputs
+from tests.unit.runtime.merging import Changes
+from tests.unit.runtime.tiny_checkpoints import read_checkpoint
+from tests.unit.runtime.unet_sets import unet_lora
+
+verify = pytest.mark.verify
+TOLERANCE = 5e-5  # of the standard deviation
+
+
+@pytest.fixture(scope="module")
+def sd15(tiny: Path) -> Checkpoint:
+    return read_checkpoint(tiny / "sd15")
+
+
+@pytest.fixture
+def make(graphs: Graphs, emulator: Emulator, tmp_path: Path) -> Any:
+    """Makes the engine of one of the tiny networks."""
+
+    def engine(name: str, component: Component, precision: Precision = "float32") -> TensorRtEngine:
+        architecture = graphs.network(name).architecture
+        assert architecture == architecture_of(architecture.kind, component.config)
+        artifact = graphs.artifact(name, "linear")
+        plan = make_plan(artifact, architecture, tmp_path, precision)
+        budget: LruBudget[Any] = LruBudget(1 << 30)
+        caches = WeightsCache(budget, MergeThreads(1)), LowRankCache(budget)
+        return TensorRtEngine(architecture, plan, artifact.manifest, torch.device("cpu"), HostStream(), *caches)
+
+    return engine
+
+
+def run(engine: Any, weights: WeightSet, batch: Inputs) -> dict[str, Any]:
+    """One call with these weights, which are released."""
+    binding = engine.bind(weights, never_cancelled)
+    try:
+        return batched(engine.run([(binding, row) for row in rows_of(batch)]))
+    finally:
+        binding.release()
+
+
+def assert_near(found: Mapping[str, Any], expected: Mapping[str, Any], tolerance: float = TOLERANCE) -> None:
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        pairs = zip(found[name], value, strict=True) if isinstance(value, tuple) else [(found[name], value)]
+        for one, other in pairs:
+            assert one.dtype == torch.float32
+            assert (one - other).abs().max() < tolerance * other.std(), name
+
+
+def text_batch() -> dict[str, torch.Tensor]:
+    return {"ids": torch.randint(200, (2, 77), generator=torch.Generator().manual_seed(0))}
+
+
+def linear_lora(component: Component, seed: int, names: str = ".weight", rank: int = 4) -> WeightSet:
+    """A LoRA of the linear layers whose parameters have `names` in their names."""
+    changes = {
+        name: LowRank(noise(rank, shape[1], seed=seed + index), noise(shape[0], rank, seed=seed - index), 0.02)
+        for index, (name, shape) in enumerate(component.shapes.items())
+        if len(shape) == 2 and name.endswith(".weight") and "embedding" not in name and names in name
+    }
+    assert changes
+    return WeightSet(component, (Changes(f"{seed}:{names}:{rank}", changes),))
+
+
+def biases(component: Component, seed: int, names: str) -> WeightSet:
+    """A change of biases, which must be merged."""
+    changes = {
+        name: LowRank(noise(1, 1, seed=seed), noise(shape[0], 1, seed=seed + 1), 0.2)
+        for name, shape in component.shapes.items()
+        if name.endswith(".bias") and names in name
+    }
+    assert changes
+    return WeightSet(component, (Changes(f"bias {seed} {names}", changes),))
+
+
+def test_weights_change_and_change_back(make: Any, emulator: Emulator, sd15: Checkpoint) -> None:
+    """base -> A -> B -> base: values of each set, no refit of other weights, and the base's bytes at the end."""
+    component = sd15.text_encoders[0]
+    engine, torch_engine = make("sd15 text_encoder", component), make_engine("text_encoder", component)[0]
+    a, b = biases(component, 1, "q_proj"), biases(component, 2, "fc1")
+    found = [run(engine, weights, text_batch()) for weights in (WeightSet(component), a, b, WeightSet(component))]
+    for outputs, weights in zip(found, (WeightSet(component), a, b), strict=False):
+        assert_near(outputs, run(torch_engine, weights, text_batch()))
+    assert torch.equal(found[3]["pooled"], found[0]["pooled"])
+    assert not torch.equal(found[1]["pooled"], found[0]["pooled"])
+    all_names, *others = emulator.refits
+    assert all_names == set(emulator.engines[0].weights)
+    changed_a, changed_b = set(a.changed), set(b.changed)
+    assert others == [changed_a, changed_a | changed_b, changed_b]
+
+
+def test_calls_with_equal_weights_refit_nothing(make: Any, emulator: Emulator, sd15: Checkpoint) -> None:
+    component = sd15.text_encoders[0]
+    engine = make("sd15 text_encoder", component)
+    for _ in range(3):
+        run(engine, WeightSet(component), text_batch())
+    assert len(emulator.refits) == 1 and emulator.engines[0].calls == 3
+
+
+def test_a_failed_refit_loads_the_plan_again(make: Any, emulator: Emulator, sd15: Checkpoint) -> None:
+    component = sd15.text_encoders[0]
+    engine = make("sd15 text_encoder", component)
+    run(engine, WeightSet(component), text_batch())
+    emulator.failures = 1
+    weights = biases(component, 1, "q_proj")
+    expected = run(make_engine("text_encoder", component)[0], weights, text_batch())
+    assert_near(run(engine, weights, text_batch()), expected)
+    assert len(emulator.engines) == 2 and emulator.refits[-1] == set(emulator.engines[1].weights)
+    emulator.failures = 2
+    with pytest.raises(RefitError, match="failed"):
+        run(engine, WeightSet(component), text_batch())
+    assert_near(run(engine, weights, text_batch()), expected)
+
+
+def test_linear_loras_refit_nothing(make: Any, emulator: Emulator, sd15: Checkpoint) -> None:
+    component = sd15.text_encoders[0]
+    engine, torch_engine = make("sd15 text_encoder", component), make_engine("text_encoder", component)[0]
+    for seed, rank in ((1000, 4), (2000, 20)):
+        weights = linear_lora(component, seed, rank=rank)
+        assert_near(run(engine, weights, text_batch()), run(torch_engine, weights, text_batch()))
+    assert len(emulator.refits) == 1
+
+
+def test_rows_with_different_loras_share_a_call(make: Any, sd15: Checkpoint) -> None:
+    component = sd15.text_encoders[0]
+    engine, torch_engine = make("sd15 text_encoder", component), make_engine("text_encoder", component)[0]
+    sets = [linear_lora(component, seed) for seed in (1000, 2000)]
+    rows = rows_of(text_batch())
+    bindings = [engine.bind(weights, never_cancelled) for weights in sets]
+    assert len({engine.batch_key(binding, rows[0]) for binding in bindings}) == 1
+    together = batched(engine.run(list(zip(bindings, rows, strict=True))))["pooled"]
+    for index, weights in enumerate(sets):
+        expected = run(torch_engine, weights, text_batch())["pooled"][index]
+        assert (together[index] - expected).abs().max() < TOLERANCE * expected.std()
+
+
+def test_a_size_that_the_plan_does_not_take_is_named(make: Any, sd15: Checkpoint) -> None:
+    engine = make("sd15 text_encoder", sd15.text_encoders[0])
+    ids = text_batch()["ids"][:1].expand(5, -1)
+    with pytest.raises(PlanError, match=r"embeddings is \[5, 77, .*the plan takes \[1, 77, .* to \[4, 77"):
+        run(engine, WeightSet(sd15.text_encoders[0]), {"ids": ids})
+
+
+def test_weights_of_another_architecture_are_refused(make: Any, sd15: Checkpoint, tiny: Path) -> None:
+    engine = make("sd15 text_encoder", sd15.text_encoders[0])
+    with pytest.raises(WeightsError):
+        engine.bind(WeightSet(read_checkpoint(tiny / "sdxl").text_encoders[1]), never_cancelled)
+
+
+def test_a_plan_for_another_machine_is_refused(make: Any, emulator: Emulator, sd15: Checkpoint) -> None:
+    emulator.is_valid = False
+    with pytest.raises(PlanError, match="UNSUPPORTED_CC"):
+        make("sd15 text_encoder", sd15.text_encoders[0])
+    assert not emulator.engines
+
+
+def test_compiled_kernels_are_kept(make: Any, emulator: Emulator, sd15: Checkpoint, tmp_path: Path) -> None:
+    component = sd15.text_encoders[0]
+    run(make("sd15 text_encoder", component), WeightSet(component), text_batch())
+    assert (tmp_path / RUNTIME_CACHE_FILE).read_bytes() == b"kernels"
+    make("sd15 text_encoder", component)
+    assert [engine.config.cache.read for engine in emulator.engines] == [None, b"kernels"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "field", "shape"), [("vae_encoder", "pixels", (3, 24, 40)), ("vae_decoder", "latents", (4, 3, 5))]
+)
+def test_the_vae(make: Any, sd15: Checkpoint, kind: Any, field: str, shape: tuple[int, ...]) -> None:
+    batch, weights = {field: noise(1, *shape).clamp(-1, 1)}, WeightSet(sd15.vae)
+    assert_near(
+        run(make(f"sd15 {kind}", sd15.vae), weights, batch), run(make_engine(kind, sd15.vae)[0], weights, batch)
+    )
+
+
+@verify
+def test_a_unet_with_all_kinds_of_changes(make: Any, emulator: Emulator, sd15: Checkpoint, tiny: Path) -> None:
+    engine, torch_engine = make("sd15 unet", sd15.unet), make_engine("unet", sd15.unet)[0]
+    base = WeightSet(sd15.unet)
+    merged = [unet_lora(sd15, tiny / f"loras/sd15/{name}.safetensors", 0.8) for name in ("peft", "kohya")]
+    first = run(engine, base, unet_inputs("sd"))["prediction"]
+    for weights in (base, merged[0], linear_lora(sd15.unet, 1000), merged[1], base):
+        found = run(engine, weights, unet_inputs("sd"))
+        assert_near(found, run(torch_engine, weights, unet_inputs("sd")))
+    assert torch.equal(found["prediction"], first)
+    assert len(emulator.engines) == 1
+    # One of a convolution's weights is replaced with the other.
+    assert emulator.refits[1] > set(merged[0].changed)
+
+
+@verify
+def test_sdxl(make: Any, tiny: Path) -> None:
+    component = read_checkpoint(tiny / "sdxl").unet
+    expected = run(make_engine("unet", component)[0], WeightSet(component), unet_inputs("sdxl"))
+    assert_near(run(make("sdxl unet", component), WeightSet(component), unet_inputs("sdxl")), expected)
+
+
+@verify
+def test_float16(make: Any, sd15: Checkpoint, tiny: Path) -> None:
+    """Weights, latents and LoRAs are float16, and timesteps are not. OpenVINO computes in float32."""
+    engine = make("sd15 unet", sd15.unet, "float16")
+    torch_engine = make_engine("unet", sd15.unet)[0]
+    assert engine.bind(WeightSet(sd15.unet), never_cancelled).precision == "float16"
+    lora = unet_lora(sd15, tiny / "loras/sd15/peft.safetensors", 0.8)
+    for weights in (WeightSet(sd15.unet), lora, linear_lora(sd15.unet, 1000)):
+        expected = run(torch_engine, weights, unet_inputs("sd"))
+        assert_near(run(engine, weights, unet_inputs("sd")), expected, 0.02)
