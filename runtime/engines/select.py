@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from importlib.util import find_spec
 
 import torch
 
@@ -85,6 +86,12 @@ class Engines:
         if graphs is None:
             if wanted == "openvino":
                 raise WeightsError(f"its {architecture.kind} was not exported: run `make export MODEL=...`")
+            return None
+        if find_spec("openvino") is None:
+            reason = "the package openvino is not installed (it is in the extra `export`)"
+            if wanted == "openvino":
+                raise WeightsError(reason)
+            log.warning("%s; the torch engine serves the exported %s", reason, architecture.kind)
             return None
         from runtime.engines.openvino.openvino_engine import OpenVinoEngine  # a server without graphs does not need it
 
