@@ -7,6 +7,7 @@ import signal
 import sys
 import tempfile
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,14 +19,14 @@ from benchmarks.cases import CASES, run_case
 from benchmarks.machine import DirtyTree, describe_machine, require_commit
 from benchmarks.models import Models
 from benchmarks.results import RESULTS, Outcome, is_measured, write_result
-from benchmarks.table import MixedMachines, number, write_table
+from benchmarks.table import MixedMachines, limit_text, number, write_table
 from runtime.cpu import PROCESS_ENVIRONMENT
 from runtime.settings import tools_folder
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 console = Console(highlight=False, soft_wrap=True)
 
-_HELP = """Measure the server. All cases take one to two hours on two idle cores, and 12 GB of disk for the models.
+_HELP = """Measure the server. All cases take several hours on two idle cores, and over 12 GB of disk for the models.
 
 Each case writes its result when it ends. After an interruption, the command without a case continues with the first
 case that has no result of this commit and machine. The models' files are kept in the tools folder.
@@ -79,7 +80,7 @@ def _measure_all(cases: list[str], results: Path, quick: bool) -> None:
     with tempfile.TemporaryDirectory(prefix="lorikeet-bench-") as temporary:
         folder = Path(temporary)
         models = Models(folder / "models" if quick else tools_folder() / "full", quick, _print_progress)
-        bench = Bench(quick, models, folder, _print_progress)
+        bench = Bench(quick, models, folder, results, _print_progress)
         for position, case in enumerate(cases, 1):
             machine = _machine(quick)
             console.print(f"{case} ({position} of {len(cases)}): {CASES[case]}", style="bold")
@@ -100,7 +101,7 @@ def _machine(quick: bool) -> dict[str, Any]:
 
 def _print_figures(outcome: Outcome) -> None:
     for figure in outcome.figures:
-        limit = "" if figure.at_most is None else f", at most {number(figure.at_most, figure.unit)}"
+        limit = f", {text}" if (text := limit_text(asdict(figure))) else ""
         style = "red" if figure.met is False else None
         console.print(f"  {figure.label}: {number(figure.value, figure.unit)}{limit}", style=style)
 

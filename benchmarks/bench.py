@@ -18,11 +18,14 @@ _MAX_PROGRESS_LINES = 10
 
 @dataclass(frozen=True)
 class Bench:
-    """`quick`: tiny models and few rounds, which check the code of a case; its figures have no meaning."""
+    """`quick`: tiny models and few rounds, which check the code of a case; its figures have no meaning.
+
+    `folder`: for the files of this run. `results`: the results of the cases."""
 
     quick: bool
     models: Models
     folder: Path
+    results: Path
     progress: Callable[[str], None]
     requests: UniqueRequests = field(default_factory=UniqueRequests)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,13 @@ class DiffusersBaseline:
         seconds = time.perf_counter() - begun
         assert len(taken) == steps, f"diffusers ran {len(taken)} steps, not {steps}"
         return seconds
+
+    def keep_fused(self, loras: Sequence[Path]) -> None:
+        """Fuse LoRA files at scale 1, for all later requests."""
+        for lora in loras:
+            self._pipe.load_lora_weights(lora.parent, weight_name=lora.name, adapter_name=lora.stem)
+        self._pipe.set_adapters([lora.stem for lora in loras])
+        self._pipe.fuse_lora()
 
     def fuse(self, lora: Path) -> float:
         """Seconds to load a LoRA file and fuse it. The LoRA is removed afterwards."""

@@ -1,11 +1,12 @@
-"""LoRA files in a trainer's layout: rank 16, every attention layer of the UNet, PEFT's tensor names."""
+"""LoRA files in a trainer's layout: rank 16, every attention layer of the UNet, PEFT's or Kohya's tensor names."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
+from diffusers.utils import convert_state_dict_to_kohya
+from safetensors.torch import load_file, save_file
 
 from tests.tiny.lora_layers import layers, low_rank
 
@@ -25,3 +26,10 @@ def write_lora(path: Path, checkpoint: Path, seed: int) -> None:
         tensors[f"unet.{layer.name}.lora_B.weight"] = up.bfloat16()
     path.parent.mkdir(parents=True, exist_ok=True)
     save_file(tensors, path, {"format": "pt"})
+
+
+def write_in_kohya_names(path: Path, lora: Path) -> None:
+    """Write the file `lora` of `write_lora` under Kohya's names, in float16, with alpha = rank."""
+    renamed = convert_state_dict_to_kohya(load_file(lora))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file({name: tensor.half().contiguous() for name, tensor in renamed.items()}, path, {"format": "pt"})

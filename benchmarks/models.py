@@ -35,6 +35,16 @@ class Models:
         path = self.folder / "loras" / f"{number:03}.safetensors"
         return self._once(path, lambda partial: _write_lora(partial, checkpoint, _FIRST_LORA_SEED + number))
 
+    def kohya_lora(self, number: int) -> Path:
+        """The LoRA `number` under Kohya's names, with which openvino_genai finds the UNet's layers."""
+        lora = self.lora(number)
+        return self._once(self.folder / "kohya" / lora.name, lambda partial: _write_in_kohya_names(partial, lora))
+
+    def converted(self, name: CheckpointName, convert: Callable[[Path, Path], None]) -> Path:
+        """The checkpoint in the form of openvino_genai, which `convert(checkpoint, folder)` writes."""
+        checkpoint = self.checkpoint(name)
+        return self._once(self.folder / "genai" / name, lambda partial: convert(checkpoint, partial))
+
     def _write(self, folder: Path, name: CheckpointName) -> None:
         if self._quick:
             shutil.copytree(tiny_folder() / _TINY[name], folder)
@@ -69,6 +79,12 @@ def _write_lora(path: Path, checkpoint: Path, seed: int) -> None:
     from benchmarks.lora_files import write_lora
 
     write_lora(path, checkpoint, seed)
+
+
+def _write_in_kohya_names(path: Path, lora: Path) -> None:
+    from benchmarks.lora_files import write_in_kohya_names
+
+    write_in_kohya_names(path, lora)
 
 
 def _remove(path: Path) -> None:

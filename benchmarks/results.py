@@ -16,16 +16,19 @@ RESULTS = Path(__file__).resolve().parent / "results"
 @dataclass(frozen=True)
 class Figure:
     """One number. `label` heads its row in the README, so it must be clear alone; `unit` is "", "s", "GiB", "%" or
-    "/s"."""
+    "/s". At most one limit is given."""
 
     label: str
     value: float
     unit: str = ""
     at_most: float | None = None
+    at_least: float | None = None
 
     @property
     def met(self) -> bool | None:
         """Whether the value is within its limit; None without a limit."""
+        if self.at_least is not None:
+            return self.value >= self.at_least
         return None if self.at_most is None else self.value <= self.at_most
 
 

@@ -47,9 +47,9 @@ def benchmarks_table(folder: Path = RESULTS) -> str:
 def _figure_rows(case: str, result: dict[str, Any]) -> list[str]:
     rows = []
     for figure in result["figures"]:
-        if case == _THROUGHPUT and figure["at_most"] is None:
+        limit = limit_text(figure)
+        if case == _THROUGHPUT and not limit:
             continue
-        limit = "" if figure["at_most"] is None else f"at most {number(figure['at_most'], figure['unit'])}"
         met = {True: "✓", False: "✗", None: ""}[figure["met"]]
         cells = [figure["label"], number(figure["value"], figure["unit"]), limit, met, f"`{case}`"]
         rows.append(f"| {' | '.join(cells)} |")
@@ -76,6 +76,14 @@ def _level(level: dict[str, Any]) -> str:
     return f"{level['per_second']:.2f} | {level['p50_seconds']:.2f} s, {level['p95_seconds']:.2f} s"
 
 
+def limit_text(figure: dict[str, Any]) -> str:
+    """The limit of a figure of `results/`, such as "at most 1.05"; "" without one. Older files know no `at_least`."""
+    for key, words in (("at_most", "at most"), ("at_least", "at least")):
+        if figure.get(key) is not None:
+            return f"{words} {number(figure[key], figure['unit'])}"
+    return ""
+
+
 def number(value: float, unit: str) -> str:
     """The value with two decimals and its unit: three decimals below 0.1, no trailing zeros."""
     digits = f"{value:.3f}" if abs(value) < 0.1 and value else f"{value:.2f}"
@@ -85,8 +93,9 @@ def number(value: float, unit: str) -> str:
 def _machine_line(results: _Results) -> str:
     """The machine and versions of all results, with their commits and dates. Raises MixedMachines."""
     cases: dict[str, list[str]] = {}
+    triton = _triton(results)
     for case, result in results.items():
-        cases.setdefault(_kind(result), []).append(case)
+        cases.setdefault(_kind(result, triton), []).append(case)
     if len(cases) > 1:
         found = "".join(f"\n  {kind}: {' '.join(names)}" for kind, names in cases.items())
         raise MixedMachines(
@@ -100,12 +109,18 @@ def _machine_line(results: _Results) -> str:
     return f"{kind}; {'commit' if len(commits) == 1 else 'commits'} {', '.join(commits)}; {days}.\n"
 
 
-def _kind(result: dict[str, Any]) -> str:
+def _triton(results: _Results) -> str:
+    """The version of Triton for cases that start no server: that of the others."""
+    versions = (result["settings"].get("triton") for result in results.values())
+    return next((version for version in versions if version), "not started")
+
+
+def _kind(result: dict[str, Any], triton: str) -> str:
     machine = result["machine"]
     versions = machine["versions"]
     return (
         f"{machine['cpu']}, {machine['cores']} cores, {machine['memory_gib']:g} GiB; torch {versions['torch']}, "
-        f"diffusers {versions['diffusers']}, Triton {result['settings']['triton']}"
+        f"diffusers {versions['diffusers']}, Triton {result['settings'].get('triton', triton)}"
     )
 
 

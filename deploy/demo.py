@@ -1,4 +1,6 @@
-"""`make demo`: starts a server, sends one image-to-image request, shows the progress and stops the server."""
+"""`make demo`: starts a server, sends one image-to-image request, shows the progress and stops the server.
+
+Before that, it exports the model's graphs if they are missing, so that the server runs it in OpenVINO."""
 
 from __future__ import annotations
 
@@ -13,11 +15,13 @@ from rich.table import Table
 
 from deploy.demo_model.paths import CHECKPOINT, LORAS, WEIGHTS
 from deploy.demo_model.world.scene import Scene, Thing, draw
+from deploy.exported_graphs import export_missing
 from deploy.local_server import LocalServer, ServerFailed
 from deploy.sheet import Row, sheet
 from lorikeet import Client, LorikeetError, Result
 from lorikeet.cli import parse_lora
 from lorikeet.progress_bar import ProgressBar
+from runtime.settings import SettingsError
 
 SCENE = Scene("meadow", "", (Thing("house", "white", "large"),))
 PROMPT = "a large lorikeet on a meadow"
@@ -30,7 +34,7 @@ def main() -> int:
     begun = time.monotonic()
     try:
         result, before = run(arguments)
-    except (LorikeetError, ServerFailed, OSError) as error:
+    except (LorikeetError, ServerFailed, SettingsError, OSError) as error:
         console.print(f"lorikeet: {error}", style="red", markup=False)
         return 1
     except KeyboardInterrupt:
@@ -51,6 +55,8 @@ def run(arguments: argparse.Namespace) -> tuple[Result, Image.Image]:
     arguments.out.mkdir(parents=True, exist_ok=True)
     before = Image.open(arguments.image).convert("RGB") if arguments.image else draw(SCENE)
     model = Path(arguments.model).resolve() if Path(arguments.model).is_dir() else arguments.model
+    if Path(model).exists():
+        export_missing(Path(model))
     allowed = [WEIGHTS, *([model] if isinstance(model, Path) else [])]
     server = LocalServer(arguments.out / "server.log", {"local_paths": ":".join(map(str, allowed))}, _show_server_line)
     with server, Client(server.grpc) as client, ProgressBar(console) as bar:

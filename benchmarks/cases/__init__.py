@@ -16,6 +16,8 @@ CASES = {
     "memory": "Measures how the stages' memory grows over SD 1.5 requests with and without LoRAs.",
     "sdxl": "Measures the peak memory of all server processes and the time of an SDXL request.",
     "engines": "Compares bare calls of each network in OpenVINO and in torch.",
+    "openvino": "Compares an SD 1.5 request with two LoRAs in OpenVINO with diffusers. Needs the result of `engines`.",
+    "genai": "Compares an SD 1.5 request and a new LoRA with openvino_genai, which it installs in the tools folder.",
     "sealing": "Measures the time of the digests that protect tensors between stages, relative to a request.",
     "perf": "Measures requests per second and latency with perf_analyzer, over gRPC and HTTP.",
 }

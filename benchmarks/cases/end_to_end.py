@@ -16,7 +16,7 @@ def run(bench: Bench) -> Outcome:
     with (
         bench.server() as server,
         SubprocessObject(DiffusersBaseline, model) as diffusers,
-        SubprocessObject(ForwardPasses, model) as passes,
+        SubprocessObject(ForwardPasses, model, pixels) as passes,
     ):
 
         def ours() -> float:
@@ -29,7 +29,7 @@ def run(bench: Bench) -> Outcome:
         variants = {
             "ours": ours,
             "diffusers": lambda: diffusers.call("generate", bench.requests.next(pixels), steps),
-            "forwards": lambda: passes.call("run", pixels, steps),
+            "forwards": lambda: passes.call("run", steps),
         }
         bench.progress("warming up: the server, diffusers, the forward passes")
         alternate(variants, range(1))

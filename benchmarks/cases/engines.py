@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
+from statistics import median
 from typing import Any
 
-from benchmarks.bare_engines import VARIANTS, BareEngine
+from benchmarks.bare_engines import VARIANTS, BareEngine, EngineVariant
 from benchmarks.bench import Bench
+from benchmarks.graphs import export_graphs
 from benchmarks.pairs import Samples, alternate, ratio
 from benchmarks.results import Figure, Outcome
 from benchmarks.subprocess_object import SubprocessObject
 from runtime.networks.architecture import NetworkKind
-from runtime.settings import ROOT
 
 # The rows of a call in a request with guidance.
-_ROWS: dict[NetworkKind, int] = {"text_encoder": 1, "vae_encoder": 1, "unet": 2, "vae_decoder": 1}
+ROWS: dict[NetworkKind, int] = {"text_encoder": 1, "vae_encoder": 1, "unet": 2, "vae_decoder": 1}
+_CALLS: dict[NetworkKind, int] = {"text_encoder": 2, "vae_encoder": 1, "vae_decoder": 1}  # in a request; UNet: steps
 _NAMES: dict[NetworkKind, str] = {
     "text_encoder": "text encoder",
     "vae_encoder": "VAE encoder",
@@ -32,21 +32,29 @@ _NAMES: dict[NetworkKind, str] = {
 def run(bench: Bench) -> Outcome:
     pixels, rounds = (64, 2) if bench.quick else (512, 5)
     checkpoint = bench.models.checkpoint("sd15")
-    artifacts = bench.folder / "artifacts"
-    bench.progress("exporting the graphs")
-    export = [sys.executable, "-m", "export", "--model", str(checkpoint)]
-    subprocess.run(export, cwd=ROOT, env=os.environ | {"LORIKEET_ARTIFACTS": str(artifacts)}, check=True)
+    artifacts = export_graphs(bench, checkpoint)
     threads = len(os.sched_getaffinity(0))
     figures: list[Figure] = []
     raw: dict[str, Any] = {}
-    for kind, rows in _ROWS.items():
+    for kind, rows in ROWS.items():
         arguments = (checkpoint, artifacts, kind, rows, pixels, threads)
         samples = _measure(bench, *arguments, rounds)
         for variant in VARIANTS[1:]:
             label = f"SD 1.5, {pixels} px, {_NAMES[kind]}: a call in {variant}, relative to torch"
             figures.append(Figure(label, ratio(samples[variant], samples["torch"])))
         raw[kind] = {"seconds": samples, "same_bytes": _dependence(bench, *arguments)}
-    return Outcome(figures, raw, {"pixels": pixels, "rows": _ROWS, "threads": threads, "triton": "none"})
+    return Outcome(figures, raw, {"pixels": pixels, "rows": ROWS, "threads": threads})
+
+
+def forwards_speedup(seconds: Mapping[str, Samples], variant: EngineVariant, steps: int) -> float:
+    """How many times faster all forward passes of a request of `steps` steps are in `variant` than in torch.
+
+    `seconds`: network -> the samples of its calls by variant."""
+
+    def total(name: str) -> float:
+        return sum(_CALLS.get(kind, steps) * median(seconds[kind][name]) for kind in ROWS)
+
+    return total("torch") / total(variant)
 
 
 def _measure(

@@ -8,6 +8,7 @@ _HERE = Path(__file__).parent
 WEIGHTS = _HERE / "weights"  # in git
 CHECKPOINT = WEIGHTS / "scenes"
 LORAS = WEIGHTS / "loras"
+LCM_LORA = LORAS / "lcm.safetensors"
 EMBEDDINGS = WEIGHTS / "embeddings"
 CONTROLNET = WEIGHTS / "controlnet_edges"
 IP_ADAPTER = WEIGHTS / "ip_adapter"

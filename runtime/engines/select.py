@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from importlib.util import find_spec
 
 import torch
 
@@ -100,6 +101,8 @@ class Engines:
         graphs = read_graphs(self._settings.artifacts_folder, architecture)
         if graphs is None:
             return None
+        if find_spec("openvino") is None:
+            raise ImportError("the package openvino is not installed (it is in the extra `export`)")
         # A server without graphs does not need openvino.
         from runtime.engines.openvino.compiler import Compiler
         from runtime.engines.openvino.openvino_engine import OpenVinoEngine

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from diffusers import AutoencoderKL, DDIMScheduler, LCMScheduler, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from deploy.demo_model.pipeline.tokenizer import MAX_TOKENS, token_ids
@@ -77,3 +77,9 @@ def make_scheduler() -> DDIMScheduler:
         set_alpha_to_one=False,
         steps_offset=1,
     )
+
+
+def make_lcm_scheduler() -> LCMScheduler:
+    """The scheduler for the LCM-LoRA, with the same noise schedule."""
+    scheduler: LCMScheduler = LCMScheduler.from_config(make_scheduler().config)
+    return scheduler

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from runtime.cpu import has_bfloat16
 
 STEPS = 12
 GUIDANCE = 3.0
+LCM_STEPS = 4  # with the LCM-LoRA, at guidance 1
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,7 @@ class ImageGenerator:
     vae: AutoencoderKL
     unet: UNet2DConditionModel
     text_encoder: CLIPTextModel
+    scheduler: Callable[[], Any] = make_scheduler
 
     def generate(
         self,
@@ -79,7 +81,7 @@ class ImageGenerator:
             "text_encoder": self.text_encoder,
             "tokenizer": copy.deepcopy(make_tokenizer()),  # loading an embedding adds tokens
             "unet": self.unet,
-            "scheduler": make_scheduler(),
+            "scheduler": self.scheduler(),
             "safety_checker": None,
             "feature_extractor": None,
             "requires_safety_checker": False,

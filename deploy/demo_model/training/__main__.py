@@ -10,6 +10,7 @@ from deploy.demo_model.training.controlnet import train_controlnet
 from deploy.demo_model.training.embedding import train_embedding
 from deploy.demo_model.training.image_encoder import train_image_encoder
 from deploy.demo_model.training.ip_adapter import train_ip_adapter
+from deploy.demo_model.training.lcm_lora import train_lcm_lora
 from deploy.demo_model.training.lora import train_lora
 from deploy.demo_model.training.unet import train_unet
 from deploy.demo_model.training.vae import train_decoder, train_vae
@@ -46,6 +47,12 @@ def unet(minutes: float = 100.0, peak_rate: float = 1.5e-3, scenes: int = 20000,
 def lora(name: str, minutes: float = 6.0, peak_rate: float = 1e-3) -> None:
     """Train the LoRA NAME: sepia, halftone or lorikeet. Train the UNet first; do not retrain it later."""
     train_lora(name, minutes, peak_rate)
+
+
+@app.command()
+def lcm_lora(minutes: float = 30.0, session: float = 30.0, peak_rate: float = 1e-3, scenes: int = 20000) -> None:
+    """Train the LCM-LoRA on SCENES scenes, for SESSION minutes now. Train the UNet first; do not retrain it later."""
+    train_lcm_lora(minutes, session, peak_rate, scenes)
 
 
 @app.command()

@@ -12,6 +12,7 @@ from diffusers import AutoencoderKL
 from PIL import Image
 
 from deploy.demo_model.paths import TRAINING
+from deploy.demo_model.pipeline.image_generator import autocast
 from deploy.demo_model.pipeline.pictures import to_pixels
 from deploy.demo_model.pipeline.tokenizer import MAX_TOKENS, make_tokenizer
 from deploy.demo_model.training import data_parallel
@@ -49,7 +50,7 @@ def encode(vae: AutoencoderKL, pictures: Iterable[Image.Image]) -> torch.Tensor:
     """The unscaled latents [n, 4, 16, 16] of `pictures`, in float16 on the CPU."""
     parts, remaining = [], iter(pictures)
     while chunk := list(islice(remaining, _CHUNK)):
-        with torch.no_grad(), torch.autocast(device().type, torch.bfloat16):
+        with torch.no_grad(), autocast(device()):
             pixels = to_pixels(chunk).to(device(), memory_format=torch.channels_last)
             parts.append(vae.encode(pixels).latent_dist.mode().half().cpu())
     return torch.cat(parts)

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from deploy.demo_model.pipeline.image_generator import autocast
 from deploy.demo_model.training import data_parallel
 from deploy.demo_model.training.state import TrainingState
 
@@ -21,12 +22,15 @@ LONGEST_STEP_S = 20.0  # a longer step means that the process was suspended
 
 @dataclass(frozen=True)
 class TrainingSettings:
-    """Total `minutes` (earlier sessions included), batch size, peak learning rate and decay of the weight average."""
+    """Total `minutes` (earlier sessions included), batch size, peak learning rate and decay of the weight average.
+
+    `session_minutes`: most minutes of this session; a later one continues."""
 
     minutes: float
     batch: int
     peak_rate: float
     decay: float = 0.998
+    session_minutes: float = math.inf
 
 
 def device() -> torch.device:
@@ -40,17 +44,19 @@ def train(
     loss_of: Callable[[int], torch.Tensor],
     preview: Callable[[], None],
 ) -> None:
-    """Train until `state.seconds` reaches `settings.minutes`; `loss_of(n)` is the loss of `n` new samples.
+    """Train until `state.seconds` reaches `settings.minutes` or the session ends.
 
-    Process 0 saves the state and calls `preview` every `SAVE_EVERY_S` seconds and at the end."""
+    `loss_of(n)` is the loss of `n` new samples. Process 0 saves the state and calls `preview` every `SAVE_EVERY_S`
+    seconds and at the end."""
     data_parallel.broadcast(state.module)
     stepped = reported = saved = time.monotonic()
     trained = [parameter for parameter in state.module.parameters() if parameter.requires_grad]
     losses, samples = [], 0
-    while state.seconds < settings.minutes * 60:
+    end = min(settings.minutes * 60, state.seconds + settings.session_minutes * 60)
+    while state.seconds < end:
         for group in state.optimizer.param_groups:
             group["lr"] = _rate(state, settings)
-        with torch.autocast(device().type, torch.bfloat16):
+        with autocast(device()):
             loss = loss_of(settings.batch)
         state.optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)

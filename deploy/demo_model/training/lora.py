@@ -6,19 +6,15 @@ from pathlib import Path
 from random import Random
 
 import torch
-from diffusers.utils import convert_state_dict_to_kohya
-from peft import LoraConfig
-from peft.utils import get_peft_model_state_dict
-from safetensors.torch import save_file
 
 from deploy.demo_model.paths import TRAINING
 from deploy.demo_model.pipeline.image_generator import ImageGenerator
 from deploy.demo_model.pipeline.pictures import save_grid
-from deploy.demo_model.training.denoiser import Denoiser
+from deploy.demo_model.training.adapter import with_adapter, write_adapter
 from deploy.demo_model.training.latents import LatentDataset, encode
 from deploy.demo_model.training.loop import TrainingSettings, device, train
 from deploy.demo_model.training.state import load_average, resume
-from deploy.demo_model.training.trained_networks import trained_denoiser, trained_vae
+from deploy.demo_model.training.trained_networks import trained_vae
 from deploy.demo_model.world.lora_specs import LORA_SPECS, LoraSpec
 
 RANK = 4
@@ -33,7 +29,7 @@ def train_lora(name: str, minutes: float, peak_rate: float) -> None:
     vae = trained_vae().to(device()).requires_grad_(False)
     scenes = spec.scenes(SCENES)
     dataset = LatentDataset(scenes, encode(vae, spec.pictures(scenes)))
-    denoiser = _with_adapter()
+    denoiser = with_adapter(RANK, LAYERS)
     vae.register_to_config(scaling_factor=float(denoiser.scale))
     state = resume(f"lora-{name}", denoiser)
     torch.manual_seed(state.steps)
@@ -49,19 +45,8 @@ def train_lora(name: str, minutes: float, peak_rate: float) -> None:
     train(state, TrainingSettings(minutes, batch=16, peak_rate=peak_rate, decay=0.99), loss_of, preview)
 
 
-def _with_adapter() -> Denoiser:
-    """The trained denoiser on the training device, frozen, with a new trainable LoRA."""
-    denoiser = trained_denoiser().requires_grad_(False)
-    denoiser.unet.add_adapter(LoraConfig(r=RANK, lora_alpha=RANK, target_modules=LAYERS))
-    return denoiser.to(device())
-
-
 def write_lora(spec: LoraSpec, path: Path) -> None:
     """Write the averaged LoRA of the run `lora-<name>` in float16, with the spec's key format."""
-    denoiser = _with_adapter()
+    denoiser = with_adapter(RANK, LAYERS)
     load_average(f"lora-{spec.name}", denoiser)
-    layers = {f"unet.{name}": tensor for name, tensor in get_peft_model_state_dict(denoiser.unet).items()}
-    if spec.key_format == "kohya":
-        layers = convert_state_dict_to_kohya(layers)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    save_file({name: tensor.half().contiguous() for name, tensor in layers.items()}, path, {"format": "pt"})
+    write_adapter(denoiser, path, spec.key_format)

@@ -8,12 +8,13 @@ import torch
 import typer
 from diffusers import StableDiffusionPipeline
 
-from deploy.demo_model.paths import CHECKPOINT, CONTROLNET, EMBEDDINGS, IP_ADAPTER, LORAS
+from deploy.demo_model.paths import CHECKPOINT, CONTROLNET, EMBEDDINGS, IP_ADAPTER, LCM_LORA, LORAS
 from deploy.demo_model.pipeline.components import make_scheduler
 from deploy.demo_model.pipeline.tokenizer import make_tokenizer, save_tokenizer
 from deploy.demo_model.training.controlnet import write_controlnet
 from deploy.demo_model.training.embedding import write_embedding
 from deploy.demo_model.training.ip_adapter import write_ip_adapter
+from deploy.demo_model.training.lcm_lora import write_lcm_lora
 from deploy.demo_model.training.lora import write_lora
 from deploy.demo_model.training.trained_networks import trained_denoiser, trained_vae
 from deploy.demo_model.world.embedding_specs import EMBEDDING_SPECS
@@ -54,6 +55,12 @@ def loras() -> None:
     """Write the averages of the LoRAs' runs to `LORAS`, in float16."""
     for spec in LORA_SPECS.values():
         write_lora(spec, LORAS / f"{spec.name}.safetensors")
+
+
+@app.command()
+def lcm_lora() -> None:
+    """Write the average of the LCM-LoRA's run to `LCM_LORA`, in float16."""
+    write_lcm_lora(LCM_LORA)
 
 
 @app.command()

@@ -53,7 +53,7 @@ def test_the_runtime_reads_sd15_and_its_engines_run_it(folder: Path) -> None:
     assert checkpoint.kind == "sd"
     assert checkpoint.scaling_factor == 0.18215
     assert checkpoint.scheduler["_class_name"] == "PNDMScheduler"
-    assert math.isfinite(ForwardPasses(folder).run(pixels=64, steps=1))
+    assert math.isfinite(ForwardPasses(folder, pixels=64).run(steps=1))
 
 
 def test_the_runtime_reads_sdxl(tmp_path: Path) -> None:

@@ -38,6 +38,20 @@ def test_a_row_for_each_figure_with_its_limit_and_its_case(tmp_path: Path) -> No
     ]
 
 
+def test_a_figure_can_have_a_limit_from_below(tmp_path: Path) -> None:
+    write(tmp_path, "openvino", Figure("enough", 0.94, at_least=0.93), Figure("too little", 0.9, at_least=0.93))
+    table = benchmarks_table(tmp_path)
+    assert "| enough | 0.94 | at least 0.93 | ✓ | `openvino` |" in table
+    assert "| too little | 0.9 | at least 0.93 | ✗ | `openvino` |" in table
+
+
+def test_a_case_that_starts_no_server_is_on_the_machine_of_the_others(tmp_path: Path) -> None:
+    outcome = Outcome([Figure("call", 1.0)], {}, {"pixels": 512})
+    write_result(tmp_path, "engines", CASES["engines"], outcome, MACHINE)
+    write(tmp_path, "lora", Figure("added", 1.0))
+    assert benchmarks_table(tmp_path).count("Triton 2.51.0") == 1
+
+
 def test_a_row_for_each_concurrency_with_both_protocols(tmp_path: Path) -> None:
     level = {"p50_seconds": 0.5, "p95_seconds": 0.75}
     levels = [

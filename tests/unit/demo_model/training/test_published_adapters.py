@@ -12,6 +12,7 @@ from deploy.demo_model.paths import CHECKPOINT
 from deploy.demo_model.pipeline.image_encoder import prepare
 from deploy.demo_model.pipeline.image_generator import load_image_generator
 from deploy.demo_model.pipeline.pictures import to_pixels
+from deploy.demo_model.training import lcm_lora
 from deploy.demo_model.training import state as training_state
 from deploy.demo_model.training.controlnet import ControlledDenoiser, control_pixels, write_controlnet
 from deploy.demo_model.training.embedding import tokenizer_of, with_new_tokens, write_embedding
@@ -157,6 +158,23 @@ def test_the_published_image_processor_is_the_one_of_training(tmp_path: Path) ->
     assert CLIPVisionModelWithProjection.from_pretrained(tmp_path / "image_encoder").config.image_size == 64
 
 
+def test_a_published_lcm_lora_computes_the_same(tmp_path: Path) -> None:
+    trained = _save_run(lcm_lora.RUN, lcm_lora.with_lcm_adapter())
+    path = tmp_path / "lcm.safetensors"
+    lcm_lora.write_lcm_lora(path)
+
+    generator = load_image_generator(CHECKPOINT)
+    inputs = (*_noisy(), torch.randn(2, 77, 128))
+    with torch.no_grad():
+        plain = generator.unet(*inputs).sample
+        generator.set_loras({path: 1.0})
+        ours, theirs = (unet(*inputs).sample for unet in (trained.unet, generator.unet))
+
+    assert _difference(theirs, ours) < CLOSE
+    assert _difference(theirs, plain) > 10 * CLOSE
+    assert path.stat().st_size < 2_000_000
+
+
 def test_nothing_untrained_is_published(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="train it first"):
         write_embedding(KEEPSAKE, tmp_path / "keepsake.safetensors")
@@ -164,5 +182,7 @@ def test_nothing_untrained_is_published(tmp_path: Path) -> None:
         write_controlnet(tmp_path)
     with pytest.raises(FileNotFoundError, match="train it first"):
         write_ip_adapter(tmp_path)
+    with pytest.raises(FileNotFoundError, match="train it first"):
+        lcm_lora.write_lcm_lora(tmp_path / "lcm.safetensors")
 
     assert not list(tmp_path.iterdir())

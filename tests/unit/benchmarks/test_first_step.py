@@ -1,10 +1,10 @@
-"""The LoRA case counts the time before the first step, without the encoders."""
+"""The time before the first step does not count the encoders."""
 
 from __future__ import annotations
 
 import pytest
 
-from benchmarks.cases.lora import time_until_first_step
+from benchmarks.first_step import time_until_first_step
 
 
 def test_the_encoders_take_the_sum_of_their_times_as_they_run_one_after_the_other() -> None:

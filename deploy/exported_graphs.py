@@ -1,0 +1,43 @@
+"""Makes the graphs of a checkpoint before a server starts, so that the server runs it in OpenVINO."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+from export.architectures import read_architectures
+from export.errors import ExportError
+from runtime.artifacts.artifact import ArtifactError
+from runtime.engines.compiled.graphs import read_graphs
+from runtime.settings import ROOT, Settings, load_settings
+
+_NVIDIA_DRIVER = Path("/dev/nvidiactl")  # without it, torch sees no GPU
+_LIBRARIES = ("onnx", "openvino", "optimum")  # of the extra `export`
+
+
+def export_missing(model: Path) -> None:
+    """Export the checkpoint `model`, a local folder or file, if its graphs are missing and this machine uses them.
+
+    The export prints its progress and its errors. Without graphs, the server runs the checkpoint in torch.
+    Raises SettingsError.
+    """
+    settings = load_settings()
+    if not _uses_openvino(settings) or _is_exported(model, settings.artifacts_folder):
+        return
+    subprocess.run([sys.executable, "-m", "export", "--model", str(model)], cwd=ROOT, check=False)
+
+
+def _uses_openvino(settings: Settings) -> bool:
+    """Whether a server with these settings runs graphs in OpenVINO."""
+    on_gpu = settings.device == "cuda" or (settings.device == "auto" and _NVIDIA_DRIVER.exists())
+    return settings.engine != "torch" and not on_gpu and all(map(find_spec, _LIBRARIES))
+
+
+def _is_exported(model: Path, root: Path) -> bool:
+    """Whether all graphs of the checkpoint are in the folder `root` and complete."""
+    try:
+        return all(read_graphs(root, architecture) for architecture in read_architectures(model).values())
+    except (ArtifactError, ExportError):  # the export says what is wrong
+        return False
