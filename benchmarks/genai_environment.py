@@ -52,7 +52,7 @@ class GenaiEnvironment:
         Raises CalledProcessError; the converter's last lines are in `stderr`."""
         command = [self.folder / "bin" / "optimum-cli", "export", "openvino", "--model", checkpoint.absolute()]
         subprocess.run(
-            [*command, "--task", "image-to-image", "--weight-format", "fp32", folder.absolute()],
+            [*map(str, command), "--task", "image-to-image", "--weight-format", "fp32", str(folder.absolute())],
             check=True,
             capture_output=True,
             text=True,

