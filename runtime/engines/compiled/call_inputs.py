@@ -10,7 +10,6 @@ from runtime.artifacts.flat_fields import flatten
 from runtime.artifacts.manifest import GraphTensor, Manifest
 from runtime.checkpoints.checkpoint import MAX_TOKENS
 from runtime.engines.engine import CallSizes, Field
-from runtime.networks.ip_masks import resize_masks
 
 _MASK = "ip_mask_"
 _PIXELS = 8  # per latent, along each axis: of all VAEs of Stable Diffusion
@@ -37,6 +36,8 @@ def call_inputs(
         assert isinstance(latent, torch.Tensor)
         given["latent"] = torch.cat([latent, concat], dim=1)
     if isinstance(mask, torch.Tensor):
+        from runtime.networks.ip_masks import resize_masks  # imports diffusers: seconds, which few requests need
+
         levels = [int(tensor.name.removeprefix(_MASK)) for tensor in manifest.inputs if tensor.name.startswith(_MASK)]
         resized = resize_masks(mask, levels, downsample_padding)
         given |= {f"{_MASK}{level}": small for level, small in resized.items()}
