@@ -3,7 +3,8 @@
 A test compares names and parameters with the installed bindings (tests/unit/export/tensorrt/test_bindings.py).
 """
 
-from collections.abc import Iterator, Sequence
+from abc import ABCMeta
+from collections.abc import Sequence
 from enum import Enum
 from typing import overload
 
@@ -62,9 +63,7 @@ class ILogger:
     def __init__(self) -> None: ...
     def log(self, severity: Severity, msg: str) -> None: ...
 
-class Dims:
-    def __len__(self) -> int: ...
-    def __iter__(self) -> Iterator[int]: ...
+class Dims(Sequence[int], metaclass=ABCMeta): ...
 
 _Shape = Dims | Sequence[int]
 

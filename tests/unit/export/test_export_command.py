@@ -58,7 +58,7 @@ def test_each_network_of_a_checkpoint_has_an_artifact(exported: Result, root: Pa
     unet = architecture_of("unet", checkpoint.unet.config)
     found = read_artifact(root, ArtifactKey("unet", unet.digest, "linear"))
     assert found is not None and found.manifest.architecture == unet.digest
-    assert len(_files(root)) == 2 * (len(SD_PARTS) + 2)  # two graphs of the UNet and of the text encoder
+    assert len(_files(root)) == 2 * (len(SD_PARTS) + 3)  # three graphs of the UNet, two of the text encoder
 
 
 @pytest.mark.usefixtures("exported", "making_fails")

@@ -14,6 +14,7 @@ from typer.testing import CliRunner, Result
 from export.__main__ import app
 from export.tensorrt import make_plan as making
 from runtime.artifacts.artifact import GRAPH_FILE, MANIFEST_FILE
+from runtime.artifacts.manifest import low_rank_modes
 from runtime.artifacts.plan import PLAN_FILE
 from runtime.artifacts.plan_manifest import PlanManifest
 from runtime.engines.tensorrt import flavour
@@ -28,13 +29,12 @@ PARTS = ("unet", "vae_encoder", "vae_decoder", "text_encoder")
 
 @pytest.fixture
 def root(graphs: Graphs, tiny: Path, tmp_path: Path) -> Path:
-    """An artifacts' folder with the graphs of the tiny SD 1.5. Those without low-rank inputs are stand-ins."""
+    """A folder with the graphs of the tiny SD 1.5. Those that no plan is built from are stand-ins."""
     for part in PARTS:
         name = f"sd15 {part}"
         graph = graphs.artifact(name, "linear").manifest
         source = graph.key.folder(graphs.root)
-        modes = {"none", graph.low_rank}
-        for mode in modes:
+        for mode in low_rank_modes(graph.kind):
             place = graph.key._replace(low_rank=mode).folder(tmp_path)
             place.mkdir(parents=True)
             (place / GRAPH_FILE).write_bytes((source / GRAPH_FILE).read_bytes())
