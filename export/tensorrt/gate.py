@@ -15,6 +15,7 @@ from export.errors import ExportError
 from export.gate_inputs import GateCall, flat_inputs
 from export.gate_weights import Weights, expected_outputs, merged, random_lora, random_weights
 from export.progress import Show
+from export.tensorrt.profiles import call_of
 from runtime.artifacts.manifest import Manifest
 from runtime.artifacts.plan import Plan
 from runtime.artifacts.plan_manifest import Precision, Profile
@@ -111,13 +112,7 @@ class PlanGate:
 
 def gate_calls(profile: Profile) -> list[GateCall]:
     """The smallest and the typical sizes; then odd sizes with two chunks of text and two adapters, if there may be."""
-    smallest, typical = (
-        GateCall(
-            *(profile.rows[place], profile.height[place], profile.width[place], profile.text_chunks[place]),
-            *(profile.adapters[place], profile.ip_tokens[place], profile.rank[place]),
-        )
-        for place in range(2)
-    )
+    smallest, typical = call_of(profile, 0), call_of(profile, 1)
     odd = typical._replace(
         height=min(typical.height + _ODD, profile.height[2]),
         width=min(typical.width + _ODD // 2, profile.width[2]),

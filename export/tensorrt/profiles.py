@@ -39,7 +39,7 @@ def input_shapes(
     manifest: Manifest, architecture: Architecture, profile: Profile
 ) -> Mapping[str, tuple[Shape, Shape, Shape]]:
     """The smallest, typical and largest shape of each input of a graph."""
-    calls = [_call(profile, place) for place in range(3)]
+    calls = [call_of(profile, place) for place in range(3)]
 
     def shape(axes: tuple[int | str, ...], place: int) -> Shape:
         return tuple(_size(axis, architecture, calls[place], place) for axis in axes)
@@ -49,7 +49,8 @@ def input_shapes(
     }
 
 
-def _call(profile: Profile, place: int) -> GateCall:
+def call_of(profile: Profile, place: int) -> GateCall:
+    """The call with the smallest (`place` 0), the typical (1) or the largest (2) sizes."""
     return GateCall(
         *(profile.rows[place], profile.height[place], profile.width[place], profile.text_chunks[place]),
         *(profile.adapters[place], profile.ip_tokens[place], profile.rank[place]),
