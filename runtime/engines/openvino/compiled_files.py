@@ -40,9 +40,13 @@ class CompiledFiles:
             return None
         return content
 
+    def can_hold(self, nbytes: int) -> bool:
+        """Whether the limit allows a content of this size."""
+        return _DIGEST_BYTES + nbytes <= self._limit
+
     def write(self, key: str, content: bytes) -> None:
         """Keep the content, if it fits into the limit, instead of what was written for this key before."""
-        if _DIGEST_BYTES + len(content) > self._limit:
+        if not self.can_hold(len(content)):
             return
         path = self._path(key)
         try:

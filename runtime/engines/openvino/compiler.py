@@ -41,8 +41,12 @@ class Compiler:
         key: str,
         make_model: Callable[[], Any],
         shapes: Mapping[str, Sequence[int]] | None,
+        nbytes: int,
     ) -> Any:
-        """As `compile`. `key`: names the graph and the weights of `make_model`, which is called only to compile."""
+        """As `compile`. `key`: names the graph and the weights of `make_model`, which is called only to compile.
+
+        `nbytes`: of the weights. A model that is too large to keep is not copied for it.
+        """
         key = ":".join(map(str, (ov.get_version(), self._processor, self._settings, shapes, key)))
         if (content := files.read(key)) is not None:
             try:
@@ -50,7 +54,8 @@ class Compiler:
             except RuntimeError as error:
                 _log.warning("OpenVINO cannot read a compiled model (%s); it is compiled again", error)
         compiled = self.compile(make_model(), shapes)
-        files.write(key, compiled.export_model().getvalue())
+        if files.can_hold(nbytes):
+            files.write(key, compiled.export_model().getvalue())
         return compiled
 
     @property

@@ -25,6 +25,10 @@ class Graph:
         del model.graph.initializer[:]
         self._model = ov.Core().read_model(model.SerializeToString())
 
+    def nbytes(self, dtype: torch.dtype) -> int:
+        """The size of its weights in `dtype`."""
+        return sum(shape.numel() for shape in self.shapes.values()) * dtype.itemsize
+
     def bind(self, weights: Mapping[str, torch.Tensor]) -> Any:
         """An `ov.Model` with copies of these weights, float32, in the shapes of `shapes`.
 

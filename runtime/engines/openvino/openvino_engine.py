@@ -121,7 +121,7 @@ class OpenVinoEngine:
         base = f"{self._architecture.digest}:{weights.base.weights_digest}"
         key = f"{mode}:{sizes}:{weights.digest}"
         graph = self._graphs[mode]
-        nbytes = sum(shape.numel() for shape in graph.shapes.values()) * self._compiler.dtype.itemsize
+        nbytes = graph.nbytes(self._compiler.dtype)
 
         def make() -> Compiled:
             """The compiler cannot be cancelled."""
@@ -146,7 +146,9 @@ class OpenVinoEngine:
         outside = self._read(graph.manifest.outside, weights, check_cancelled)
         shapes = None if sizes is None else fixed_shapes(graph.manifest, sizes)
         key = f"{graph.manifest.graph_sha256}:{weights.digest}"
-        compiled = self._compiler.read_or_compile(self._files, key, make_model, shapes)
+        compiled = self._compiler.read_or_compile(
+            self._files, key, make_model, shapes, graph.nbytes(self._compiler.dtype)
+        )
         return Compiled(compiled, graph.manifest, outside)
 
     def _read(
