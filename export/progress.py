@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
@@ -18,9 +19,22 @@ Show = Callable[[str], None]
 
 @contextmanager
 def progress_of(names: Collection[str]) -> Iterator[Iterator[tuple[str, Show]]]:
-    """A progress line for the names, to be taken in turn. Each comes with what shows the phase of its work."""
-    with Progress(*_COLUMNS, console=console, transient=True) as progress:
+    """A progress line for the names, to be taken in turn. Each comes with what shows the phase of its work.
+
+    Warnings of the runtime, such as TensorRT's, are not logged meanwhile: they would stand between the lines.
+    """
+    with _errors_only(logging.getLogger("lorikeet")), Progress(*_COLUMNS, console=console, transient=True) as progress:
         yield _steps(progress, names)
+
+
+@contextmanager
+def _errors_only(log: logging.Logger) -> Iterator[None]:
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
 
 
 def _steps(progress: Progress, names: Collection[str]) -> Iterator[tuple[str, Show]]:

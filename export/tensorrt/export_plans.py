@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -37,7 +36,6 @@ def export_plans(
     targets: compute capabilities; by default this machine's GPU, or without a GPU the usual ones. Raises ExportError
     and OSError.
     """
-    logging.getLogger("lorikeet").setLevel(logging.ERROR)  # no warnings of TensorRT between the progress lines
     if not targets and not torch.cuda.is_available():
         targets = _TARGETS
     maker = PlanMaker(root, read_profiles(profiles or default_profiles(architectures.values())), targets)
