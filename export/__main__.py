@@ -34,7 +34,9 @@ the graphs. TensorRT needs a plan of each graph: for this machine's GPU, or with
 def main(
     model: Annotated[
         Path,
-        typer.Option(help="Checkpoint: a diffusers folder or a .safetensors file. Or the folder of a ControlNet."),
+        typer.Option(
+            help="A diffusers folder or a .safetensors file, or the folder of a ControlNet or an image encoder."
+        ),
     ],
     in_channels: Annotated[
         int | None, typer.Option(min=4, help="Input channels of the UNet: 8 or 12 for IC-Light. Default: its own.")

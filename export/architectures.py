@@ -6,19 +6,24 @@ from pathlib import Path
 from typing import Any
 
 from export.errors import ExportError
+from lorikeet.protocol.shorten import listed
 from runtime.checkpoints.checks import CheckpointError
 from runtime.checkpoints.json_file import read_json
 from runtime.checkpoints.read_checkpoint import read_checkpoint
 from runtime.files.located import Folder, SingleFile
 from runtime.files.stored_file import StoredFile
-from runtime.networks.architecture import Architecture, ArchitectureError, architecture_of
+from runtime.networks.architecture import Architecture, ArchitectureError, NetworkKind, architecture_of
 
 _CONFIG = "config.json"
+_SINGLE: dict[str, NetworkKind] = {
+    "ControlNetModel": "controlnet",
+    "CLIPVisionModelWithProjection": "image_encoder",
+}
 _EVERYWHERE = Path("/")  # a user's own checkpoint may have links to any folder
 
 
 def read_architectures(path: Path, in_channels: int | None = None) -> dict[str, Architecture]:
-    """Name -> architecture, for a diffusers folder, a single file, or the folder of a ControlNet.
+    """Name -> architecture, for a diffusers folder, a single file, or the folder of a ControlNet or image encoder.
 
     in_channels: input channels of the UNet instead of the checkpoint's own, for a full change such as IC-Light.
     Raises ExportError.
@@ -28,7 +33,7 @@ def read_architectures(path: Path, in_channels: int | None = None) -> dict[str, 
     try:
         path = path.resolve()
         if (path / _CONFIG).is_file() and not (path / "unet").exists():
-            return {"controlnet": _controlnet(read_json(path / _CONFIG, _CONFIG))}
+            return _single(read_json(path / _CONFIG, _CONFIG))
         source = Folder(path, _EVERYWHERE) if path.is_dir() else SingleFile(_unhashed(path), _EVERYWHERE)
         checkpoint = read_checkpoint(source, _unhashed)
         changes = {} if in_channels is None else {"in_channels": in_channels}
@@ -42,10 +47,14 @@ def read_architectures(path: Path, in_channels: int | None = None) -> dict[str, 
         raise ExportError(f"{path}: {error}") from error
 
 
-def _controlnet(config: dict[str, Any]) -> Architecture:
-    if config.get("_class_name") != "ControlNetModel":
-        raise CheckpointError(f"{_CONFIG} names the class {config.get('_class_name')}; expected ControlNetModel")
-    return architecture_of("controlnet", config)
+def _single(config: dict[str, Any]) -> dict[str, Architecture]:
+    """The network of a folder with one: a ControlNet by diffusers, or an image encoder by transformers."""
+    names = [config.get("_class_name"), *(config.get("architectures") or [])]
+    for name, kind in _SINGLE.items():
+        if name in names:
+            return {kind: architecture_of(kind, config)}
+    found = listed(str(name) for name in names)
+    raise CheckpointError(f"{_CONFIG} names the class {found}; expected {' or '.join(_SINGLE)}")
 
 
 def _unhashed(path: Path) -> StoredFile:

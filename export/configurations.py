@@ -188,12 +188,30 @@ class TextEncoderConfig(NetworkConfig):
         }
 
 
+class ImageEncoderConfig(NetworkConfig):
+    """The size of the pictures is the architecture's, so only the rows are dynamic."""
+
+    @property
+    def own_axes(self) -> NamedAxes:
+        side = self._options["image_size"]
+        return {"pixels": (ROWS, self._options["num_channels"], side, side)}
+
+    @property
+    def output_axes(self) -> NamedAxes:
+        tokens = 1 + (self._options["image_size"] // self._options["patch_size"]) ** 2
+        return {
+            "embeds": (ROWS, self._options["projection_dim"]),
+            "penultimate": (ROWS, tokens, self._options["hidden_size"]),
+        }
+
+
 CONFIGURATIONS: dict[NetworkKind, type[NetworkConfig]] = {
     "unet": UNetConfig,
     "controlnet": ControlNetConfig,
     "vae_encoder": VaeEncoderConfig,
     "vae_decoder": VaeDecoderConfig,
     "text_encoder": TextEncoderConfig,
+    "image_encoder": ImageEncoderConfig,
 }
 
 

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-NetworkKind = Literal["unet", "controlnet", "vae_encoder", "vae_decoder", "text_encoder"]
+NetworkKind = Literal["unet", "controlnet", "vae_encoder", "vae_decoder", "text_encoder", "image_encoder"]
 
 # Defaults of diffusers' UNet2DConditionModel, without the options that do not affect the network.
 _UNET: dict[str, Any] = {
@@ -135,12 +135,27 @@ _TEXT_ENCODER: dict[str, Any] = {
     "attention_dropout": 0.0,
     "eos_token_id": 49407,
 }
+# Defaults of transformers' CLIPVisionConfig.
+_IMAGE_ENCODER: dict[str, Any] = {
+    "hidden_size": 768,
+    "intermediate_size": 3072,
+    "projection_dim": 512,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+    "num_channels": 3,
+    "image_size": 224,
+    "patch_size": 32,
+    "hidden_act": "quick_gelu",
+    "layer_norm_eps": 1e-5,
+    "attention_dropout": 0.0,
+}
 DEFAULTS: Mapping[NetworkKind, Mapping[str, Any]] = {
     "unet": _UNET,
     "controlnet": _CONTROLNET,
     "vae_encoder": _VAE,
     "vae_decoder": _VAE,
     "text_encoder": _TEXT_ENCODER,
+    "image_encoder": _IMAGE_ENCODER,
 }
 # diffusers treats one number as a list with that number for each level. ControlNetModel has fewer such options.
 _CONTROLNET_BY_LEVEL = ("attention_head_dim", "num_attention_heads", "transformer_layers_per_block")

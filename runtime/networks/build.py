@@ -19,6 +19,7 @@ _NETWORKS: dict[NetworkKind, tuple[str, str]] = {
     "vae_encoder": ("vae", "VaeEncoder"),
     "vae_decoder": ("vae", "VaeDecoder"),
     "text_encoder": ("text_encoder", "TextEncoder"),
+    "image_encoder": ("image_encoder", "ImageEncoder"),
 }
 
 

@@ -105,6 +105,19 @@ def _small_unet(_: Path) -> TinyNetwork:
     return _random("unet", config)
 
 
+def _image_encoder(_: Path) -> TinyNetwork:
+    config = {
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "projection_dim": 24,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+        "image_size": 32,
+        "patch_size": 8,
+    }
+    return _random("image_encoder", config)
+
+
 NETWORKS: dict[str, Callable[[Path], TinyNetwork]] = {
     "sd15 unet": _part("sd15", "unet", "unet"),
     "sd2 unet": _part("sd2", "unet", "unet"),
@@ -118,6 +131,7 @@ NETWORKS: dict[str, Callable[[Path], TinyNetwork]] = {
     "sd15 text_encoder": _part("sd15", "text_encoder", "text_encoder"),
     "sd2 text_encoder": _part("sd2", "text_encoder", "text_encoder"),
     "sdxl text_encoder_2": _part("sdxl", "text_encoder", "text_encoder_2"),
+    "image_encoder": _image_encoder,
 }
 
 SMALL_UNET = "small unet"

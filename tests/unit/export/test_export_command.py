@@ -126,6 +126,12 @@ def test_a_controlnets_folder(tmp_path: Path) -> None:
     assert read_architectures(tmp_path) == {"controlnet": architecture_of("controlnet", config)}
 
 
+def test_an_image_encoders_folder(tmp_path: Path) -> None:
+    config = {"architectures": ["CLIPVisionModelWithProjection"], "hidden_size": 1280, "patch_size": 14}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert read_architectures(tmp_path) == {"image_encoder": architecture_of("image_encoder", config)}
+
+
 def test_an_architecture_with_more_input_channels(tiny: Path) -> None:
     config = read_checkpoint(tiny / "sd15").unet.config
     found = read_architectures(tiny / "sd15", in_channels=8)["unet"]

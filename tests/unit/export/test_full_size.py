@@ -8,7 +8,13 @@ import onnx
 import pytest
 import torch
 from diffusers import AutoencoderKL, ControlNetModel, UNet2DConditionModel
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+from transformers import (
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTextModelWithProjection,
+    CLIPVisionConfig,
+    CLIPVisionModelWithProjection,
+)
 
 from benchmarks.full_size import SD15_SIZES, SDXL_SIZES, Sizes
 from export.make_artifact import make_artifact
@@ -66,6 +72,22 @@ def _networks(sizes: Sizes) -> dict[str, tuple[NetworkKind, dict[str, Any], Shap
     return found
 
 
+# The image encoders of IP-Adapters for SD 1.x and SDXL.
+_VISION = {"patch_size": 14, "num_attention_heads": 16, "hidden_act": "gelu", "projection_dim": 1024}
+_IMAGE_ENCODERS = {
+    "sd15": {"hidden_size": 1280, "intermediate_size": 5120, "num_hidden_layers": 32},
+    "sdxl": {"hidden_size": 1664, "intermediate_size": 8192, "num_hidden_layers": 48, "projection_dim": 1280},
+}
+
+
+@pytest.mark.parametrize("size", _IMAGE_ENCODERS)
+def test_an_image_encoder_of_full_size(size: str, record_property: Any) -> None:
+    config = _VISION | _IMAGE_ENCODERS[size]
+    with torch.device("meta"):
+        shapes = _shapes(CLIPVisionModelWithProjection(CLIPVisionConfig(**config)))
+    _check("image_encoder", config, shapes, record_property)
+
+
 def _shapes(module: torch.nn.Module) -> Shapes:
     return {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
 
@@ -87,7 +109,10 @@ NAMES = [*((size, name) for size in SIZES for name in PARTS), ("sdxl", "text_enc
 
 @pytest.mark.parametrize(("size", "name"), NAMES)
 def test_a_graph_of_full_size(size: str, name: str, record_property: Any) -> None:
-    kind, config, shapes = _networks(SIZES[size])[name]
+    _check(*_networks(SIZES[size])[name], record_property)
+
+
+def _check(kind: NetworkKind, config: dict[str, Any], shapes: Shapes, record_property: Any) -> None:
     architecture = architecture_of(kind, config)
     key = ArtifactKey(kind, architecture.digest, low_rank_modes(kind)[-1])
     made = make_artifact(key, architecture, lambda _: None)

@@ -166,3 +166,12 @@ def test_text_encoders(graphs: Graphs, name: str, rows: int) -> None:
     ids = token_ids(network, rows)
     inputs = graph_inputs(graphs.artifact(name, "linear").manifest, text_fields(network, ids), {})
     assert_equal_outputs(graphs.compiled(name).run(inputs), expected_outputs(network, {"ids": ids}))
+
+
+@pytest.mark.parametrize("rows", [1, 3])
+def test_an_image_encoder(graphs: Graphs, rows: int) -> None:
+    fields = {"pixels": noise(rows, 3, 32, 32)}
+    found = graphs.compiled("image_encoder").run(
+        graph_inputs(graphs.artifact("image_encoder", "none").manifest, fields, {})
+    )
+    assert_equal_outputs(found, expected_outputs(graphs.network("image_encoder"), fields))

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from diffusers import AutoencoderKL, ControlNetModel, UNet2DConditionModel
-from transformers import CLIPTextConfig
+from transformers import CLIPTextConfig, CLIPVisionConfig
 
 from runtime.checkpoints.checkpoint import Checkpoint
 from runtime.networks.architecture import DEFAULTS, ArchitectureError, NetworkKind, architecture_of
@@ -20,6 +20,7 @@ CLASSES: dict[NetworkKind, Any] = {
     "vae_encoder": AutoencoderKL,
     "vae_decoder": AutoencoderKL,
     "text_encoder": CLIPTextConfig,
+    "image_encoder": CLIPVisionConfig,
 }
 _LATENT_SCALING = {"scaling_factor", "shift_factor", "latents_mean", "latents_std"}  # applied outside of the network
 _TRAINING = {"initializer_range", "initializer_factor", "problem_type", "id2label", "label2id"}
@@ -36,6 +37,7 @@ NO_DIFFERENCE: dict[NetworkKind, set[str]] = {
     "vae_encoder": {"sample_size"} | _LATENT_SCALING,
     "vae_decoder": {"sample_size"} | _LATENT_SCALING,
     "text_encoder": _TRAINING | _BOOKKEEPING | _CALL | _TOKENIZING,
+    "image_encoder": _TRAINING | _BOOKKEEPING | _CALL,
 }
 # https://huggingface.co/stable-diffusion-v1-5/stable-diffusion-v1-5, unet/config.json
 SD15_UNET = {
