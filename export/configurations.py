@@ -28,7 +28,7 @@ from export.low_rank import LowRankInputs
 from runtime.artifacts.flat_fields import flat_name
 from runtime.checkpoints.checkpoint import MAX_TOKENS
 from runtime.networks.architecture import Architecture, NetworkKind
-from runtime.networks.ip_masks import level_size
+from runtime.networks.level_size import level_size
 from runtime.networks.network import Network
 
 OPSET = 20  # the newest of torch's exporter that keeps every parameter under its name

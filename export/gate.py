@@ -10,12 +10,14 @@ from collections.abc import Callable, Sequence
 import torch
 
 from export.errors import ExportError
-from export.gate_inputs import CALLS, GateCall, flat_inputs
+from export.gate_inputs import CALLS, flat_inputs
 from export.gate_weights import Weights, expected_outputs, merged, random_lora, random_weights
 from runtime.artifacts.artifact import Artifact
+from runtime.artifacts.graph_call import GraphCall
 from runtime.artifacts.manifest import Manifest
 from runtime.engines.openvino.compiled import Compiled
 from runtime.engines.openvino.compiler import Compiler
+from runtime.engines.openvino.first_call import first_inputs
 from runtime.engines.openvino.graph import Graph
 from runtime.networks.architecture import Architecture
 
@@ -33,7 +35,8 @@ def check_parity(architecture: Architecture, artifacts: Sequence[Artifact], show
         show(f"compares the graph ({artifact.manifest.low_rank}) with torch")
         graph = Graph(artifact)
         compiler = Compiler(torch.float32, torch.get_num_threads())
-        compiled = Compiled(compiler.compile(graph.bind(base)), artifact.manifest, {})
+        first = first_inputs(artifact.manifest, architecture)
+        compiled = Compiled(compiler.compile(graph.bind(base)), artifact.manifest, {}, first)
         loras = random_lora(artifact.manifest)
         for call in CALLS:
             _check_call(architecture, artifact.manifest, compiled, base, loras, call)
@@ -45,7 +48,7 @@ def _check_call(
     compiled: Compiled,
     base: Weights,
     loras: Weights,
-    call: GateCall,
+    call: GraphCall,
 ) -> None:
     inputs = flat_inputs(manifest, architecture, call)
     first = compiled.run(inputs)

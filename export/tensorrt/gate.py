@@ -12,10 +12,11 @@ from dataclasses import dataclass, replace
 import torch
 
 from export.errors import ExportError
-from export.gate_inputs import GateCall, flat_inputs
+from export.gate_inputs import flat_inputs
 from export.gate_weights import Weights, expected_outputs, merged, random_lora, random_weights
 from export.progress import Show
 from export.tensorrt.profiles import call_of
+from runtime.artifacts.graph_call import GraphCall
 from runtime.artifacts.manifest import Manifest
 from runtime.artifacts.plan import Plan
 from runtime.artifacts.plan_manifest import Precision, Profile
@@ -60,7 +61,7 @@ class PlanGate:
             worst = max(worst, self._check_lora(loaded, sets["base"], inputs, call))
         return worst
 
-    def _check_lora(self, loaded: LoadedPlan, base: Contents, inputs: Weights, call: GateCall) -> float:
+    def _check_lora(self, loaded: LoadedPlan, base: Contents, inputs: Weights, call: GraphCall) -> float:
         """The error with a random LoRA as low-rank inputs; 0 when the graph takes none."""
         loras = {name: value.to(self.device) for name, value in random_lora(self.graph).items()}
         if not loras or not self.plan.manifest.profile.rank[2]:
@@ -110,7 +111,7 @@ class PlanGate:
         return errors[name]
 
 
-def gate_calls(profile: Profile) -> list[GateCall]:
+def gate_calls(profile: Profile) -> list[GraphCall]:
     """The smallest and the typical sizes; then odd sizes with two chunks of text and two adapters, if there may be."""
     smallest, typical = call_of(profile, 0), call_of(profile, 1)
     odd = typical._replace(

@@ -8,7 +8,7 @@ from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
 
 from export.errors import ExportError
-from export.gate_inputs import GateCall, axis_size
+from runtime.artifacts.graph_call import GraphCall, axis_size
 from runtime.artifacts.manifest import Manifest
 from runtime.artifacts.plan_manifest import Profile, Shape
 from runtime.networks.architecture import Architecture, NetworkKind
@@ -49,15 +49,15 @@ def input_shapes(
     }
 
 
-def call_of(profile: Profile, place: int) -> GateCall:
+def call_of(profile: Profile, place: int) -> GraphCall:
     """The call with the smallest (`place` 0), the typical (1) or the largest (2) sizes."""
-    return GateCall(
+    return GraphCall(
         *(profile.rows[place], profile.height[place], profile.width[place], profile.text_chunks[place]),
         *(profile.adapters[place], profile.ip_tokens[place], profile.rank[place]),
     )
 
 
-def _size(axis: int | str, architecture: Architecture, call: GateCall, place: int) -> int:
+def _size(axis: int | str, architecture: Architecture, call: GraphCall, place: int) -> int:
     """An adapter without a mask has a mask of one query, so this is the smallest and the typical size."""
     is_mask = isinstance(axis, str) and axis.startswith("ip_queries")
     return 1 if is_mask and place < 2 else axis_size(axis, architecture, call)

@@ -10,12 +10,7 @@ from collections.abc import Collection
 import torch
 from diffusers.image_processor import IPAdapterMaskProcessor
 
-
-def level_size(size: int, level: int, downsample_padding: int) -> int:
-    """The height or width of a resolution level. An odd size is rounded up, but down without padding."""
-    for _ in range(level):
-        size = (size + downsample_padding) // 2
-    return size
+from runtime.networks.level_size import level_size
 
 
 def resize_masks(mask: torch.Tensor, levels: Collection[int], downsample_padding: int) -> dict[int, torch.Tensor]:

@@ -19,12 +19,18 @@ class Compiled:
     `nbytes`: its memory; the maker measures it.
     """
 
-    def __init__(self, compiled: Any, manifest: Manifest, outside: Mapping[str, torch.Tensor]) -> None:
-        """`compiled`: an `ov.CompiledModel`."""
+    def __init__(
+        self, compiled: Any, manifest: Manifest, outside: Mapping[str, torch.Tensor], first: Mapping[str, torch.Tensor]
+    ) -> None:
+        """`compiled`: an `ov.CompiledModel`. `first`: inputs of its first call (see `first_call.py`), or nothing for a
+        model of fixed sizes.
+        """
         self.manifest, self.outside = manifest, outside
         self.precision = _PRECISIONS[compiled.get_property("INFERENCE_PRECISION_HINT").to_string()]
         self._request = compiled.create_infer_request()
         self.nbytes = 0
+        if first:
+            self.run(first)
 
     def run(self, inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """The outputs by name. `inputs`: all inputs of the graph."""

@@ -27,6 +27,7 @@ from runtime.engines.openvino.compiled import Compiled
 from runtime.engines.openvino.compiled_cache import CompiledCache, OpenVinoBinding
 from runtime.engines.openvino.compiled_files import CompiledFiles
 from runtime.engines.openvino.compiler import Compiler
+from runtime.engines.openvino.first_call import first_inputs
 from runtime.engines.openvino.graph import Graph
 from runtime.memory import give_back, resident_bytes
 from runtime.networks.architecture import Architecture
@@ -149,7 +150,8 @@ class OpenVinoEngine:
         compiled = self._compiler.read_or_compile(
             self._files, key, make_model, shapes, graph.nbytes(self._compiler.dtype)
         )
-        return Compiled(compiled, graph.manifest, outside)
+        first = first_inputs(graph.manifest, self._architecture) if sizes is None else {}
+        return Compiled(compiled, graph.manifest, outside, first)
 
     def _read(
         self, names: Collection[str], weights: WeightSet, check_cancelled: Callable[[], None]

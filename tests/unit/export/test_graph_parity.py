@@ -11,7 +11,7 @@ import torch
 from runtime.artifacts.flat_fields import flatten
 from runtime.artifacts.manifest import Manifest
 from runtime.networks.end_positions import end_positions
-from runtime.networks.ip_masks import level_size
+from runtime.networks.level_size import level_size
 from tests.unit.export.conftest import Graphs
 from tests.unit.export.fields import graph_inputs
 from tests.unit.export.networks import UNETS, TinyNetwork, load

@@ -99,9 +99,15 @@ class Engine:
             tensor.name: np.full(tensor.dims, np.nan, _DTYPES[tensor.data_type][0])
             for tensor in model.graph.initializer
         }
+        self._call_first()
         self.is_complete = False
         self.calls = 0
         self.config = RuntimeConfig()
+
+    def _call_first(self) -> None:
+        """A call of the largest sizes: see `runtime/engines/openvino/first_call.py`."""
+        inputs = {name: np.zeros(self.shapes[name][2], dtype) for name, dtype in self.inputs.items()}
+        self.compiled({**inputs, **self.weights})
 
     def create_runtime_config(self) -> RuntimeConfig:
         return self.config
