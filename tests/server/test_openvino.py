@@ -23,8 +23,6 @@ from tests.server.test_parity_schedules import LENGTHS, SCHEDULES
 CHOSEN = ("text_to_image", "guidance_off", "num_images_2", "clip_skip_2", "peft", "two_loras_num_images_2")
 TABLES: dict[str, tuple[Change, ...]] = {**TABLE, **LENGTHS, **SCHEDULES}
 
-_TINY = {"width": 16, "height": 16}  # the deepest attention has one query
-
 
 def _rows() -> list[ParameterSet]:
     found = []
@@ -43,14 +41,10 @@ def graph_rows(request: pytest.FixtureRequest) -> list[Row]:
 
 @pytest.fixture(scope="session")
 def graphs_client(graph_rows: list[Row], tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
-    """A server in float32 that has the graphs of the kinds of checkpoints in use, and runs nothing in torch.
-
-    Each checkpoint's first picture is tiny: no later one may depend on it (`runtime/engines/openvino/first_call.py`).
-    """
+    """A server in float32 that has the graphs of the kinds of checkpoints in use, and runs nothing in torch."""
     folder = tmp_path_factory.mktemp("openvino")
     artifacts = folder / "artifacts"
-    kinds = sorted({"sd15", "sdxl", *(one.kind for one in graph_rows)})
-    for kind in kinds:
+    for kind in sorted({"sd15", "sdxl", *(one.kind for one in graph_rows)}):
         command = [sys.executable, "-m", "export", "--model", str(tiny / kind)]
         subprocess.run(command, cwd=ROOT, env=os.environ | {"LORIKEET_ARTIFACTS": str(artifacts)}, check=True)
     settings = {
@@ -61,8 +55,6 @@ def graphs_client(graph_rows: list[Row], tiny: Path, tmp_path_factory: pytest.Te
         "engine": "openvino",
     }
     with LocalServer(folder / "server.log", settings) as server, Client(server.grpc) as connected:
-        for kind in kinds:
-            connected.image_to_image(model_name=str(tiny / kind), prompt="", image_size=_TINY, num_inference_steps=1)
         yield connected
 
 

@@ -99,6 +99,13 @@ def test_the_base_weights(engine: OpenVinoEngine, sd15: Checkpoint) -> None:
     binding.release()
 
 
+def test_a_first_picture_of_one_place_changes_no_later_one(artifacts: Path, sdxl: Checkpoint) -> None:
+    engine, _ = make_openvino(artifacts, "unet", sdxl.unet)
+    weights, inputs = WeightSet(sdxl.unet), unet_inputs("sdxl")
+    run(engine, weights, inputs | {"latent": noise(2, 4, 4, 4)})
+    assert_near(run(engine, weights, inputs), run(make_engine("unet", sdxl.unet)[0], weights, inputs))
+
+
 def test_sdxl(artifacts: Path, sdxl: Checkpoint) -> None:
     engine, _ = make_openvino(artifacts, "unet", sdxl.unet)
     expected = run(make_engine("unet", sdxl.unet)[0], WeightSet(sdxl.unet), unet_inputs("sdxl"))
