@@ -15,7 +15,7 @@ PY := $(VENV)/bin/python
 PYTEST := $(PY) -m pytest --durations=10
 TESTS := $(wildcard tests/unit tests/server tests/journeys)
 # one process for the tests of servers, one for the unit tests
-PARALLEL := -p tests.workers --numprocesses 2
+PARALLEL := -p tests.workers --numprocesses 2 --max-worker-restart 0
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -39,7 +39,7 @@ serve: setup ## run the server under its supervisor until Ctrl-C
 export: venv ## make the graphs of a checkpoint's architectures, without weights: MODEL=folder-or-file ENGINE=openvino|tensorrt
 	@$(PY) -m export $${MODEL:+--model "$$MODEL"} $${ENGINE:+--engine "$$ENGINE"} $(ARGS)
 
-test: setup ## before each push and in CI: unit, server and journey tests; 24 minutes on two cores
+test: setup ## before each push and in CI: unit, server and journey tests; 23 minutes on two cores
 	@$(PYTEST) $(PARALLEL) -m "not verify" $(TESTS) $(ARGS)
 
 test-unit: venv ## while you edit: only the unit tests

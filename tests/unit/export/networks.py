@@ -91,7 +91,7 @@ def _random(kind: NetworkKind, config: dict[str, Any]) -> TinyNetwork:
     return TinyNetwork(architecture, network.weights.state_dict())
 
 
-def _small_unet(_: Path) -> TinyNetwork:
+def _small_unet(**changes: Any) -> Callable[[Path], TinyNetwork]:
     """A UNet of two levels with one layer each, for what takes long with more."""
     config: dict[str, Any] = {
         "block_out_channels": [16, 32],
@@ -102,7 +102,7 @@ def _small_unet(_: Path) -> TinyNetwork:
         "attention_head_dim": 4,
         "cross_attention_dim": 32,
     }
-    return _random("unet", config)
+    return lambda _: _random("unet", config | changes)
 
 
 def _image_encoder(_: Path) -> TinyNetwork:
@@ -135,7 +135,22 @@ NETWORKS: dict[str, Callable[[Path], TinyNetwork]] = {
 }
 
 SMALL_UNET = "small unet"
-ALL_NETWORKS = {**NETWORKS, SMALL_UNET: _small_unet}  # the tests of all NETWORKS do without it
+# The tests of all NETWORKS do without these.
+SMALL_UNETS = {
+    SMALL_UNET: _small_unet(),
+    "small sd2 unet": _small_unet(use_linear_projection=True),
+    "small sdxl unet": _small_unet(
+        use_linear_projection=True,
+        down_block_types=["DownBlock2D", "CrossAttnDownBlock2D"],
+        up_block_types=["CrossAttnUpBlock2D", "UpBlock2D"],
+        transformer_layers_per_block=[1, 2],
+        addition_embed_type="text_time",
+        addition_time_embed_dim=8,
+        projection_class_embeddings_input_dim=40 + 6 * 8,
+    ),
+    "small lcm unet of inpainting": _small_unet(in_channels=9, time_cond_proj_dim=8),
+}
+ALL_NETWORKS = {**NETWORKS, **SMALL_UNETS}
 
 
 def _parameter(name: str) -> Any:
