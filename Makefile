@@ -39,7 +39,7 @@ serve: setup ## run the server under its supervisor until Ctrl-C
 export: venv ## make the graphs of a checkpoint's architectures, without weights: MODEL=folder-or-file ENGINE=openvino|tensorrt
 	@$(PY) -m export $${MODEL:+--model "$$MODEL"} $${ENGINE:+--engine "$$ENGINE"} $(ARGS)
 
-test: setup ## before each push and in CI: unit, server and journey tests; 20 minutes on two cores
+test: setup ## before each push and in CI: unit, server and journey tests; 19 to 23 minutes on two cores
 	@$(PYTEST) $(PARALLEL) -m "not verify" $(TESTS) $(ARGS)
 
 test-unit: venv ## while you edit: only the unit tests
