@@ -49,12 +49,14 @@ def read_architectures(path: Path, in_channels: int | None = None) -> dict[str, 
 
 def _single(config: dict[str, Any]) -> dict[str, Architecture]:
     """The network of a folder with one: a ControlNet by diffusers, or an image encoder by transformers."""
-    names = [config.get("_class_name"), *(config.get("architectures") or [])]
+    classes = config.get("architectures")
+    both = [config.get("_class_name"), *(classes if isinstance(classes, list) else [classes])]
+    names = [name for name in both if name is not None]
     for name, kind in _SINGLE.items():
         if name in names:
             return {kind: architecture_of(kind, config)}
-    found = listed(str(name) for name in names)
-    raise CheckpointError(f"{_CONFIG} names the class {found}; expected {' or '.join(_SINGLE)}")
+    found = f"the class {listed(str(name) for name in names)}" if names else "no class"
+    raise CheckpointError(f"{_CONFIG} names {found}; expected {' or '.join(_SINGLE)}")
 
 
 def _unhashed(path: Path) -> StoredFile:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ from typer.testing import CliRunner, Result
 from export import make_artifact as making
 from export.__main__ import app
 from export.architectures import read_architectures
+from export.errors import ExportError
 from runtime.artifacts.artifact import GRAPH_FILE, read_artifact
 from runtime.artifacts.manifest import ArtifactKey
 from runtime.networks.architecture import architecture_of
@@ -130,6 +132,23 @@ def test_an_image_encoders_folder(tmp_path: Path) -> None:
     config = {"architectures": ["CLIPVisionModelWithProjection"], "hidden_size": 1280, "patch_size": 14}
     (tmp_path / "config.json").write_text(json.dumps(config))
     assert read_architectures(tmp_path) == {"image_encoder": architecture_of("image_encoder", config)}
+
+
+@pytest.mark.parametrize(
+    ("config", "found"),
+    [
+        ({}, "no class"),
+        ({"architectures": 7}, "the class 7"),
+        ({"architectures": {"a": 1}}, "the class {'a': 1}"),
+        ({"architectures": [None, ["b"]]}, "the class ['b']"),
+        ({"_class_name": ["ControlNetModel"]}, "the class ['ControlNetModel']"),
+        ({"architectures": "CLIPModel"}, "the class CLIPModel"),
+    ],
+)
+def test_a_folder_of_another_network_is_refused(tmp_path: Path, config: dict[str, object], found: str) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ExportError, match=re.escape(f"config.json names {found}; expected ControlNetModel or")):
+        read_architectures(tmp_path)
 
 
 def test_an_architecture_with_more_input_channels(tiny: Path) -> None:
