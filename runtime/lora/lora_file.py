@@ -16,10 +16,10 @@ from runtime.checkpoints.checkpoint import Component
 from runtime.files.safetensors_file import read_header
 from runtime.files.safetensors_header import Header
 from runtime.lora import made_for
+from runtime.lora.key_suffixes import MAX_KEY, LoraKey, split_key
 from runtime.lora.kinds.lora_kind import FactorsError, Shape
 from runtime.lora.layer_names import LayerNames, Target
 from runtime.lora.lora_error import LoraError
-from runtime.lora.lora_keys import MAX_KEY, LoraKey, split_key
 from runtime.lora.lora_layer import KeyGroup, LoraLayer, TensorInfos, fits, make_layer
 from runtime.lora.peft_metadata import PeftMetadata
 from runtime.lora.unmatched import DESCRIPTIONS, UnmatchedKind, by_kind

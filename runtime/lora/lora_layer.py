@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 
 from runtime.files.safetensors_file import FLOATS
 from runtime.files.safetensors_header import TensorInfo
+from runtime.lora.key_suffixes import ALPHA, LoraKey
 from runtime.lora.kinds import dora
 from runtime.lora.kinds.lora_kind import FactorsError, LoraKind, Shape
 from runtime.lora.layer_names import Target
-from runtime.lora.lora_keys import ALPHA, LoraKey
 from runtime.lora.peft_metadata import PeftMetadata
 
 _INTEGERS = ("I8", "I16", "I32", "I64", "U8", "U16", "U32", "U64")

@@ -7,9 +7,9 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from runtime.checkpoints.checkpoint import Component
 from runtime.checkpoints.other_models import other_model
 from runtime.files.safetensors_header import TensorInfo
+from runtime.lora.key_suffixes import MAX_KEY
 from runtime.lora.kinds.lora_kind import Shape
 from runtime.lora.layer_names import LayerNames, is_for
-from runtime.lora.lora_keys import MAX_KEY
 
 # The width of the text embeddings that cross-attention reads.
 _MODELS = {768: "SD 1.x", 1024: "SD 2.x", 2048: "SDXL"}

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from enum import Enum
 
+from runtime.lora.key_suffixes import MAX_KEY
 from runtime.lora.layer_names import LayerNames
-from runtime.lora.lora_keys import MAX_KEY
 
 _EMBEDDING = "bundle_emb."  # OneTrainer saves the embeddings that it trains with a LoRA under this prefix
 

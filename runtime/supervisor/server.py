@@ -9,6 +9,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -103,13 +104,17 @@ class Server:
         for region in leftovers.regions(self._region_prefix):
             region.unlink(missing_ok=True)
 
-    def stop(self) -> None:
-        """Stop in order: each running job gets UNAVAILABLE at its next step, then the processes end."""
+    def stop(self, is_urgent: Callable[[], bool]) -> None:
+        """Stop in order: each running job gets UNAVAILABLE at its next step, then the processes end.
+
+        Once `is_urgent`, kills all processes, within `_GRACE_SECONDS`.
+        """
         self.job_table.drain()
         deadline = time.monotonic() + self._settings.stop_seconds
-        while self.job_table.live() and time.monotonic() < deadline and self.fault() is None:
+        while self.job_table.live() and time.monotonic() < deadline and not is_urgent() and self.fault() is None:
             time.sleep(0.05)
-        self._process.terminate()
-        with suppress(subprocess.TimeoutExpired):
-            self._process.wait(timeout=_GRACE_SECONDS)
+        if not is_urgent():
+            self._process.terminate()
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(timeout=_GRACE_SECONDS)
         self.kill()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from runtime.supervisor.server import Server
 
 @pytest.fixture
 def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    monkeypatch.setattr(server_module, "server_command", lambda *_: ["sleep", "60"])
+    monkeypatch.setattr(server_module, "server_command", lambda *_: ["/bin/sleep", "60"])
     found = Server(Settings(), Ports(1, 2, 3), tmp_path / "job_table-1")
     yield found
     found.kill()
@@ -43,6 +44,19 @@ def test_a_killed_server_leaves_no_region(server: Server, tmp_path: Path, monkey
     server.kill()
     left = {path.name for path in shared_memory.FOLDER.iterdir()}
     assert left == {f"{prefix}11-0a1b", f"{shared_memory.RESERVED_PREFIX}0a1b"}
+
+
+@pytest.mark.parametrize(("urgent", "at_least", "at_most"), [(False, 2, 10), (True, 0, 1)])
+def test_a_stop_waits_for_the_jobs_unless_it_is_urgent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, urgent: bool, at_least: float, at_most: float
+) -> None:
+    monkeypatch.setattr(server_module, "server_command", lambda *_: ["/bin/sleep", "60"])
+    server = Server(Settings(stop_seconds=2), Ports(1, 2, 3), tmp_path / "job_table-1")
+    assert server.job_table.open("", "", 1)
+    begun = time.monotonic()
+    server.stop(is_urgent=lambda: urgent)
+    assert at_least <= time.monotonic() - begun < at_most
+    assert server._process.poll() is not None
 
 
 @pytest.mark.parametrize(("command", "crashed"), [("kill -ABRT $$", True), ("exit 1", False), ("exit 0", False)])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,11 @@ import pytest
 from runtime.jobs.job_table import JobTable
 from runtime.settings import Settings
 from runtime.supervisor import __main__ as supervisor_main
-from runtime.supervisor.__main__ import Supervisor
+from runtime.supervisor import supervisor as supervisor_module
 from runtime.supervisor.command import Ports
 from runtime.supervisor.fault import Fault, Reason
 from runtime.supervisor.status import Status
+from runtime.supervisor.supervisor import Supervisor
 
 KILLED = Fault(Reason.STAGE_ENDED, "the process of the stage finish has ended", "finish")
 
@@ -28,6 +29,7 @@ class ScriptedServer:
     script: list[Fault | None]
     status: Status
     seen: list[dict[str, Any]]
+    urgent: list[bool]
 
     def __init__(self, settings: Settings, ports: Ports, job_table_file: Path) -> None:
         self.job_table = JobTable(job_table_file)
@@ -49,8 +51,12 @@ class ScriptedServer:
     def kill(self) -> None:
         self.seen.append(self.status.health())
 
-    def stop(self) -> None:
+    def stop(self, is_urgent: Callable[[], bool]) -> None:
+        """A second signal arrives while the server stops."""
         self.seen.append(self.status.health())
+        before = is_urgent()
+        os.kill(os.getpid(), signal.SIGINT)
+        self.urgent.extend([before, is_urgent()])
 
 
 @pytest.fixture(autouse=True)
@@ -61,26 +67,37 @@ def _signals() -> Iterator[None]:
         signal.signal(number, handler)
 
 
+@pytest.fixture
+def scripted(monkeypatch: pytest.MonkeyPatch) -> type[ScriptedServer]:
+    monkeypatch.setattr(supervisor_module, "Server", ScriptedServer)
+    monkeypatch.setattr(supervisor_module, "_LOOK_SECONDS", 0.01)
+    ScriptedServer.status, ScriptedServer.seen, ScriptedServer.urgent = Status(), [], []
+    return ScriptedServer
+
+
 def test_restarts_are_counted_and_the_ready_line_names_all_addresses(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, scripted: type[ScriptedServer], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    status = Status()
-    ScriptedServer.script, ScriptedServer.status, ScriptedServer.seen = [KILLED, KILLED, None], status, []
-    monkeypatch.setattr(supervisor_main, "Server", ScriptedServer)
-    monkeypatch.setattr(supervisor_main, "_LOOK_SECONDS", 0.01)
-    assert Supervisor(Settings(), Ports(1, 2, 3), tmp_path, status, 4).run() == 0
+    scripted.script = [KILLED, KILLED, None]
+    assert Supervisor(Settings(), Ports(1, 2, 3), tmp_path, scripted.status, 4).run() == 0
     said = capsys.readouterr().out.splitlines()
     assert said[0].endswith(
         "grpc://127.0.0.1:2 http://127.0.0.1:1 (metrics http://127.0.0.1:3, status http://127.0.0.1:4)"
     )
     assert said[1] == "lorikeet: the process of the stage finish has ended; restarting the server"
-    assert [(seen["status"], seen["restarts"]) for seen in ScriptedServer.seen] == [
+    assert [(seen["status"], seen["restarts"]) for seen in scripted.seen] == [
         ("sick", 0),
         ("sick", 1),
         ("stopping", 2),
     ]
-    assert ScriptedServer.seen[0]["sick"]["stage"] == "finish"
-    assert 'lorikeet_restarts_total{reason="stage_ended"} 2.0' in status.metrics()
+    assert scripted.seen[0]["sick"]["stage"] == "finish"
+    assert 'lorikeet_restarts_total{reason="stage_ended"} 2.0' in scripted.status.metrics()
+
+
+def test_a_second_signal_makes_the_stop_urgent(tmp_path: Path, scripted: type[ScriptedServer]) -> None:
+    scripted.script = [None]
+    assert Supervisor(Settings(), Ports(1, 2, 3), tmp_path, scripted.status, 4).run() == 0
+    assert scripted.urgent == [False, True]
 
 
 def test_a_status_port_in_use_is_an_error_at_start(
