@@ -10,6 +10,7 @@ import openvino as ov
 import torch
 
 from runtime.engines.openvino.compiled_files import CompiledFiles
+from runtime.engines.openvino.core import core
 
 _log = logging.getLogger("lorikeet")
 _HINTS = {torch.float32: "f32", torch.bfloat16: "bf16"}
@@ -21,7 +22,6 @@ class Compiler:
 
     def __init__(self, dtype: torch.dtype, threads: int) -> None:
         self.dtype = dtype
-        self._core = ov.Core()
         self._settings = {
             "INFERENCE_PRECISION_HINT": _HINTS[dtype],
             "INFERENCE_NUM_THREADS": threads,
@@ -33,7 +33,7 @@ class Compiler:
         """An `ov.CompiledModel`. `shapes`: of all inputs, for one that takes no others; None: inputs of any sizes."""
         if shapes is not None:
             model.reshape({name: ov.PartialShape(list(shape)) for name, shape in shapes.items()})
-        return self._core.compile_model(model, _DEVICE, self._settings)
+        return core().compile_model(model, _DEVICE, self._settings)
 
     def read_or_compile(
         self,
@@ -50,7 +50,7 @@ class Compiler:
         key = ":".join(map(str, (ov.get_version(), self._processor, self._settings, shapes, key)))
         if (content := files.read(key)) is not None:
             try:
-                return self._core.import_model(content, _DEVICE, self._settings)
+                return core().import_model(content, _DEVICE, self._settings)
             except RuntimeError as error:
                 _log.warning("OpenVINO cannot read a compiled model (%s); it is compiled again", error)
         compiled = self.compile(make_model(), shapes)
@@ -61,4 +61,4 @@ class Compiler:
     @property
     def _processor(self) -> str:
         """Its name and what it can do."""
-        return f"{self._core.get_property(_DEVICE, 'FULL_DEVICE_NAME')}:{torch.backends.cpu.get_cpu_capability()}"
+        return f"{core().get_property(_DEVICE, 'FULL_DEVICE_NAME')}:{torch.backends.cpu.get_cpu_capability()}"

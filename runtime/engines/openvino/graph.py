@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import onnx
-import openvino as ov
 import torch
 from openvino import opset13 as operators
 
 from runtime.artifacts.artifact import Artifact
+from runtime.engines.openvino.core import core
 
 
 class Graph:
@@ -23,7 +23,7 @@ class Graph:
         for tensor in model.graph.initializer:
             model.graph.input.append(onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
         del model.graph.initializer[:]
-        self._model = ov.Core().read_model(model.SerializeToString())
+        self._model = core().read_model(model.SerializeToString())
 
     def nbytes(self, dtype: torch.dtype) -> int:
         """The size of its weights in `dtype`."""

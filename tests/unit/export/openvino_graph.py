@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import onnx
-import openvino as ov
 import torch
 from openvino import opset13 as operators
 
 from runtime.artifacts.artifact import Artifact
+from runtime.engines.openvino.core import core
 
 
 class OpenVinoGraph:
@@ -22,8 +22,7 @@ class OpenVinoGraph:
 
     def __init__(self, artifact: Artifact, weights: Mapping[str, torch.Tensor]) -> None:
         self._manifest = artifact.manifest
-        core = ov.Core()
-        model, names = _read(core, artifact.graph)
+        model, names = _read(artifact.graph)
         self._kept = {name: weights[name].float().contiguous().numpy() for name in names}
         for parameter in model.get_parameters():
             name = parameter.get_friendly_name()
@@ -33,7 +32,7 @@ class OpenVinoGraph:
                 parameter.output(0).replace(constant.output(0))
                 model.remove_parameter(parameter)
         settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1}
-        self._compiled = core.compile_model(model, "CPU", settings)
+        self._compiled = core().compile_model(model, "CPU", settings)
 
     def run(self, inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """The outputs by name. `inputs`: all inputs of the graph."""
@@ -41,11 +40,11 @@ class OpenVinoGraph:
         return {tensor.name: torch.from_numpy(found[tensor.name].copy()) for tensor in self._manifest.outputs}
 
 
-def _read(core: Any, graph: bytes) -> tuple[Any, set[str]]:
+def _read(graph: bytes) -> tuple[Any, set[str]]:
     """The model with an input for each initializer, and the names of these inputs."""
     model = onnx.load_from_string(graph)
     for tensor in model.graph.initializer:
         model.graph.input.append(onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
     names = {tensor.name for tensor in model.graph.initializer}
     del model.graph.initializer[:]
-    return core.read_model(model.SerializeToString()), names
+    return core().read_model(model.SerializeToString()), names

@@ -17,10 +17,10 @@ import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 import onnx
-import openvino as ov
 import tensorrt_rtx as trt
 
 from runtime.artifacts.plan_manifest import Shape
+from runtime.engines.openvino.core import core
 
 Array = npt.NDArray[Any]
 HANDLE = 77  # of the only stream
@@ -249,6 +249,5 @@ def _compile(graph: bytes) -> tuple[onnx.ModelProto, Any]:
     for tensor in opened.graph.initializer:
         opened.graph.input.append(onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
     del opened.graph.initializer[:]
-    core = ov.Core()
     settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1}
-    return model, core.compile_model(core.read_model(opened.SerializeToString()), "CPU", settings)
+    return model, core().compile_model(core().read_model(opened.SerializeToString()), "CPU", settings)
