@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.export_command import Export, export
 from tests.tiny import tiny_folder
 
 # The settings of whoever runs the tests are not the tests'.
@@ -18,3 +19,9 @@ for name in [name for name in os.environ if name.startswith("LORIKEET_") and nam
 def tiny() -> Path:
     """The tiny checkpoints and LoRAs, made once a machine."""
     return tiny_folder()
+
+
+@pytest.fixture(scope="session")
+def sd15_export(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Export:
+    """The first export of the tiny SD 1.5. It takes a minute, so the tests share it: one that changes it has a copy."""
+    return export(tiny / "sd15", tmp_path_factory.mktemp("sd15") / "artifacts")

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +11,7 @@ from _pytest.mark import ParameterSet
 
 from deploy.local_server import LocalServer
 from lorikeet import Client
-from runtime.settings import ROOT
+from tests.export_command import Export, export
 from tests.server.parity import KINDS, Answers, Change, Report, Row, base, check, fields, loras, row, submit
 from tests.server.test_parity import TABLE
 from tests.server.test_parity_schedules import LENGTHS, SCHEDULES
@@ -40,13 +37,15 @@ def graph_rows(request: pytest.FixtureRequest) -> list[Row]:
 
 
 @pytest.fixture(scope="session")
-def graphs_client(graph_rows: list[Row], tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
+def graphs_client(
+    graph_rows: list[Row], tiny: Path, sd15_export: Export, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Client]:
     """A server in float32 that has the graphs of the kinds of checkpoints in use, and runs nothing in torch."""
     folder = tmp_path_factory.mktemp("openvino")
-    artifacts = folder / "artifacts"
-    for kind in sorted({"sd15", "sdxl", *(one.kind for one in graph_rows)}):
-        command = [sys.executable, "-m", "export", "--model", str(tiny / kind)]
-        subprocess.run(command, cwd=ROOT, env=os.environ | {"LORIKEET_ARTIFACTS": str(artifacts)}, check=True)
+    artifacts = sd15_export.copy(folder / "artifacts")
+    for kind in sorted({"sdxl", *(one.kind for one in graph_rows)} - {"sd15"}):
+        made = export(tiny / kind, artifacts)
+        assert made.status == 0, made.output
     settings = {
         "local_paths": str(tiny),
         "store": str(folder / "store"),

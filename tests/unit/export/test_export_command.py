@@ -19,20 +19,16 @@ from export.errors import ExportError
 from runtime.artifacts.artifact import GRAPH_FILE, read_artifact
 from runtime.artifacts.manifest import ArtifactKey
 from runtime.networks.architecture import architecture_of
+from tests.export_command import Export
 from tests.unit.runtime.tiny_checkpoints import read_checkpoint
 
 SD_PARTS = {"unet", "vae_encoder", "vae_decoder", "text_encoder"}
 
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("artifacts")
-
-
-@pytest.fixture(scope="module")
-def exported(root: Path, tiny: Path) -> Result:
-    """The first export of the tiny SD 1.5."""
-    return _export(root, "--model", str(tiny / "sd15"))
+def root(sd15_export: Export, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of artifacts after an export of the tiny SD 1.5."""
+    return sd15_export.copy(tmp_path_factory.mktemp("exported") / "artifacts")
 
 
 @pytest.fixture
@@ -52,18 +48,19 @@ def _files(root: Path) -> dict[Path, int]:
     return {path: path.stat().st_mtime_ns for path in root.rglob("*") if path.is_file() and path.name != "lock"}
 
 
-def test_each_network_of_a_checkpoint_has_an_artifact(exported: Result, root: Path, tiny: Path) -> None:
-    assert exported.exit_code == 0, exported.output
+def test_each_network_of_a_checkpoint_has_an_artifact(sd15_export: Export, tiny: Path) -> None:
+    root = sd15_export.artifacts
+    assert sd15_export.status == 0, sd15_export.output
     checkpoint = read_checkpoint(tiny / "sd15")
     for part in SD_PARTS:
-        assert f"{part}: exported in" in exported.output
+        assert f"{part}: exported in" in sd15_export.output
     unet = architecture_of("unet", checkpoint.unet.config)
     found = read_artifact(root, ArtifactKey("unet", unet.digest, "linear"))
     assert found is not None and found.manifest.architecture == unet.digest
     assert len(_files(root)) == 2 * (len(SD_PARTS) + 3)  # three graphs of the UNet, two of the text encoder
 
 
-@pytest.mark.usefixtures("exported", "making_fails")
+@pytest.mark.usefixtures("making_fails")
 @pytest.mark.parametrize("other", ["sd15", "sd15-oldnames", "single/sd15.safetensors"])
 def test_a_second_checkpoint_of_the_architecture_makes_nothing(root: Path, tiny: Path, other: str) -> None:
     before = _files(root)
@@ -73,7 +70,7 @@ def test_a_second_checkpoint_of_the_architecture_makes_nothing(root: Path, tiny:
     assert _files(root) == before
 
 
-@pytest.mark.usefixtures("exported", "making_fails")
+@pytest.mark.usefixtures("making_fails")
 def test_a_checkpoint_with_other_weights_makes_nothing(root: Path, tiny: Path, tmp_path: Path) -> None:
     other = tmp_path / "other"
     shutil.copytree(tiny / "sd15", other)
@@ -84,7 +81,6 @@ def test_a_checkpoint_with_other_weights_makes_nothing(root: Path, tiny: Path, t
     assert _files(root) == before
 
 
-@pytest.mark.usefixtures("exported")
 def test_a_damaged_artifact_is_reported_and_made_again(root: Path, tiny: Path) -> None:
     graph = next(root.glob(f"*/vae_decoder/*/*/{GRAPH_FILE}"))
     whole = graph.read_bytes()
