@@ -18,7 +18,7 @@ from benchmarks.bench import Bench
 from benchmarks.cases import CASES, run_case
 from benchmarks.machine import DirtyTree, describe_machine, require_commit
 from benchmarks.models import Models
-from benchmarks.results import RESULTS, Outcome, is_measured, write_result
+from benchmarks.results import Outcome, is_measured, results_here, write_result
 from benchmarks.table import MixedMachines, limit_text, number, write_table
 from runtime.cpu import PROCESS_ENVIRONMENT
 from runtime.settings import tools_folder
@@ -58,7 +58,7 @@ def main(
         if quick:
             _measure_all(cases or list(CASES), Path(tempfile.mkdtemp(prefix="lorikeet-quick-")), quick)
         else:
-            _measure_all(cases or _unmeasured(), RESULTS, quick)
+            _measure_all(cases or _unmeasured(), results_here(), quick)
             write_table()
     except (DirtyTree, MixedMachines) as error:
         sys.exit(f"lorikeet: {error}")
@@ -67,7 +67,7 @@ def main(
 def _unmeasured() -> list[str]:
     """The cases without a result of this commit and machine. Raises DirtyTree."""
     machine = _machine(quick=False)
-    left = [case for case in CASES if not is_measured(RESULTS / f"{case}.json", machine)]
+    left = [case for case in CASES if not is_measured(results_here() / f"{case}.json", machine)]
     for case in CASES:
         if case not in left:
             console.print(

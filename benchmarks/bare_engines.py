@@ -1,9 +1,9 @@
-"""Bare calls of one network of a checkpoint in one engine, with base weights."""
+"""Bare calls of one network of a checkpoint in one engine, in the precision that a server takes on this processor."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from benchmarks.lora_weights import unet_with_loras
 from runtime.checkpoints.checkpoint import Checkpoint, Component
 from runtime.checkpoints.read_checkpoint import read_checkpoint
 from runtime.engines.engine import CallSizes, Engine, Inputs, Outputs, never_cancelled
@@ -26,7 +27,9 @@ VARIANTS: tuple[EngineVariant, ...] = ("torch", "openvino", "openvino, one size"
 
 
 class BareEngine:
-    """Calls of `rows` rows, of pictures with `pixels` x `pixels`. `artifacts`: the folder of the graphs."""
+    """Calls of `rows` rows, of pictures with `pixels` x `pixels`. `artifacts`: the folder of the graphs.
+
+    `loras`: files for the UNet."""
 
     def __init__(
         self,
@@ -37,6 +40,7 @@ class BareEngine:
         rows: int,
         pixels: int,
         threads: int,
+        loras: Sequence[Path] = (),
     ) -> None:
         self._checkpoint: Checkpoint = read_checkpoint(
             Folder(checkpoint, checkpoint), lambda path: StoredFile(path, str(path))
@@ -44,11 +48,15 @@ class BareEngine:
         self._kind, self._rows, self._pixels = kind, rows, pixels
         component = self._component()
         name: Literal["torch", "openvino"] = "torch" if variant == "torch" else "openvino"
-        settings = Settings(engine=name, artifacts=artifacts, threads=threads, precision="float32")
+        settings = Settings(engine=name, artifacts=artifacts, threads=threads)
         self._engine: Engine = Engines(settings, kind).of(architecture_of(kind, component.config))
         assert self._engine.name == name
         sizes = CallSizes(rows, self._side, self._side) if variant == VARIANTS[2] else None
-        self._binding = self._engine.bind(WeightSet(component), never_cancelled, sizes)
+        weights = unet_with_loras(self._checkpoint, loras) if loras else WeightSet(component)
+        self._binding = self._engine.bind(weights, never_cancelled, sizes)
+
+    def precision(self) -> str:
+        return self._binding.precision
 
     def seconds(self, seed: int) -> float:
         """The time of a call with new content."""

@@ -1,4 +1,4 @@
-"""LoRA files in a trainer's layout: rank 16, every attention layer of the UNet, PEFT's or Kohya's tensor names."""
+"""LoRA files in a trainer's layout: rank 16, PEFT's or Kohya's tensor names."""
 
 from __future__ import annotations
 
@@ -12,15 +12,19 @@ from tests.tiny.lora_layers import layers, low_rank
 
 RANK = 16
 SPREAD = 0.05  # of an untrained weight's spread
-_TARGETS = ("to_q", "to_k", "to_v", "to_out.0")
+ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
+# Also all convolutions between the first and the last one, as in published LCM-LoRAs.
+WITH_CONVOLUTIONS = (*ATTENTION, "conv1", "conv2", "conv_shortcut", "downsamplers.0.conv", "upsamplers.0.conv")
 _WEIGHTS = Path("unet") / "diffusion_pytorch_model.safetensors"
 
 
-def write_lora(path: Path, checkpoint: Path, seed: int) -> None:
-    """Write a LoRA for the checkpoint's UNet in bfloat16; each seed gives different weights."""
+def write_lora(path: Path, checkpoint: Path, seed: int, targets: tuple[str, ...] = ATTENTION) -> None:
+    """Write a LoRA for layers of the checkpoint's UNet in bfloat16; each seed gives different weights.
+
+    `targets`: the ends of the layers' names."""
     generator = torch.Generator().manual_seed(seed)
     tensors: dict[str, torch.Tensor] = {}
-    for layer in layers(checkpoint / _WEIGHTS, _TARGETS):
+    for layer in layers(checkpoint / _WEIGHTS, targets):
         down, up = low_rank(layer, RANK, SPREAD, generator)
         tensors[f"unet.{layer.name}.lora_A.weight"] = down.bfloat16()
         tensors[f"unet.{layer.name}.lora_B.weight"] = up.bfloat16()

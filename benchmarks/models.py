@@ -35,6 +35,12 @@ class Models:
         path = self.folder / "loras" / f"{number:03}.safetensors"
         return self._once(path, lambda partial: _write_lora(partial, checkpoint, _FIRST_LORA_SEED + number))
 
+    def locon(self, number: int) -> Path:
+        """A LoRA file for `sd15` that also changes convolutions; each number gives a different file."""
+        checkpoint = self.checkpoint("sd15")
+        path = self.folder / "locons" / f"{number:03}.safetensors"
+        return self._once(path, lambda partial: _write_locon(partial, checkpoint, _FIRST_LORA_SEED + number))
+
     def kohya_lora(self, number: int) -> Path:
         """The LoRA `number` under Kohya's names, with which openvino_genai finds the UNet's layers."""
         lora = self.lora(number)
@@ -79,6 +85,12 @@ def _write_lora(path: Path, checkpoint: Path, seed: int) -> None:
     from benchmarks.lora_files import write_lora
 
     write_lora(path, checkpoint, seed)
+
+
+def _write_locon(path: Path, checkpoint: Path, seed: int) -> None:
+    from benchmarks.lora_files import WITH_CONVOLUTIONS, write_lora
+
+    write_lora(path, checkpoint, seed, WITH_CONVOLUTIONS)
 
 
 def _write_in_kohya_names(path: Path, lora: Path) -> None:

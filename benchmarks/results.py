@@ -9,14 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.machine import require_commit
+from runtime.cpu import has_bfloat16
 
-RESULTS = Path(__file__).resolve().parent / "results"
+RESULTS = Path(__file__).resolve().parent / "results"  # a folder for each kind of processor
 
 
 @dataclass(frozen=True)
 class Figure:
-    """One number. `label` heads its row in the README, so it must be clear alone; `unit` is "", "s", "GiB", "%" or
-    "/s". At most one limit is given."""
+    """One number. `label` heads its row in the README, so it must be clear alone.
+
+    `unit` is "", "s", "GiB", "MB", "%" or "/s". At most one limit is given."""
 
     label: str
     value: float
@@ -39,6 +41,11 @@ class Outcome:
     figures: list[Figure]
     raw: dict[str, Any]
     settings: dict[str, Any]
+
+
+def results_here() -> Path:
+    """The folder of results of processors like this one. It is named by the precision that a server takes on them."""
+    return RESULTS / ("bfloat16" if has_bfloat16() else "float32")
 
 
 def write_result(

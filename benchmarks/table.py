@@ -17,7 +17,7 @@ _Results = Mapping[str, dict[str, Any]]  # by case, in the order of CASES
 
 
 class MixedMachines(ValueError):
-    """The results in one folder come from different machines or library versions."""
+    """The results of one kind of processor come from different machines or library versions."""
 
 
 def write_table() -> None:
@@ -26,22 +26,24 @@ def write_table() -> None:
 
 
 def benchmarks_table(folder: Path = RESULTS) -> str:
-    """Markdown: one row for each figure, perf_analyzer's levels, and the machine. Raises MixedMachines.
+    """Markdown: for each kind of processor its own tables. Raises MixedMachines."""
+    return "\n".join(_of_processor(kind) for kind in sorted(folder.iterdir()) if kind.is_dir()) or _UNMEASURED
+
+
+def _of_processor(folder: Path) -> str:
+    """The machine, one row for each figure, and perf_analyzer's levels.
 
     Of perf_analyzer's figures, only those with a limit have a row: its own table has the others.
     """
     paths = {case: folder / f"{case}.json" for case in CASES}
     results = {case: read_result(path) for case, path in paths.items() if path.exists()}
-    if not results:
-        return _UNMEASURED
-    machine = _machine_line(results)
-    parts = []
+    parts = [f"**{folder.name}**: {_machine_line(results)}"]
     if rows := [row for case in results for row in _figure_rows(case, results[case])]:
         header = "| measurement | figure | limit | met | `make bench CASES=...` |\n|---|---|---|---|---|"
         parts.append("\n".join([header, *rows]) + "\n")
     if _THROUGHPUT in results:
         parts.append(_throughput_table(results[_THROUGHPUT]))
-    return "\n".join([*parts, machine])
+    return "\n".join(parts)
 
 
 def _figure_rows(case: str, result: dict[str, Any]) -> list[str]:
@@ -100,7 +102,7 @@ def _machine_line(results: _Results) -> str:
         found = "".join(f"\n  {kind}: {' '.join(names)}" for kind, names in cases.items())
         raise MixedMachines(
             f"the results are of several machines or library versions:{found}\n"
-            'README.md was not written. Measure all cases on one machine: make bench CASES="..."'
+            'README.md was not written. Measure all cases on one machine of a kind: make bench CASES="..."'
         )
     (kind,) = cases
     commits = list(dict.fromkeys(result["machine"]["commit"] for result in results.values()))

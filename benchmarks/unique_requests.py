@@ -39,12 +39,12 @@ class UniqueRequests:
     def __init__(self) -> None:
         self._numbers = count(1)
 
-    def next(self, pixels: int) -> UniqueRequest:
-        """The next request, with a picture of `pixels` x `pixels`."""
+    def next(self, width: int, height: int | None = None) -> UniqueRequest:
+        """The next request, with a picture of `width` x `height` pixels; square without `height`."""
         number = next(self._numbers)
         generator = np.random.default_rng(number)
         words = [str(generator.choice(group)) for group in (_COLOURS, _THINGS, _PLACES)]
         rough = Image.fromarray(generator.integers(0, 256, (8, 8, 3), dtype=np.uint8))
         buffer = io.BytesIO()
-        rough.resize((pixels, pixels), Image.Resampling.BICUBIC).save(buffer, "PNG")
+        rough.resize((width, height or width), Image.Resampling.BICUBIC).save(buffer, "PNG")
         return UniqueRequest(f"a {' '.join(words)}, number {number}", number, buffer.getvalue())

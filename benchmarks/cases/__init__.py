@@ -18,6 +18,10 @@ CASES = {
     "engines": "Compares bare calls of each network in OpenVINO and in torch.",
     "openvino": "Compares an SD 1.5 request with two LoRAs in OpenVINO with diffusers. Needs the result of `engines`.",
     "genai": "Compares an SD 1.5 request and a new LoRA with openvino_genai, which it installs in the tools folder.",
+    "lora_calls": "Compares UNet calls with two LoRAs in OpenVINO with calls without one.",
+    "eight_loras": "Compares eight requests with eight LoRAs in OpenVINO with the same LoRA, and with one at a time.",
+    "model_swap": "Measures what a change between two checkpoints in use adds to a request in OpenVINO.",
+    "many_sizes": "Measures the memory of OpenVINO's stages over pictures of many sizes.",
     "sealing": "Measures the time of the digests that protect tensors between stages, relative to a request.",
     "perf": "Measures requests per second and latency with perf_analyzer, over gRPC and HTTP.",
 }

@@ -16,7 +16,9 @@ from benchmarks.graphs import export_graphs
 from benchmarks.pairs import Samples, alternate, ratio
 from benchmarks.results import Figure, Outcome
 from benchmarks.subprocess_object import SubprocessObject
+from runtime.engines.placement import place
 from runtime.networks.architecture import NetworkKind
+from runtime.settings import load_settings
 
 # The rows of a call in a request with guidance.
 ROWS: dict[NetworkKind, int] = {"text_encoder": 1, "vae_encoder": 1, "unet": 2, "vae_decoder": 1}
@@ -43,7 +45,8 @@ def run(bench: Bench) -> Outcome:
             label = f"SD 1.5, {pixels} px, {_NAMES[kind]}: a call in {variant}, relative to torch"
             figures.append(Figure(label, ratio(samples[variant], samples["torch"])))
         raw[kind] = {"seconds": samples, "same_bytes": _dependence(bench, *arguments)}
-    return Outcome(figures, raw, {"pixels": pixels, "rows": ROWS, "threads": threads})
+    precision = place(load_settings()).precision
+    return Outcome(figures, raw, {"pixels": pixels, "rows": ROWS, "threads": threads, "precision": precision})
 
 
 def forwards_speedup(seconds: Mapping[str, Samples], variant: EngineVariant, steps: int) -> float:

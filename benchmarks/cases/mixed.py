@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from statistics import mean
-from time import perf_counter
 from typing import Any
 
 from benchmarks.bench import Bench
+from benchmarks.many_requests import at_once, one_at_a_time
 from benchmarks.pairs import alternate, ratio
 from benchmarks.results import Figure, Outcome
-from benchmarks.running_server import RunningServer
 
 _LONG, _SHORT, _TOGETHER = 30, 4, 8  # steps: the API's default, and a few-step model's; requests
 _SCHEDULERS = ("DDIM", "Euler", "DPM++ 2M")
@@ -43,10 +41,10 @@ def run(bench: Bench) -> Outcome:
     mix = _Mix(bench, pixels)
     with bench.server() as server:
         bench.progress("warming up: eight requests")
-        _at_once(server, mix.requests())
+        at_once(server, mix.requests())
         variants = {
-            "at_once": lambda: _short(_at_once(server, mix.requests())),
-            "one_at_a_time": lambda: _short(_one_at_a_time(server, mix.requests())),
+            "at_once": lambda: _short(at_once(server, mix.requests())),
+            "one_at_a_time": lambda: _short(one_at_a_time(server, mix.requests())),
         }
         samples = alternate(variants, bench.rounds(rounds))
         settings = {"pixels": pixels, "steps": [_LONG, _SHORT], "triton": server.triton_version()}
@@ -60,26 +58,3 @@ def run(bench: Bench) -> Outcome:
 
 def _short(latencies: list[float]) -> float:
     return mean(latencies[1::2])
-
-
-def _at_once(server: RunningServer, requests: list[dict[str, Any]]) -> list[float]:
-    """Send all requests together; seconds from the first send to the end of each."""
-    begun = perf_counter()
-    jobs = [server.client.submit(request) for request in requests]
-
-    def ended(number: int) -> float:
-        jobs[number].result()
-        return perf_counter() - begun
-
-    with ThreadPoolExecutor(len(jobs)) as pool:
-        return list(pool.map(ended, range(len(jobs))))
-
-
-def _one_at_a_time(server: RunningServer, requests: list[dict[str, Any]]) -> list[float]:
-    """Send each request after the end of the previous one; seconds from the first send to the end of each."""
-    begun = perf_counter()
-    ends = []
-    for request in requests:
-        server.client.image_to_image(request)
-        ends.append(perf_counter() - begun)
-    return ends

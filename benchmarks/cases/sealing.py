@@ -10,7 +10,7 @@ from time import perf_counter
 import numpy as np
 
 from benchmarks.bench import Bench
-from benchmarks.results import RESULTS, Figure, Outcome, read_result
+from benchmarks.results import Figure, Outcome, read_result
 from lorikeet.protocol.tensors import IMAGE_MODEL
 from runtime.jobs.job_table import JobRef
 from runtime.settings import demo_folder
@@ -65,7 +65,7 @@ _DEMO, _SD15, _SDXL = _Size(128, 128, 0), _Size(512, 768, 0), _Size(1024, 2048, 
 
 def run(bench: Bench) -> Outcome:
     rounds, requests = (3, 2) if bench.quick else (50, 20)
-    sd15, sdxl = _measured_request("end_to_end", "ours"), _measured_request("sdxl", "seconds")
+    sd15, sdxl = _measured_request(bench, "end_to_end", "ours"), _measured_request(bench, "sdxl", "seconds")
     demo, triton = _demo_requests(bench, requests)
     stages = _stages()
     tensors = {
@@ -103,9 +103,9 @@ def _demo_requests(bench: Bench, count: int) -> tuple[_Request, str]:
         return _Request(taken, _DEMO.pixels, _DEMO_STEPS), server.triton_version()
 
 
-def _measured_request(case: str, samples: str) -> _Request:
+def _measured_request(bench: Bench, case: str, samples: str) -> _Request:
     """The requests of another case's result. Raises RuntimeError when that case has none."""
-    path = RESULTS / f"{case}.json"
+    path = bench.results / f"{case}.json"
     if not path.exists():
         raise RuntimeError(f"the case sealing needs the requests of {case}: measure that case first")
     result = read_result(path)

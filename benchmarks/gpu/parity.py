@@ -10,6 +10,7 @@ from diffusers import UNet2DConditionModel
 
 from benchmarks.gpu.models import GpuModels
 from benchmarks.gpu.rows import Rows, batched
+from benchmarks.lora_weights import unet_with_loras
 from runtime.checkpoints.checkpoint import Checkpoint, Component
 from runtime.engines.engine import Inputs, never_cancelled
 from runtime.engines.lru_budget import LruBudget
@@ -18,9 +19,6 @@ from runtime.engines.torch.cuda_graphs import CudaGraphs
 from runtime.engines.torch.merge_threads import MergeThreads
 from runtime.engines.torch.torch_engine import TorchEngine
 from runtime.engines.torch.weights_cache import WeightsCache
-from runtime.files.stored_file import StoredFile
-from runtime.lora.known_loras import lora_layers
-from runtime.lora.lora_changes import LoraChanges
 from runtime.networks.architecture import architecture_of
 from runtime.weights.weight_set import WeightSet
 from tests.unit.runtime.merging import Changes, Replacement
@@ -59,14 +57,7 @@ def make_cache() -> WeightsCache:
 
 def lora_weights(models: GpuModels, name: str, checkpoint: Checkpoint, numbers: Sequence[int]) -> WeightSet:
     """The UNet's weights with some LoRAs."""
-    changes = []
-    for number in numbers:
-        path = models.lora(name, number)
-        stored = StoredFile(path, str(path))
-        found = lora_layers(stored, checkpoint.adaptable)
-        layers = [layer for layer in found.layers if layer.target.component == checkpoint.unet.name]
-        changes.append(LoraChanges(stored, layers, 1.0, RuntimeError, found.tensors))
-    return WeightSet(checkpoint.unet, tuple(changes))
+    return unet_with_loras(checkpoint, [models.lora(name, number) for number in numbers])
 
 
 def precisions(models: GpuModels, name: str, pixels: int) -> dict[str, Any]:

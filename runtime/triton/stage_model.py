@@ -19,6 +19,7 @@ import triton_python_backend_utils as pb_utils
 
 from lorikeet.protocol.errors import DEADLINE_EXCEEDED
 from runtime.jobs.job_table import JobTable
+from runtime.memory import keep_little
 from runtime.metrics.definition import OK
 from runtime.metrics.stage_definitions import ANSWERS
 from runtime.settings import Settings, job_table_path, load_settings
@@ -46,15 +47,19 @@ class StageModel:
     """The base class of every `TritonPythonModel`.
 
     A model.py sets `stage_class`, "module:class", and the `libraries` of the stage whose import can be lean.
+    `keeps_little`: see `runtime/memory.py`; for stages that compute with no network.
     """
 
     stage_class: ClassVar[str]
     libraries: ClassVar[tuple[Lean, ...]] = ()
+    keeps_little: ClassVar[bool] = False
     _stage: Stage
 
     def initialize(self, args: dict[str, Any]) -> None:
         logging.basicConfig(stream=sys.stderr, format="lorikeet %(levelname)s %(message)s", level=logging.INFO)
         check_tensors()
+        if self.keeps_little:
+            keep_little()
         name = str(args["model_name"])
         self._outputs = [output["name"] for output in json.loads(args["model_config"])["output"]]
         job_table = JobTable(job_table_path())

@@ -12,6 +12,9 @@ from lorikeet.schema import JobStatus
 POLL_SECONDS = 0.25
 ADMISSION_POLLS = 4
 ABANDON_TIMEOUT = 5.0
+# Triton before 2.57 can crash when a gRPC call is closed at the moment of its answer (server#8034). A cancelled request
+# is answered after the running network call, in most cases sooner than this.
+ANSWER_TIMEOUT = 1.0
 
 
 class JobsApi(Protocol):
@@ -74,10 +77,11 @@ class AsyncJob:
         return await self._client.cancel(self.request_id, self.job_token)
 
     async def abandon(self) -> None:
-        """Cancel the request if it is in flight, and close its call. Raises nothing."""
+        """Cancel the request if it is in flight, wait a moment for its answer, and close its call. Raises nothing."""
         if not self._reply.done():
             with suppress(LorikeetError, asyncio.TimeoutError):
                 await asyncio.wait_for(self.cancel(), ABANDON_TIMEOUT)
+                await asyncio.wait({self._reply}, timeout=ANSWER_TIMEOUT)
         self._reply.cancel()
         await asyncio.gather(self._reply, return_exceptions=True)
 

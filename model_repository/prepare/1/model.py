@@ -5,3 +5,4 @@ from runtime.triton.stage_model import StageModel
 
 class TritonPythonModel(StageModel):
     stage_class = "runtime.stages.prepare.stage:PrepareStage"
+    keeps_little = True

@@ -21,8 +21,15 @@ MACHINE = {
 SETTINGS = {"triton": "2.51.0", "pixels": 128, "steps": 4}
 
 
-def write(folder: Path, case: str, *figures: Figure, machine: dict[str, object] | None = None, **raw: object) -> None:
-    write_result(folder, case, CASES[case], Outcome(list(figures), raw, SETTINGS), MACHINE | (machine or {}))
+def write(
+    folder: Path,
+    case: str,
+    *figures: Figure,
+    kind: str = "float32",
+    machine: dict[str, object] | None = None,
+    **raw: object,
+) -> None:
+    write_result(folder / kind, case, CASES[case], Outcome(list(figures), raw, SETTINGS), MACHINE | (machine or {}))
 
 
 def test_a_row_for_each_figure_with_its_limit_and_its_case(tmp_path: Path) -> None:
@@ -47,7 +54,7 @@ def test_a_figure_can_have_a_limit_from_below(tmp_path: Path) -> None:
 
 def test_a_case_that_starts_no_server_is_on_the_machine_of_the_others(tmp_path: Path) -> None:
     outcome = Outcome([Figure("call", 1.0)], {}, {"pixels": 512})
-    write_result(tmp_path, "engines", CASES["engines"], outcome, MACHINE)
+    write_result(tmp_path / "float32", "engines", CASES["engines"], outcome, MACHINE)
     write(tmp_path, "lora", Figure("added", 1.0))
     assert benchmarks_table(tmp_path).count("Triton 2.51.0") == 1
 
@@ -74,7 +81,7 @@ def test_one_line_names_the_machine_and_all_commits_and_dates(tmp_path: Path) ->
     write(tmp_path, "sdxl", Figure("memory", 9.0), machine={"commit": "def", "date": "2031-02-01T00:00:00+00:00"})
     line = "A processor, 2 cores, 24 GiB; torch 2.13.0, diffusers 0.42.1, Triton 2.51.0; commits abc, def; "
     table = benchmarks_table(tmp_path)
-    assert table.endswith(f"\n{line}2031-02-01 to 2031-02-03.\n")
+    assert table.startswith(f"**float32**: {line}2031-02-01 to 2031-02-03.\n")
     assert table.count("A processor") == 1
 
 
@@ -85,11 +92,23 @@ def test_results_of_two_machines_make_no_table(tmp_path: Path) -> None:
         benchmarks_table(tmp_path)
 
 
+def test_each_kind_of_processor_has_its_own_tables(tmp_path: Path) -> None:
+    write(tmp_path, "lora", Figure("added", 1.0))
+    write(tmp_path, "lora", Figure("added", 2.0), kind="bfloat16", machine={"cpu": "Another processor"})
+    lines = [line for line in benchmarks_table(tmp_path).splitlines() if line.startswith(("**", "| added"))]
+    assert [line.partition(",")[0] for line in lines] == [
+        "**bfloat16**: Another processor",
+        "| added | 2 |  |  | `lora` |",
+        "**float32**: A processor",
+        "| added | 1 |  |  | `lora` |",
+    ]
+
+
 def test_without_results_the_table_names_the_command(tmp_path: Path) -> None:
     assert "`make bench`" in benchmarks_table(tmp_path)
 
 
 def test_every_committed_result_is_of_a_case_with_its_description() -> None:
-    for path in RESULTS.glob("*.json"):
+    for path in RESULTS.glob("*/*.json"):
         result = read_result(path)
         assert (result["case"], result["description"]) == (path.stem, CASES[path.stem])
