@@ -36,7 +36,7 @@ def check_parity(architecture: Architecture, artifacts: Sequence[Artifact], show
         graph = Graph(artifact)
         compiler = Compiler(torch.float32, torch.get_num_threads())
         first = first_inputs(artifact.manifest, architecture)
-        compiled = Compiled(compiler.compile(graph.bind(base)), artifact.manifest, {}, first)
+        compiled = Compiled(compiler.compile(graph.bind(base)), artifact.manifest, {}, first, None)
         loras = random_lora(artifact.manifest)
         for call in CALLS:
             _check_call(architecture, artifact.manifest, compiled, base, loras, call)

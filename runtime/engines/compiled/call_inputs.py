@@ -64,8 +64,12 @@ def _absent(tensor: GraphTensor, sizes: Mapping[str, int], device: torch.device)
 
 
 def fixed_shapes(manifest: Manifest, sizes: CallSizes) -> dict[str, list[int]]:
-    """The shapes of all inputs in calls of these sizes whose rows have no optional fields; -1: a rank, of any size."""
-    known = {"rows": sizes.rows, "low_rank_rows": sizes.rows, "text_length": MAX_TOKENS, "adapters": 0}
+    """The shapes of all inputs in calls of these sizes whose rows have no optional fields.
+
+    -1 is any size: of a rank, and of the axes that are 0. In bfloat16, OpenVINO compiles no fixed size of 0 (2026.4.1:
+    "object is not initialized").
+    """
+    known = {"rows": sizes.rows, "low_rank_rows": sizes.rows, "text_length": MAX_TOKENS, "adapters": -1}
     for prefix, factor in (("", 1), ("pixel_", _PIXELS)):
         known |= {f"{prefix}height": factor * sizes.height, f"{prefix}width": factor * sizes.width}
     return {

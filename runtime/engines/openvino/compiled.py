@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from runtime.artifacts.manifest import Manifest
+from runtime.engines.openvino.exact_times import ExactTimes
 
 _PRECISIONS = {"f32": "float32", "bf16": "bfloat16", "f16": "float16"}
 
@@ -16,26 +17,32 @@ class Compiled:
     """A compiled model and the parameters that stay outside of it. One thread at a time runs it.
 
     `manifest`: its inputs and outputs. `outside`: parameters that the engine applies itself (see `Manifest`).
-    `nbytes`: its memory; the maker measures it.
+    `nbytes`: its memory; the maker measures it. `times`: computes the inputs that the manifest does not have.
     """
 
     def __init__(
-        self, compiled: Any, manifest: Manifest, outside: Mapping[str, torch.Tensor], first: Mapping[str, torch.Tensor]
+        self,
+        compiled: Any,
+        manifest: Manifest,
+        outside: Mapping[str, torch.Tensor],
+        first: Mapping[str, torch.Tensor],
+        times: ExactTimes | None,
     ) -> None:
         """`compiled`: an `ov.CompiledModel`. `first`: inputs of its first call (see `first_call.py`), or nothing for a
         model of fixed sizes.
         """
         self.manifest, self.outside = manifest, outside
         self.precision = _PRECISIONS[compiled.get_property("INFERENCE_PRECISION_HINT").to_string()]
-        self._request = compiled.create_infer_request()
+        self._request, self._times = compiled.create_infer_request(), times
         self.nbytes = 0
         if first:
             self.run(first)
 
     def run(self, inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """The outputs by name. `inputs`: all inputs of the graph."""
+        given = {**inputs, **self._times.run(inputs)} if self._times else inputs
         self._request.infer(
-            {name: value.contiguous().numpy() for name, value in inputs.items()}, share_inputs=True, share_outputs=True
+            {name: value.contiguous().numpy() for name, value in given.items()}, share_inputs=True, share_outputs=True
         )
         names = (tensor.name for tensor in self.manifest.outputs)
         return {name: torch.from_numpy(self._request.get_tensor(name).data.copy()) for name in names}

@@ -11,12 +11,16 @@ from openvino import opset13 as operators
 
 from runtime.artifacts.artifact import Artifact
 from runtime.engines.openvino.core import core
+from runtime.engines.openvino.exact_times import take_times
 
 
 class Graph:
-    """`shapes`: the parameters that the graph takes by name. `manifest`: its inputs and outputs."""
+    """`shapes`: the parameters that the graph takes by name. `manifest`: its inputs and outputs.
 
-    def __init__(self, artifact: Artifact) -> None:
+    `times`: what a model that computes in `dtype` must not compute itself.
+    """
+
+    def __init__(self, artifact: Artifact, dtype: torch.dtype = torch.float32) -> None:
         self.manifest = artifact.manifest
         model = onnx.load_from_string(artifact.graph)
         self.shapes = {tensor.name: torch.Size(tensor.dims) for tensor in model.graph.initializer}
@@ -24,6 +28,7 @@ class Graph:
             model.graph.input.append(onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
         del model.graph.initializer[:]
         self._model = core().read_model(model.SerializeToString())
+        self.times = take_times(self._model) if dtype == torch.bfloat16 else None
 
     def nbytes(self, dtype: torch.dtype) -> int:
         """The size of its weights in `dtype`."""

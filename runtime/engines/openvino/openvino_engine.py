@@ -55,7 +55,7 @@ class OpenVinoEngine:
         """`graphs`: the artifacts of the architecture in the order of `low_rank_modes`."""
         self._architecture, self._compiler, self._files, self._cache = architecture, compiler, files, cache
         self._options = architecture.options
-        self._graphs = {mode: Graph(artifact) for mode, artifact in graphs.items()}
+        self._graphs = {mode: Graph(artifact, compiler.dtype) for mode, artifact in graphs.items()}
 
     @property
     def device(self) -> torch.device:
@@ -146,12 +146,14 @@ class OpenVinoEngine:
 
         outside = self._read(graph.manifest.outside, weights, check_cancelled)
         shapes = None if sizes is None else fixed_shapes(graph.manifest, sizes)
-        key = f"{graph.manifest.graph_sha256}:{weights.digest}"
+        if shapes and graph.times:
+            shapes |= graph.times.shapes(shapes)
+        key = f"{graph.manifest.graph_sha256}:{weights.digest}:{graph.times is not None}"
         compiled = self._compiler.read_or_compile(
             self._files, key, make_model, shapes, graph.nbytes(self._compiler.dtype)
         )
         first = first_inputs(graph.manifest, self._architecture) if sizes is None else {}
-        return Compiled(compiled, graph.manifest, outside, first)
+        return Compiled(compiled, graph.manifest, outside, first, graph.times)
 
     def _read(
         self, names: Collection[str], weights: WeightSet, check_cancelled: Callable[[], None]

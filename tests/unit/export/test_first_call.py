@@ -37,7 +37,7 @@ def test_the_first_size_changes_no_later_picture(graphs: Graphs, name: str) -> N
     first = first_inputs(manifest, architecture)
     assert all(min(value.shape) > 1 for value in first.values())
     for calls in SEQUENCES:
-        compiled = Compiled(Compiler(torch.float32, 1).compile(graph.bind(weights)), manifest, {}, first)
+        compiled = Compiled(Compiler(torch.float32, 1).compile(graph.bind(weights)), manifest, {}, first, None)
         for call in calls:
             inputs = flat_inputs(manifest, architecture, call)
             plain = {key: value if ".lora_" not in key else torch.zeros_like(value) for key, value in inputs.items()}

@@ -14,6 +14,7 @@ from export.publish import exporting, publish
 from runtime.artifacts.artifact import read_artifact
 from runtime.artifacts.manifest import ArtifactKey, low_rank_modes
 from runtime.checkpoints.checkpoint import Checkpoint, Component
+from runtime.cpu import has_bfloat16
 from runtime.engines.compiled.graphs import read_graphs
 from runtime.engines.engine import CallSizes, Inputs, WeightsError, never_cancelled
 from runtime.engines.lru_budget import LruBudget
@@ -32,7 +33,9 @@ from tests.unit.runtime.unet_sets import unet_lora
 pytestmark = pytest.mark.verify  # `make test` runs the engine in tests/server/test_openvino.py
 
 TOLERANCE = 5e-5  # of the standard deviation
+IN_BFLOAT16 = 0.07  # about that of torch; 0.1 and more with rounded timesteps
 PLENTY = 1 << 30
+FIXED = CallSizes(2, 8, 8)
 MakeLora = Callable[..., WeightSet]
 
 
@@ -42,7 +45,12 @@ def artifacts(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def make_openvino(
-    artifacts: Path, kind: NetworkKind, component: Component, budget: int = PLENTY, kept: int = 0
+    artifacts: Path,
+    kind: NetworkKind,
+    component: Component,
+    budget: int = PLENTY,
+    kept: int = 0,
+    dtype: torch.dtype = torch.float32,
 ) -> tuple[OpenVinoEngine, LruBudget[Any]]:
     architecture = architecture_of(kind, component.config)
     with exporting(artifacts):
@@ -55,25 +63,25 @@ def make_openvino(
     assert graphs is not None
     found: LruBudget[Any] = LruBudget(budget)
     files = CompiledFiles(artifacts / "compiled", kept)
-    return OpenVinoEngine(architecture, graphs, Compiler(torch.float32, 1), files, CompiledCache(found)), found
+    return OpenVinoEngine(architecture, graphs, Compiler(dtype, 1), files, CompiledCache(found)), found
 
 
-def run(engine: Any, weights: WeightSet, batch: Inputs) -> Mapping[str, Any]:
+def run(engine: Any, weights: WeightSet, batch: Inputs, sizes: CallSizes | None = None) -> Mapping[str, Any]:
     """One call with these weights, which are released; inputs and outputs have a batch axis."""
-    binding = engine.bind(weights, never_cancelled)
+    binding = engine.bind(weights, never_cancelled, sizes)
     try:
         return batched(engine.run([(binding, row) for row in rows_of(batch)]))
     finally:
         binding.release()
 
 
-def assert_near(found: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
+def assert_near(found: Mapping[str, Any], expected: Mapping[str, Any], tolerance: float = TOLERANCE) -> None:
     assert found.keys() == expected.keys()
     for name, value in expected.items():
         pairs = zip(found[name], value, strict=True) if isinstance(value, tuple) else [(found[name], value)]
         for one, other in pairs:
             assert one.dtype == torch.float32
-            assert (one - other).abs().max() < TOLERANCE * other.std(), name
+            assert (one - other).abs().max() < tolerance * other.std(), name
 
 
 @pytest.fixture(scope="module")
@@ -204,11 +212,28 @@ def test_two_loras_on_one_layer_add_up(engine: OpenVinoEngine, sd15: Checkpoint)
 def test_fixed_sizes(engine: OpenVinoEngine, sd15: Checkpoint) -> None:
     batch = unet_inputs("sd")
     for weights in (WeightSet(sd15.unet), linear_lora(sd15.unet, 1000), convolution_lora(sd15.unet, 1000)):
-        binding = engine.bind(weights, never_cancelled, CallSizes(2, 8, 8))
-        assert binding.has_fixed_sizes
-        found = batched(engine.run([(binding, row) for row in rows_of(batch)]))
-        binding.release()
-        assert_near(found, run(make_engine("unet", sd15.unet)[0], weights, batch))
+        expected = run(make_engine("unet", sd15.unet)[0], weights, batch)
+        assert_near(run(engine, weights, batch, FIXED), expected)
+    binding = engine.bind(weights, never_cancelled, FIXED)
+    assert binding.has_fixed_sizes
+    binding.release()
+
+
+@pytest.mark.parametrize("sizes", [None, FIXED])
+@pytest.mark.parametrize("name", ["sd15", "sdxl"])
+def test_bfloat16(artifacts: Path, request: pytest.FixtureRequest, name: str, sizes: CallSizes | None) -> None:
+    """Also with timesteps and sizes that bfloat16 cannot hold."""
+    unet = request.getfixturevalue(name).unet
+    engine, _ = make_openvino(artifacts, "unet", unet, dtype=torch.bfloat16)
+    batch = unet_inputs("sd" if name == "sd15" else "sdxl") | {"t": torch.tensor([997.0, 501.0])}
+    if name == "sdxl":
+        batch["time_ids"] = torch.tensor([[1021.0, 1019, 0, 3, 1021, 1019]] * 2)
+    for weights in (WeightSet(unet), linear_lora(unet, 1000), convolution_lora(unet, 1000)):
+        expected = run(make_engine("unet", unet)[0], weights, batch)
+        assert_near(run(engine, weights, batch, sizes), expected, IN_BFLOAT16)
+    binding = engine.bind(WeightSet(unet), never_cancelled, sizes)
+    assert binding.precision == ("bfloat16" if has_bfloat16() else "float32")
+    binding.release()
 
 
 @pytest.mark.parametrize(
