@@ -15,6 +15,9 @@ from runtime.engines.openvino.core import core
 _log = logging.getLogger("lorikeet")
 _HINTS = {torch.float32: "f32", torch.bfloat16: "bf16"}
 _DEVICE = "CPU"
+# Kernels that a model keeps for sizes of earlier calls. With 5000, OpenVINO's default, they take some 400 MB, and calls
+# of new sizes are not faster (SD 1.5, 2 cores).
+_KERNELS = 256
 
 
 class Compiler:
@@ -27,6 +30,7 @@ class Compiler:
             "INFERENCE_NUM_THREADS": threads,
             "PERFORMANCE_HINT": "LATENCY",
             "NUM_STREAMS": 1,
+            "CPU_RUNTIME_CACHE_CAPACITY": _KERNELS,
         }
 
     def compile(self, model: Any, shapes: Mapping[str, Sequence[int]] | None = None) -> Any:

@@ -5,13 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import onnx
+import openvino as ov
 import torch
 from openvino import opset13 as operators
 
 from runtime.artifacts.artifact import Artifact
 from runtime.engines.openvino.core import core
 from runtime.engines.openvino.exact_times import take_times
+
+# In the runtime information of a node: OpenVINO keeps a constant in its own type and this conversion of it. Without it,
+# it makes a constant of the converted values, of twice the size, and keeps that beside the weights that it repacks.
+_KEPT_CONVERSION = "decompression_0"
 
 
 class Graph:
@@ -35,15 +41,25 @@ class Graph:
         return sum(shape.numel() for shape in self.shapes.values()) * dtype.itemsize
 
     def bind(self, weights: Mapping[str, torch.Tensor]) -> Any:
-        """An `ov.Model` with copies of these weights, float32, in the shapes of `shapes`.
-
-        OpenVINO would keep a shared array alive as long as the compiled model, beside the weights that it repacks.
-        """
+        """An `ov.Model` with copies of these weights, float32 or bfloat16, in the shapes of `shapes`."""
         model = self._model.clone()
         for parameter in model.get_parameters():
             name = parameter.get_friendly_name()
             if name in self.shapes:
-                constant = operators.constant(weights[name].numpy(), shared_memory=False)
-                parameter.output(0).replace(constant.output(0))
+                parameter.output(0).replace(_constant(weights[name]).output(0))
                 model.remove_parameter(parameter)
         return model
+
+
+def _constant(value: torch.Tensor) -> Any:
+    """A node with a copy of the value, as float32.
+
+    OpenVINO would keep a shared array alive as long as the compiled model, beside the weights that it repacks.
+    """
+    if value.dtype == torch.float32:
+        return operators.constant(value.numpy(), shared_memory=False)
+    stored = ov.Tensor(ov.Type.bf16, ov.Shape(list(value.shape)))
+    np.copyto(stored.data.view(np.int16), value.view(torch.int16).numpy())
+    node = operators.convert(ov.op.Constant(stored), "f32")
+    node.get_rt_info()[_KEPT_CONVERSION] = ""
+    return node

@@ -140,7 +140,7 @@ class OpenVinoEngine:
         """Raises the errors of reading the weights and of `check_cancelled`."""
 
         def make_model() -> Any:
-            model = graph.bind(self._read(graph.shapes, weights, check_cancelled))
+            model = graph.bind(self._read(graph.shapes, weights, check_cancelled, self._compiler.dtype))
             check_cancelled()
             return model
 
@@ -156,9 +156,13 @@ class OpenVinoEngine:
         return Compiled(compiled, graph.manifest, outside, first, graph.times)
 
     def _read(
-        self, names: Collection[str], weights: WeightSet, check_cancelled: Callable[[], None]
+        self,
+        names: Collection[str],
+        weights: WeightSet,
+        check_cancelled: Callable[[], None],
+        dtype: torch.dtype = torch.float32,
     ) -> dict[str, torch.Tensor]:
-        """These parameters with their changes, float32, in the network's shapes."""
+        """These parameters with their changes, in the network's shapes. Vectors are float32, others have `dtype`."""
         shapes = self._shapes(weights)
         found: dict[str, torch.Tensor] = {}
         for name, stored in read_base(weights.base, names, check_cancelled):
@@ -167,6 +171,6 @@ class OpenVinoEngine:
                 merge(stored, weights.read(name), tensor)
             else:
                 tensor.copy_(stored.reshape(tensor.shape))
-            found[name] = tensor
+            found[name] = tensor.to(dtype) if tensor.dim() > 1 else tensor
         weights.check_unchanged()
         return found
