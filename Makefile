@@ -48,7 +48,7 @@ test-unit: venv ## while you edit: only the unit tests
 verify: setup ## before a release: every row of every test table; continues an interrupted run, restarts after a source change
 	@$(PYTEST) $(PARALLEL) -p tests.passed_rows --passed-rows out/verify $(TESTS) $(ARGS)
 
-soak: setup ## after a change of jobs, stages or the supervisor: hostile requests, kills, a call of 150 s; about one hour, idle machine
+soak: setup ## after a change of jobs, stages or the supervisor: hostile requests, kills, a call of 150 s; 25 to 60 minutes, idle machine
 	@$(PYTEST) tests/soak -s -o faulthandler_timeout=0 $(ARGS)
 
 bench: setup ## measure all cases, or CASES="...": writes benchmarks/results and the README's table; continues after an interruption
