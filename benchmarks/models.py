@@ -39,7 +39,7 @@ class Models:
         """A LoRA file for `sd15` that also changes convolutions; each number gives a different file."""
         checkpoint = self.checkpoint("sd15")
         path = self.folder / "locons" / f"{number:03}.safetensors"
-        return self._once(path, lambda partial: _write_locon(partial, checkpoint, _FIRST_LORA_SEED + number))
+        return self._once(path, lambda partial: _write_lora(partial, checkpoint, _FIRST_LORA_SEED + number, locon=True))
 
     def kohya_lora(self, number: int) -> Path:
         """The LoRA `number` under Kohya's names, with which openvino_genai finds the UNet's layers."""
@@ -81,16 +81,10 @@ def unet_bytes(checkpoint: Path, precision: str) -> int:
     return sum(prod(tensor.shape) for tensor in header.tensors.values()) * _BYTES[precision]
 
 
-def _write_lora(path: Path, checkpoint: Path, seed: int) -> None:
-    from benchmarks.lora_files import write_lora
+def _write_lora(path: Path, checkpoint: Path, seed: int, locon: bool = False) -> None:
+    from benchmarks.lora_files import ATTENTION, WITH_CONVOLUTIONS, write_lora
 
-    write_lora(path, checkpoint, seed)
-
-
-def _write_locon(path: Path, checkpoint: Path, seed: int) -> None:
-    from benchmarks.lora_files import WITH_CONVOLUTIONS, write_lora
-
-    write_lora(path, checkpoint, seed, WITH_CONVOLUTIONS)
+    write_lora(path, checkpoint, seed, WITH_CONVOLUTIONS if locon else ATTENTION)
 
 
 def _write_in_kohya_names(path: Path, lora: Path) -> None:

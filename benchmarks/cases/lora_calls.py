@@ -9,13 +9,13 @@ from functools import partial
 
 from benchmarks.bare_engines import BareEngine
 from benchmarks.bench import Bench
+from benchmarks.cases.engines import ROWS
 from benchmarks.graphs import export_graphs
 from benchmarks.lora_files import RANK
 from benchmarks.pairs import alternate, ratio
 from benchmarks.results import Figure, Outcome
 from benchmarks.subprocess_object import SubprocessObject
 
-_ROWS = 2  # of a request with guidance
 _LIMITS = {"attention": 1.05, "attention and convolutions": 1.10}
 
 
@@ -32,14 +32,14 @@ def run(bench: Bench) -> Outcome:
     with ExitStack() as running:
         calls: dict[str, Callable[[], float]] = {}
         for name, files in loras.items():
-            arguments = (checkpoint, artifacts, "unet", "openvino", _ROWS, pixels, threads, files)
+            arguments = (checkpoint, artifacts, "unet", "openvino", ROWS["unet"], pixels, threads, files)
             engine = running.enter_context(SubprocessObject(BareEngine, *arguments))
             bench.progress(f"compiling: {name}")
             precision = engine.call("precision")
             calls[name] = partial(engine.call, "seconds", 1)
         alternate(calls, range(1))
         samples = alternate(calls, bench.rounds(rounds))
-    setup = f"SD 1.5, {pixels} px: a UNet call of {_ROWS} rows in OpenVINO with two LoRAs of rank {RANK}"
+    setup = f"SD 1.5, {pixels} px: a UNet call of {ROWS['unet']} rows in OpenVINO with two LoRAs of rank {RANK}"
     figures = [
         Figure(f"{setup} on {name}, relative to none", ratio(samples[name], samples["none"]), at_most=limit)
         for name, limit in _LIMITS.items()

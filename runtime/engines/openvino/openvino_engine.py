@@ -148,7 +148,7 @@ class OpenVinoEngine:
         shapes = None if sizes is None else fixed_shapes(graph.manifest, sizes)
         if shapes and graph.times:
             shapes |= graph.times.shapes(shapes)
-        key = f"{graph.manifest.graph_sha256}:{weights.digest}:{graph.times is not None}"
+        key = f"{graph.manifest.graph_sha256}:{weights.digest}"
         compiled = self._compiler.read_or_compile(
             self._files, key, make_model, shapes, graph.nbytes(self._compiler.dtype)
         )
