@@ -61,6 +61,7 @@ def training_latents(vae: AutoencoderKL, count: int) -> LatentDataset:
     scenes = list(islice(training_scenes(0), count))
     path = TRAINING / f"latents-{count}.pt"
     if not path.exists() and data_parallel.rank() == 0:
+        TRAINING.mkdir(parents=True, exist_ok=True)
         part = path.with_suffix(".part")
         torch.save(encode(vae, map(draw, scenes)), part)
         part.replace(path)
