@@ -10,12 +10,15 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 
 from lorikeet.schema import ImageToImageInput
-from runtime.checkpoints.checkpoint import Checkpoint
+from runtime.checkpoints.checkpoint import Checkpoint, Component
 from runtime.files.local_path import LocalPath
 from runtime.jobs.job_table import JobRef
 from runtime.lora.lora_receipt import LoraReceipt
 
-INIT_IMAGE = "image_url"  # the field that names the init image
+# The fields that name pictures; `{}` is the index of an item of a list.
+INIT_IMAGE = "image_url"
+CONTROL_IMAGE = "controlnets[{}].image_url"
+CONTROL_MASK = "controlnets[{}].mask_url"
 
 
 class LoraPlan(BaseModel):
@@ -70,6 +73,7 @@ class Plan(BaseModel):
     request: ImageToImageInput
     checkpoint: Checkpoint
     loras: tuple[LoraPlan, ...]
+    controlnets: tuple[Component, ...] = ()
     pictures: tuple[PicturePlan, ...]
     seed: int
     width: int

@@ -5,7 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from runtime.checkpoints.component_shapes import ComponentShapes
-from runtime.checkpoints.unet_blocks import block_config, read_unet_blocks
+from runtime.checkpoints.unet_blocks import (
+    block_config,
+    controlnet_block_config,
+    read_controlnet_blocks,
+    read_unet_blocks,
+)
 
 
 def unet_config(shapes: ComponentShapes) -> dict[str, Any]:
@@ -23,6 +28,32 @@ def unet_config(shapes: ComponentShapes) -> dict[str, Any]:
     }
     if (name := "time_embedding.cond_proj.weight") in shapes:
         config["time_cond_proj_dim"] = shapes.size(name, 1)
+    if (name := "add_embedding.linear_1.weight") in shapes:
+        config["projection_class_embeddings_input_dim"] = shapes.size(name, 1)
+    return config
+
+
+def controlnet_config(shapes: ComponentShapes) -> dict[str, Any]:
+    """A ControlNetModel's configuration, without attention heads, norm groups and what its pictures are."""
+    blocks = read_controlnet_blocks(shapes)
+    places = [block.place for block in (*blocks.down, blocks.mid) if block.depths]
+    hint = "controlnet_cond_embedding"
+    stages = shapes.end(f"{hint}.blocks.") // 2  # each has a convolution that keeps the width, and one that widens
+    config: dict[str, Any] = {
+        "_class_name": "ControlNetModel",
+        "in_channels": shapes.size("conv_in.weight", 1),
+        "conditioning_channels": shapes.size(f"{hint}.conv_in.weight", 1),
+        "conditioning_embedding_out_channels": [
+            shapes.size(f"{hint}.conv_in.weight", 0),
+            *(shapes.size(f"{hint}.blocks.{2 * stage + 1}.weight", 0) for stage in range(stages)),
+        ],
+        "block_out_channels": [shapes.size(f"{block.place}.resnets.0.conv1.weight", 0) for block in blocks.down],
+        **controlnet_block_config(blocks),
+    }
+    if places:
+        first = f"{places[0]}.attentions.0"
+        config["cross_attention_dim"] = shapes.size(f"{first}.transformer_blocks.0.attn2.to_k.weight", 1)
+        config["use_linear_projection"] = len(shapes.of(f"{first}.proj_in.weight")) == 2
     if (name := "add_embedding.linear_1.weight") in shapes:
         config["projection_class_embeddings_input_dim"] = shapes.size(name, 1)
     return config

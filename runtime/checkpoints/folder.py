@@ -12,6 +12,7 @@ from runtime.checkpoints.checks import CheckpointError, VariantError, check_unet
 from runtime.checkpoints.folder_reader import FolderReader
 from runtime.checkpoints.missing_files import missing_components, missing_weights
 from runtime.checkpoints.network_config import check_config
+from runtime.checkpoints.other_controlnets import other_class
 from runtime.checkpoints.scheduler_config import with_indexed_class
 from runtime.files.located import Folder
 from runtime.files.safetensors_file import WeightFileError, read_header
@@ -20,10 +21,11 @@ from runtime.files.stored_file import StoredFile
 HashFile = Callable[[Path], StoredFile]  # hashes a file, or recalls its hash
 
 _INDEX = "model_index.json"
-_STEMS = {"unet": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model"}
+_STEMS = dict.fromkeys(("unet", "vae", "controlnet"), "diffusion_pytorch_model")
 _CLASSES = {
     "unet": ("UNet2DConditionModel",),
     "vae": ("AutoencoderKL",),
+    "controlnet": ("ControlNetModel",),
     "text_encoder": ("CLIPTextModel",),
     "text_encoder_2": ("CLIPTextModelWithProjection",),
 }
@@ -69,6 +71,15 @@ def read_unet_folder(folder: Folder, hash_file: HashFile, variant: str | None = 
     """The UNet of a folder: its own files, or those of its folder `unet`. Raises CheckpointError."""
     reader = _Components(folder, hash_file, variant)
     return reader.component("unet", "unet/" if reader.has("unet") else "")
+
+
+def read_controlnet_folder(folder: Folder, hash_file: HashFile, variant: str | None = None) -> Component:
+    """The ControlNet of a folder: its own files, or those of its folder `controlnet`. Raises CheckpointError."""
+    reader = _Components(folder, hash_file, variant)
+    place = "controlnet/" if reader.has("controlnet/config.json") else ""
+    if what := other_class(reader.json(f"{place}config.json").get("_class_name")):
+        raise CheckpointError(what)
+    return reader.component("controlnet", place)
 
 
 class _Components(FolderReader):

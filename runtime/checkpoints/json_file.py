@@ -1,4 +1,4 @@
-"""Reads a JSON file of an untrusted folder."""
+"""Reads a JSON object of an untrusted file."""
 
 from __future__ import annotations
 
@@ -8,17 +8,26 @@ from typing import Any
 
 from runtime.checkpoints.checks import CheckpointError
 
-_MAX_BYTES = 8 << 20
+MAX_JSON_BYTES = 8 << 20
 _MAX_DEPTH = 32
 
 
 def read_json(path: Path, name: str) -> dict[str, Any]:
     """The object in a file. `name` is for messages. Raises CheckpointError."""
-    if path.stat().st_size > _MAX_BYTES:
-        raise CheckpointError(f"{name} is too large: expected at most {_MAX_BYTES} bytes")
+    if path.stat().st_size > MAX_JSON_BYTES:
+        raise CheckpointError(f"{name} is too large: expected at most {MAX_JSON_BYTES} bytes")
     try:
-        value = json.loads(path.read_text("utf-8"))
-    except (ValueError, OSError, RecursionError) as error:
+        content = path.read_bytes()
+    except OSError as error:
+        raise CheckpointError(f"{name} cannot be read") from error
+    return parse_json(content, name)
+
+
+def parse_json(content: bytes, name: str) -> dict[str, Any]:
+    """The object in a content of at most `MAX_JSON_BYTES`. `name` is for messages. Raises CheckpointError."""
+    try:
+        value = json.loads(content.decode("utf-8"))
+    except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{name} is not JSON") from error
     if not isinstance(value, dict):
         raise CheckpointError(f"{name} is not a JSON object")

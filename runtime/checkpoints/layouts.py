@@ -2,7 +2,8 @@
 
     component   a file of one component, as diffusers and transformers save it
     prefixed    a whole checkpoint in one file with the names of diffusers: `unet.…`, `vae.…`, `text_encoder.…`
-    original    Stable Diffusion's own names: `model.diffusion_model.…`, `first_stage_model.…`, `cond_stage_model.…`
+    original    Stable Diffusion's own names: `model.diffusion_model.…`, `first_stage_model.…`, `cond_stage_model.…`,
+                and those of ControlNet's authors: `control_model.…`
 
 A component names its layout, because it is sent as JSON. Files are not converted: a parameter is a view of a tensor.
 """
@@ -14,6 +15,7 @@ from typing import Any, Literal
 
 from runtime.checkpoints.canonical_names import canonical_name
 from runtime.checkpoints.open_clip_names import open_clip_name
+from runtime.checkpoints.original_controlnet_names import CONTROLNET_FIRST, CONTROLNET_ROOT, controlnet_name
 from runtime.checkpoints.original_unet_names import block_starts, unet_name
 from runtime.checkpoints.original_vae_names import is_later_name, vae_levels, vae_name
 from runtime.checkpoints.parameter_names import is_parameter
@@ -33,6 +35,8 @@ _CLIP, _OPEN_CLIP = "transformer.", "model."
 _TOKENS = "token_embedding.weight"
 _FIRST_TENSORS = {_CLIP: ("embeddings.", "text_model.embeddings."), _OPEN_CLIP: ("",)}
 _QKV = ("q_proj", "k_proj", "v_proj")
+# The networks whose blocks are numbered as a UNet's.
+_UNETS = {"unet": unet_name, "controlnet": controlnet_name}
 
 
 def views(layout: LayoutName, component: str, config: dict[str, Any], names: Collection[str]) -> dict[str, Views]:
@@ -63,10 +67,10 @@ def _finder(layout: LayoutName, component: str, config: dict[str, Any], names: C
 
 
 def _original(component: str, config: dict[str, Any], names: Collection[str]) -> Finder:
-    if component == "unet":
-        root = unet_root(names)
+    if component in _UNETS:
+        named, root = _UNETS[component], (unet_root if component == "unet" else controlnet_root)(names)
         starts = block_starts(name.removeprefix(root) for name in names if name.startswith(root))
-        return lambda name: _under(root, name, lambda inner: _view(unet_name(inner, starts)))
+        return lambda name: _under(root, name, lambda inner: _view(named(inner, starts)))
     if component == "vae":
         levels = vae_levels(names)
         return lambda name: _under(VAE_ROOT, name, lambda inner: _vae(inner, levels))
@@ -84,6 +88,11 @@ def _original(component: str, config: dict[str, Any], names: Collection[str]) ->
 def unet_root(names: Collection[str]) -> str:
     """The prefix of the UNet; "" in a file of a UNet alone."""
     return next((root for root in (UNET_ROOT, "") if f"{root}{UNET_FIRST}" in names), UNET_ROOT)
+
+
+def controlnet_root(names: Collection[str]) -> str:
+    """The prefix of the ControlNet; "" in a file without one."""
+    return CONTROLNET_ROOT if f"{CONTROLNET_ROOT}{CONTROLNET_FIRST}" in names else ""
 
 
 def _text_root(names: Collection[str]) -> str:

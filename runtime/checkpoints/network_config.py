@@ -83,6 +83,42 @@ class _UNet(_Config):
     dual_cross_attention: Literal[False] | None = None
 
 
+class _ControlNet(_Config):
+    """A ControlNetModel of Stable Diffusion. Options of other models must have their defaults."""
+
+    in_channels: Literal[4] = 4
+    conditioning_channels: Literal[3] = 3
+    block_out_channels: Annotated[list[_Width], _Levels] = [320, 640, 1280, 1280]
+    down_block_types: Annotated[list[_Down], _Levels] = ["CrossAttnDownBlock2D"] * 3 + ["DownBlock2D"]
+    mid_block_type: _Mid | None = "UNetMidBlock2DCrossAttn"
+    layers_per_block: _Layers = 2
+    transformer_layers_per_block: _Depth | Annotated[list[_Depth], _Levels] = 1
+    attention_head_dim: _Width | Annotated[list[_Width], _Levels] = 8
+    num_attention_heads: _Width | Annotated[list[_Width], _Levels] | None = None
+    cross_attention_dim: _Width = 1280
+    conditioning_embedding_out_channels: Annotated[list[_Width], Field(min_length=2, max_length=8)] = [16, 32, 96, 256]
+    controlnet_conditioning_channel_order: Literal["rgb", "bgr"] = "rgb"
+    global_pool_conditions: _Flag = None
+    use_linear_projection: _Flag = None
+    upcast_attention: _Flag = None
+    only_cross_attention: _Flag | Annotated[list[bool], _Levels] = None
+    norm_num_groups: _Width = 32
+    norm_eps: _Epsilon = 1e-5
+    act_fn: Literal["silu", "swish"] = "silu"
+    downsample_padding: int = Field(default=1, ge=0, le=1)
+    mid_block_scale_factor: _Factor = 1.0
+    resnet_time_scale_shift: Literal["default"] = "default"
+    flip_sin_to_cos: _Flag = None
+    freq_shift: int = Field(default=0, ge=0, le=1)
+    addition_embed_type: Literal["text_time"] | None = None
+    addition_time_embed_dim: _Width | None = None
+    projection_class_embeddings_input_dim: _Width | None = None
+    class_embed_type: None = None
+    num_class_embeds: None = None
+    encoder_hid_dim: None = None
+    encoder_hid_dim_type: None = None
+
+
 class _Vae(_Config):
     """An AutoencoderKL of Stable Diffusion."""
 
@@ -123,6 +159,7 @@ class _TextEncoder(_Config):
 _NORMALIZATION = ("latents_mean", "latents_std")
 _CONFIGS: dict[str, type[_Config]] = {
     "unet": _UNet,
+    "controlnet": _ControlNet,
     "vae": _Vae,
     "text_encoder": _TextEncoder,
     "text_encoder_2": _TextEncoder,

@@ -24,6 +24,12 @@ _UNET = re.compile(
     r"|(?:conv_in|conv_norm_out|conv_out|(?:time|add)_embedding\.linear_[12])\.(?:weight|bias)"
     rf"|(?:(?:down|up)_blocks\.{NUMBER}|mid_block)\.(?:{_RESNET}|{_TRANSFORMER}|{_SAMPLER})"
 )
+_CONTROLNET = re.compile(
+    r"(?:conv_in|(?:time|add)_embedding\.linear_[12])\.(?:weight|bias)"
+    rf"|(?:down_blocks\.{NUMBER}|mid_block)\.(?:{_RESNET}|{_TRANSFORMER}|{_SAMPLER})"
+    rf"|controlnet_(?:cond_embedding\.(?:conv_in|blocks\.{NUMBER}|conv_out)|down_blocks\.{NUMBER}|mid_block)"
+    r"\.(?:weight|bias)"
+)
 _VAE = re.compile(
     r"(?:quant_conv|post_quant_conv)\.(?:weight|bias)"
     r"|(?:encoder|decoder)\.(?:(?:conv_in|conv_norm_out|conv_out)\.(?:weight|bias)"
@@ -36,6 +42,7 @@ _TEXT_MODEL = (
 )
 _PARAMETERS = {
     "unet": _UNET,
+    "controlnet": _CONTROLNET,
     "vae": _VAE,
     "text_encoder": re.compile(_TEXT_MODEL),
     "text_encoder_2": re.compile(rf"{_TEXT_MODEL}|text_projection\.weight"),

@@ -3,6 +3,7 @@
     NAME.config.json next to NAME.safetensors; every field is optional:
     {"unet": {"attention_head_dim": 4}, "vae": {...}, "text_encoder": {...}, "text_encoder_2": {...},
      "scheduler": {"_class_name": ..., "prediction_type": ...}, "tokenizer": "FOLDER", "tokenizer_2": "FOLDER"}
+A ControlNet's has the field "controlnet".
 
 The folders are relative to the file. (Other programs use NAME.json for the notes of a user.)
 """
@@ -18,7 +19,7 @@ from runtime.checkpoints.checks import CheckpointError
 from runtime.checkpoints.folder_reader import FolderReader
 from runtime.files.located import Folder, SingleFile
 
-_CONFIGS = ("unet", "vae", "text_encoder", "text_encoder_2", "scheduler")
+_CONFIGS = ("unet", "vae", "text_encoder", "text_encoder_2", "scheduler", "controlnet")
 _TOKENIZERS = ("tokenizer", "tokenizer_2")
 
 

@@ -56,21 +56,55 @@ def read_unet_blocks(shapes: ComponentShapes) -> UNetBlocks:
     return UNetBlocks(down, _block(shapes, "mid_block"), up)
 
 
+def read_controlnet_blocks(shapes: ComponentShapes) -> UNetBlocks:
+    """The blocks of a ControlNet, which is the first half of a UNet. Raises CheckpointError: blocks are missing."""
+    down, mid = _blocks(shapes, "down_blocks"), _block(shapes, "mid_block")
+    for block in down:
+        _check_attention(block)
+    if not down or not mid.layers:
+        raise CheckpointError("its controlnet is incomplete: expected down_blocks and mid_block")
+    if mid.layers > 1 and not mid.depths:
+        raise CheckpointError(f"its controlnet is incomplete: {_MIDDLE_ATTENTION} is missing")
+    return UNetBlocks(down, mid, ())
+
+
+def controlnet_block_config(blocks: UNetBlocks) -> dict[str, Any]:
+    """The fields of a ControlNetModel's configuration that describe its blocks. Raises CheckpointError."""
+    layers = {block.layers for block in blocks.down}
+    if len(layers) > 1:
+        raise CheckpointError(f"its down_blocks have {sorted(layers)} ResNet layers; expected one number for all")
+    return {
+        "layers_per_block": layers.pop(),
+        "down_block_types": _down_types(blocks),
+        "mid_block_type": "UNetMidBlock2DCrossAttn" if blocks.mid.depths else "UNetMidBlock2D",
+        "transformer_layers_per_block": _down_depths(blocks),
+    }
+
+
 def block_config(blocks: UNetBlocks) -> dict[str, Any]:
     """The fields of a UNet2DConditionModel's configuration that describe its blocks. Raises CheckpointError."""
-    down = [block.depth if block.depths else 1 for block in blocks.down]
-    down[-1] = _last_depth(blocks)
+    down = _down_depths(blocks)
     mirrored = down[::-1]
     up = [block.depth if block.depths else other for block, other in zip(blocks.up, mirrored, strict=True)]
     layers = [block.layers for block in blocks.down]
     return {
         "layers_per_block": layers[0] if len(set(layers)) == 1 else layers,
-        "down_block_types": [f"{'CrossAttn' if block.depths else ''}DownBlock2D" for block in blocks.down],
+        "down_block_types": _down_types(blocks),
         "mid_block_type": _mid_type(blocks),
         "up_block_types": [f"{'CrossAttn' if block.depths else ''}UpBlock2D" for block in blocks.up],
         "transformer_layers_per_block": down,
         "reverse_transformer_layers_per_block": None if up == mirrored else up,
     }
+
+
+def _down_types(blocks: UNetBlocks) -> list[str]:
+    return [f"{'CrossAttn' if block.depths else ''}DownBlock2D" for block in blocks.down]
+
+
+def _down_depths(blocks: UNetBlocks) -> list[Depth]:
+    """`transformer_layers_per_block` of the down blocks; 1 where there are none."""
+    depths = [block.depth if block.depths else 1 for block in blocks.down]
+    return [*depths[:-1], _last_depth(blocks)]
 
 
 def _blocks(shapes: ComponentShapes, places: str) -> tuple[Block, ...]:
@@ -87,11 +121,7 @@ def _block(shapes: ComponentShapes, place: str) -> Block:
 def _check_pair(down: Block, up: Block) -> None:
     """The up block continues with what its down block computed: it has one layer more, and attention where that has."""
     for block in (down, up):
-        if len(block.depths) not in (0, block.layers):
-            raise CheckpointError(
-                f"its unet is incomplete: {block.place} has {block.layers} ResNet layers and {len(block.depths)} "
-                "attention layers; expected equal numbers or no attention layer"
-            )
+        _check_attention(block)
     if up.layers != down.layers + 1:
         raise CheckpointError(
             f"its unet is incomplete: {up.place} has {up.layers} ResNet layers; expected {down.layers + 1}, one more "
@@ -101,6 +131,14 @@ def _check_pair(down: Block, up: Block) -> None:
         without, other = (down, up) if up.depths else (up, down)
         raise CheckpointError(
             f"its unet is incomplete: {without.place} has no attention layers; expected some, as in {other.place}"
+        )
+
+
+def _check_attention(block: Block) -> None:
+    if len(block.depths) not in (0, block.layers):
+        raise CheckpointError(
+            f"its {block.place} is incomplete: it has {block.layers} ResNet layers and {len(block.depths)} attention "
+            "layers; expected equal numbers or no attention layer"
         )
 
 

@@ -18,14 +18,18 @@ Residuals = tuple[torch.Tensor, ...]
 class ControlNet:
     """One network of a request.
 
-    condition: [3, 8h, 8w] in [0, 1]. `start` and `end`: the part of the steps, from 0 to 1, in which it acts.
+    condition: [3, 8h, 8w] in [0, 1]. mask: [8h, 8w] in [0, 1], which multiplies the residuals; None: it acts
+    everywhere. `start` and `end`: the part of the steps, from 0 to 1, in which it acts. `pools`: it was trained on one
+    mean of each residual, with guess mode (`global_pool_conditions`).
     """
 
     bound: Bound
     condition: torch.Tensor
+    mask: torch.Tensor | None = None
     conditioning_scale: float = 1.0
     start: float = 0.0
     end: float = 1.0
+    pools: bool = False
 
     def acts(self, step: int, steps: int) -> bool:
         """Whether it acts in step `step`, from 0, of `steps`."""
@@ -36,8 +40,12 @@ class ControlNets:
     """All ControlNets of a request. Their residuals add up."""
 
     def __init__(self, networks: Sequence[ControlNet], prompt: Prompt, *, guess_mode: bool) -> None:
-        """`guess_mode`: the networks get only the prompt's rows, and residuals of finer levels have smaller scales."""
-        self._networks, self._prompt, self._guess_mode = networks, prompt, guess_mode
+        """`guess_mode`: the networks get only the prompt's rows, and residuals of finer levels have smaller scales.
+
+        As in diffusers, a first network that pools turns it on for all.
+        """
+        self._networks, self._prompt = networks, prompt
+        self._guess_mode = guess_mode or any(network.pools for network in networks[:1])
 
     def residuals(
         self, scaled: torch.Tensor, t: torch.Tensor, step: int, steps: int
@@ -63,11 +71,19 @@ class ControlNets:
     def _scaled(self, network: ControlNet, output: Outputs) -> Residuals:
         residuals = output["residuals"]
         assert isinstance(residuals, tuple)
-        if not self._guess_mode:
-            return tuple(residual * network.conditioning_scale for residual in residuals)
-        # diffusers' scales of guess mode, from 0.1 to 1.
-        scales = torch.logspace(-1, 0, len(residuals)) * network.conditioning_scale
-        return tuple(residual * scale.item() for residual, scale in zip(residuals, scales, strict=True))
+        scales = [network.conditioning_scale] * len(residuals)
+        if self._guess_mode and not network.pools:
+            # diffusers' scales of guess mode, from 0.1 to 1.
+            scales = (torch.logspace(-1, 0, len(residuals)) * network.conditioning_scale).tolist()
+        return tuple(_masked(residual * scale, network.mask) for residual, scale in zip(residuals, scales, strict=True))
+
+
+def _masked(residual: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+    """The residual [C, h, w] times the mask, each value of which is the mean of the area that it covers."""
+    if mask is None:
+        return residual
+    small = torch.nn.functional.interpolate(mask[None, None], size=residual.shape[-2:], mode="area")
+    return residual * small[0].to(residual)
 
 
 def _add(left: Residuals | None, right: Residuals) -> Residuals:

@@ -66,7 +66,11 @@ class Hub:
 
     def unet(self, repo_id: str, variant: str | None = None) -> Path:
         """The snapshot folder of a repository with a UNet, in the folder `unet` or at the top."""
-        return self._snapshot(repo_id, lambda names: _unet_files(names, variant))
+        return self._snapshot(repo_id, lambda names: _network_files(names, "unet", "UNet", variant))
+
+    def controlnet(self, repo_id: str, variant: str | None = None) -> Path:
+        """The snapshot folder of a repository with a ControlNet, in the folder `controlnet` or at the top."""
+        return self._snapshot(repo_id, lambda names: _network_files(names, "controlnet", "ControlNet", variant))
 
     def lora(self, repo_id: str) -> Path | str:
         """The LoRA file of a repository: `pytorch_lora_weights.safetensors`, or the only `.safetensors` at the top.
@@ -135,10 +139,14 @@ def _checkpoint_files(names: list[str], variant: str | None) -> list[str]:
     return rest + [file for part in _COMPONENTS for file in _part_files(names, f"{part}/", variant)]
 
 
-def _unet_files(names: list[str], variant: str | None) -> list[str]:
-    files = _part_files(names, "unet/" if "unet/config.json" in names else "", variant)
+def _network_files(names: list[str], folder: str, what: str, variant: str | None) -> list[str]:
+    """The files of the only network that a request needs of a repository: in the folder, or at the top."""
+    files = _part_files(names, f"{folder}/" if f"{folder}/config.json" in names else "", variant)
     if not files:
-        raise HubError("the repository has no UNet: expected unet/config.json, or config.json at its top, with weights")
+        raise HubError(
+            f"the repository has no {what}: expected {folder}/config.json, or config.json at its top, with weights; name "
+            "a single file by its URL"
+        )
     return files
 
 

@@ -109,6 +109,18 @@ def _upright(image: Image.Image, orientation: int) -> Image.Image:
     return image if method is None else image.transpose(method)
 
 
+def resize(pixels: Pixels, width: int, height: int, method: Image.Resampling) -> Pixels:
+    """RGB pixels [H, W, 3] at another size; of their own size they are returned unchanged."""
+    if pixels.shape[:2] == (height, width):
+        return pixels
+    return np.asarray(Image.fromarray(pixels).resize((width, height), method))
+
+
+def as_mask(pixels: Pixels) -> Pixels:
+    """RGB pixels [H, W, 3] of a mask in grey: all channels have the picture's luma."""
+    return np.asarray(Image.fromarray(pixels).convert("L").convert("RGB"))
+
+
 def encode_image(pixels: Pixels, image_format: Literal["png", "jpeg"], metadata: str = "") -> bytes:
     """An encoded file of RGB pixels [H, W, 3]: PNG at compression level 1, JPEG at quality 95 (as fal encodes).
 

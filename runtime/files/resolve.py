@@ -6,10 +6,11 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from lorikeet.net.answer_text import HEAD_BYTES
-from lorikeet.net.fetch import Fetcher
+from lorikeet.net.fetch import Fetcher, Response
 from lorikeet.net.host_credentials import read_host_credentials
 from lorikeet.net.transfer import FetchError, Limits
 from lorikeet.net.url import RefusedUrlError, Url, UrlError, parse_url, trim
@@ -34,6 +35,7 @@ from runtime.stage_errors import InvalidArgument, Unavailable
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
 _MAX_NAME = 4096  # characters of a path or a Hub id
+MAX_CONFIG_BYTES = 1 << 20  # of a network's config.json; published ones have some kilobytes
 _SUFFIX = ".safetensors"
 _NO_TOKEN = "no token of LORIKEET_TOKENS is sent for a picture: send the picture with the request"
 
@@ -67,30 +69,45 @@ class FileResolver:
         """The encoded bytes of a picture. Pictures are not stored, because most of them are used once."""
         limit = int(self._settings.max_image_bytes)
         with _naming(field, value):
-            if (sent := _sent(field, value, context)) is not None:
-                data = sent
-            elif is_data_uri(trim(value)):
+            if is_data_uri(trim(value)):
                 data = self._image_in_uri(field, trim(value), context)
             elif "://" in value:
                 return self._image_at(parse_url(value), self._limits(limit, context))
             else:
-                path = self._local(field, value)
-                if path is None or not path.is_file():
-                    raise InvalidArgument(field, _not_found(value))
-                if path.stat().st_size > limit:
-                    raise InvalidArgument(field, _too_large(limit))
-                data = path.read_bytes()
+                data = self._small_file(field, value, limit, context)
         if len(data) > limit:
             raise InvalidArgument(field, _too_large(limit))
         if what := describe_not_picture(data[:HEAD_BYTES]):
             raise InvalidArgument(field, f"not a picture: it is {what}")
         return data
 
+    def config(self, field: str, value: str, context: ResolveContext) -> bytes:
+        """The content of a small JSON file, at most `MAX_CONFIG_BYTES`."""
+        with _naming(field, value):
+            if is_data_uri(trim(value)):
+                chunks = parse_data_uri(trim(value)).chunks()
+                return b"".join(_bounded(field, chunks, MAX_CONFIG_BYTES, context))
+            if "://" in value:
+                limits = self._limits(MAX_CONFIG_BYTES, context)
+                with closing(_answered(self._fetcher.fetch(str(parse_url(value)), limits))) as response:
+                    return b"".join(response.chunks)
+            return self._small_file(field, value, MAX_CONFIG_BYTES, context)
+
+    def _small_file(self, field: str, value: str, limit: int, context: ResolveContext) -> bytes:
+        """The content of a file that the request has sent, or of a local one of at most `limit` bytes."""
+        if (sent := _sent(field, value, context)) is not None:
+            if len(sent) > limit:
+                raise InvalidArgument(field, _too_large(limit))
+            return sent
+        path = self._local(field, value)
+        if path is None or not path.is_file():
+            raise InvalidArgument(field, _not_found(value))
+        if path.stat().st_size > limit:
+            raise InvalidArgument(field, _too_large(limit))
+        return path.read_bytes()
+
     def _image_at(self, url: Url, limits: Limits) -> bytes:
-        response = self._open_fetcher.fetch(str(url), limits)
-        if response is None:
-            raise FetchError("the server answered 304 (not modified) to a request without an ETag")
-        with closing(response):
+        with closing(_answered(self._open_fetcher.fetch(str(url), limits))) as response:
             data = b"".join(response.chunks)
         if what := describe_not_picture(data[:HEAD_BYTES]):
             raise FetchError(explain(f"not a picture: it is {what}", url, response, data[:HEAD_BYTES]))
@@ -135,9 +152,12 @@ class FileResolver:
         written."""
         found = self._weights(field, value, context, check_lora)
         with _naming(field, value):
-            return self._as_safetensors(found, context) if is_pickled(found.path) else found
+            return self._as_safetensors(found, context)
 
     def _as_safetensors(self, found: StoredFile, context: ResolveContext) -> StoredFile:
+        """The file itself, or for one of torch.save its tensors as a .safetensors file of the store."""
+        if not is_pickled(found.path):
+            return found
         key = f"safetensors of {found.digest}"
         with self._locks.alone(key, context.check_cancelled):
             digest = (self._store.recall(key) or {}).get("digest")
@@ -158,13 +178,27 @@ class FileResolver:
         """A UNet: a single file, or the folder of a UNet or of a checkpoint."""
         return self._model(field, value, context, lambda name: self._hub(context).unet(name, variant))
 
+    def controlnet(
+        self, field: str, value: str, context: ResolveContext, variant: str | None = None
+    ) -> Folder | SingleFile:
+        """A ControlNet: a single file, which torch.save may have written, or a folder of diffusers."""
+        download = partial(Hub.controlnet, self._hub(context), variant=variant)
+        return self._model(field, value, context, download, check_lora)
+
     def _model(
-        self, field: str, value: str, context: ResolveContext, download: Callable[[str], Path]
+        self,
+        field: str,
+        value: str,
+        context: ResolveContext,
+        download: Callable[[str], Path],
+        check: WeightCheck = check_checkpoint,
     ) -> Folder | SingleFile:
         context.check_cancelled()
         name = trim(value)
         if "://" in value or name.startswith("tensor:") or is_data_uri(name):
-            return SingleFile(self._weights(field, value, context, check_checkpoint))
+            found = self._weights(field, value, context, check)
+            with _naming(field, value):
+                return SingleFile(self._as_safetensors(found, context))
         path = self._local(field, value)
         if path is not None:
             inside = next(root for root in self._settings.local_paths if path.is_relative_to(root))
@@ -174,9 +208,9 @@ class FileResolver:
                 raise InvalidArgument(field, f"{_shown(value)} is a special file; expected a file or a folder")
             with _naming(field, value), self._locks.alone(f"file:{path}", context.check_cancelled):
                 stored = self._store.digest_local(path, context.check_cancelled)
-                if is_pickled(path):
-                    check_checkpoint(path)
-            return SingleFile(stored, inside)
+                check(path)
+                readable = self._as_safetensors(stored, context)
+            return SingleFile(readable, inside if readable is stored else None)
         if _HUB_ID.fullmatch(name):
             with _naming(field, value), self._locks.alone(name, context.check_cancelled):
                 return Folder(download(name), hub_cache())
@@ -233,6 +267,12 @@ def _sent(field: str, value: str, context: ResolveContext) -> bytes | None:
     if not (index.isascii() and index.isdigit() and len(index) < 6 and int(index) < len(context.files)):
         raise InvalidArgument(field, f"{_shown(name)}: expected an index from 0; FILES has {len(context.files)} files")
     return context.files[int(index)]
+
+
+def _answered(response: Response | None) -> Response:
+    if response is None:
+        raise FetchError("the server answered 304 (not modified) to a request without an ETag")
+    return response
 
 
 def _bounded(field: str, chunks: Iterable[bytes], limit: int, context: ResolveContext) -> Iterator[bytes]:

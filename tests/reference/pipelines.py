@@ -1,6 +1,6 @@
 """The diffusers pipelines of a checkpoint, loaded once a process and always given back as they were."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -11,31 +11,49 @@ from typing import Any
 import torch
 from diffusers import (
     DiffusionPipeline,
+    StableDiffusionControlNetImg2ImgPipeline,
+    StableDiffusionControlNetPipeline,
     StableDiffusionImg2ImgPipeline,
     StableDiffusionPipeline,
+    StableDiffusionXLControlNetImg2ImgPipeline,
+    StableDiffusionXLControlNetPipeline,
     StableDiffusionXLImg2ImgPipeline,
     StableDiffusionXLPipeline,
 )
 
 from tests.reference.request import ReferenceLora
 
+# By the checkpoint's pipeline: with an init image, with ControlNets, and with both.
 IMAGE_TO_IMAGE: dict[type[Any], type[Any]] = {
     StableDiffusionPipeline: StableDiffusionImg2ImgPipeline,
     StableDiffusionXLPipeline: StableDiffusionXLImg2ImgPipeline,
+}
+CONTROLLED: dict[type[Any], type[Any]] = {
+    StableDiffusionPipeline: StableDiffusionControlNetPipeline,
+    StableDiffusionXLPipeline: StableDiffusionXLControlNetPipeline,
+}
+CONTROLLED_IMAGE_TO_IMAGE: dict[type[Any], type[Any]] = {
+    StableDiffusionPipeline: StableDiffusionControlNetImg2ImgPipeline,
+    StableDiffusionXLPipeline: StableDiffusionXLControlNetImg2ImgPipeline,
 }
 NETWORKS = ("unet", "vae", "text_encoder", "text_encoder_2")
 
 
 @contextmanager
 def pipeline(
-    model: Path, loras: tuple[ReferenceLora, ...], *, image_to_image: bool, unet: torch.nn.Module | None = None
+    model: Path,
+    loras: tuple[ReferenceLora, ...],
+    *,
+    image_to_image: bool,
+    unet: torch.nn.Module | None = None,
+    controlnets: Sequence[torch.nn.Module] = (),
 ) -> Iterator[Any]:
-    """The checkpoint's pipeline with `loras` in place, and with `unet` in place of its own.
+    """The checkpoint's pipeline with `loras` in place, with `unet` in place of its own, and with `controlnets`.
 
     On the way out they are removed, and the weights are compared with those that were loaded.
     """
     loaded = _load(model.resolve())
-    pipe = loaded.pipeline(image_to_image, {"unet": unet} if unet is not None else {})
+    pipe = loaded.pipeline(image_to_image, {"unet": unet} if unet is not None else {}, controlnets)
     names = [f"lora_{index}" for index in range(len(loras))]
     digest = loaded.digest if unet is None else _digest(pipe)
     try:
@@ -59,11 +77,16 @@ class _Loaded:
     base: Any
     digest: str
 
-    def pipeline(self, image_to_image: bool, others: dict[str, Any]) -> Any:
+    def pipeline(self, image_to_image: bool, others: dict[str, Any], controlnets: Sequence[torch.nn.Module]) -> Any:
         """A new pipeline around the same networks, or `others`, so that a caller may replace its scheduler."""
         kind = type(self.base)
         components = self.base.components | others
-        pipe = (IMAGE_TO_IMAGE[kind] if image_to_image else kind)(**components, **_flags(self.base))
+        if controlnets:
+            components["controlnet"] = list(controlnets)
+            kind = (CONTROLLED_IMAGE_TO_IMAGE if image_to_image else CONTROLLED)[kind]
+        elif image_to_image:
+            kind = IMAGE_TO_IMAGE[kind]
+        pipe = kind(**components, **_flags(self.base))
         pipe.set_progress_bar_config(disable=True)
         return pipe
 

@@ -15,6 +15,18 @@ class ReferenceLora:
 
 
 @dataclass(frozen=True)
+class ReferenceControlNet:
+    """A ControlNet's folder in diffusers' layout, its picture, and its mask, of the picture's size."""
+
+    path: Path
+    image: Image.Image
+    mask: Image.Image | None = None
+    conditioning_scale: float = 1.0
+    start: float = 0.0
+    end: float = 1.0
+
+
+@dataclass(frozen=True)
 class ReferenceRequest:
     """A request in the API's terms, with the API's defaults; `model` is a checkpoint in diffusers' layout.
 
@@ -41,6 +53,8 @@ class ReferenceRequest:
     sigmas: tuple[float, ...] = ()
     prediction_type: str | None = None
     rescale_betas_snr_zero: bool = False
+    controlnets: tuple[ReferenceControlNet, ...] = ()
+    controlnet_guess_mode: bool = False
     width: int | None = None
     height: int | None = None
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from tests.reference.clip_skip import flattened_text_model
+from tests.reference.controlnets import controlnet_arguments, loaded_controlnets
 from tests.reference.pipelines import pipeline
 from tests.reference.request import ReferenceRequest
 from tests.reference.schedulers import longest_schedule, make_room, make_scheduler
@@ -35,9 +36,11 @@ def reference(request: ReferenceRequest, unet: torch.nn.Module | None = None) ->
     PNDM calls the UNet once more than that; of any other scheduler it is asserted that it does not. `unet` is taken
     in place of the checkpoint's.
     """
+    is_edit = request.image is not None
     with (
         torch.no_grad(),
-        pipeline(request.model, request.loras, image_to_image=request.image is not None, unet=unet) as pipe,
+        loaded_controlnets(request.controlnets) as controlnets,
+        pipeline(request.model, request.loras, image_to_image=is_edit, unet=unet, controlnets=controlnets) as pipe,
     ):
         pipe.scheduler = make_scheduler(pipe.scheduler, request)
         arguments = _arguments(request, pipe.scheduler)
@@ -90,6 +93,7 @@ def _arguments(request: ReferenceRequest, scheduler: SchedulerMixin) -> dict[str
         "clip_skip": request.clip_skip or None,
         **custom,
         **(size if request.image is None else {"image": request.image, "strength": strength}),
+        **controlnet_arguments(request),
     }
 
 

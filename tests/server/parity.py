@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from lorikeet import Client, Job
-from tests.reference import ReferenceLora, ReferenceRequest, reference, relative_error
+from tests.reference import ReferenceControlNet, ReferenceLora, ReferenceRequest, reference, relative_error
 from tests.reference.kept import kept
 
 TOLERANCE = 1e-3  # of the latents' standard deviation
@@ -210,9 +210,22 @@ def submit(client: Client, case: Case) -> Job:
         "rescale_betas_snr_zero": request.rescale_betas_snr_zero,
         "image_size": {"width": request.width, "height": request.height} if request.image is None else None,
         "unet_name": str(case.unet) if case.unet else None,
+        "controlnets": [_controlnet(controlnet) for controlnet in request.controlnets],
+        "controlnet_guess_mode": request.controlnet_guess_mode,
         "debug_latents": True,
     }
     return client.submit(**asked | case.served)
+
+
+def _controlnet(controlnet: ReferenceControlNet) -> dict[str, Any]:
+    return {
+        "path": str(controlnet.path),
+        "image_url": controlnet.image,
+        "mask_url": controlnet.mask,
+        "conditioning_scale": controlnet.conditioning_scale,
+        "start_percentage": controlnet.start,
+        "end_percentage": controlnet.end,
+    }
 
 
 def _schedule(steps: Sequence[float]) -> dict[str, Any]:

@@ -65,6 +65,7 @@ def _write(folder: Path) -> None:
         write_sdxl,
         write_single_files,
     )
+    from tests.tiny.controlnets import write_controlnets
     from tests.tiny.loras import SD15_PARTS, SDXL_PARTS, write_kohya, write_peft
 
     sd15, sd2, sdxl, loras = (folder / name for name in ("sd15", "sd2", "sdxl", "loras"))
@@ -75,6 +76,7 @@ def _write(folder: Path) -> None:
     write_lcm(folder / "lcm")
     write_single_files(folder / "single", sd15, sd2, sdxl)
     write_everything(folder / "everything")
+    write_controlnets(folder / "controlnets")
     write_peft(loras / "sd15" / "peft.safetensors", sd15, SD15_PARTS, 41, alpha=6)
     write_kohya(loras / "sd15" / "kohya.safetensors", sd15, SD15_PARTS, 42)
     write_peft(loras / "sd2" / "peft.safetensors", sd2, SD15_PARTS, 45, alpha=2)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 
 import numpy as np
 import torch
 
+from runtime.conditioning.controlnet import ControlNet
 from runtime.engines.ask import Bound
 from runtime.engines.engine import never_cancelled
 from runtime.engines.select import Engines
@@ -21,6 +23,7 @@ from runtime.settings import Settings
 from runtime.stage_errors import InvalidArgument
 from runtime.stages.bind_component import bind_component
 from runtime.stages.call import Call
+from runtime.stages.denoiser.bind_controlnets import bind_controlnets
 from runtime.stages.denoiser.initial_latents import Conditions
 from runtime.stages.denoiser.job import Job
 from runtime.stages.denoiser.member import Member
@@ -29,11 +32,12 @@ from runtime.stages.plan_stage import PlanStage
 from runtime.stages.seal import check_seal
 from runtime.stages.watch_weights import watch_weights
 
+CheckCancelled = Callable[[], None]
 _NOT_FINITE = "the latents are not finite in {}: a LoRA's scale or guidance_scale is too large, or the weights are bad"
 
 
 class DenoiserStage(PlanStage):
-    """PLAN, PROMPT_EMBEDS, POOLED_EMBEDS, LATENT_MEAN, LATENT_STD, REPORT -> LATENTS FP32 [N, 4, h, w],
+    """PLAN, PICTURES, PROMPT_EMBEDS, POOLED_EMBEDS, LATENT_MEAN, LATENT_STD, REPORT -> LATENTS FP32 [N, 4, h, w],
     PER_PASS_LATENTS FP32 [steps, N, 4, h, w] ([0, ...] unless asked for), REPORT."""
 
     name = "denoiser"
@@ -68,13 +72,12 @@ class DenoiserStage(PlanStage):
         check_cancelled()
         check_seal(self.job_table.key, plan.job, call)
         begun = time.monotonic()
-        conditions = _conditions(call)
-        block_rows = self.settings.block_rows or (2 if plan.guided else 1)
-        unet = bind_component(self._engines, "unet", plan, plan.checkpoint.unet, check_cancelled, block_rows)
+        unet, controlnets = self._bind(plan, call, check_cancelled)
         try:
-            job = Job(plan, conditions, unet)
+            job = Job(plan, _conditions(call), unet, controlnets)
         except BaseException:
-            unet.release()
+            for bound in (unet, *(controlnet.bound for controlnet in controlnets)):
+                bound.release()
             raise
         call.report.timings["denoiser_load"] = time.monotonic() - begun
         return Member(
@@ -83,6 +86,16 @@ class DenoiserStage(PlanStage):
             on_step=lambda step, steps: self._count_step(plan, step, steps),
             on_end=lambda member, error: self._end(plan, call, job, unet, member.seconds, error),
         )
+
+    def _bind(self, plan: Plan, call: Call, check_cancelled: CheckCancelled) -> tuple[Bound, list[ControlNet]]:
+        """The request's networks with their weights."""
+        block_rows = self.settings.block_rows or (2 if plan.guided else 1)
+        unet = bind_component(self._engines, "unet", plan, plan.checkpoint.unet, check_cancelled, block_rows)
+        try:
+            return unet, bind_controlnets(self._engines, plan, call.inputs["PICTURES"], check_cancelled, block_rows)
+        except BaseException:
+            unet.release()
+            raise
 
     def _count_step(self, plan: Plan, step: int, steps: int) -> None:
         self.reporter.report(plan.job, State.RUNNING, step, steps)

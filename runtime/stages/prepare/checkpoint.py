@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
+from collections.abc import Iterable
 from functools import partial
 
 from lorikeet.schema import ImageToImageInput
-from runtime.checkpoints.checkpoint import Checkpoint
+from runtime.checkpoints.checkpoint import Checkpoint, Component
 from runtime.checkpoints.checks import CheckpointError, VariantError
 from runtime.checkpoints.folder import HashFile
 from runtime.checkpoints.read_checkpoint import read_checkpoint, with_unet
@@ -17,9 +17,9 @@ from runtime.files.safetensors_file import WeightFileError
 from runtime.files.stored_file import FileChangedError
 from runtime.stage_errors import InvalidArgument
 from runtime.stages.prepare.context import PrepareContext
+from runtime.stages.prepare.variant import check_variant
 
 _DEFAULT_PREDICTION = "epsilon"  # of every scheduler of diffusers
-_VARIANT = re.compile(r"[A-Za-z0-9_-]{1,32}")
 
 
 def resolve(request: ImageToImageInput, context: PrepareContext) -> Checkpoint:
@@ -27,8 +27,7 @@ def resolve(request: ImageToImageInput, context: PrepareContext) -> Checkpoint:
 
     Raises InvalidArgument that names model_name, unet_name or variant.
     """
-    if request.variant is not None and not _VARIANT.fullmatch(request.variant):
-        raise InvalidArgument("variant", "may contain only letters, digits, '_' and '-', at most 32")
+    check_variant("variant", request.variant)
     try:
         source = context.files.checkpoint("model_name", request.model_name, context.request_files, request.variant)
         variant = None if isinstance(source, SingleFile) else request.variant
@@ -42,11 +41,11 @@ def resolve(request: ImageToImageInput, context: PrepareContext) -> Checkpoint:
     return checkpoint if request.unet_name is None else _with_unet(checkpoint, request.unet_name, request, context)
 
 
-def file_digests(checkpoint: Checkpoint) -> dict[str, str]:
+def file_digests(components: Iterable[Component]) -> dict[str, str]:
     """Field and component of each weight file -> its digest."""
     return {
-        f"{component.field}.{component.name}[{index}]": file.digest
-        for component in checkpoint.components
+        f"{component.field}.{component.role}[{index}]": file.digest
+        for component in components
         for index, file in enumerate(component.files)
     }
 

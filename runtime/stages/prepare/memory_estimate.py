@@ -38,7 +38,7 @@ def need(plan: Plan, sent: int, *, inline: bool = False, parameters: int = 0) ->
     pixels = plan.padded_width * plan.padded_height
     latents = 4 * pixels // plan.checkpoint.vae_scale_factor**2 * request.num_images
     steps = request.num_inference_steps if request.debug_per_pass_latents else 0
-    pictures = 3 * pixels * (request.num_images + 1)
+    pictures = sum(picture.nbytes for picture in plan.pictures) + 3 * pixels * request.num_images
     own = sent + _COPIES * (pictures + _FLOAT * latents * (1 + steps))
     widths = plan.checkpoint.vae.config.get("block_out_channels") or _DECODER_WIDTHS
     # The block before the last one upsamples to the full size in its own width; all later layers are narrower.

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 
-from lorikeet.schema import ImageToImageInput
 from runtime.files.image_codec import ImageError, Pixels, decode_image
-from runtime.plan import INIT_IMAGE, PicturePlan
+from runtime.plan import PicturePlan
 from runtime.stage_errors import InvalidArgument
 from runtime.stages.call import Array
 from runtime.stages.prepare.context import PrepareContext
+
+_LARGEST_AT_ONCE = 4  # pictures of LORIKEET_MAX_PIXELS that a request may have; more of them if they are smaller
 
 
 @dataclass(frozen=True)
@@ -35,11 +37,19 @@ class Pictures:
         return np.concatenate([np.zeros(0, np.uint8), *(pixels.reshape(-1) for pixels in self.pixels.values())])
 
 
-def resolve(request: ImageToImageInput, context: PrepareContext) -> Pictures:
-    """Raises InvalidArgument that names the field of a picture that cannot be fetched or decoded, and what
-    `context.check_cancelled` raises."""
-    named = {INIT_IMAGE: request.image_url}
-    return Pictures({field: _picture(field, url, context) for field, url in named.items() if url is not None})
+def resolve(named: Iterable[tuple[str, str]], context: PrepareContext) -> Pictures:
+    """The pictures of (field, file reference) pairs.
+
+    Raises InvalidArgument that names the field of a picture that cannot be fetched or decoded, or with which a request
+    has too many pixels. Raises what `context.check_cancelled` raises.
+    """
+    most = _LARGEST_AT_ONCE * context.settings.max_pixels
+    found: dict[str, Pixels] = {}
+    for field, url in named:
+        found[field] = _picture(field, url, context)
+        if sum(pixels.size for pixels in found.values()) > 3 * most:
+            raise InvalidArgument(field, f"its pictures have more than {most} pixels together: send smaller ones")
+    return Pictures(found)
 
 
 def _picture(field: str, url: str, context: PrepareContext) -> Pixels:

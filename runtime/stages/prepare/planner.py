@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from lorikeet.schema import MAX_REF, ImageToImageInput, map_file_refs, unknown_field_warnings
 from lorikeet.schema.walk import walk_models
 from runtime.jobs.job_table import JobRef
-from runtime.plan import Plan
+from runtime.plan import INIT_IMAGE, Plan
 from runtime.stages.prepare import checkpoint as checkpoints
-from runtime.stages.prepare import clip_skip, loras, pictures, prompts, schedule, size, unavailable
+from runtime.stages.prepare import clip_skip, controlnets, loras, pictures, prompts, schedule, size, unavailable
 from runtime.stages.prepare.context import PrepareContext
 from runtime.stages.prepare.pictures import Pictures
 
@@ -38,13 +39,15 @@ def make_plan(request: ImageToImageInput, context: PrepareContext, admission: Ad
     """Raises InvalidArgument that names the field of what is refused, and what `context.check_cancelled` raises."""
     unavailable.check(request)
     schedule.check(request)
-    decoded = pictures.resolve(request, context)
+    decoded = pictures.resolve(_named_pictures(request), context)
     checkpoint = checkpoints.resolve(request, context)
     pixels = size.resolve(request, context, decoded, checkpoint)
+    decoded = controlnets.fit_pictures(request, decoded, pixels)
     unavailable.check_tiles(request, pixels)
     schedule.check_on(request, checkpoint)
     clip_skip.check_on(request, checkpoint)
     adapters = loras.resolve(request, context, checkpoint)
+    networks = controlnets.resolve(request, context, checkpoint)
     plan = Plan(
         job_id=admission.job.id,
         slot=admission.job.slot,
@@ -53,22 +56,31 @@ def make_plan(request: ImageToImageInput, context: PrepareContext, admission: Ad
         request=_lean(request),
         checkpoint=checkpoint,
         loras=adapters,
+        controlnets=networks,
         pictures=decoded.plans,
         seed=secrets.randbits(_SEED_BITS) if request.seed is None else request.seed,
         width=pixels.width,
         height=pixels.height,
         padded_width=pixels.padded_width,
         padded_height=pixels.padded_height,
-        files=checkpoints.file_digests(checkpoint) | {lora.field: lora.digest for lora in adapters},
+        files=checkpoints.file_digests((*checkpoint.components, *networks)) | {lora.field: lora.digest for lora in adapters},
         warnings=(
             *unknown_field_warnings(request),
             *prompts.warnings(request),
             *checkpoints.warnings(request, checkpoint),
             *loras.warnings(adapters),
+            *controlnets.warnings(networks),
             *schedule.warnings(request, checkpoint),
         ),
     )
     return Prepared(plan, decoded)
+
+
+def _named_pictures(request: ImageToImageInput) -> Iterator[tuple[str, str]]:
+    """(field, file reference) of all pictures."""
+    if request.image_url is not None:
+        yield INIT_IMAGE, request.image_url
+    yield from controlnets.named_pictures(request)
 
 
 def _lean(request: ImageToImageInput) -> ImageToImageInput:

@@ -30,7 +30,7 @@ STAGE_TENSORS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "prepare": ((), ("PICTURES",)),
     "text_encoder": ((), ("PROMPT_EMBEDS", "POOLED_EMBEDS")),
     "vae_encoder": (("PICTURES",), ("LATENT_MEAN", "LATENT_STD")),
-    "denoiser": (("PROMPT_EMBEDS", "POOLED_EMBEDS", "LATENT_MEAN", "LATENT_STD"), ("LATENTS", "PER_PASS_LATENTS")),
+    "denoiser": (("PICTURES", "PROMPT_EMBEDS", "POOLED_EMBEDS", "LATENT_MEAN", "LATENT_STD"), ("LATENTS", "PER_PASS_LATENTS")),
     "vae_decoder": (("LATENTS",), ("PIXELS",)),
     "finish": (
         ("PIXELS", "LATENTS", "PER_PASS_LATENTS"),

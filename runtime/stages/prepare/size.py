@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from lorikeet.schema import ImageToImageInput, size_in_pixels
 from runtime.checkpoints.checkpoint import Checkpoint
 from runtime.files.image_codec import MIN_SIDE
-from runtime.plan import INIT_IMAGE
+from runtime.plan import CONTROL_IMAGE, INIT_IMAGE
 from runtime.stage_errors import InvalidArgument
 from runtime.stages.prepare.context import PrepareContext
 from runtime.stages.prepare.pictures import Pictures
@@ -24,7 +24,10 @@ class Size:
 
 
 def resolve(request: ImageToImageInput, context: PrepareContext, pictures: Pictures, checkpoint: Checkpoint) -> Size:
-    """The init image's size, else `image_size`, else the checkpoint's native size. Raises InvalidArgument."""
+    """The size of the first control image, else of the init image; without an init image, `image_size` has precedence.
+
+    Without any of them it is the checkpoint's native size. Raises InvalidArgument.
+    """
     width, height = _size(request, context, pictures, checkpoint)
     scale = checkpoint.vae_scale_factor
     return Size(width, height, -(-width // scale) * scale, -(-height // scale) * scale)
@@ -33,9 +36,11 @@ def resolve(request: ImageToImageInput, context: PrepareContext, pictures: Pictu
 def _size(
     request: ImageToImageInput, context: PrepareContext, pictures: Pictures, checkpoint: Checkpoint
 ) -> tuple[int, int]:
-    image = pictures.pixels.get(INIT_IMAGE)
-    if image is not None:
-        return image.shape[1], image.shape[0]
+    if request.image_url is not None or request.image_size is None:
+        found = (pictures.pixels.get(field) for field in (CONTROL_IMAGE.format(0), INIT_IMAGE))
+        image = next((pixels for pixels in found if pixels is not None), None)
+        if image is not None:
+            return image.shape[1], image.shape[0]
     native = checkpoint.native_size
     width, height = size_in_pixels(request.image_size) if request.image_size else (native, native)
     most = context.settings.max_pixels

@@ -10,8 +10,6 @@ from runtime.stages.prepare.size import Size
 _UNAVAILABLE = (
     "prompt_weighting",
     "embeddings",
-    "controlnets",
-    "controlnet_guess_mode",
     "ip_adapter",
     "image_encoder_path",
     "image_encoder_subfolder",

@@ -41,6 +41,7 @@ from tests.unit.runtime.stand_in import fake_bound, releases
 def _denoiser_inputs(plan: Plan) -> dict[str, Array]:
     pictures = int(plan.has_image)
     return {
+        "PICTURES": np.zeros(sum(picture.nbytes for picture in plan.pictures), np.uint8),
         "PROMPT_EMBEDS": noise(1 + plan.guided, 77, 32, seed=1).numpy(),
         "POOLED_EMBEDS": np.zeros((1 + plan.guided, 0), np.float32),
         "LATENT_MEAN": noise(pictures, 4, 8, 8, seed=2).numpy(),
