@@ -33,6 +33,7 @@ from runtime.networks.network import Network
 
 OPSET = 20  # the newest of torch's exporter that keeps every parameter under its name
 _TIME_IDS = 6
+_IMAGE_TOKENS = DynamicAxis("image_tokens", 9)
 
 
 class NetworkConfig(ExporterConfig):
@@ -205,6 +206,23 @@ class ImageEncoderConfig(NetworkConfig):
         }
 
 
+class ImageProjectionConfig(NetworkConfig):
+    """`embeds` for the kind `base`, else `penultimate`, whose tokens are those of the image encoder."""
+
+    @property
+    def own_axes(self) -> NamedAxes:
+        width = self._options["image_embed_dim"]
+        if self._options["projection"] == "base":
+            return {"embeds": (ROWS, width)}
+        return {"penultimate": (ROWS, _IMAGE_TOKENS, width)}
+
+    @property
+    def output_axes(self) -> NamedAxes:
+        tokens = _IMAGE_TOKENS if self._options["projection"] == "full" else self._options["tokens"]
+        packed: TensorAxes = (ROWS, tokens, sum(self._options["inner_widths"]))
+        return {"tokens": (ROWS, tokens, self._options["cross_attention_dim"]), "ip_k": packed, "ip_v": packed}
+
+
 CONFIGURATIONS: dict[NetworkKind, type[NetworkConfig]] = {
     "unet": UNetConfig,
     "controlnet": ControlNetConfig,
@@ -212,6 +230,7 @@ CONFIGURATIONS: dict[NetworkKind, type[NetworkConfig]] = {
     "vae_decoder": VaeDecoderConfig,
     "text_encoder": TextEncoderConfig,
     "image_encoder": ImageEncoderConfig,
+    "image_projection": ImageProjectionConfig,
 }
 
 

@@ -5,12 +5,15 @@ The later stages read the request from the plan alone.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 
 from lorikeet.schema import ImageToImageInput
 from runtime.checkpoints.checkpoint import Checkpoint, Component
+from runtime.conditioning.ip_buckets import token_bucket
 from runtime.files.local_path import LocalPath
 from runtime.jobs.job_table import JobRef
 from runtime.lora.lora_receipt import LoraReceipt
@@ -19,6 +22,9 @@ from runtime.lora.lora_receipt import LoraReceipt
 INIT_IMAGE = "image_url"
 CONTROL_IMAGE = "controlnets[{}].image_url"
 CONTROL_MASK = "controlnets[{}].mask_url"
+FOREGROUND = "ic_light_image_url"
+BACKGROUND = "ic_light_model_background_image_url"
+IP_MASK = "ip_adapter[{}].ip_adapter_mask_url"
 
 
 class LoraPlan(BaseModel):
@@ -36,6 +42,30 @@ class LoraPlan(BaseModel):
     scale: float
     components: frozenset[str]
     receipt: LoraReceipt
+
+
+class IpAdapterPlan(BaseModel):
+    """An IP-Adapter that was checked against the checkpoint.
+
+    `images`: the fields that name its pictures. `scales`: of each cross-attention layer of the UNet, in module order.
+    `widths`: their inner widths.
+    """
+
+    model_config = ConfigDict(frozen=True)
+    projection: Component
+    images: tuple[str, ...]
+    scales: tuple[float, ...]
+    widths: tuple[int, ...]
+
+
+class IcLightPlan(BaseModel):
+    """An IC-Light file that was checked against the checkpoint. `in_channels`: of the UNet with its offsets."""
+
+    model_config = ConfigDict(frozen=True)
+    path: LocalPath
+    digest: str
+    fingerprint: str = ""
+    in_channels: int
 
 
 class PicturePlan(BaseModel):
@@ -74,6 +104,10 @@ class Plan(BaseModel):
     checkpoint: Checkpoint
     loras: tuple[LoraPlan, ...]
     controlnets: tuple[Component, ...] = ()
+    ip_adapters: tuple[IpAdapterPlan, ...] = ()
+    image_encoder: Component | None = None
+    ic_light: IcLightPlan | None = None
+    safety_checker: Component | None = None
     pictures: tuple[PicturePlan, ...]
     seed: int
     width: int
@@ -92,6 +126,15 @@ class Plan(BaseModel):
         return next((picture for picture in self.pictures if picture.field == field), None)
 
     @property
+    def unet(self) -> Component:
+        """The checkpoint's UNet, with the input channels of IC-Light."""
+        unet = self.checkpoint.unet
+        if self.ic_light is None:
+            return unet
+        config = {**unet.config, "in_channels": self.ic_light.in_channels}
+        return Component(**{**unet.model_dump(), "config": config})
+
+    @property
     def has_image(self) -> bool:
         """Whether the request has an init image."""
         return self.picture(INIT_IMAGE) is not None
@@ -101,6 +144,27 @@ class Plan(BaseModel):
         """[N, 4, h, w]: the latents of all pictures."""
         scale = self.checkpoint.vae_scale_factor
         return (self.request.num_images, 4, self.padded_height // scale, self.padded_width // scale)
+
+    @property
+    def image_prompt_shape(self) -> tuple[int, int, int, int]:
+        """[branches, adapters, tokens, sum of inner widths]: the keys, and the values, of the image prompts."""
+        branches = 2 if self.guided else 1
+        if self.image_encoder is None:
+            return (branches, 0, 0, 0)
+        counts, tokens = 0, 0
+        for index, adapter in enumerate(self.ip_adapters):
+            is_masked = self.picture(IP_MASK.format(index)) is not None
+            own = self._tokens(adapter.projection.config, self.image_encoder.config)
+            counts += len(adapter.images) if is_masked else 1
+            tokens = max(tokens, own if is_masked else own * len(adapter.images))
+        return (branches, counts, token_bucket(tokens), sum(self.ip_adapters[0].widths))
+
+    @staticmethod
+    def _tokens(projection: dict[str, Any], encoder: dict[str, Any]) -> int:
+        """The tokens of one picture."""
+        if projection["projection"] != "full":
+            return int(projection["tokens"])
+        return 1 + int(encoder.get("image_size", 224) // encoder.get("patch_size", 32)) ** 2
 
     @property
     def guided(self) -> bool:

@@ -127,6 +127,11 @@ class Settings(BaseSettings):
         default_factory=lambda: (demo_folder(),),
         description="Colon-separated folders. A request may name checkpoints, LoRAs and images inside them.",
     )
+    safety_checker: AnyPath | None = Field(
+        None,
+        description="Folder of the safety checker of Stable Diffusion 1.x (`config.json`, `model.safetensors`). Without "
+        "it, `enable_safety_checker` is refused.",
+    )
     fetch_allow: Annotated[tuple[str, ...], NoDecode] = Field(
         (),
         description="Comma-separated hosts (`host` or `host:port`) that may have private addresses or use http.",

@@ -13,10 +13,16 @@ _OLD_NAME = re.compile(r"\.(query|key|value|proj_attn)\.(weight|bias)$")
 _TEXT_ROOTS = ("embeddings.", "encoder.", "final_layer_norm.")
 
 
+# The safety checker's image encoder is a module within a module of the same name.
+_VISION, _NESTED_VISION = "vision_model.", "vision_model.vision_model."
+
+
 def canonical_name(component: str, name: str) -> str:
     """The canonical name of a tensor in a file of the component."""
     if component.startswith("text_encoder"):
         return f"text_model.{name}" if name.startswith(_TEXT_ROOTS) else name
+    if component in ("image_encoder", "safety_checker") and name.startswith(_NESTED_VISION):
+        return _VISION + name.removeprefix(_NESTED_VISION)
     if component == "vae":
         return _OLD_NAME.sub(lambda match: f".{_OLD_ATTENTION[match[1]]}.{match[2]}", name)
     return name

@@ -4,6 +4,7 @@
     prefixed    a whole checkpoint in one file with the names of diffusers: `unet.…`, `vae.…`, `text_encoder.…`
     original    Stable Diffusion's own names: `model.diffusion_model.…`, `first_stage_model.…`, `cond_stage_model.…`,
                 and those of ControlNet's authors: `control_model.…`
+    ip_adapter  the file of an IP-Adapter: `image_proj.…`, `ip_adapter.…`
 
 A component names its layout, because it is sent as JSON. Files are not converted: a parameter is a view of a tensor.
 """
@@ -14,6 +15,7 @@ from collections.abc import Callable, Collection
 from typing import Any, Literal
 
 from runtime.checkpoints.canonical_names import canonical_name
+from runtime.checkpoints.ip_adapter_names import ip_adapter_views
 from runtime.checkpoints.open_clip_names import open_clip_name
 from runtime.checkpoints.original_controlnet_names import CONTROLNET_FIRST, CONTROLNET_ROOT, controlnet_name
 from runtime.checkpoints.original_unet_names import block_starts, unet_name
@@ -21,10 +23,11 @@ from runtime.checkpoints.original_vae_names import is_later_name, vae_levels, va
 from runtime.checkpoints.parameter_names import is_parameter
 from runtime.checkpoints.view import View, Views
 
-LayoutName = Literal["component", "prefixed", "original"]
+LayoutName = Literal["component", "prefixed", "original", "ip_adapter"]
 Finder = Callable[[str], Views]
 
 UNET_ROOT = "model.diffusion_model."
+_COMFY_ROOT = "diffusion_model."
 UNET_FIRST = "input_blocks.0.0.weight"
 VAE_ROOT = "first_stage_model."
 # Prefixes of the text encoders in SD 1.x and 2.x, and in SDXL and SD 2.1 Turbo.
@@ -61,6 +64,8 @@ def _parameters(component: str, found: Views) -> Views:
 def _finder(layout: LayoutName, component: str, config: dict[str, Any], names: Collection[str]) -> Finder:
     if layout == "component":
         return lambda name: _plain(component, name)
+    if layout == "ip_adapter":
+        return ip_adapter_views(names)
     if layout == "prefixed":
         return lambda name: _under(f"{component}.", name, lambda inner: _plain(component, inner))
     return _original(component, config, names)
@@ -86,8 +91,8 @@ def _original(component: str, config: dict[str, Any], names: Collection[str]) ->
 
 
 def unet_root(names: Collection[str]) -> str:
-    """The prefix of the UNet; "" in a file of a UNet alone."""
-    return next((root for root in (UNET_ROOT, "") if f"{root}{UNET_FIRST}" in names), UNET_ROOT)
+    """The prefix of the UNet; "" or ComfyUI's in a file of a UNet alone."""
+    return next((root for root in (UNET_ROOT, _COMFY_ROOT, "") if f"{root}{UNET_FIRST}" in names), UNET_ROOT)
 
 
 def controlnet_root(names: Collection[str]) -> str:

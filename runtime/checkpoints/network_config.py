@@ -155,6 +155,22 @@ class _TextEncoder(_Config):
     eos_token_id: int = 49407
 
 
+class _ImageEncoder(_Config):
+    """A CLIPVisionModelWithProjection."""
+
+    hidden_size: _Width = 768
+    intermediate_size: _Width = 3072
+    projection_dim: _Width = 512
+    num_hidden_layers: int = Field(default=12, ge=2, le=100)
+    num_attention_heads: _Width = 12
+    num_channels: Literal[3] = 3
+    image_size: int = Field(default=224, ge=1, le=1024)
+    patch_size: int = Field(default=32, ge=1, le=1024)
+    hidden_act: Literal["quick_gelu", "gelu"] = "quick_gelu"
+    layer_norm_eps: _Epsilon = 1e-5
+    attention_dropout: float = Field(default=0.0, ge=0, le=1)
+
+
 # Diffusers' pipelines apply these in place of scaling_factor.
 _NORMALIZATION = ("latents_mean", "latents_std")
 _CONFIGS: dict[str, type[_Config]] = {
@@ -163,6 +179,8 @@ _CONFIGS: dict[str, type[_Config]] = {
     "vae": _Vae,
     "text_encoder": _TextEncoder,
     "text_encoder_2": _TextEncoder,
+    "image_encoder": _ImageEncoder,
+    "safety_checker": _ImageEncoder,
 }
 
 

@@ -19,7 +19,7 @@ class Row:
     ip_k, ip_v [adapters, tokens, sum of inner widths] (IP-Adapter): keys and values, packed over all cross-attention
     layers in module order, the adapter's scale folded into ip_v. ip_bias [adapters, tokens] is 0, or -inf where an
     adapter has fewer tokens; each adapter has at least one 0. An absent adapter has zero values and zero bias.
-    ip_mask [adapters, h, w]: where each adapter acts; None means everywhere.
+    ip_mask [adapters, H, W] of the latents' aspect ratio, as 8h and 8w: where each adapter acts; None means everywhere.
     """
 
     latent: torch.Tensor

@@ -72,6 +72,10 @@ class Hub:
         """The snapshot folder of a repository with a ControlNet, in the folder `controlnet` or at the top."""
         return self._snapshot(repo_id, lambda names: _network_files(names, "controlnet", "ControlNet", variant))
 
+    def files(self, repo_id: str, choose: Callable[[list[str]], list[str]]) -> Path:
+        """The snapshot folder of a repository with the files that `choose` takes of all names; it may raise HubError."""
+        return self._snapshot(repo_id, choose)
+
     def lora(self, repo_id: str) -> Path | str:
         """The LoRA file of a repository: `pytorch_lora_weights.safetensors`, or the only `.safetensors` at the top.
 

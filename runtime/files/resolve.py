@@ -185,6 +185,19 @@ class FileResolver:
         download = partial(Hub.controlnet, self._hub(context), variant=variant)
         return self._model(field, value, context, download, check_lora)
 
+    def network(
+        self, field: str, value: str, context: ResolveContext, choose: Callable[[list[str]], list[str]]
+    ) -> Folder | SingleFile:
+        """A network in a single file, which torch.save may have written, or in a folder. Of a repository on the Hub,
+        `choose` takes the files to download by their names; it may raise HubError."""
+        return self._model(field, value, context, lambda name: self._hub(context).files(name, choose), check_lora)
+
+    def file_of(self, field: str, path: Path, context: ResolveContext) -> StoredFile:
+        """A weight file of a folder, as a .safetensors file."""
+        with _naming(field, path.name), self._locks.alone(f"file:{path}", context.check_cancelled):
+            check_lora(path)
+            return self._as_safetensors(self._store.digest_local(path, context.check_cancelled), context)
+
     def _model(
         self,
         field: str,

@@ -25,7 +25,7 @@ import numpy as np
 from runtime.jobs.heartbeats import Heartbeats
 from runtime.jobs.job_records import open_records
 
-STAGES = ("prepare", "text_encoder", "vae_encoder", "denoiser", "vae_decoder", "finish", "jobs")
+STAGES = ("prepare", "text_encoder", "image_encoder", "vae_encoder", "denoiser", "vae_decoder", "finish", "jobs")
 SLOTS = 1024
 LOST_SECONDS = 5.0  # a job that no stage has held for this long is lost: its answer never reached the next stage
 

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-NetworkKind = Literal["unet", "controlnet", "vae_encoder", "vae_decoder", "text_encoder", "image_encoder"]
+NetworkKind = Literal["unet", "controlnet", "vae_encoder", "vae_decoder", "text_encoder", "image_encoder", "image_projection", "safety_checker"]
 
 # Defaults of diffusers' UNet2DConditionModel, without the options that do not affect the network.
 _UNET: dict[str, Any] = {
@@ -149,6 +149,20 @@ _IMAGE_ENCODER: dict[str, Any] = {
     "layer_norm_eps": 1e-5,
     "attention_dropout": 0.0,
 }
+# An IP-Adapter has no published configuration: these values are read from the shapes of its tensors.
+# projection: `base`, `full` or `plus`. tokens: of one picture (`full`: as many as the image encoder has). inner_widths: of
+# each cross-attention layer of the UNet. The others are those of the resampler of `plus`.
+_IMAGE_PROJECTION: dict[str, Any] = {
+    "projection": "base",
+    "image_embed_dim": 1024,
+    "cross_attention_dim": 768,
+    "tokens": 4,
+    "inner_widths": [],
+    "hidden_dims": 768,
+    "depth": 4,
+    "heads": 12,
+    "ffn_ratio": 4.0,
+}
 DEFAULTS: Mapping[NetworkKind, Mapping[str, Any]] = {
     "unet": _UNET,
     "controlnet": _CONTROLNET,
@@ -156,6 +170,8 @@ DEFAULTS: Mapping[NetworkKind, Mapping[str, Any]] = {
     "vae_decoder": _VAE,
     "text_encoder": _TEXT_ENCODER,
     "image_encoder": _IMAGE_ENCODER,
+    "image_projection": _IMAGE_PROJECTION,
+    "safety_checker": _IMAGE_ENCODER,
 }
 # diffusers treats one number as a list with that number for each level. ControlNetModel has fewer such options.
 _CONTROLNET_BY_LEVEL = ("attention_head_dim", "num_attention_heads", "transformer_layers_per_block")

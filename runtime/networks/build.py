@@ -20,6 +20,8 @@ _NETWORKS: dict[NetworkKind, tuple[str, str]] = {
     "vae_decoder": ("vae", "VaeDecoder"),
     "text_encoder": ("text_encoder", "TextEncoder"),
     "image_encoder": ("image_encoder", "ImageEncoder"),
+    "image_projection": ("image_projection", "ImageProjection"),
+    "safety_checker": ("safety_checker", "SafetyChecker"),
 }
 
 

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from functools import partial
 
 from runtime.checkpoints.checkpoint import Component
+from runtime.checkpoints.checks import CheckpointError
+from runtime.checkpoints.read_ic_light import read_ic_light
 from runtime.engines.ask import Bound
 from runtime.engines.engine import WeightsError
 from runtime.engines.select import Engines
@@ -15,8 +17,10 @@ from runtime.lora.known_loras import lora_layers
 from runtime.lora.lora_changes import LoraChanges
 from runtime.lora.lora_error import LoraError
 from runtime.networks.architecture import ArchitectureError, NetworkKind, architecture_of
-from runtime.plan import LoraPlan, Plan
+from runtime.plan import IcLightPlan, LoraPlan, Plan
 from runtime.stage_errors import InvalidArgument
+from runtime.weights.change import ChangeSource
+from runtime.weights.offsets import OffsetChanges
 from runtime.weights.weight_set import WeightSet
 
 
@@ -48,7 +52,7 @@ def bind_component(
 def _has_plain_rows(kind: NetworkKind, plan: Plan) -> bool:
     """Whether the calls of a network have the latents' size, and rows without optional fields."""
     if kind == "unet":
-        return not plan.controlnets
+        return not (plan.controlnets or plan.ip_adapters or plan.ic_light)
     return kind in ("vae_encoder", "vae_decoder")
 
 
@@ -56,11 +60,23 @@ def weight_set(plan: Plan, component: Component, check_cancelled: Callable[[], N
     """The component's weights as the request wants them. Raises InvalidArgument that names a LoRA's field, and so does
     reading its changes. Raises what `check_cancelled` raises, which is called before each LoRA."""
     loras = [lora for lora in plan.loras if lora.scale and component.name in lora.components]
-    changes = []
+    changes: list[ChangeSource] = []
     for lora in loras:
         check_cancelled()
         changes.append(_changes(plan, lora, component))
+    if plan.ic_light is not None and component.role == "unet":
+        changes.append(_offsets(plan.ic_light, plan.checkpoint.unet))
     return WeightSet(component, tuple(changes))
+
+
+def _offsets(ic_light: IcLightPlan, unet: Component) -> OffsetChanges:
+    stored = StoredFile(ic_light.path, ic_light.digest, ic_light.fingerprint)
+    refused = partial(InvalidArgument, "ic_light_model_url")
+    try:
+        file = read_ic_light(stored, unet)
+        return OffsetChanges(stored, file.parameters, file.shapes, refused)
+    except (CheckpointError, WeightFileError) as error:
+        raise refused(str(error)) from error
 
 
 def _changes(plan: Plan, lora: LoraPlan, component: Component) -> LoraChanges:

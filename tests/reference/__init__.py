@@ -4,7 +4,7 @@ It shares no code with `runtime/`, so that the two can disagree.
 """
 
 from tests.reference.error import relative_error
-from tests.reference.request import ReferenceControlNet, ReferenceLora, ReferenceRequest
+from tests.reference.request import ReferenceControlNet, ReferenceIpAdapter, ReferenceLora, ReferenceRequest
 from tests.reference.run import ReferenceResult, reference
 
-__all__ = ["ReferenceControlNet", "ReferenceLora", "ReferenceRequest", "ReferenceResult", "reference", "relative_error"]
+__all__ = ["ReferenceControlNet", "ReferenceIpAdapter", "ReferenceLora", "ReferenceRequest", "ReferenceResult", "reference", "relative_error"]

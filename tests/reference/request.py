@@ -16,7 +16,10 @@ class ReferenceLora:
 
 @dataclass(frozen=True)
 class ReferenceControlNet:
-    """A ControlNet's folder in diffusers' layout, its picture, and its mask, of the picture's size."""
+    """A ControlNet's folder in diffusers' layout, its picture, and its mask, of the picture's size.
+
+    `served`: a file with the same weights, which the server is told.
+    """
 
     path: Path
     image: Image.Image
@@ -24,6 +27,21 @@ class ReferenceControlNet:
     conditioning_scale: float = 1.0
     start: float = 0.0
     end: float = 1.0
+    served: Path | None = None
+
+
+@dataclass(frozen=True)
+class ReferenceIpAdapter:
+    """An IP-Adapter's file, beside the folder `image_encoder`, its image prompts, and its mask.
+
+    `scale`: a number, or diffusers' scales by block as JSON. `noising_factor`: 0 is diffusers' negative image prompt.
+    """
+
+    path: Path
+    images: tuple[Image.Image, ...]
+    mask: Image.Image | None = None
+    scale: float | str = 1.0
+    noising_factor: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -55,6 +73,7 @@ class ReferenceRequest:
     rescale_betas_snr_zero: bool = False
     controlnets: tuple[ReferenceControlNet, ...] = ()
     controlnet_guess_mode: bool = False
+    ip_adapters: tuple[ReferenceIpAdapter, ...] = ()
     width: int | None = None
     height: int | None = None
 

@@ -9,6 +9,7 @@ each kind is in both.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -25,7 +26,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from lorikeet import Client, Job
-from tests.reference import ReferenceControlNet, ReferenceLora, ReferenceRequest, reference, relative_error
+from tests.reference import ReferenceControlNet, ReferenceIpAdapter, ReferenceLora, ReferenceRequest, reference, relative_error
 from tests.reference.kept import kept
 
 TOLERANCE = 1e-3  # of the latents' standard deviation
@@ -211,6 +212,7 @@ def submit(client: Client, case: Case) -> Job:
         "image_size": {"width": request.width, "height": request.height} if request.image is None else None,
         "unet_name": str(case.unet) if case.unet else None,
         "controlnets": [_controlnet(controlnet) for controlnet in request.controlnets],
+        "ip_adapter": [_ip_adapter(adapter) for adapter in request.ip_adapters],
         "controlnet_guess_mode": request.controlnet_guess_mode,
         "debug_latents": True,
     }
@@ -219,12 +221,25 @@ def submit(client: Client, case: Case) -> Job:
 
 def _controlnet(controlnet: ReferenceControlNet) -> dict[str, Any]:
     return {
-        "path": str(controlnet.path),
+        "path": str(controlnet.served or controlnet.path),
         "image_url": controlnet.image,
         "mask_url": controlnet.mask,
         "conditioning_scale": controlnet.conditioning_scale,
         "start_percentage": controlnet.start,
         "end_percentage": controlnet.end,
+    }
+
+
+def _ip_adapter(adapter: ReferenceIpAdapter) -> dict[str, Any]:
+    first, *others = adapter.images
+    is_json = isinstance(adapter.scale, str)
+    return {
+        "path": str(adapter.path.parent),
+        "weight_name": adapter.path.name,
+        "ip_adapter_image_url": [first, *others] if others else first,
+        "ip_adapter_mask_url": adapter.mask,
+        ("scale_json" if is_json else "scale"): json.loads(adapter.scale) if is_json else adapter.scale,
+        "unconditional_noising_factor": adapter.noising_factor,
     }
 
 

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from tests.reference import ReferenceControlNet
-from tests.server.parity import TEXT_TO_IMAGE, Answers, Case, Change, Report, Row, check, fields, loras, picture, rows
+from tests.server.parity import Answers, Case, Change, Report, Row, check, fields, loras, picture, rows
 
 CONTROL, OTHER = picture(2), picture(3)
 WIDE = CONTROL.resize((128, 64), Image.Resampling.BICUBIC)
@@ -36,6 +36,16 @@ def controlnets(*names: str, images: tuple[Image.Image, ...] = (CONTROL, OTHER),
     return change
 
 
+def served_as(ending: str) -> Change:
+    """The server is told a single file of the ControlNet."""
+
+    def change(case: Case) -> Case:
+        path = case.request.model.parent / "controlnets" / f"{case.request.model.name}{ending}"
+        return with_last(served=path)(controlnets("")(case))
+
+    return change
+
+
 def with_last(**values: object) -> Change:
     """Other values of the last ControlNet."""
 
@@ -58,6 +68,9 @@ def wide_control_image(case: Case) -> Case:
 GUESS_MODE = fields(controlnet_guess_mode=True)
 TABLE: dict[str, tuple[Change, ...]] = {
     "controlnet": (controlnets(""),),
+    "original_file": (served_as("_original.safetensors"),),
+    "original_pickle": (served_as("_original.pth"),),
+    "one_file": (served_as("_file.safetensors"),),
     "text_to_image": (fields(image=None), controlnets("")),
     "two": (controlnets(""), controlnets("", "_b")),
     "conditioning_scale": (controlnets(""), with_last(conditioning_scale=0.4)),

@@ -1,9 +1,11 @@
 """ControlNets of the tiny UNets, in the layout of diffusers and in that of the technique's authors."""
 
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
+import torch
 from diffusers import ControlNetModel
 from safetensors.torch import load_file, save_file
 
@@ -19,11 +21,14 @@ _HINT_BLOCKS = 6
 
 
 def write_controlnets(folder: Path) -> None:
-    """Write two ControlNets for each kind of checkpoint: `sd15`, `sd15_b`, ..., and files of the original layout."""
+    """Write two ControlNets for each kind of checkpoint, `sd15`, `sd15_b`, ..., and the first one as single files."""
     for seed, (kind, config) in enumerate(KINDS.items()):
         write_controlnet(folder / kind, 70 + seed, config)
         write_controlnet(folder / f"{kind}_b", 80 + seed, config)
-        write_original_controlnet(folder / f"{kind}_original.safetensors", folder / kind)
+        original = original_controlnet(folder / kind)
+        save_file(original, folder / f"{kind}_original.safetensors")
+        torch.save({"state_dict": original}, folder / f"{kind}_original.pth")
+        shutil.copy(folder / kind / WEIGHTS, folder / f"{kind}_file.safetensors")
 
 
 def write_controlnet(folder: Path, seed: int, config: dict[str, Any], **options: Any) -> None:
@@ -42,13 +47,13 @@ def write_controlnet(folder: Path, seed: int, config: dict[str, Any], **options:
     controlnet.save_pretrained(folder)
 
 
-def write_original_controlnet(path: Path, folder: Path) -> None:
-    """Write the ControlNet in `folder` as a file with the names `control_model.…`."""
+def original_controlnet(folder: Path) -> dict[str, torch.Tensor]:
+    """The tensors of the ControlNet in `folder` under the names `control_model.…`."""
     stored = load_file(folder / WEIGHTS)
     special = {name: tensor for name, tensor in stored.items() if name.startswith("controlnet_")}
     halves = {name: tensor for name, tensor in stored.items() if name not in special}
     tensors = original_unet(halves) | {_original_name(name): tensor for name, tensor in special.items()}
-    save_file({f"control_model.{name}": tensor for name, tensor in tensors.items()}, path)
+    return {f"control_model.{name}": tensor for name, tensor in tensors.items()}
 
 
 def _original_name(name: str) -> str:

@@ -66,6 +66,8 @@ def _write(folder: Path) -> None:
         write_single_files,
     )
     from tests.tiny.controlnets import write_controlnets
+    from tests.tiny.ic_light import write_ic_light
+    from tests.tiny.ip_adapters import write_ip_adapters
     from tests.tiny.loras import SD15_PARTS, SDXL_PARTS, write_kohya, write_peft
 
     sd15, sd2, sdxl, loras = (folder / name for name in ("sd15", "sd2", "sdxl", "loras"))
@@ -77,6 +79,9 @@ def _write(folder: Path) -> None:
     write_single_files(folder / "single", sd15, sd2, sdxl)
     write_everything(folder / "everything")
     write_controlnets(folder / "controlnets")
+    write_ic_light(folder / "ic_light", sd15)
+    for checkpoint in (sd15, sd2, sdxl):
+        write_ip_adapters(folder / "ip_adapters" / checkpoint.name, checkpoint)
     write_peft(loras / "sd15" / "peft.safetensors", sd15, SD15_PARTS, 41, alpha=6)
     write_kohya(loras / "sd15" / "kohya.safetensors", sd15, SD15_PARTS, 42)
     write_peft(loras / "sd2" / "peft.safetensors", sd2, SD15_PARTS, 45, alpha=2)

@@ -1,7 +1,8 @@
 """The base of all messages, number types that refuse booleans, and the mark of a file field."""
 
 import sys
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, ClassVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, StringConstraints, model_validator
 from typing_extensions import Self
@@ -12,17 +13,26 @@ MAX_JSON_DEPTH = 32
 
 
 class Model(BaseModel):
-    """Base of all messages. It keeps unknown fields, reads null as an absent field, refuses NaN and infinity."""
+    """Base of all messages. It keeps unknown fields, reads null as an absent field, refuses NaN and infinity.
+
+    `aliases`: other names of fields, for values that do not have the field's own name.
+    """
 
     # protected_namespaces: `model_name` and `model_subfolder` are the API's own names.
     model_config = ConfigDict(extra="allow", allow_inf_nan=False, protected_namespaces=())
 
+    aliases: ClassVar[Mapping[str, str]] = {}
+
     @model_validator(mode="before")
     @classmethod
-    def _null_is_absent(cls, data: object) -> object:
+    def _known_names(cls, data: object) -> object:
         if not isinstance(data, dict):
             return data
-        return {name: value for name, value in data.items() if value is not None or not cls._has_default(name)}
+        present = {name: value for name, value in data.items() if value is not None or not cls._has_default(name)}
+        for alias, name in cls.aliases.items():
+            if alias in present and name not in present:
+                present[name] = present.pop(alias)
+        return present
 
     @classmethod
     def _has_default(cls, name: object) -> bool:

@@ -27,11 +27,21 @@ OneOrManyFiles = Annotated[
 class IPAdapter(Model):
     """One IP-Adapter; a request may use several."""
 
+    # Names in the types of fal's JavaScript client.
+    aliases = {
+        "image_url": "ip_adapter_image_url",
+        "mask_image_url": "ip_adapter_mask_url",
+        "subfolder": "model_subfolder",
+    }
+
     ip_adapter_image_url: OneOrManyFiles = Field(
         description="URL of the image prompt, or a list of URLs for one adapter."
     )
     ip_adapter_mask_url: FileRef | None = Field(
         default=None, description="URL of a mask of the same size as the image prompt."
+    )
+    mask_threshold: Float = Field(
+        default=0.5, ge=0, le=1, description="Grey from which on the mask is white; below it is black."
     )
     path: FileRef = Field(description="URL, Hub id or path of the IP-Adapter weights.")
     model_subfolder: Name | None = Field(default=None, description="Folder of the weights in the repository.")

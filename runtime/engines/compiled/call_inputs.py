@@ -31,15 +31,14 @@ def call_inputs(
     assert isinstance(first, torch.Tensor)
     rows, device = len(first), first.device
     concat, mask = given.pop("concat", None), given.pop("ip_mask", None)
-    if isinstance(concat, torch.Tensor):
-        latent = given["latent"]
-        assert isinstance(latent, torch.Tensor)
+    latent = given.get("latent")
+    if isinstance(concat, torch.Tensor) and isinstance(latent, torch.Tensor):
         given["latent"] = torch.cat([latent, concat], dim=1)
-    if isinstance(mask, torch.Tensor):
+    if isinstance(mask, torch.Tensor) and isinstance(latent, torch.Tensor):
         from runtime.networks.ip_masks import resize_masks  # imports diffusers: seconds, which few requests need
 
         levels = [int(tensor.name.removeprefix(_MASK)) for tensor in manifest.inputs if tensor.name.startswith(_MASK)]
-        resized = resize_masks(mask, levels, downsample_padding)
+        resized = resize_masks(mask, (latent.shape[2], latent.shape[3]), levels, downsample_padding)
         given |= {f"{_MASK}{level}": small for level, small in resized.items()}
     sizes = {"rows": rows, "low_rank_rows": rows, "adapters": _adapters(given)}
     found = {**flatten(given), **low_rank}

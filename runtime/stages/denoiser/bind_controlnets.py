@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import numpy as np
 import torch
 
 from runtime.checkpoints.checkpoint import Component
@@ -13,6 +12,7 @@ from runtime.engines.select import Engines
 from runtime.plan import CONTROL_IMAGE, CONTROL_MASK, Plan
 from runtime.stages.bind_component import bind_component
 from runtime.stages.call import Array
+from runtime.stages.denoiser.pictures import unit_picture
 
 
 def bind_controlnets(
@@ -43,13 +43,13 @@ def _bind(
     block_rows: int,
 ) -> ControlNet:
     asked = plan.request.controlnets[index]
-    condition = _picture(plan, CONTROL_IMAGE.format(index), pictures)
-    mask = _picture(plan, CONTROL_MASK.format(index), pictures)
+    condition = unit_picture(plan, CONTROL_IMAGE.format(index), pictures)
+    mask = unit_picture(plan, CONTROL_MASK.format(index), pictures)
     assert condition is not None
     return ControlNet(
         bind_component(engines, "controlnet", plan, component, check_cancelled, block_rows),
         condition,
-        mask=None if mask is None else mask[0],  # a grey picture: its channels are equal
+        mask=None if mask is None else _thresholded(mask[0], asked.mask_threshold),  # grey: its channels are equal
         conditioning_scale=asked.conditioning_scale,
         start=asked.start_percentage,
         end=asked.end_percentage,
@@ -57,11 +57,5 @@ def _bind(
     )
 
 
-def _picture(plan: Plan, field: str, pictures: Array) -> torch.Tensor | None:
-    """A picture [3, padded H, padded W] in [0, 1], on the CPU; None: the request has none."""
-    picture = plan.picture(field)
-    if picture is None:
-        return None
-    bottom, right = plan.padded_height - picture.height, plan.padded_width - picture.width
-    padded = np.pad(picture.pixels(pictures), ((0, bottom), (0, right), (0, 0)), mode="edge")
-    return torch.from_numpy(padded).permute(2, 0, 1).float() / 255.0
+def _thresholded(mask: torch.Tensor, threshold: float | None) -> torch.Tensor:
+    return mask if threshold is None else (mask >= threshold).float()

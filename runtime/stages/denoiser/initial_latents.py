@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from diffusers.utils.torch_utils import randn_tensor
 
+from runtime.conditioning.image_prompt import ImagePrompts
 from runtime.plan import Plan
 from runtime.schedulers.schedule import Schedule, make_schedule
 
@@ -16,13 +17,14 @@ class Conditions:
     """The outputs of the other stages for a job, float32.
 
     text [branches, T, D] and pooled [branches, P] (P = 0: none). The branches are the negative prompt and the prompt,
-    or the prompt alone. mean and std [1, 4, h, w] of the init image's posterior; [0, 4, h, w] without one.
+    or the prompt alone. mean and std [1, 4, h, w] of the init image's posterior; [0, 4, h, w] without one. `image_prompts` are those of the IP-Adapters.
     """
 
     text: torch.Tensor
     pooled: torch.Tensor
     mean: torch.Tensor
     std: torch.Tensor
+    image_prompts: ImagePrompts = field(default_factory=ImagePrompts.none)
 
 
 def initial_latents(

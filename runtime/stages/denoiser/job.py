@@ -37,6 +37,7 @@ class Job:
         device = unet.engine.device
         self._guidance_scale = request.guidance_scale if plan.guided else None
         self._prompt = _prompt(plan, conditions.text.to(device), conditions.pooled.to(device))
+        self._image_prompts = conditions.image_prompts.to(device)
         self._controlnets = ControlNets(controlnets, self._prompt, guess_mode=request.controlnet_guess_mode)
         width = plan.guidance_width
         self._timestep_cond = None if width is None else guidance_embedding(request.guidance_scale - 1.0, width)
@@ -94,6 +95,7 @@ class Job:
                     t=t.float(),
                     timestep_cond=self._timestep_cond,
                     residuals=row_residuals,
+                    **self._image_prompts.fields(index % branches),
                     **self._prompt.fields(index % branches),
                 ).inputs(),
             )

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from runtime.conditioning.controlnet import ControlNet
+from runtime.conditioning.image_prompt import ImagePrompts
 from runtime.engines.ask import Bound
 from runtime.engines.engine import never_cancelled
 from runtime.engines.select import Engines
@@ -25,6 +26,7 @@ from runtime.stages.bind_component import bind_component
 from runtime.stages.call import Call
 from runtime.stages.denoiser.bind_controlnets import bind_controlnets
 from runtime.stages.denoiser.initial_latents import Conditions
+from runtime.stages.denoiser.image_prompt_mask import image_prompt_mask
 from runtime.stages.denoiser.job import Job
 from runtime.stages.denoiser.member import Member
 from runtime.stages.denoiser.step_loop import StepLoop
@@ -32,12 +34,13 @@ from runtime.stages.plan_stage import PlanStage
 from runtime.stages.seal import check_seal
 from runtime.stages.watch_weights import watch_weights
 
+_TENSORS = ("PROMPT_EMBEDS", "POOLED_EMBEDS", "LATENT_MEAN", "LATENT_STD", "IP_KEYS", "IP_VALUES", "IP_BIAS")
 CheckCancelled = Callable[[], None]
 _NOT_FINITE = "the latents are not finite in {}: a LoRA's scale or guidance_scale is too large, or the weights are bad"
 
 
 class DenoiserStage(PlanStage):
-    """PLAN, PICTURES, PROMPT_EMBEDS, POOLED_EMBEDS, LATENT_MEAN, LATENT_STD, REPORT -> LATENTS FP32 [N, 4, h, w],
+    """PLAN, PICTURES, the tensors of the text and image encoders, LATENT_MEAN, LATENT_STD, REPORT -> LATENTS FP32 [N, 4, h, w],
     PER_PASS_LATENTS FP32 [steps, N, 4, h, w] ([0, ...] unless asked for), REPORT."""
 
     name = "denoiser"
@@ -74,7 +77,7 @@ class DenoiserStage(PlanStage):
         begun = time.monotonic()
         unet, controlnets = self._bind(plan, call, check_cancelled)
         try:
-            job = Job(plan, _conditions(call), unet, controlnets)
+            job = Job(plan, _conditions(plan, call), unet, controlnets)
         except BaseException:
             for bound in (unet, *(controlnet.bound for controlnet in controlnets)):
                 bound.release()
@@ -133,7 +136,9 @@ class DenoiserStage(PlanStage):
         self._reply(plan.job, call, outputs)
 
 
-def _conditions(call: Call) -> Conditions:
-    names = ("PROMPT_EMBEDS", "POOLED_EMBEDS", "LATENT_MEAN", "LATENT_STD")
+def _conditions(plan: Plan, call: Call) -> Conditions:
     # Copied: Triton frees its tensors with the request, and the job's tensors may live longer.
-    return Conditions(*(torch.from_numpy(np.array(call.inputs[name])) for name in names))
+    text, pooled, mean, std, *image_prompts = (torch.from_numpy(np.array(call.inputs[name])) for name in _TENSORS)
+    keys, values, bias = image_prompts
+    mask = image_prompt_mask(plan, call.inputs["PICTURES"])
+    return Conditions(text, pooled, mean, std, ImagePrompts(keys, values, bias, mask))

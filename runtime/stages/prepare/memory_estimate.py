@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import prod
 
 from runtime.plan import Plan
 from runtime.stages.prepare.shared_memory_estimate import StageBytes, stage_bytes
@@ -39,7 +40,8 @@ def need(plan: Plan, sent: int, *, inline: bool = False, parameters: int = 0) ->
     latents = 4 * pixels // plan.checkpoint.vae_scale_factor**2 * request.num_images
     steps = request.num_inference_steps if request.debug_per_pass_latents else 0
     pictures = sum(picture.nbytes for picture in plan.pictures) + 3 * pixels * request.num_images
-    own = sent + _COPIES * (pictures + _FLOAT * latents * (1 + steps))
+    image_prompts = 2 * _FLOAT * prod(plan.image_prompt_shape)
+    own = sent + _COPIES * (pictures + _FLOAT * latents * (1 + steps) + image_prompts)
     widths = plan.checkpoint.vae.config.get("block_out_channels") or _DECODER_WIDTHS
     # The block before the last one upsamples to the full size in its own width; all later layers are narrower.
     widest = widths[min(1, len(widths) - 1)]

@@ -11,7 +11,7 @@ from lorikeet.schema.walk import walk_models
 from runtime.jobs.job_table import JobRef
 from runtime.plan import INIT_IMAGE, Plan
 from runtime.stages.prepare import checkpoint as checkpoints
-from runtime.stages.prepare import clip_skip, controlnets, loras, pictures, prompts, schedule, size, unavailable
+from runtime.stages.prepare import clip_skip, controlnets, ic_light, ip_adapters, loras, pictures, prompts, safety_checker, schedule, size, unavailable
 from runtime.stages.prepare.context import PrepareContext
 from runtime.stages.prepare.pictures import Pictures
 
@@ -39,6 +39,8 @@ def make_plan(request: ImageToImageInput, context: PrepareContext, admission: Ad
     """Raises InvalidArgument that names the field of what is refused, and what `context.check_cancelled` raises."""
     unavailable.check(request)
     schedule.check(request)
+    ip_adapters.check(request)
+    ic_light.check(request)
     decoded = pictures.resolve(_named_pictures(request), context)
     checkpoint = checkpoints.resolve(request, context)
     pixels = size.resolve(request, context, decoded, checkpoint)
@@ -48,6 +50,12 @@ def make_plan(request: ImageToImageInput, context: PrepareContext, admission: Ad
     clip_skip.check_on(request, checkpoint)
     adapters = loras.resolve(request, context, checkpoint)
     networks = controlnets.resolve(request, context, checkpoint)
+    image_prompts = ip_adapters.resolve(request, context, checkpoint)
+    decoded = ip_adapters.fit_pictures(request, decoded, pixels, image_prompts.encoder)
+    relighting = ic_light.resolve(request, context, checkpoint)
+    decoded = ic_light.fit_pictures(request, decoded, pixels)
+    checker = safety_checker.resolve(request, context)
+    components = (*checkpoint.components, *networks, *image_prompts.components, *([checker] if checker else []))
     plan = Plan(
         job_id=admission.job.id,
         slot=admission.job.slot,
@@ -57,19 +65,24 @@ def make_plan(request: ImageToImageInput, context: PrepareContext, admission: Ad
         checkpoint=checkpoint,
         loras=adapters,
         controlnets=networks,
+        ip_adapters=image_prompts.adapters,
+        image_encoder=image_prompts.encoder,
+        ic_light=relighting,
+        safety_checker=checker,
         pictures=decoded.plans,
         seed=secrets.randbits(_SEED_BITS) if request.seed is None else request.seed,
         width=pixels.width,
         height=pixels.height,
         padded_width=pixels.padded_width,
         padded_height=pixels.padded_height,
-        files=checkpoints.file_digests((*checkpoint.components, *networks)) | {lora.field: lora.digest for lora in adapters},
+        files=checkpoints.file_digests(components) | {lora.field: lora.digest for lora in adapters}
+        | ({ic_light.FIELD: relighting.digest} if relighting else {}),
         warnings=(
             *unknown_field_warnings(request),
             *prompts.warnings(request),
             *checkpoints.warnings(request, checkpoint),
             *loras.warnings(adapters),
-            *controlnets.warnings(networks),
+            *controlnets.warnings((*networks, *image_prompts.components)),
             *schedule.warnings(request, checkpoint),
         ),
     )
@@ -81,6 +94,8 @@ def _named_pictures(request: ImageToImageInput) -> Iterator[tuple[str, str]]:
     if request.image_url is not None:
         yield INIT_IMAGE, request.image_url
     yield from controlnets.named_pictures(request)
+    yield from ip_adapters.named_pictures(request)
+    yield from ic_light.named_pictures(request)
 
 
 def _lean(request: ImageToImageInput) -> ImageToImageInput:

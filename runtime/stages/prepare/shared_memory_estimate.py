@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from heapq import nlargest
+from math import prod
 
 from lorikeet.protocol import tensors
 from runtime.checkpoints.checkpoint import MAX_TOKENS
@@ -29,8 +30,12 @@ _CLIP_WIDTH = 512  # of a text encoder whose configuration has no width: transfo
 STAGE_TENSORS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "prepare": ((), ("PICTURES",)),
     "text_encoder": ((), ("PROMPT_EMBEDS", "POOLED_EMBEDS")),
+    "image_encoder": (("PICTURES",), ("IP_KEYS", "IP_VALUES")),
     "vae_encoder": (("PICTURES",), ("LATENT_MEAN", "LATENT_STD")),
-    "denoiser": (("PICTURES", "PROMPT_EMBEDS", "POOLED_EMBEDS", "LATENT_MEAN", "LATENT_STD"), ("LATENTS", "PER_PASS_LATENTS")),
+    "denoiser": (
+        ("PICTURES", "PROMPT_EMBEDS", "POOLED_EMBEDS", "IP_KEYS", "IP_VALUES", "LATENT_MEAN", "LATENT_STD"),
+        ("LATENTS", "PER_PASS_LATENTS"),
+    ),
     "vae_decoder": (("LATENTS",), ("PIXELS",)),
     "finish": (
         ("PIXELS", "LATENTS", "PER_PASS_LATENTS"),
@@ -99,7 +104,10 @@ def _tensor_bytes(plan: Plan, inline: bool) -> dict[str, int]:
     # Noise does not shrink when it is encoded. The metadata of each file is the receipt, with prompts and LoRAs.
     text = _JSON_ESCAPE * (len(request.prompt) + len(request.negative_prompt)) + _LORA_RECEIPT * len(plan.loras)
     encoded = pixels + pixels // 50 + count * (text + _SMALL)
+    image_prompts = _FLOAT * prod(plan.image_prompt_shape)
     return {
+        "IP_KEYS": image_prompts,
+        "IP_VALUES": image_prompts,
         "PICTURES": sum(picture.nbytes for picture in plan.pictures),
         "PROMPT_EMBEDS": _FLOAT * branches * MAX_TOKENS * sum(widths),
         "POOLED_EMBEDS": _FLOAT * branches * max(pooled),

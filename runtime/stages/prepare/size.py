@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from lorikeet.schema import ImageToImageInput, size_in_pixels
 from runtime.checkpoints.checkpoint import Checkpoint
 from runtime.files.image_codec import MIN_SIDE
-from runtime.plan import CONTROL_IMAGE, INIT_IMAGE
+from runtime.plan import CONTROL_IMAGE, FOREGROUND, INIT_IMAGE
 from runtime.stage_errors import InvalidArgument
 from runtime.stages.prepare.context import PrepareContext
 from runtime.stages.prepare.pictures import Pictures
@@ -24,9 +24,10 @@ class Size:
 
 
 def resolve(request: ImageToImageInput, context: PrepareContext, pictures: Pictures, checkpoint: Checkpoint) -> Size:
-    """The size of the first control image, else of the init image; without an init image, `image_size` has precedence.
+    """The size of the first control image, else of the init image, else of IC-Light's foreground.
 
-    Without any of them it is the checkpoint's native size. Raises InvalidArgument.
+    Without an init image, `image_size` has precedence. Without any of them it is the checkpoint's native size. Raises
+    InvalidArgument.
     """
     width, height = _size(request, context, pictures, checkpoint)
     scale = checkpoint.vae_scale_factor
@@ -37,7 +38,7 @@ def _size(
     request: ImageToImageInput, context: PrepareContext, pictures: Pictures, checkpoint: Checkpoint
 ) -> tuple[int, int]:
     if request.image_url is not None or request.image_size is None:
-        found = (pictures.pixels.get(field) for field in (CONTROL_IMAGE.format(0), INIT_IMAGE))
+        found = (pictures.pixels.get(field) for field in (CONTROL_IMAGE.format(0), INIT_IMAGE, FOREGROUND))
         image = next((pixels for pixels in found if pixels is not None), None)
         if image is not None:
             return image.shape[1], image.shape[0]

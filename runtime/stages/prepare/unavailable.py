@@ -10,13 +10,6 @@ from runtime.stages.prepare.size import Size
 _UNAVAILABLE = (
     "prompt_weighting",
     "embeddings",
-    "ip_adapter",
-    "image_encoder_path",
-    "image_encoder_subfolder",
-    "ic_light_model_url",
-    "ic_light_model_background_image_url",
-    "ic_light_image_url",
-    "enable_safety_checker",
 )
 
 

@@ -22,7 +22,7 @@ def graph_inputs(manifest: Manifest, fields: Mapping[str, Any], low_rank: Mappin
         given["latent"] = torch.cat([given["latent"], given.pop("concat")], dim=1)
     if "ip_mask" in given:
         levels = {int(tensor.name.rpartition("_")[2]) for tensor in manifest.inputs if "ip_mask" in tensor.name}
-        resized = resize_masks(given.pop("ip_mask"), sorted(levels), 1)
+        resized = resize_masks(given.pop("ip_mask"), given["latent"].shape[2:], sorted(levels), 1)
         given |= {f"ip_mask_{level}": mask for level, mask in resized.items()}
     adapters = given["ip_k"].shape[1] if "ip_k" in given else 0
     found = {**flatten(given), **low_rank}

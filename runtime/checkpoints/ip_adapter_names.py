@@ -1,0 +1,84 @@
+"""Maps the names in IP-Adapter files to canonical names, which are those of `runtime.networks.image_projection`.
+
+The authors' files hold `image_proj.…` and `ip_adapter.<number>.to_k_ip.weight`; the numbers are odd, because they count
+self-attention too. Files of a training run hold `image_proj_model.…` and `adapter_modules.…` instead.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection
+from typing import Literal
+
+from runtime.checkpoints.parameter_names import NUMBER
+from runtime.checkpoints.view import View, Views
+
+ProjectionKind = Literal["base", "full", "plus", "faceid", "faceid_plus"]
+
+_ROOTS = {"image_proj": ("image_proj.", "image_proj_model."), "adapter": ("ip_adapter.", "adapter_modules.")}
+_KEYS = re.compile(rf"({NUMBER})\.to_([kv])_ip\.weight")
+_BASE = {"proj": "image_embeds", "norm": "norm"}
+_FULL = {"proj.0": "ff.net.0.proj", "proj.2": "ff.net.2", "proj.3": "norm"}
+_LAYER = re.compile(rf"layers\.({NUMBER})\.([01])\.(.+)")
+_ATTENTION = {"norm1": "ln0", "norm2": "ln1", "to_q": "attn.to_q", "to_out": "attn.to_out.0"}
+_FEED_FORWARD = {"0": "ff.0", "1": "ff.1.net.0.proj", "3": "ff.1.net.2"}
+
+
+def projection_kind(names: Collection[str]) -> ProjectionKind | None:
+    """The kind of IP-Adapter with these names, decided as diffusers does; None: not an IP-Adapter."""
+    own = {rest for name in names if (rest := _under("image_proj", name)) is not None}
+    if not own or not any(_under("adapter", name) is not None for name in names):
+        return None
+    marks: tuple[tuple[str, ProjectionKind], ...] = (
+        ("proj.weight", "base"),
+        ("proj.3.weight", "full"),
+        ("perceiver_resampler.proj_in.weight", "faceid_plus"),
+        ("norm.weight", "faceid"),
+        ("latents", "plus"),
+    )
+    return next((kind for mark, kind in marks if mark in own), None)
+
+
+def ip_adapter_views(names: Collection[str]) -> Callable[[str], Views]:
+    """A function from a stored tensor's name to the parameters that it holds. `names` are all names of the file."""
+    kind = projection_kind(names)
+
+    def find(name: str) -> Views:
+        if (rest := _under("adapter", name)) is not None:
+            return _keys_and_values(rest)
+        rest = _under("image_proj", name)
+        return () if rest is None or kind is None else _projection(kind, rest)
+
+    return find
+
+
+def _under(part: str, name: str) -> str | None:
+    return next((name.removeprefix(root) for root in _ROOTS[part] if name.startswith(root)), None)
+
+
+def _keys_and_values(rest: str) -> Views:
+    match = _KEYS.fullmatch(rest)
+    if match is None or int(match[1]) % 2 == 0:
+        return ()
+    return (View(f"to_{match[2]}_ip.{int(match[1]) // 2}.weight"),)
+
+
+def _projection(kind: ProjectionKind, rest: str) -> Views:
+    if kind == "plus":
+        return tuple(View(f"image_proj.{view.name}", view.part, view.parts) for view in _resampler(rest))
+    stem, _, ending = rest.rpartition(".")
+    place = (_BASE if kind == "base" else _FULL).get(stem)
+    return () if place is None else (View(f"image_proj.{place}.{ending}"),)
+
+
+def _resampler(rest: str) -> Views:
+    """Of an IP-Adapter Plus. Its keys and values are one matrix."""
+    match = _LAYER.fullmatch(rest)
+    if match is None:
+        return (View(rest),) if rest.partition(".")[0] in ("latents", "proj_in", "proj_out", "norm_out") else ()
+    layer, part, inner = f"layers.{match[1]}", match[2], match[3]
+    stem, _, ending = inner.rpartition(".")
+    if part == "0" and stem == "to_kv":
+        return tuple(View(f"{layer}.attn.to_{one}.{ending}", index, 2) for index, one in enumerate("kv"))
+    place = (_ATTENTION if part == "0" else _FEED_FORWARD).get(stem)
+    return () if place is None else (View(f"{layer}.{place}.{ending}"),)

@@ -1,0 +1,96 @@
+"""Reads the file of an IP-Adapter, which is untrusted, and checks that it fits a UNet."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Sequence
+from typing import Any
+
+from runtime.checkpoints.checkpoint import Component, WeightFile
+from runtime.checkpoints.checks import CheckpointError
+from runtime.checkpoints.component_shapes import ComponentShapes
+from runtime.checkpoints.cross_attention import CrossAttention
+from runtime.checkpoints.ip_adapter_names import ProjectionKind, projection_kind
+from runtime.checkpoints.other_models import other_file, other_model
+from runtime.files.safetensors_file import WeightFileError, read_header
+from runtime.files.stored_file import StoredFile
+
+_HEAD_WIDTH = 64
+_MOST_TOKENS = 1024
+
+
+def read_ip_adapter(stored: StoredFile, layers: Sequence[CrossAttention], text_width: int) -> Component:
+    """The network of an IP-Adapter's file, for a UNet with these cross-attention layers. Raises CheckpointError."""
+    try:
+        names = read_header(stored.path).tensors.keys()
+        kind = projection_kind(names)
+        if kind is None:
+            raise CheckpointError(_not_an_adapter(names))
+        weights = WeightFile(path=stored.path, digest=stored.digest, fingerprint=stored.fingerprint)
+        bare = Component(role="image_projection", config={}, files=(weights,), layout="ip_adapter")
+        _check_layers(bare, layers, text_width)
+        config = _config(kind, ComponentShapes(bare)) | {"inner_widths": [layer.width for layer in layers]}
+    except WeightFileError as error:
+        raise CheckpointError(str(error)) from error
+    return Component(role="image_projection", config=config, files=bare.files, layout=bare.layout)
+
+
+def _not_an_adapter(names: Collection[str]) -> str:
+    what = other_model(names) or other_file(names)
+    hint = f"it is {what}" if what else "expected tensors image_proj.… and ip_adapter.…"
+    return f"it is no IP-Adapter of SD or SDXL: {hint}"
+
+
+def _check_layers(adapter: Component, layers: Sequence[CrossAttention], text_width: int) -> None:
+    found = [shape for name, shape in adapter.shapes.items() if name.startswith("to_k_ip.")]
+    expected = [(layer.width, text_width) for layer in layers]
+    if sorted(found) != sorted(expected):
+        raise CheckpointError(
+            f"it does not fit the checkpoint: it has keys for {len(found)} cross-attention layers of the widths "
+            f"{_widths(found)}, the UNet has {len(expected)} of {_widths(expected)}: use an IP-Adapter that was made for "
+            "this kind of checkpoint"
+        )
+
+
+def _widths(shapes: Collection[tuple[int, ...]]) -> str:
+    return ", ".join(sorted({"x".join(map(str, shape)) for shape in shapes})[:4]) or "none"
+
+
+def _config(kind: ProjectionKind, shapes: ComponentShapes) -> dict[str, Any]:
+    """The options of `runtime.networks.image_projection`."""
+    own = "image_proj"
+    if kind == "base":
+        width = shapes.size(f"{own}.norm.weight", 0)
+        tokens = shapes.size(f"{own}.image_embeds.weight", 0) // width
+        config = {"image_embed_dim": shapes.size(f"{own}.image_embeds.weight", 1), "tokens": tokens}
+        return _checked({"projection": kind, "cross_attention_dim": width, **config})
+    if kind == "full":
+        place = f"{own}.ff.net"
+        config = {"image_embed_dim": shapes.size(f"{place}.0.proj.weight", 1)}
+        return _checked({"projection": kind, "cross_attention_dim": shapes.size(f"{own}.norm.weight", 0), **config})
+    if kind == "plus":
+        return _checked(_resampler(shapes))
+    raise CheckpointError("it is an IP-Adapter FaceID, which needs a face recognition model: use another kind")
+
+
+def _resampler(shapes: ComponentShapes) -> dict[str, Any]:
+    own, layer = "image_proj", "image_proj.layers.0"
+    hidden = shapes.size(f"{own}.latents", 2)
+    return {
+        "projection": "plus",
+        "image_embed_dim": shapes.size(f"{own}.proj_in.weight", 1),
+        "cross_attention_dim": shapes.size(f"{own}.proj_out.weight", 0),
+        "tokens": shapes.size(f"{own}.latents", 1),
+        "hidden_dims": hidden,
+        "depth": shapes.end(f"{own}.layers."),
+        "heads": max(shapes.size(f"{layer}.attn.to_q.weight", 0) // _HEAD_WIDTH, 1),
+        "ffn_ratio": shapes.size(f"{layer}.ff.1.net.0.proj.weight", 0) / hidden,
+    }
+
+
+def _checked(config: dict[str, Any]) -> dict[str, Any]:
+    """Bounds the time in which the network is built. What does not fit the tensors, the engine refuses."""
+    tokens, depth = config.get("tokens", 1), config.get("depth", 1)
+    if not 1 <= tokens <= _MOST_TOKENS or not 1 <= depth <= 16 or not math.isfinite(config.get("ffn_ratio", 1.0)):
+        raise CheckpointError(f"it has {tokens} tokens and {depth} layers: expected at most {_MOST_TOKENS} and 16")
+    return config

@@ -1,0 +1,36 @@
+"""`image_encoder`: image prompts -> keys and values of the IP-Adapters. It imports torch at the first request of one."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+import numpy as np
+
+from runtime.jobs.job_table import JobTable
+from runtime.plan import Plan
+from runtime.settings import Settings
+from runtime.stages.call import Array, Call
+from runtime.stages.image_encoder.image_prompts import NONE, PromptMaker
+from runtime.stages.worker_stage import WorkerStage
+
+
+class ImageEncoderStage(WorkerStage):
+    """PLAN, PICTURES UINT8 [bytes] -> IP_KEYS, IP_VALUES FP32 [branches, adapters, tokens, sum of inner widths] and
+    IP_BIAS FP32 [adapters, tokens]. All axes are 0 without IP-Adapters.
+
+    The branches are the negative image prompt and the image prompt, or the image prompt alone without guidance.
+    """
+
+    name = "image_encoder"
+
+    def __init__(self, settings: Settings, job_table: JobTable) -> None:
+        super().__init__(settings, job_table)
+        self._maker: PromptMaker | None = None
+
+    def process(self, plan: Plan, call: Call) -> dict[str, Array]:
+        if not plan.ip_adapters:
+            return {name: np.zeros((0,) * axes, np.float32) for name, axes in NONE.items()}
+        if self._maker is None:
+            module = import_module("runtime.stages.image_encoder.prompt_maker")
+            self._maker = module.NetworkPrompts(self.settings, self.metrics)
+        return self._maker.make(plan, call, lambda: self.reporter.check(plan.job))

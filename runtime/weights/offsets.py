@@ -1,0 +1,64 @@
+"""Offsets: a change of weights that is stored as the difference itself, as IC-Light's files are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from runtime.files.safetensors_file import NotFiniteError, SafetensorsFile
+from runtime.files.stored_file import StoredFile, check_unchanged
+from runtime.weights.change import Change
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True)
+class Offset:
+    """A Change that does not depend on the weight. It may have more input channels than the weight."""
+
+    tensor: torch.Tensor
+
+    def delta(self, base: torch.Tensor) -> torch.Tensor:
+        return self.tensor.to(base.device).float()
+
+
+class OffsetChanges:
+    """A ChangeSource. `parameters`: parameter's name -> stored name; `shapes`: by parameter's name.
+
+    `read` raises `refused` of a message when a number is not finite, and FileChangedError.
+    """
+
+    def __init__(
+        self,
+        stored: StoredFile,
+        parameters: Mapping[str, str],
+        shapes: Mapping[str, Sequence[int]],
+        refused: Callable[[str], Exception],
+    ) -> None:
+        self._stored, self._parameters, self._shapes, self._refused = stored, parameters, shapes, refused
+        self._file = SafetensorsFile(stored.path, stored.fingerprint, list(parameters.values()), finite=True)
+
+    @property
+    def names(self) -> Collection[str]:
+        return self._parameters.keys()
+
+    @property
+    def digest(self) -> str:
+        return f"{self._stored.digest}*offset"
+
+    def rank(self, name: str) -> int | None:
+        return None
+
+    def shape(self, name: str) -> Sequence[int]:
+        return self._shapes[name]
+
+    def read(self, name: str) -> Change:
+        try:
+            return Offset(self._file.read(self._parameters[name]))
+        except NotFiniteError as error:
+            raise self._refused(str(error)) from error
+
+    def check_unchanged(self) -> None:
+        check_unchanged(self._stored.path, self._stored.fingerprint)

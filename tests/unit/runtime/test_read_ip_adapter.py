@@ -1,0 +1,103 @@
+"""Files of IP-Adapters and of image encoders, and files that are none."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from runtime.checkpoints.checkpoint import Checkpoint, Component
+from runtime.checkpoints.checks import CheckpointError
+from runtime.checkpoints.cross_attention import cross_attentions
+from runtime.checkpoints.read_image_encoder import read_image_encoder
+from runtime.checkpoints.read_ip_adapter import read_ip_adapter
+from runtime.networks.architecture import architecture_of
+from runtime.networks.build import build, parameters
+from tests.tiny.ip_adapters import ENCODER_WIDTH, IMAGE_SIDE, PATCH, PLUS_LAYERS, PLUS_TOKENS
+from tests.unit.runtime.tiny_checkpoints import digest
+
+ADAPTERS = ("base", "plus", "full")
+
+
+def read(path: Path, checkpoint: Checkpoint) -> Component:
+    width = checkpoint.unet.config["cross_attention_dim"]
+    return read_ip_adapter(digest(path), cross_attentions(checkpoint.unet), width)
+
+
+@pytest.mark.parametrize("kind", ADAPTERS)
+def test_the_network_has_each_tensor_of_the_file(tiny: Path, sdxl: Checkpoint, kind: str) -> None:
+    found = read(tiny / "ip_adapters" / "sdxl" / f"{kind}.safetensors", sdxl)
+    network = build(architecture_of("image_projection", found.config))
+    expected = {name: tuple(parameter.shape) for name, parameter in parameters(network).items()}
+    assert dict(found.shapes) == expected
+
+
+def test_a_file_of_a_training_run_is_read_alike(tiny: Path, sd15: Checkpoint, tmp_path: Path) -> None:
+    path = tiny / "ip_adapters" / "sd15" / "base.safetensors"
+    names = {"image_proj.": "image_proj_model.", "ip_adapter.": "adapter_modules."}
+    renamed = {}
+    for name, tensor in load_file(path).items():
+        root = next(root for root in names if name.startswith(root))
+        renamed[names[root] + name.removeprefix(root)] = tensor
+    save_file(renamed, tmp_path / "trained.safetensors")
+    found, expected = read(tmp_path / "trained.safetensors", sd15), read(path, sd15)
+    assert (found.config, dict(found.shapes)) == (expected.config, dict(expected.shapes))
+
+
+def test_the_resampler_is_read_off_the_shapes(tiny: Path, sd15: Checkpoint) -> None:
+    config = read(tiny / "ip_adapters" / "sd15" / "plus.safetensors", sd15).config
+    found = {name: config[name] for name in ("projection", "tokens", "depth", "heads", "ffn_ratio")}
+    assert found == {"projection": "plus", "tokens": PLUS_TOKENS, "depth": PLUS_LAYERS, "heads": 1, "ffn_ratio": 4.0}
+
+
+def test_an_adapter_of_another_checkpoint_is_refused(tiny: Path, sd15: Checkpoint) -> None:
+    with pytest.raises(CheckpointError, match="does not fit the checkpoint"):
+        read(tiny / "ip_adapters" / "sdxl" / "base.safetensors", sd15)
+
+
+OTHERS = {
+    "lora_unet_down_blocks_0.lora.weight": "a LoRA: give it in loras",
+    "double_blocks.0.img_attn.qkv.weight": "it is Flux",
+    "control_model.input_hint_block.0.weight": "a ControlNet",
+    "image_proj.proj.weight": "expected tensors image_proj",
+    "stranger": "expected tensors image_proj",
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_another_file_is_refused_by_its_name(sd15: Checkpoint, tmp_path: Path, name: str) -> None:
+    save_file({name: np.zeros((4, 4), np.float32)}, tmp_path / "file.safetensors")
+    with pytest.raises(CheckpointError, match=OTHERS[name]):
+        read(tmp_path / "file.safetensors", sd15)
+
+
+def test_a_face_adapter_says_what_it_is(tiny: Path, sd15: Checkpoint, tmp_path: Path) -> None:
+    tensors = load_file(tiny / "ip_adapters" / "sd15" / "base.safetensors")
+    tensors |= {"image_proj.proj.0.weight": np.zeros((8, 8), np.float32), "image_proj.proj.2.weight": tensors["image_proj.proj.weight"]}
+    del tensors["image_proj.proj.weight"]
+    save_file(tensors, tmp_path / "face.safetensors")
+    with pytest.raises(CheckpointError, match="FaceID"):
+        read(tmp_path / "face.safetensors", sd15)
+
+
+def test_an_image_encoder_is_read_with_its_configuration(tiny: Path) -> None:
+    folder = tiny / "ip_adapters" / "sd15" / "image_encoder"
+    config = json.loads((folder / "config.json").read_text())
+    found = read_image_encoder(digest(folder / "model.safetensors"), config)
+    assert (found.config["hidden_size"], found.config["image_size"]) == (ENCODER_WIDTH, IMAGE_SIDE)
+    whole = {"vision_config": config, "projection_dim": config["projection_dim"], "architectures": ["CLIPModel"]}
+    assert read_image_encoder(digest(folder / "model.safetensors"), whole).config["patch_size"] == PATCH
+
+
+def test_an_encoder_of_no_published_size_needs_its_configuration(tiny: Path) -> None:
+    folder = tiny / "ip_adapters" / "sd15" / "image_encoder"
+    with pytest.raises(CheckpointError, match=f"hidden size is {ENCODER_WIDTH}"):
+        read_image_encoder(digest(folder / "model.safetensors"), None)
+
+
+def test_another_network_is_no_image_encoder(tiny: Path) -> None:
+    with pytest.raises(CheckpointError, match="no CLIP image encoder"):
+        read_image_encoder(digest(tiny / "ip_adapters" / "sd15" / "base.safetensors"), None)
