@@ -26,6 +26,7 @@ ROWS = DynamicAxis("rows", 2)
 HEIGHT, WIDTH = DynamicAxis("height", 9), DynamicAxis("width", 11)
 TEXT_LENGTH = DynamicAxis("text_length", 77)
 ADAPTERS, IP_TOKENS = DynamicAxis("adapters", 2), DynamicAxis("ip_tokens", 4)
+IMAGE_TOKENS = DynamicAxis("image_tokens", 9)  # of the image encoder
 # Each of the following is 1 or the number of rows.
 RESIDUAL_ROWS, LOW_RANK_ROWS = DynamicAxis("residual_rows", 2), DynamicAxis("low_rank_rows", 2)
 _EXAMPLE_RANK = 3

@@ -12,6 +12,7 @@ from optimum.utils.normalized_config import NormalizedConfig
 from export.axes import (
     ADAPTERS,
     HEIGHT,
+    IMAGE_TOKENS,
     IP_TOKENS,
     RESIDUAL_ROWS,
     ROWS,
@@ -30,10 +31,10 @@ from runtime.checkpoints.checkpoint import MAX_TOKENS
 from runtime.networks.architecture import Architecture, NetworkKind
 from runtime.networks.level_size import level_size
 from runtime.networks.network import Network
+from runtime.networks.safety_checker import CONCEPTS, SPECIAL_CONCEPTS
 
 OPSET = 20  # the newest of torch's exporter that keeps every parameter under its name
 _TIME_IDS = 6
-_IMAGE_TOKENS = DynamicAxis("image_tokens", 9)
 
 
 class NetworkConfig(ExporterConfig):
@@ -206,6 +207,19 @@ class ImageEncoderConfig(NetworkConfig):
         }
 
 
+class SafetyCheckerConfig(NetworkConfig):
+    """The size of the pictures is the architecture's, so only the rows are dynamic."""
+
+    @property
+    def own_axes(self) -> NamedAxes:
+        side = self._options["image_size"]
+        return {"pixels": (ROWS, self._options["num_channels"], side, side)}
+
+    @property
+    def output_axes(self) -> NamedAxes:
+        return {"concepts": (ROWS, CONCEPTS), "special": (ROWS, SPECIAL_CONCEPTS)}
+
+
 class ImageProjectionConfig(NetworkConfig):
     """`embeds` for the kind `base`, else `penultimate`, whose tokens are those of the image encoder."""
 
@@ -214,11 +228,11 @@ class ImageProjectionConfig(NetworkConfig):
         width = self._options["image_embed_dim"]
         if self._options["projection"] == "base":
             return {"embeds": (ROWS, width)}
-        return {"penultimate": (ROWS, _IMAGE_TOKENS, width)}
+        return {"penultimate": (ROWS, IMAGE_TOKENS, width)}
 
     @property
     def output_axes(self) -> NamedAxes:
-        tokens = _IMAGE_TOKENS if self._options["projection"] == "full" else self._options["tokens"]
+        tokens = IMAGE_TOKENS if self._options["projection"] == "full" else self._options["tokens"]
         packed: TensorAxes = (ROWS, tokens, sum(self._options["inner_widths"]))
         return {"tokens": (ROWS, tokens, self._options["cross_attention_dim"]), "ip_k": packed, "ip_v": packed}
 
@@ -231,6 +245,7 @@ CONFIGURATIONS: dict[NetworkKind, type[NetworkConfig]] = {
     "text_encoder": TextEncoderConfig,
     "image_encoder": ImageEncoderConfig,
     "image_projection": ImageProjectionConfig,
+    "safety_checker": SafetyCheckerConfig,
 }
 
 

@@ -129,8 +129,8 @@ class Settings(BaseSettings):
     )
     safety_checker: AnyPath | None = Field(
         None,
-        description="Folder of the safety checker of Stable Diffusion 1.x (`config.json`, `model.safetensors`). Without "
-        "it, `enable_safety_checker` is refused.",
+        description="Folder of the safety checker of Stable Diffusion 1.x (`config.json`, `model.safetensors`). "
+        "Without it, `enable_safety_checker` is refused.",
     )
     fetch_allow: Annotated[tuple[str, ...], NoDecode] = Field(
         (),
@@ -200,6 +200,13 @@ class Settings(BaseSettings):
             if not folder.expanduser().is_dir():
                 raise ValueError(f"{folder} is not a folder: name existing folders, separated by colons")
         return tuple(folder.expanduser().resolve() for folder in value)
+
+    @field_validator("safety_checker")
+    @classmethod
+    def _existing_folder(cls, value: Path | None) -> Path | None:
+        if value is not None and not value.expanduser().is_dir():
+            raise ValueError(f"{value} is not a folder: name the folder of the safety checker's files")
+        return None if value is None else value.expanduser().resolve()
 
     @field_validator("tokens")
     @classmethod

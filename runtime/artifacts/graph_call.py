@@ -35,8 +35,10 @@ def axis_size(axis: int | str, architecture: Architecture, call: GraphCall) -> i
         return call.rows
     if axis == "text_length":
         return MAX_TOKENS * call.chunks
-    if axis in ("adapters", "ip_tokens"):
-        return call.adapters if axis == "adapters" else call.tokens
+    if axis == "adapters":
+        return call.adapters
+    if axis in ("ip_tokens", "image_tokens"):
+        return call.tokens
     if axis.startswith("residual_") and not call.adapters:
         return 1
     return _picture_size(axis.removeprefix("residual_"), architecture, call)

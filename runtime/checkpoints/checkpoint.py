@@ -18,7 +18,9 @@ from runtime.files.safetensors_file import FLOATS, WeightFileError, read_header
 
 MAX_TOKENS = 77  # per prompt chunk: the position embeddings of CLIP's text encoders
 CheckpointKind = Literal["sd", "sdxl"]  # SD 1.x and 2.x, SDXL
-Role = Literal["unet", "vae", "text_encoder", "text_encoder_2", "controlnet", "image_encoder", "image_projection", "safety_checker"]
+Role = Literal[
+    "unet", "vae", "text_encoder", "text_encoder_2", "controlnet", "image_encoder", "image_projection", "safety_checker"
+]
 
 
 class WeightFile(BaseModel):

@@ -89,7 +89,12 @@ class _ControlNet(_Config):
     in_channels: Literal[4] = 4
     conditioning_channels: Literal[3] = 3
     block_out_channels: Annotated[list[_Width], _Levels] = [320, 640, 1280, 1280]
-    down_block_types: Annotated[list[_Down], _Levels] = ["CrossAttnDownBlock2D"] * 3 + ["DownBlock2D"]
+    down_block_types: Annotated[list[_Down], _Levels] = [
+        "CrossAttnDownBlock2D",
+        "CrossAttnDownBlock2D",
+        "CrossAttnDownBlock2D",
+        "DownBlock2D",
+    ]
     mid_block_type: _Mid | None = "UNetMidBlock2DCrossAttn"
     layers_per_block: _Layers = 2
     transformer_layers_per_block: _Depth | Annotated[list[_Depth], _Levels] = 1

@@ -46,7 +46,7 @@ def other_controlnet(names: Collection[str]) -> str | None:
 def not_a_controlnet(names: Collection[str]) -> str:
     """The message for a file without the tensors of a ControlNet."""
     what = other_file(names)
-    hint = f"it is {what}" if what else f"expected tensors control_model.… or controlnet_cond_embedding.…"
+    hint = f"it is {what}" if what else "expected tensors control_model.… or controlnet_cond_embedding.…"
     return f"it contains no ControlNet: {hint}"
 
 

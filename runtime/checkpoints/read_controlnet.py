@@ -1,4 +1,4 @@
-"""Reads a ControlNet, which is untrusted, from a folder of diffusers or from one file, and checks that it fits a UNet."""
+"""Reads a ControlNet, which is untrusted, from a folder or from one file, and checks that it fits a UNet."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reads the file of an IC-Light model, which is untrusted: offsets of all weights of a UNet, with a wider first layer."""
+"""Reads an IC-Light file, which is untrusted: offsets of all weights of a UNet, with a wider first layer."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import NamedTuple
 from lorikeet.protocol.shorten import listed
 from runtime.checkpoints.checkpoint import Component
 from runtime.checkpoints.checks import CheckpointError
-from runtime.checkpoints.layouts import UNET_FIRST, unet_root, views
+from runtime.checkpoints.layouts import UNET_FIRST, LayoutName, unet_root, views
 from runtime.checkpoints.other_models import other_file
 from runtime.files.safetensors_file import WeightFileError, read_header
 from runtime.files.stored_file import StoredFile
@@ -33,13 +33,15 @@ def read_ic_light(stored: StoredFile, unet: Component) -> IcLightFile:
     """Raises CheckpointError: damaged, of another model, or made for another UNet."""
     try:
         tensors = read_header(stored.path).tensors
-        layout = "original" if f"{unet_root(tensors.keys())}{UNET_FIRST}" in tensors else "component"
+        layout: LayoutName = "original" if f"{unet_root(tensors.keys())}{UNET_FIRST}" in tensors else "component"
         held = views(layout, "unet", unet.config, tensors.keys())
         found = {view.name: (name, view.shape(tensors[name].shape)) for name, parts in held.items() for view in parts}
         expected = unet.shapes
     except WeightFileError as error:
         raise CheckpointError(str(error)) from error
-    file = IcLightFile({name: key for name, (key, _) in found.items()}, {name: shape for name, (_, shape) in found.items()})
+    file = IcLightFile(
+        {name: key for name, (key, _) in found.items()}, {name: shape for name, (_, shape) in found.items()}
+    )
     first = file.shapes.get(_FIRST, ())
     if len(first) != 4 or first[1] not in (FOREGROUND, WITH_BACKGROUND):
         what = other_file(tensors.keys())

@@ -19,8 +19,8 @@ _HEAD_WIDTH = 64
 _MOST_TOKENS = 1024
 
 
-def read_ip_adapter(stored: StoredFile, layers: Sequence[CrossAttention], text_width: int) -> Component:
-    """The network of an IP-Adapter's file, for a UNet with these cross-attention layers. Raises CheckpointError."""
+def read_ip_adapter(stored: StoredFile) -> Component:
+    """The network of an IP-Adapter's file. Raises CheckpointError."""
     try:
         names = read_header(stored.path).tensors.keys()
         kind = projection_kind(names)
@@ -28,11 +28,28 @@ def read_ip_adapter(stored: StoredFile, layers: Sequence[CrossAttention], text_w
             raise CheckpointError(_not_an_adapter(names))
         weights = WeightFile(path=stored.path, digest=stored.digest, fingerprint=stored.fingerprint)
         bare = Component(role="image_projection", config={}, files=(weights,), layout="ip_adapter")
-        _check_layers(bare, layers, text_width)
-        config = _config(kind, ComponentShapes(bare)) | {"inner_widths": [layer.width for layer in layers]}
+        config = _config(kind, ComponentShapes(bare)) | {"inner_widths": [shape[0] for shape in _keys(bare)]}
     except WeightFileError as error:
         raise CheckpointError(str(error)) from error
     return Component(role="image_projection", config=config, files=bare.files, layout=bare.layout)
+
+
+def check_fits(adapter: Component, layers: Sequence[CrossAttention], text_width: int) -> None:
+    """Raises CheckpointError when the adapter was made for a UNet with other cross-attention layers."""
+    found, expected = _keys(adapter), [(layer.width, text_width) for layer in layers]
+    if found != expected:
+        raise CheckpointError(
+            f"it does not fit the checkpoint: it has keys for {len(found)} cross-attention layers of the sizes "
+            f"{_sizes(found)}, the UNet has {len(expected)} of {_sizes(expected)}: use an IP-Adapter that was made for "
+            "this kind of checkpoint"
+        )
+
+
+def _keys(adapter: Component) -> list[tuple[int, int]]:
+    """The shapes of the layers that make keys, in the UNet's order. Raises CheckpointError when one is missing."""
+    shapes = ComponentShapes(adapter)
+    names = [f"to_k_ip.{index}.weight" for index in range(shapes.end("to_k_ip."))]
+    return [(shapes.size(name, 0), shapes.size(name, 1)) for name in names]
 
 
 def _not_an_adapter(names: Collection[str]) -> str:
@@ -41,18 +58,7 @@ def _not_an_adapter(names: Collection[str]) -> str:
     return f"it is no IP-Adapter of SD or SDXL: {hint}"
 
 
-def _check_layers(adapter: Component, layers: Sequence[CrossAttention], text_width: int) -> None:
-    found = [shape for name, shape in adapter.shapes.items() if name.startswith("to_k_ip.")]
-    expected = [(layer.width, text_width) for layer in layers]
-    if sorted(found) != sorted(expected):
-        raise CheckpointError(
-            f"it does not fit the checkpoint: it has keys for {len(found)} cross-attention layers of the widths "
-            f"{_widths(found)}, the UNet has {len(expected)} of {_widths(expected)}: use an IP-Adapter that was made for "
-            "this kind of checkpoint"
-        )
-
-
-def _widths(shapes: Collection[tuple[int, ...]]) -> str:
+def _sizes(shapes: Collection[tuple[int, ...]]) -> str:
     return ", ".join(sorted({"x".join(map(str, shape)) for shape in shapes})[:4]) or "none"
 
 
@@ -70,7 +76,9 @@ def _config(kind: ProjectionKind, shapes: ComponentShapes) -> dict[str, Any]:
         return _checked({"projection": kind, "cross_attention_dim": shapes.size(f"{own}.norm.weight", 0), **config})
     if kind == "plus":
         return _checked(_resampler(shapes))
-    raise CheckpointError("it is an IP-Adapter FaceID, which needs a face recognition model: use another kind")
+    raise CheckpointError(
+        "it is an IP-Adapter FaceID, which is not available yet: expected a base, plus or full adapter"
+    )
 
 
 def _resampler(shapes: ComponentShapes) -> dict[str, Any]:

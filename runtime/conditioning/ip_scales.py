@@ -49,9 +49,7 @@ def _side_scales(side: str, value: Any, sizes: Mapping[int, int]) -> dict[int, l
     names = {f"block_{block}": block for block in sizes}
     if unknown := set(value) - set(names):
         raise ScaleError(f"the UNet has no attention in {side}.{min(unknown)}: expected {' or '.join(names)}")
-    return {
-        block: _block_scales(f"{side}.{name}", value.get(name, 0.0), sizes[block]) for name, block in names.items()
-    }
+    return {block: _block_scales(f"{side}.{name}", value.get(name, 0.0), sizes[block]) for name, block in names.items()}
 
 
 def _block_scales(place: str, value: Any, size: int) -> list[float]:

@@ -22,7 +22,8 @@ class AdapterPrompt:
     def joined(cls, prompts: Sequence[AdapterPrompt]) -> AdapterPrompt:
         """All tokens of several prompts in one attention."""
         return cls(
-            torch.cat([prompt.keys for prompt in prompts], dim=1), torch.cat([prompt.values for prompt in prompts], dim=1)
+            torch.cat([prompt.keys for prompt in prompts], dim=1),
+            torch.cat([prompt.values for prompt in prompts], dim=1),
         )
 
 
@@ -31,7 +32,8 @@ def packed_prompts(prompts: Sequence[AdapterPrompt]) -> tuple[torch.Tensor, torc
     does not have."""
     tokens = token_bucket(max(prompt.keys.shape[1] for prompt in prompts))
     keys, values = (
-        torch.stack([_padded(getattr(prompt, name), tokens) for prompt in prompts], dim=1) for name in ("keys", "values")
+        torch.stack([_padded(getattr(prompt, name), tokens) for prompt in prompts], dim=1)
+        for name in ("keys", "values")
     )
     bias = torch.zeros(len(prompts), tokens)
     for row, prompt in zip(bias, prompts, strict=True):

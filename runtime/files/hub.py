@@ -73,7 +73,7 @@ class Hub:
         return self._snapshot(repo_id, lambda names: _network_files(names, "controlnet", "ControlNet", variant))
 
     def files(self, repo_id: str, choose: Callable[[list[str]], list[str]]) -> Path:
-        """The snapshot folder of a repository with the files that `choose` takes of all names; it may raise HubError."""
+        """The snapshot folder with the files that `choose` takes of all names; it may raise HubError."""
         return self._snapshot(repo_id, choose)
 
     def lora(self, repo_id: str) -> Path | str:
@@ -148,8 +148,8 @@ def _network_files(names: list[str], folder: str, what: str, variant: str | None
     files = _part_files(names, f"{folder}/" if f"{folder}/config.json" in names else "", variant)
     if not files:
         raise HubError(
-            f"the repository has no {what}: expected {folder}/config.json, or config.json at its top, with weights; name "
-            "a single file by its URL"
+            f"the repository has no {what}: expected {folder}/config.json, or config.json at its top, with weights; "
+            "name a single file by its URL"
         )
     return files
 

@@ -13,7 +13,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-NetworkKind = Literal["unet", "controlnet", "vae_encoder", "vae_decoder", "text_encoder", "image_encoder", "image_projection", "safety_checker"]
+NetworkKind = Literal[
+    "unet",
+    "controlnet",
+    "vae_encoder",
+    "vae_decoder",
+    "text_encoder",
+    "image_encoder",
+    "image_projection",
+    "safety_checker",
+]
 
 # Defaults of diffusers' UNet2DConditionModel, without the options that do not affect the network.
 _UNET: dict[str, Any] = {
@@ -150,8 +159,8 @@ _IMAGE_ENCODER: dict[str, Any] = {
     "attention_dropout": 0.0,
 }
 # An IP-Adapter has no published configuration: these values are read from the shapes of its tensors.
-# projection: `base`, `full` or `plus`. tokens: of one picture (`full`: as many as the image encoder has). inner_widths: of
-# each cross-attention layer of the UNet. The others are those of the resampler of `plus`.
+# projection: `base`, `full` or `plus`. tokens: of one picture (`full`: as many as the image encoder has). inner_widths:
+# of each cross-attention layer of the UNet. The others are those of the resampler of `plus`.
 _IMAGE_PROJECTION: dict[str, Any] = {
     "projection": "base",
     "image_embed_dim": 1024,

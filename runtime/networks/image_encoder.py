@@ -22,7 +22,7 @@ class ImageEncoder(Network):
     def __init__(self, architecture: Architecture) -> None:
         super().__init__()
         config = CLIPVisionConfig(**architecture.options)
-        self.vision_model = make_vision_model(config)
+        self.vision_model: Any = make_vision_model(config)
         self.visual_projection = nn.Linear(config.hidden_size, config.projection_dim, bias=False)
 
     def forward(self, pixels: torch.Tensor) -> dict[str, torch.Tensor]:

@@ -1,4 +1,4 @@
-"""The safety checker of Stable Diffusion 1.x (CompVis): CLIP's image encoder, and the concepts that a picture is near."""
+"""The safety checker of Stable Diffusion 1.x (CompVis): CLIP's image encoder, and concepts to compare with."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ CONCEPTS, SPECIAL_CONCEPTS = 17, 3
 
 
 class SafetyChecker(Network):
-    """Pixels [rows, 3, S, S] as CLIP's image processor makes them -> how far a picture is above each concept's threshold.
+    """Pixels [rows, 3, S, S] as CLIP's image processor makes them -> how far they are above each concept's threshold.
 
     concepts: [rows, 17], special: [rows, 3]: the cosine similarity, less the threshold.
     """

@@ -43,7 +43,9 @@ class UNet(Network):
         prompt = None
         if ip_k is not None and ip_v is not None and ip_bias is not None:
             levels, padding = self.image_prompts.levels, self._downsample_padding
-            masks = None if ip_mask is None else resize_masks(ip_mask, (latent.shape[2], latent.shape[3]), levels, padding)
+            masks = (
+                None if ip_mask is None else resize_masks(ip_mask, (latent.shape[2], latent.shape[3]), levels, padding)
+            )
             prompt = ImagePrompt(ip_k, ip_v, ip_bias, masks)
         if concat is not None:
             latent = torch.cat([latent, concat], dim=1)

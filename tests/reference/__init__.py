@@ -7,4 +7,12 @@ from tests.reference.error import relative_error
 from tests.reference.request import ReferenceControlNet, ReferenceIpAdapter, ReferenceLora, ReferenceRequest
 from tests.reference.run import ReferenceResult, reference
 
-__all__ = ["ReferenceControlNet", "ReferenceIpAdapter", "ReferenceLora", "ReferenceRequest", "ReferenceResult", "reference", "relative_error"]
+__all__ = [
+    "ReferenceControlNet",
+    "ReferenceIpAdapter",
+    "ReferenceLora",
+    "ReferenceRequest",
+    "ReferenceResult",
+    "reference",
+    "relative_error",
+]

@@ -76,6 +76,8 @@ def _masks(request: ReferenceRequest) -> dict[str, Any]:
 def _mask(adapter: ReferenceIpAdapter, size: Any) -> torch.Tensor:
     width, height = size
     white = Image.fromarray(np.full((height, width), 255, np.uint8))
-    mask = IPAdapterMaskProcessor().preprocess([adapter.mask or white] * len(adapter.images), height=height, width=width)
+    mask = IPAdapterMaskProcessor().preprocess(
+        [adapter.mask or white] * len(adapter.images), height=height, width=width
+    )
     stacked: torch.Tensor = mask.reshape(1, len(adapter.images), height, width)
     return stacked

@@ -26,7 +26,14 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from lorikeet import Client, Job
-from tests.reference import ReferenceControlNet, ReferenceIpAdapter, ReferenceLora, ReferenceRequest, reference, relative_error
+from tests.reference import (
+    ReferenceControlNet,
+    ReferenceIpAdapter,
+    ReferenceLora,
+    ReferenceRequest,
+    reference,
+    relative_error,
+)
 from tests.reference.kept import kept
 
 TOLERANCE = 1e-3  # of the latents' standard deviation
@@ -232,13 +239,12 @@ def _controlnet(controlnet: ReferenceControlNet) -> dict[str, Any]:
 
 def _ip_adapter(adapter: ReferenceIpAdapter) -> dict[str, Any]:
     first, *others = adapter.images
-    is_json = isinstance(adapter.scale, str)
     return {
         "path": str(adapter.path.parent),
         "weight_name": adapter.path.name,
         "ip_adapter_image_url": [first, *others] if others else first,
         "ip_adapter_mask_url": adapter.mask,
-        ("scale_json" if is_json else "scale"): json.loads(adapter.scale) if is_json else adapter.scale,
+        **({"scale_json": json.loads(adapter.scale)} if isinstance(adapter.scale, str) else {"scale": adapter.scale}),
         "unconditional_noising_factor": adapter.noising_factor,
     }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -20,7 +21,7 @@ def half_mask(size: tuple[int, int] = CONTROL.size) -> Image.Image:
     return mask.point(lambda value: min(max(4 * value - 384, 0), 255)).convert("RGB")
 
 
-def controlnets(*names: str, images: tuple[Image.Image, ...] = (CONTROL, OTHER), **values: object) -> Change:
+def controlnets(*names: str, images: tuple[Image.Image, ...] = (CONTROL, OTHER), **values: Any) -> Change:
     """The ControlNets `<kind><name>` of the checkpoint's kind, all with `values`."""
 
     def change(case: Case) -> Case:
@@ -46,7 +47,7 @@ def served_as(ending: str) -> Change:
     return change
 
 
-def with_last(**values: object) -> Change:
+def with_last(**values: Any) -> Change:
     """Other values of the last ControlNet."""
 
     def change(case: Case) -> Case:
@@ -54,6 +55,11 @@ def with_last(**values: object) -> Change:
         return replace(case, request=replace(case.request, controlnets=(*first, replace(last, **values))))
 
     return change
+
+
+def text_to_image(case: Case) -> Case:
+    """Without an init image and `image_size`: the control image's size."""
+    return replace(fields(image=None, width=CONTROL.width, height=CONTROL.height)(case), served={"image_size": None})
 
 
 def wide_control_image(case: Case) -> Case:
@@ -71,13 +77,13 @@ TABLE: dict[str, tuple[Change, ...]] = {
     "original_file": (served_as("_original.safetensors"),),
     "original_pickle": (served_as("_original.pth"),),
     "one_file": (served_as("_file.safetensors"),),
-    "text_to_image": (fields(image=None), controlnets("")),
+    "text_to_image": (text_to_image, controlnets("")),
     "two": (controlnets(""), controlnets("", "_b")),
     "conditioning_scale": (controlnets(""), with_last(conditioning_scale=0.4)),
     "start_percentage": (controlnets(""), with_last(start=0.4)),
     "end_percentage": (controlnets(""), with_last(end=0.6)),
     "guess_mode": (controlnets(""), GUESS_MODE),
-    "guess_mode_text_to_image": (fields(image=None), controlnets(""), GUESS_MODE),
+    "guess_mode_text_to_image": (text_to_image, controlnets(""), GUESS_MODE),
     "guidance_off": (controlnets(""), fields(guidance_scale=1.0)),
     "num_images_2": (controlnets("", "_b"), fields(num_images=2)),
     "mask": (controlnets(""), with_last(mask=half_mask())),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -16,7 +17,7 @@ TALL = picture(6).resize((70, 111), Image.Resampling.BICUBIC)
 BY_BLOCK = '{"down": {"block_1": [0.0, 1.2]}, "mid": 0.5, "up": 0.7}'
 
 
-def ip_adapters(*names: str, images: tuple[Image.Image, ...] = (FIRST,), **values: object) -> Change:
+def ip_adapters(*names: str, images: tuple[Image.Image, ...] = (FIRST,), **values: Any) -> Change:
     """The adapters of these file names, made for the checkpoint, all with `images` and `values`."""
 
     def change(case: Case) -> Case:
@@ -28,7 +29,7 @@ def ip_adapters(*names: str, images: tuple[Image.Image, ...] = (FIRST,), **value
     return change
 
 
-def with_last(**values: object) -> Change:
+def with_last(**values: Any) -> Change:
     """Other values of the last adapter."""
 
     def change(case: Case) -> Case:

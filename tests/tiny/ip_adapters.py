@@ -60,13 +60,13 @@ def _keys_and_values(unet: UNet2DConditionModel, generator: torch.Generator) -> 
     for number, name in enumerate(names):
         shape = layers[name.replace("processor", "to_k.weight")].shape
         for part, gain in (("to_k_ip", KEY_GAIN), ("to_v_ip", VALUE_GAIN)):
-            tensors[f"{2 * number + 1}.{part}.weight"] = gain * _matrix(*shape, generator=generator)
+            tensors[f"{2 * number + 1}.{part}.weight"] = gain * _matrix(shape[0], shape[1], generator)
     return tensors
 
 
 def _base(width: int, generator: torch.Generator) -> Tensors:
     return {
-        "proj.weight": _matrix(4 * width, EMBEDDING, generator=generator),
+        "proj.weight": _matrix(4 * width, EMBEDDING, generator),
         "proj.bias": 0.1 * torch.randn(4 * width, generator=generator),
         **_norm("norm", width, generator),
     }
@@ -74,9 +74,9 @@ def _base(width: int, generator: torch.Generator) -> Tensors:
 
 def _full(width: int, generator: torch.Generator) -> Tensors:
     return {
-        "proj.0.weight": _matrix(ENCODER_WIDTH, ENCODER_WIDTH, generator=generator),
+        "proj.0.weight": _matrix(ENCODER_WIDTH, ENCODER_WIDTH, generator),
         "proj.0.bias": 0.1 * torch.randn(ENCODER_WIDTH, generator=generator),
-        "proj.2.weight": _matrix(width, ENCODER_WIDTH, generator=generator),
+        "proj.2.weight": _matrix(width, ENCODER_WIDTH, generator),
         "proj.2.bias": 0.1 * torch.randn(width, generator=generator),
         **_norm("proj.3", width, generator),
     }
@@ -86,9 +86,9 @@ def _plus(width: int, generator: torch.Generator) -> Tensors:
     hidden = PLUS_WIDTH
     tensors: Tensors = {
         "latents": torch.randn(1, PLUS_TOKENS, hidden, generator=generator) / hidden**0.5,
-        "proj_in.weight": _matrix(hidden, ENCODER_WIDTH, generator=generator),
+        "proj_in.weight": _matrix(hidden, ENCODER_WIDTH, generator),
         "proj_in.bias": 0.1 * torch.randn(hidden, generator=generator),
-        "proj_out.weight": _matrix(width, hidden, generator=generator),
+        "proj_out.weight": _matrix(width, hidden, generator),
         "proj_out.bias": 0.1 * torch.randn(width, generator=generator),
         **_norm("norm_out", width, generator),
     }
@@ -97,12 +97,12 @@ def _plus(width: int, generator: torch.Generator) -> Tensors:
         tensors |= {
             **_norm(f"{attention}.norm1", hidden, generator),
             **_norm(f"{attention}.norm2", hidden, generator),
-            f"{attention}.to_q.weight": _matrix(hidden, hidden, generator=generator),
-            f"{attention}.to_kv.weight": _matrix(2 * hidden, hidden, generator=generator),
-            f"{attention}.to_out.weight": _matrix(hidden, hidden, generator=generator),
+            f"{attention}.to_q.weight": _matrix(hidden, hidden, generator),
+            f"{attention}.to_kv.weight": _matrix(2 * hidden, hidden, generator),
+            f"{attention}.to_out.weight": _matrix(hidden, hidden, generator),
             **_norm(f"{feed_forward}.0", hidden, generator),
-            f"{feed_forward}.1.weight": _matrix(4 * hidden, hidden, generator=generator),
-            f"{feed_forward}.3.weight": _matrix(hidden, 4 * hidden, generator=generator),
+            f"{feed_forward}.1.weight": _matrix(4 * hidden, hidden, generator),
+            f"{feed_forward}.3.weight": _matrix(hidden, 4 * hidden, generator),
         }
     return tensors
 
@@ -115,7 +115,8 @@ def _norm(name: str, width: int, generator: torch.Generator) -> Tensors:
 
 
 def _matrix(rows: int, columns: int, generator: torch.Generator) -> torch.Tensor:
-    return torch.randn(rows, columns, generator=generator) / columns**0.5
+    matrix: torch.Tensor = torch.randn(rows, columns, generator=generator) / columns**0.5
+    return matrix
 
 
 def _save_nested(tensors: Tensors, path: Path) -> None:

@@ -1,5 +1,8 @@
 """A ControlNet and the steps in which it is applied."""
 
+from collections.abc import Mapping
+from typing import ClassVar
+
 from pydantic import Field, model_validator
 from typing_extensions import Self
 
@@ -10,7 +13,7 @@ class ControlNet(Model):
     """One ControlNet. The residuals of all ControlNets of a request are added."""
 
     # Names in the types of fal's JavaScript client.
-    aliases = {"control_image_url": "image_url", "mask_image_url": "mask_url"}
+    aliases: ClassVar[Mapping[str, str]] = {"control_image_url": "image_url", "mask_image_url": "mask_url"}
 
     path: FileRef = Field(description="URL, Hub id or path of the ControlNet weights.")
     config_url: FileRef | None = Field(default=None, description="URL of the ControlNet's config.json.")
@@ -21,7 +24,10 @@ class ControlNet(Model):
         description="URL of a mask of the control image's size, both divisible by 32; no effect where black.",
     )
     mask_threshold: Float | None = Field(
-        default=None, ge=0, le=1, description="Grey from which on the mask is white, below black; unset keeps its greys."
+        default=None,
+        ge=0,
+        le=1,
+        description="Grey from which on the mask is white, below black; unset keeps its greys.",
     )
     conditioning_scale: Float = Field(
         default=1.0, ge=0, le=2, description="Factor by which the residuals are multiplied."

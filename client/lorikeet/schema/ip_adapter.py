@@ -1,6 +1,7 @@
 """An IP-Adapter: its image prompts, weights and scales."""
 
-from typing import Annotated, Any
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar
 
 from pydantic import AfterValidator, Discriminator, Field, Tag
 
@@ -28,7 +29,7 @@ class IPAdapter(Model):
     """One IP-Adapter; a request may use several."""
 
     # Names in the types of fal's JavaScript client.
-    aliases = {
+    aliases: ClassVar[Mapping[str, str]] = {
         "image_url": "ip_adapter_image_url",
         "mask_image_url": "ip_adapter_mask_url",
         "subfolder": "model_subfolder",

@@ -10,8 +10,10 @@ from runtime.stages.denoiser.pictures import unit_picture
 
 
 def image_prompt_mask(plan: Plan, pictures: Array) -> torch.Tensor | None:
-    """[adapters, padded H, padded W], 0 or 1, in the order of the image prompts: an adapter with a mask has one for each
-    picture. None: no adapter has a mask."""
+    """[adapters, padded H, padded W], 0 or 1, in the order of the image prompts. None: no adapter has a mask.
+
+    An adapter with a mask has an image prompt for each picture.
+    """
     masks = []
     for index, adapter in enumerate(plan.ip_adapters):
         grey = unit_picture(plan, IP_MASK.format(index), pictures)

@@ -17,7 +17,8 @@ class Conditions:
     """The outputs of the other stages for a job, float32.
 
     text [branches, T, D] and pooled [branches, P] (P = 0: none). The branches are the negative prompt and the prompt,
-    or the prompt alone. mean and std [1, 4, h, w] of the init image's posterior; [0, 4, h, w] without one. `image_prompts` are those of the IP-Adapters.
+    or the prompt alone. mean and std [1, 4, h, w] of the init image's posterior; [0, 4, h, w] without one.
+    `image_prompts` are those of the IP-Adapters.
     """
 
     text: torch.Tensor

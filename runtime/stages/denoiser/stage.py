@@ -25,8 +25,8 @@ from runtime.stage_errors import InvalidArgument
 from runtime.stages.bind_component import bind_component
 from runtime.stages.call import Call
 from runtime.stages.denoiser.bind_controlnets import bind_controlnets
-from runtime.stages.denoiser.initial_latents import Conditions
 from runtime.stages.denoiser.image_prompt_mask import image_prompt_mask
+from runtime.stages.denoiser.initial_latents import Conditions
 from runtime.stages.denoiser.job import Job
 from runtime.stages.denoiser.member import Member
 from runtime.stages.denoiser.step_loop import StepLoop
@@ -40,7 +40,7 @@ _NOT_FINITE = "the latents are not finite in {}: a LoRA's scale or guidance_scal
 
 
 class DenoiserStage(PlanStage):
-    """PLAN, PICTURES, the tensors of the text and image encoders, LATENT_MEAN, LATENT_STD, REPORT -> LATENTS FP32 [N, 4, h, w],
+    """PLAN, PICTURES, the tensors of both encoders, LATENT_MEAN, LATENT_STD, REPORT -> LATENTS FP32 [N, 4, h, w],
     PER_PASS_LATENTS FP32 [steps, N, 4, h, w] ([0, ...] unless asked for), REPORT."""
 
     name = "denoiser"

@@ -44,7 +44,10 @@ class NetworkPrompts:
             for prompt in self._prompts(plan, call, index, adapter, embedded, check_cancelled)
         ]
         keys, values, bias = packed_prompts(prompts)
-        return {name: array.cpu().numpy() for name, array in zip(("IP_KEYS", "IP_VALUES", "IP_BIAS"), (keys, values, bias), strict=True)}
+        return {
+            name: array.cpu().numpy()
+            for name, array in zip(("IP_KEYS", "IP_VALUES", "IP_BIAS"), (keys, values, bias), strict=True)
+        }
 
     def _embedded(
         self, plan: Plan, call: Call, encoder: Component, check_cancelled: CheckCancelled

@@ -1,4 +1,4 @@
-"""`image_encoder`: image prompts -> keys and values of the IP-Adapters. It imports torch at the first request of one."""
+"""`image_encoder`: image prompts -> keys and values of the IP-Adapters. torch is imported at their first request."""
 
 from __future__ import annotations
 

@@ -23,6 +23,13 @@ from runtime.stages.prepare.size import Size
 from runtime.stages.prepare.variant import check_variant
 
 
+def check(request: ImageToImageInput) -> None:
+    """Raises InvalidArgument for an image prompt of a ControlNet, which no other field can replace."""
+    for index, controlnet in enumerate(request.controlnets):
+        if controlnet.ip_adapter_index is not None:
+            raise InvalidArgument(f"controlnets[{index}].ip_adapter_index", "InstantID is not available yet")
+
+
 def named_pictures(request: ImageToImageInput) -> Iterator[tuple[str, str]]:
     """(field, file reference) of each control image and mask."""
     for index, controlnet in enumerate(request.controlnets):
@@ -68,9 +75,7 @@ def _network(request: ImageToImageInput, index: int, context: PrepareContext, ch
     hash_file = partial(context.store.digest_local, check_cancelled=context.check_cancelled)
     config = _config(f"{place}.config_url", controlnet.config_url, context)
     try:
-        source = context.files.controlnet(
-            f"{place}.path", controlnet.path, context.request_files, controlnet.variant
-        )
+        source = context.files.controlnet(f"{place}.path", controlnet.path, context.request_files, controlnet.variant)
         found = read_controlnet(source, checkpoint.unet, hash_file, controlnet.variant, config)
     except (CheckpointError, FileChangedError) as error:
         raise InvalidArgument(f"{place}.path", str(error)) from error

@@ -49,7 +49,8 @@ def resolve(request: ImageToImageInput, context: PrepareContext, checkpoint: Che
     except (CheckpointError, WeightFileError, FileChangedError) as error:
         raise InvalidArgument(FIELD, str(error)) from error
     takes_background, has_background = (
-        file.in_channels == WITH_BACKGROUND, request.ic_light_model_background_image_url is not None
+        file.in_channels == WITH_BACKGROUND,
+        request.ic_light_model_background_image_url is not None,
     )
     if takes_background != has_background:
         wanted = "it takes a background, which is missing" if takes_background else "the model takes no background"

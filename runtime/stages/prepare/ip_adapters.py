@@ -13,7 +13,7 @@ from runtime.checkpoints.checkpoint import Checkpoint, Component
 from runtime.checkpoints.checks import CheckpointError
 from runtime.checkpoints.cross_attention import CrossAttention, cross_attentions
 from runtime.checkpoints.read_image_encoder import read_image_encoder
-from runtime.checkpoints.read_ip_adapter import read_ip_adapter
+from runtime.checkpoints.read_ip_adapter import check_fits, read_ip_adapter
 from runtime.conditioning.ip_scales import ScaleError, layer_scales
 from runtime.files.image_codec import Pixels, as_mask, resize
 from runtime.plan import IP_MASK, IpAdapterPlan
@@ -43,12 +43,17 @@ class IpAdapters:
 
 def check(request: ImageToImageInput) -> None:
     """Raises InvalidArgument for fields that do not fit each other, before any file is fetched."""
-    for name in ("image_encoder_subfolder",):
-        if getattr(request, name) is not None and request.image_encoder_path is None:
-            raise InvalidArgument(name, "expected image_encoder_path with it")
+    if request.image_encoder_subfolder is not None and request.image_encoder_path is None:
+        raise InvalidArgument("image_encoder_subfolder", "expected image_encoder_path with it")
     for index, adapter in enumerate(request.ip_adapter):
+        if adapter.insight_face_model_path is not None:
+            raise InvalidArgument(
+                f"ip_adapter[{index}].insight_face_model_path", "FaceID adapters are not available yet"
+            )
         if adapter.scale == 0 and adapter.scale_json is None:
-            raise InvalidArgument(f"ip_adapter[{index}].scale", "0 has no effect: remove the adapter, or give scale_json")
+            raise InvalidArgument(
+                f"ip_adapter[{index}].scale", "0 has no effect: remove the adapter, or give scale_json"
+            )
 
 
 def named_pictures(request: ImageToImageInput) -> Iterator[tuple[str, str]]:
@@ -104,11 +109,10 @@ def _adapter(
 ) -> IpAdapterPlan:
     adapter, place = request.ip_adapter[index], f"ip_adapter[{index}]"
     names = [] if adapter.weight_name is None else [adapter.weight_name]
-    found = find_network_file(
-        f"{place}.path", adapter.path, adapter.model_subfolder or "", chosen(*names), context
-    )
+    found = find_network_file(f"{place}.path", adapter.path, adapter.model_subfolder or "", chosen(*names), context)
     try:
-        projection = read_ip_adapter(found.stored, layers, _text_width(checkpoint))
+        projection = read_ip_adapter(found.stored)
+        check_fits(projection, layers, _text_width(checkpoint))
     except CheckpointError as error:
         raise InvalidArgument(f"{place}.path", str(error)) from error
     scales = adapter.scale if adapter.scale_json is None else adapter.scale_json

@@ -11,7 +11,19 @@ from lorikeet.schema.walk import walk_models
 from runtime.jobs.job_table import JobRef
 from runtime.plan import INIT_IMAGE, Plan
 from runtime.stages.prepare import checkpoint as checkpoints
-from runtime.stages.prepare import clip_skip, controlnets, ic_light, ip_adapters, loras, pictures, prompts, safety_checker, schedule, size, unavailable
+from runtime.stages.prepare import (
+    clip_skip,
+    controlnets,
+    ic_light,
+    ip_adapters,
+    loras,
+    pictures,
+    prompts,
+    safety_checker,
+    schedule,
+    size,
+    unavailable,
+)
 from runtime.stages.prepare.context import PrepareContext
 from runtime.stages.prepare.pictures import Pictures
 
@@ -39,6 +51,7 @@ def make_plan(request: ImageToImageInput, context: PrepareContext, admission: Ad
     """Raises InvalidArgument that names the field of what is refused, and what `context.check_cancelled` raises."""
     unavailable.check(request)
     schedule.check(request)
+    controlnets.check(request)
     ip_adapters.check(request)
     ic_light.check(request)
     decoded = pictures.resolve(_named_pictures(request), context)
@@ -75,7 +88,8 @@ def make_plan(request: ImageToImageInput, context: PrepareContext, admission: Ad
         height=pixels.height,
         padded_width=pixels.padded_width,
         padded_height=pixels.padded_height,
-        files=checkpoints.file_digests(components) | {lora.field: lora.digest for lora in adapters}
+        files=checkpoints.file_digests(components)
+        | {lora.field: lora.digest for lora in adapters}
         | ({ic_light.FIELD: relighting.digest} if relighting else {}),
         warnings=(
             *unknown_field_warnings(request),

@@ -13,11 +13,12 @@ from torch import nn
 
 from export.trace import allocate
 from runtime.checkpoints.checkpoint import Checkpoint, Component
+from runtime.checkpoints.read_ip_adapter import read_ip_adapter
 from runtime.networks.architecture import Architecture, NetworkKind, architecture_of
 from runtime.networks.build import build, parameters
 from runtime.networks.network import Network
 from tests.tiny.weights import fill
-from tests.unit.runtime.tiny_checkpoints import base_tensors, read_checkpoint, read_component
+from tests.unit.runtime.tiny_checkpoints import base_tensors, digest, read_checkpoint, read_component
 
 Weights = Mapping[str, torch.Tensor]
 
@@ -105,7 +106,7 @@ def _small_unet(**changes: Any) -> Callable[[Path], TinyNetwork]:
     return lambda _: _random("unet", config | changes)
 
 
-def _image_encoder(_: Path) -> TinyNetwork:
+def _vision(kind: NetworkKind) -> Callable[[Path], TinyNetwork]:
     config = {
         "hidden_size": 32,
         "intermediate_size": 64,
@@ -115,7 +116,15 @@ def _image_encoder(_: Path) -> TinyNetwork:
         "image_size": 32,
         "patch_size": 8,
     }
-    return _random("image_encoder", config)
+    return lambda _: _random(kind, config)
+
+
+def _image_projection(kind: str) -> Callable[[Path], TinyNetwork]:
+    def read(tiny: Path) -> TinyNetwork:
+        path = tiny / "ip_adapters" / "sd15" / f"{kind}.safetensors"
+        return of_component("image_projection", read_ip_adapter(digest(path)))
+
+    return read
 
 
 NETWORKS: dict[str, Callable[[Path], TinyNetwork]] = {
@@ -131,7 +140,11 @@ NETWORKS: dict[str, Callable[[Path], TinyNetwork]] = {
     "sd15 text_encoder": _part("sd15", "text_encoder", "text_encoder"),
     "sd2 text_encoder": _part("sd2", "text_encoder", "text_encoder"),
     "sdxl text_encoder_2": _part("sdxl", "text_encoder", "text_encoder_2"),
-    "image_encoder": _image_encoder,
+    "image_encoder": _vision("image_encoder"),
+    "safety_checker": _vision("safety_checker"),
+    "base image_projection": _image_projection("base"),
+    "plus image_projection": _image_projection("plus"),
+    "full image_projection": _image_projection("full"),
 }
 
 SMALL_UNET = "small unet"

@@ -169,9 +169,18 @@ def test_text_encoders(graphs: Graphs, name: str, rows: int) -> None:
 
 
 @pytest.mark.parametrize("rows", [1, 3])
-def test_an_image_encoder(graphs: Graphs, rows: int) -> None:
+@pytest.mark.parametrize("name", ["image_encoder", "safety_checker"])
+def test_networks_of_pictures(graphs: Graphs, name: str, rows: int) -> None:
     fields = {"pixels": noise(rows, 3, 32, 32)}
-    found = graphs.compiled("image_encoder").run(
-        graph_inputs(graphs.artifact("image_encoder", "none").manifest, fields, {})
-    )
-    assert_equal_outputs(found, expected_outputs(graphs.network("image_encoder"), fields))
+    found = graphs.compiled(name).run(graph_inputs(graphs.artifact(name, "none").manifest, fields, {}))
+    assert_equal_outputs(found, expected_outputs(graphs.network(name), fields))
+
+
+@pytest.mark.parametrize("rows", [1, 3])
+@pytest.mark.parametrize("kind", ["base", "plus", "full"])
+def test_image_projections(graphs: Graphs, kind: str, rows: int) -> None:
+    name = f"{kind} image_projection"
+    width = graphs.network(name).options["image_embed_dim"]
+    fields = {"embeds": noise(rows, width)} if kind == "base" else {"penultimate": noise(rows, 17, width)}
+    found = graphs.compiled(name).run(graph_inputs(graphs.artifact(name, "none").manifest, fields, {}))
+    assert_equal_outputs(found, expected_outputs(graphs.network(name), fields))

@@ -144,6 +144,11 @@ def sdxl(tiny: Path) -> Checkpoint:
     return read_checkpoint(tiny / "sdxl")
 
 
+@pytest.fixture(scope="session")
+def sd2(tiny: Path) -> Checkpoint:
+    return read_checkpoint(tiny / "sd2")
+
+
 @pytest.fixture
 def job(job_table: JobTable) -> JobRef:
     found = job_table.open("a", "secret", 9)

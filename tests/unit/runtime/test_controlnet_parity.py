@@ -177,7 +177,15 @@ class _Denoiser:
         condition = torch.from_numpy(np.array(CONTROL)).permute(2, 0, 1).float() / 255
         controlnets = []
         if case.scale:
-            controlnets = [ControlNet(self._controlnet.bind(), condition, case.scale, case.start, case.end)]
+            controlnets = [
+                ControlNet(
+                    self._controlnet.bind(),
+                    condition,
+                    conditioning_scale=case.scale,
+                    start=case.start,
+                    end=case.end,
+                )
+            ]
         return Job(plan, Conditions(TEXT, torch.zeros(2, 0), *posterior), self._unet.bind(), controlnets)
 
 

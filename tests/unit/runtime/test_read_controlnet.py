@@ -109,7 +109,11 @@ def test_a_folder_of_another_class_is_refused(tiny: Path, sd15: Checkpoint, tmp_
         read_controlnet(folder(copy), sd15.unet, digest)
 
 
-LOST = ("controlnet_cond_embedding.conv_in.weight", "mid_block.resnets.0.conv1.weight", "down_blocks.0.resnets.0.conv1.weight")
+LOST = (
+    "controlnet_cond_embedding.conv_in.weight",
+    "mid_block.resnets.0.conv1.weight",
+    "down_blocks.0.resnets.0.conv1.weight",
+)
 
 
 @pytest.mark.parametrize("lost", LOST)

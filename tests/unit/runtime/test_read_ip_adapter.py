@@ -13,7 +13,7 @@ from runtime.checkpoints.checkpoint import Checkpoint, Component
 from runtime.checkpoints.checks import CheckpointError
 from runtime.checkpoints.cross_attention import cross_attentions
 from runtime.checkpoints.read_image_encoder import read_image_encoder
-from runtime.checkpoints.read_ip_adapter import read_ip_adapter
+from runtime.checkpoints.read_ip_adapter import check_fits, read_ip_adapter
 from runtime.networks.architecture import architecture_of
 from runtime.networks.build import build, parameters
 from tests.tiny.ip_adapters import ENCODER_WIDTH, IMAGE_SIDE, PATCH, PLUS_LAYERS, PLUS_TOKENS
@@ -23,8 +23,9 @@ ADAPTERS = ("base", "plus", "full")
 
 
 def read(path: Path, checkpoint: Checkpoint) -> Component:
-    width = checkpoint.unet.config["cross_attention_dim"]
-    return read_ip_adapter(digest(path), cross_attentions(checkpoint.unet), width)
+    adapter = read_ip_adapter(digest(path))
+    check_fits(adapter, cross_attentions(checkpoint.unet), checkpoint.unet.config["cross_attention_dim"])
+    return adapter
 
 
 @pytest.mark.parametrize("kind", ADAPTERS)
@@ -76,7 +77,10 @@ def test_another_file_is_refused_by_its_name(sd15: Checkpoint, tmp_path: Path, n
 
 def test_a_face_adapter_says_what_it_is(tiny: Path, sd15: Checkpoint, tmp_path: Path) -> None:
     tensors = load_file(tiny / "ip_adapters" / "sd15" / "base.safetensors")
-    tensors |= {"image_proj.proj.0.weight": np.zeros((8, 8), np.float32), "image_proj.proj.2.weight": tensors["image_proj.proj.weight"]}
+    tensors |= {
+        "image_proj.proj.0.weight": np.zeros((8, 8), np.float32),
+        "image_proj.proj.2.weight": tensors["image_proj.proj.weight"],
+    }
     del tensors["image_proj.proj.weight"]
     save_file(tensors, tmp_path / "face.safetensors")
     with pytest.raises(CheckpointError, match="FaceID"):

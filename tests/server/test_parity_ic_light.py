@@ -1,0 +1,110 @@
+"""IC-Light of SD 1.5, with the foreground alone and with a background. `parity` says what is compared.
+
+The reference is the authors' demo: offsets are added to the UNet's weights, and the latents of the pictures follow the
+noisy latents as further input channels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from PIL import Image
+from safetensors.torch import load_file
+
+from lorikeet import Client
+from tests.reference import reference, relative_error
+from tests.server.parity import TOLERANCE, Case, Change, Report, base, fields, loras, picture, submit
+from tests.server.test_parity_controlnets import controlnets
+
+FOREGROUND, BACKGROUND = picture(7), picture(8)
+
+
+@dataclass(frozen=True)
+class Row:
+    """`served`: the file that the server is told; the reference takes `model`."""
+
+    model: str
+    pictures: tuple[Image.Image, ...]
+    changes: tuple[Change, ...] = ()
+    served: str = ""
+
+
+ROWS = {
+    "foreground": Row("fc", (FOREGROUND,)),
+    "foreground_in_comfyui_names": Row("fc", (FOREGROUND,), served="fc_ldm"),
+    "background": Row("fbc", (FOREGROUND, BACKGROUND)),
+    "text_to_image": Row("fc", (FOREGROUND,), (fields(image=None, width=96, height=64),)),
+    "guidance_off": Row("fbc", (FOREGROUND, BACKGROUND), (fields(guidance_scale=1.0),)),
+    "num_images_2": Row("fc", (FOREGROUND,), (fields(num_images=2),)),
+    "loras": Row("fc", (FOREGROUND,), (loras("peft"),)),
+    "controlnet": Row("fbc", (FOREGROUND, BACKGROUND), (controlnets(""),)),
+}
+IN_EACH_TEST = ("foreground", "background", "loras", "text_to_image")
+
+
+@cache
+def relit_unet(tiny: Path, model: str) -> UNet2DConditionModel:
+    """The checkpoint's UNet with the offsets of a file, and with a first layer for its channels."""
+    unet = UNet2DConditionModel.from_pretrained(tiny / "sd15" / "unet")
+    offsets = load_file(tiny / "ic_light" / f"{model}.safetensors")
+    wide = offsets["conv_in.weight"]
+    conv_in = torch.nn.Conv2d(wide.shape[1], len(wide), 3, padding=1)
+    with torch.no_grad():
+        conv_in.weight.zero_()
+        conv_in.weight[:, :4] = unet.conv_in.weight
+    conv_in.bias = unet.conv_in.bias
+    unet.conv_in = conv_in
+    unet.load_state_dict({name: tensor + offsets[name] for name, tensor in unet.state_dict().items()})
+    return unet
+
+
+@torch.no_grad()
+def pictures_latents(tiny: Path, pictures: tuple[Image.Image, ...]) -> torch.Tensor:
+    """[1, 4 for each picture, h, w]: the modes of the posteriors, scaled."""
+    vae = AutoencoderKL.from_pretrained(tiny / "sd15" / "vae")
+    pixels = [torch.from_numpy(np.array(one)).permute(2, 0, 1)[None].float() / 127.5 - 1 for one in pictures]
+    modes = [vae.encode(one).latent_dist.mode() * vae.config.scaling_factor for one in pixels]
+    return torch.cat(modes, dim=1)
+
+
+def expect(tiny: Path, case: Case, model: str, pictures: tuple[Image.Image, ...]) -> np.ndarray[Any, Any]:
+    unet, concat = relit_unet(tiny, model), pictures_latents(tiny, pictures)
+
+    def widen(_: Any, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+        sample = inputs[0]
+        return (torch.cat([sample, concat.expand(len(sample), -1, -1, -1)], dim=1), *inputs[1:])
+
+    hook = unet.register_forward_pre_hook(widen)
+    try:
+        return reference(case.request, unet).latents
+    finally:
+        hook.remove()
+
+
+@pytest.mark.parametrize(
+    "name", [name if name in IN_EACH_TEST else pytest.param(name, marks=pytest.mark.verify) for name in ROWS]
+)
+def test_latents_equal_those_of_the_authors_demo(
+    client: Client, tiny: Path, name: str, record_property: Report
+) -> None:
+    row = ROWS[name]
+    case = base(tiny, "sd15")
+    for change in row.changes:
+        case = change(case)
+    names = ("ic_light_image_url", "ic_light_model_background_image_url")
+    case.served.update(zip(names, row.pictures, strict=False))
+    case.served["ic_light_model_url"] = str(tiny / "ic_light" / f"{row.served or row.model}.safetensors")
+    latents = submit(client, case).result().latents
+    assert latents is not None
+    expected = expect(tiny, case, row.model, row.pictures)
+    record_property("relative_error", relative_error(latents, expected))
+    assert relative_error(latents, expected) < TOLERANCE
+    others = (picture(9), *row.pictures[1:])
+    assert relative_error(expect(tiny, case, row.model, others), expected) > 10 * TOLERANCE
