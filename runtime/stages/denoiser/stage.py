@@ -23,8 +23,8 @@ from runtime.stages.bind_component import bind_component
 from runtime.stages.call import Call
 from runtime.stages.denoiser.initial_latents import Conditions
 from runtime.stages.denoiser.job import Job
-from runtime.stages.denoiser.member import Member
-from runtime.stages.denoiser.step_loop import StepLoop
+from runtime.stages.step_loop.member import Member
+from runtime.stages.step_loop.step_loop import StepLoop
 from runtime.stages.plan_stage import PlanStage
 from runtime.stages.seal import check_seal
 from runtime.stages.watch_weights import watch_weights
