@@ -7,7 +7,7 @@ from functools import partial
 
 from runtime.checkpoints.checkpoint import Component
 from runtime.engines.ask import Bound
-from runtime.engines.engine import WeightsError
+from runtime.engines.engine import CallSizes, WeightsError
 from runtime.engines.select import Engines
 from runtime.files.safetensors_file import WeightFileError
 from runtime.files.stored_file import FileChangedError, StoredFile
@@ -36,13 +36,24 @@ def bind_component(
     try:
         engine = engines.of(architecture_of(kind, component.config))
         weights = weight_set(plan, component, check_cancelled)
-        sizes = None if kind == "text_encoder" else engines.sizes(plan, block_rows)
+        sizes = _call_sizes(engines, kind, plan, block_rows)
         return Bound(engine, engine.bind(weights, check_cancelled, sizes), block_rows)
     except (ArchitectureError, WeightsError, WeightFileError) as error:
         raise InvalidArgument(component.field, str(error)) from error
     except FileChangedError as error:
         fields = (lora.field for lora in plan.loras if lora.path == error.path)
         raise InvalidArgument(next(fields, component.field), str(error)) from error
+
+
+def _call_sizes(engines: Engines, kind: NetworkKind, plan: Plan, rows: int) -> CallSizes | None:
+    """The sizes of the component's calls if the settings name their size; None is any size."""
+    is_vae = kind in ("vae_encoder", "vae_decoder")
+    if kind == "text_encoder" or (is_vae and plan.vae_tile):  # the VAE's tiles at the picture's edges are smaller
+        return None
+    _, _, height, width = plan.latents_shape
+    if plan.unet_tiles and not is_vae:
+        height, width = plan.unet_tiles.height, plan.unet_tiles.width
+    return engines.sizes(CallSizes(rows, height, width), plan.checkpoint.vae_scale_factor)
 
 
 def weight_set(plan: Plan, component: Component, check_cancelled: Callable[[], None]) -> WeightSet:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
+from dataclasses import dataclass
 
 import torch
 
@@ -10,10 +11,22 @@ from runtime.conditioning.controlnet import ControlNet, ControlNets, Residuals
 from runtime.conditioning.guidance import guidance_embedding, guide
 from runtime.conditioning.prompt import Prompt, size_ids
 from runtime.conditioning.row import Row
+from runtime.conditioning.tiles import average, make_windows
 from runtime.engines.ask import Ask, Bound
 from runtime.engines.engine import Outputs
+from runtime.engines.together import together
 from runtime.plan import Plan
 from runtime.stages.denoiser.initial_latents import Conditions, initial_latents
+from runtime.window import Window
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A window of the picture, and what conditions its rows. `Window.crop` cuts what is spatial."""
+
+    window: Window
+    prompt: Prompt
+    controlnets: ControlNets
 
 
 class Job:
@@ -33,11 +46,13 @@ class Job:
         """The job releases the bindings it is given when it is closed. Raises InvalidArgument (see `make_schedule`)."""
         self._bound = [unet, *(controlnet.bound for controlnet in controlnets)]
         request = plan.request
-        self._unet = unet
+        self.unet = unet
         device = unet.engine.device
         self._guidance_scale = request.guidance_scale if plan.guided else None
-        self._prompt = _prompt(plan, conditions.text.to(device), conditions.pooled.to(device))
-        self._controlnets = ControlNets(controlnets, self._prompt, guess_mode=request.controlnet_guess_mode)
+        text, pooled = conditions.text.to(device), conditions.pooled.to(device)
+        self._windows = make_windows(*plan.latents_shape[2:], plan.unet_tiles)
+        parts = [_part(plan, window, text, pooled, controlnets) for window in self._windows]
+        self._groups = _groups(parts, request.num_images, unet.block_rows if controlnets else None)
         width = plan.guidance_width
         self._timestep_cond = None if width is None else guidance_embedding(request.guidance_scale - 1.0, width)
         self._generator = torch.Generator("cpu").manual_seed(plan.seed)
@@ -70,9 +85,10 @@ class Job:
         assert self._schedule is not None and not self.done
         t = self._schedule.timesteps[self._steps_done]
         scaled = self._schedule.scale(self.latents, t)
-        residuals = yield from self._controlnets.residuals(scaled, t, self._steps_done, self.steps)
-        outputs = yield self._unet_asks(scaled, t, residuals)
-        prediction = guide(_stacked(outputs), self._guidance_scale)
+        predictions: list[torch.Tensor] = []
+        for parts in self._groups:
+            predictions += yield from together([self._predict(part, scaled, t) for part in parts])
+        prediction = average(predictions, self._windows, self.latents)
         self.latents = self._schedule.step(prediction, t, self.latents, self._generator)
         if self._keep_passes:
             self._passes.append(self.latents)
@@ -83,28 +99,57 @@ class Job:
         for bound in self._bound:
             bound.release()
 
-    def _unet_asks(self, scaled: torch.Tensor, t: torch.Tensor, residuals: Sequence[Residuals | None]) -> list[Ask]:
+    def _predict(
+        self, part: _Part, scaled: torch.Tensor, t: torch.Tensor
+    ) -> Generator[list[Ask], list[Outputs], torch.Tensor]:
+        """The guided predictions [N, 4, h, w] of a window."""
+        latents = part.window.crop(scaled)
+        residuals = yield from part.controlnets.residuals(latents, t, self._steps_done, self.steps)
+        outputs = yield self._unet_asks(part.prompt, latents, t, residuals)
+        return guide(_stacked(outputs), self._guidance_scale)
+
+    def _unet_asks(
+        self, prompt: Prompt, scaled: torch.Tensor, t: torch.Tensor, residuals: Sequence[Residuals | None]
+    ) -> list[Ask]:
         """For each latent of `scaled` [N, 4, h, w], one row for each branch of the prompt."""
-        branches = self._prompt.branches
+        branches = prompt.branches
         return [
             Ask(
-                self._unet,
+                self.unet,
                 Row(
                     latent=scaled[index // branches],
                     t=t.float(),
                     timestep_cond=self._timestep_cond,
                     residuals=row_residuals,
-                    **self._prompt.fields(index % branches),
+                    **prompt.fields(index % branches),
                 ).inputs(),
             )
             for index, row_residuals in enumerate(residuals)
         ]
 
 
-def _prompt(plan: Plan, text: torch.Tensor, pooled: torch.Tensor) -> Prompt:
-    if not pooled.shape[-1]:
-        return Prompt(text)
-    return Prompt(text, pooled, size_ids(plan.padded_height, plan.padded_width))
+def _part(
+    plan: Plan, window: Window, text: torch.Tensor, pooled: torch.Tensor, controlnets: Sequence[ControlNet]
+) -> _Part:
+    """Each spatial input of a row is cropped here, once for the whole job."""
+    prompt = Prompt(text)
+    if pooled.shape[-1]:
+        scale = plan.checkpoint.vae_scale_factor
+        place = (scale * window.top, scale * window.left)
+        prompt = Prompt(text, pooled, size_ids(plan.padded_height, plan.padded_width, *place))
+    cropped = [network.crop(window) for network in controlnets]
+    return _Part(window, prompt, ControlNets(cropped, prompt, guess_mode=plan.request.controlnet_guess_mode))
+
+
+def _groups(parts: Sequence[_Part], num_images: int, block_rows: int | None) -> list[Sequence[_Part]]:
+    """The parts whose rows are asked for together.
+
+    All of them, unless ControlNets act: residuals of one row are hundreds of times larger than its prediction. Then a
+    group has `block_rows` rows or a few more.
+    """
+    rows = num_images * parts[0].prompt.branches
+    size = len(parts) if block_rows is None else -(-block_rows // rows)
+    return [parts[start : start + size] for start in range(0, len(parts), size)]
 
 
 def _stacked(outputs: Sequence[Outputs]) -> torch.Tensor:

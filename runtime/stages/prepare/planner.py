@@ -10,7 +10,7 @@ from lorikeet.schema.walk import walk_models
 from runtime.jobs.job_table import JobRef
 from runtime.plan import Plan
 from runtime.stages.prepare import checkpoint as checkpoints
-from runtime.stages.prepare import clip_skip, loras, pictures, prompts, schedule, size, unavailable
+from runtime.stages.prepare import clip_skip, loras, pictures, prompts, schedule, size, tiles, unavailable
 from runtime.stages.prepare.context import PrepareContext
 from runtime.stages.prepare.pictures import Pictures
 
@@ -41,7 +41,6 @@ def make_plan(request: ImageToImageInput, context: PrepareContext, admission: Ad
     decoded = pictures.resolve(request, context)
     checkpoint = checkpoints.resolve(request, context)
     pixels = size.resolve(request, context, decoded, checkpoint)
-    unavailable.check_tiles(request, pixels)
     schedule.check_on(request, checkpoint)
     clip_skip.check_on(request, checkpoint)
     adapters = loras.resolve(request, context, checkpoint)
@@ -66,7 +65,10 @@ def make_plan(request: ImageToImageInput, context: PrepareContext, admission: Ad
             *checkpoints.warnings(request, checkpoint),
             *loras.warnings(adapters),
             *schedule.warnings(request, checkpoint),
+            *tiles.warnings(request),
         ),
+        unet_tiles=tiles.resolve_unet(request, pixels, checkpoint),
+        vae_tile=tiles.resolve_vae(request, pixels, checkpoint, context.settings.vae_tile_above),
     )
     return Prepared(plan, decoded)
 

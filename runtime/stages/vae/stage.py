@@ -1,44 +1,60 @@
-"""`vae_encoder` and `vae_decoder`: the init image to its posterior, and latents to pixels. One picture at a time."""
+"""`vae_encoder` and `vae_decoder`: the init image to its posterior, and latents to pixels."""
 
 from __future__ import annotations
 
 import time
-from typing import ClassVar, Literal
+from collections.abc import Callable
+from typing import ClassVar, Literal, TypeVar
 
-import numpy as np
 import torch
 
 from runtime.engines.ask import Bound
-from runtime.engines.engine import Inputs, Outputs
 from runtime.engines.select import Engines
 from runtime.jobs.job_table import JobTable
 from runtime.plan import INIT_IMAGE, Plan
 from runtime.settings import Settings
 from runtime.stages.bind_component import bind_component
 from runtime.stages.call import Array, Call
+from runtime.stages.loop_stage import LoopStage
+from runtime.stages.vae.jobs import DecodeJob, EncodeJob, VaeJob
 from runtime.stages.watch_weights import watch_weights
-from runtime.stages.worker_stage import WorkerStage
+
+# Requests that take turns, call by call. Further ones wait, by priority. A call has one row, so more requests at a time
+# would not be faster.
+_SLOTS = 4
+AnyVaeJob = TypeVar("AnyVaeJob", bound=VaeJob)
 
 
-class _VaeStage(WorkerStage):
+class _VaeStage(LoopStage[AnyVaeJob]):
     """What both halves share: engines for the checkpoints' VAEs."""
 
     kind: ClassVar[Literal["vae_encoder", "vae_decoder"]]
 
     def __init__(self, settings: Settings, job_table: JobTable) -> None:
-        super().__init__(settings, job_table)
+        super().__init__(settings, job_table, slots=_SLOTS, calls_per_turn=1)
         self._engines = Engines(settings, self.kind)
         watch_weights(self.metrics, self._engines.weights)
 
-    def _bind(self, plan: Plan, call: Call) -> Bound:
+    def _bound_job(
+        self, plan: Plan, call: Call, check_cancelled: Callable[[], None], make: Callable[[Bound], AnyVaeJob]
+    ) -> AnyVaeJob:
+        """The job that `make` makes with the VAE's binding."""
         begun = time.monotonic()
-        vae = plan.checkpoint.vae
-        bound = bind_component(self._engines, self.kind, plan, vae, lambda: self.reporter.check(plan.job))
+        bound = bind_component(self._engines, self.kind, plan, plan.checkpoint.vae, check_cancelled)
         call.report.timings[f"{self.kind}_load"] = time.monotonic() - begun
-        return bound
+        try:
+            return make(bound)
+        except BaseException:
+            bound.release()
+            raise
+
+    def _outputs(self, plan: Plan, call: Call, job: AnyVaeJob) -> dict[str, Array]:
+        timings = call.report.timings
+        timings[self.name] += timings.get(f"{self.kind}_load", 0.0)  # part of the stage's time, as in `text_encoder`
+        return job.outputs
 
 
-class VaeEncoderStage(_VaeStage):
+class VaeEncoderStage(_VaeStage[EncodeJob]):
     """PLAN, PICTURES UINT8 [bytes] -> LATENT_MEAN, LATENT_STD FP32 [1, 4, h, w]; [0, 4, h, w] without an init image.
 
     A side that is not a multiple of the VAE's scale factor is padded with its last pixels; the decoder cuts them off.
@@ -46,57 +62,19 @@ class VaeEncoderStage(_VaeStage):
 
     name = kind = "vae_encoder"
 
-    def process(self, plan: Plan, call: Call) -> dict[str, Array]:
+    def _make_job(self, plan: Plan, call: Call, check_cancelled: Callable[[], None]) -> EncodeJob:
         picture = plan.picture(INIT_IMAGE)
         if picture is None:
-            empty = np.zeros((0, *plan.latents_shape[1:]), np.float32)
-            return {"LATENT_MEAN": empty, "LATENT_STD": empty}
-        pixels = _to_model(picture.pixels(call.inputs["PICTURES"]), plan)
-        bound = self._bind(plan, call)
-        try:
-            found = _run(bound, {"pixels": pixels})
-        finally:
-            bound.release()
-        return {"LATENT_MEAN": _array(found["mean"])[None], "LATENT_STD": _array(found["std"])[None]}
+            return EncodeJob(plan, None, None)
+        pixels = picture.pixels(call.inputs["PICTURES"])
+        return self._bound_job(plan, call, check_cancelled, lambda bound: EncodeJob(plan, bound, pixels))
 
 
-class VaeDecoderStage(_VaeStage):
+class VaeDecoderStage(_VaeStage[DecodeJob]):
     """PLAN, LATENTS FP32 [N, 4, h, w] -> PIXELS UINT8 [N, height, width, 3]."""
 
     name = kind = "vae_decoder"
 
-    def process(self, plan: Plan, call: Call) -> dict[str, Array]:
+    def _make_job(self, plan: Plan, call: Call, check_cancelled: Callable[[], None]) -> DecodeJob:
         latents = torch.from_numpy(call.inputs["LATENTS"]) / plan.checkpoint.scaling_factor
-        bound = self._bind(plan, call)
-        try:
-            pictures = []
-            for latent in latents:
-                self.reporter.check(plan.job)
-                pixels = _run(bound, {"latents": latent})["pixels"]
-                assert isinstance(pixels, torch.Tensor)
-                pictures.append(_to_pixels(pixels, plan))
-        finally:
-            bound.release()
-        return {"PIXELS": np.stack(pictures)}
-
-
-def _run(bound: Bound, inputs: Inputs) -> Outputs:
-    return bound.engine.run([(bound.binding, inputs)])[0]
-
-
-def _to_model(pixels: Array, plan: Plan) -> torch.Tensor:
-    """UINT8 [H, W, 3] -> [3, padded H, padded W] in [-1, 1]."""
-    bottom, right = plan.padded_height - pixels.shape[0], plan.padded_width - pixels.shape[1]
-    padded = np.pad(pixels, ((0, bottom), (0, right), (0, 0)), mode="edge")
-    return torch.from_numpy(padded).permute(2, 0, 1).float() / 127.5 - 1.0
-
-
-def _to_pixels(picture: torch.Tensor, plan: Plan) -> Array:
-    """[3, padded H, padded W] around [-1, 1] -> UINT8 [height, width, 3], rounded as diffusers does."""
-    unit = (picture.cpu() / 2 + 0.5).clamp(0, 1)[:, : plan.height, : plan.width]
-    return (unit.permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)
-
-
-def _array(value: object) -> Array:
-    assert isinstance(value, torch.Tensor)
-    return value.cpu().numpy()
+        return self._bound_job(plan, call, check_cancelled, lambda bound: DecodeJob(plan, bound, latents))
