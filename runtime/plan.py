@@ -17,6 +17,7 @@ from runtime.conditioning.ip_buckets import token_bucket
 from runtime.files.local_path import LocalPath
 from runtime.jobs.job_table import JobRef
 from runtime.lora.lora_receipt import LoraReceipt
+from runtime.tile_plan import UNetTiles, VaeTile
 
 # The fields that name pictures; `{}` is the index of an item of a list.
 INIT_IMAGE = "image_url"
@@ -92,6 +93,7 @@ class Plan(BaseModel):
 
     `width`, `height`: pixels of the result. `padded_width`, `padded_height`: pixels that the networks process, the next
     multiples of the VAE's scale factor. `started`: CLOCK_MONOTONIC seconds. A queue runs lower `priority` values first.
+    `unet_tiles`, `vae_tile`: None where one call processes the whole picture.
     """
 
     # Schedulers' configurations can contain infinity, which pydantic would otherwise write as null.
@@ -116,6 +118,8 @@ class Plan(BaseModel):
     padded_height: int
     files: dict[str, str]
     warnings: tuple[str, ...]
+    unet_tiles: UNetTiles | None = None
+    vae_tile: VaeTile | None = None
 
     @property
     def job(self) -> JobRef:

@@ -148,6 +148,11 @@ class Settings(BaseSettings):
     max_file_bytes: ByteSize = Field(ByteSize(20 * GIB), description="Largest weight file that is downloaded or sent.")
     max_image_bytes: ByteSize = Field(ByteSize(50 << 20), description="Largest encoded image.")
     max_pixels: Positive = Field(2048 * 2048, description="Largest picture, in pixels (width times height).")
+    vae_tile_above: Annotated[int, Field(ge=256)] = Field(
+        2048,
+        description="Longest side, in pixels, that the VAE processes in one call. It processes a picture with a longer "
+        "side in tiles of half this length.",
+    )
     max_in_flight: Annotated[int, Field(ge=1, le=512)] = Field(
         64, description="Largest number of requests in the server. Further requests get UNAVAILABLE at once."
     )

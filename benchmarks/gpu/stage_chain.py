@@ -21,7 +21,7 @@ from runtime.stages.denoiser.stage import DenoiserStage
 from runtime.stages.finish import FinishStage
 from runtime.stages.prepare.stage import PrepareStage
 from runtime.stages.text_encoder import TextEncoderStage
-from runtime.stages.vae import VaeDecoderStage, VaeEncoderStage
+from runtime.stages.vae.stage import VaeDecoderStage, VaeEncoderStage
 
 # Each stage after `prepare`, and the tensors that the ensemble gives it besides REPORT and SEAL.
 _STEPS: tuple[tuple[type[Any], tuple[str, ...]], ...] = (

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
 from runtime.conditioning.prompt import Prompt
 from runtime.engines.ask import Ask, Bound
 from runtime.engines.engine import Outputs
+from runtime.window import Window
 
 Residuals = tuple[torch.Tensor, ...]
+_PIXELS = 8  # of a condition for each latent: ControlNetModel's condition embedding has three strides of two
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,6 +36,11 @@ class ControlNet:
     def acts(self, step: int, steps: int) -> bool:
         """Whether it acts in step `step`, from 0, of `steps`."""
         return step / steps >= self.start and (step + 1) / steps <= self.end
+
+    def crop(self, window: Window) -> ControlNet:
+        """The network with this part of its condition and mask. It has the same binding."""
+        mask = None if self.mask is None else window.crop(self.mask, _PIXELS)
+        return replace(self, condition=window.crop(self.condition, _PIXELS), mask=mask)
 
 
 class ControlNets:

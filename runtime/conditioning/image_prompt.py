@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
+
+from runtime.window import Window
+
+_PIXELS = 8  # of a mask for each latent
 
 
 @dataclass(frozen=True)
@@ -27,6 +31,10 @@ class ImagePrompts:
     def to(self, device: torch.device) -> ImagePrompts:
         mask = None if self.mask is None else self.mask.to(device)
         return ImagePrompts(self.keys.to(device), self.values.to(device), self.bias.to(device), mask)
+
+    def crop(self, window: Window) -> ImagePrompts:
+        """The image prompts with this part of the mask."""
+        return self if self.mask is None else replace(self, mask=window.crop(self.mask, _PIXELS))
 
     def fields(self, branch: int) -> dict[str, torch.Tensor]:
         """The fields of a row of this branch of the prompt; none without adapters."""

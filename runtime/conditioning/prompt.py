@@ -29,7 +29,11 @@ class Prompt:
         return {"text": self.text[branch], "pooled": self.pooled[branch], "time_ids": self.time_ids}
 
 
-def size_ids(height: int, width: int) -> torch.Tensor:
-    """SDXL's size conditioning [6] (arXiv 2307.01952): original size, crop, target size; pixels, each height first."""
+def size_ids(height: int, width: int, top: int = 0, left: int = 0) -> torch.Tensor:
+    """SDXL's size conditioning [6] (arXiv 2307.01952): original size, crop, target size; pixels, each height first.
+
+    `top`, `left`: the place of a window in the picture. As in DemoFusion (arXiv 2311.16973) it is the crop, and both
+    sizes are the whole picture's: in training, a crop told the model which part of a picture it saw.
+    """
     size = (float(height), float(width))
-    return torch.tensor([*size, 0.0, 0.0, *size])
+    return torch.tensor([*size, float(top), float(left), *size])

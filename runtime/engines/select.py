@@ -25,7 +25,6 @@ from runtime.engines.torch.torch_engine import TorchEngine
 from runtime.engines.torch.weights_cache import WeightsCache
 from runtime.networks.architecture import Architecture, NetworkKind
 from runtime.networks.build import import_network
-from runtime.plan import Plan
 from runtime.settings import GIB, Settings
 
 log = logging.getLogger("lorikeet")
@@ -118,11 +117,10 @@ class Engines:
 
         return make_tensorrt(architecture, self._settings, self.placement, self.weights, self._compiled.low_rank)
 
-    def sizes(self, plan: Plan, rows: int) -> CallSizes | None:
-        """The sizes of a plan's calls if the settings name its size; else None, which is any size."""
-        if f"{plan.padded_width}x{plan.padded_height}" not in self._settings.static_shapes:
-            return None
-        return CallSizes(rows, *plan.latents_shape[2:])
+    def sizes(self, sizes: CallSizes, scale: int) -> CallSizes | None:
+        """These sizes of calls if the settings name them; else None, which is any size. `scale`: pixels of a latent."""
+        named = f"{scale * sizes.width}x{scale * sizes.height}" in self._settings.static_shapes
+        return sizes if named else None
 
     def receipt(self, bound: Bound) -> EngineReceipt:
         """Everything that determines the arithmetic of an engine of this stage."""

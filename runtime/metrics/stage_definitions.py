@@ -16,7 +16,7 @@ ANSWERS = Definition(
 REQUESTS_WAITING = Definition(
     "lorikeet_requests_waiting",
     "gauge",
-    "Requests in the stage that wait. In the denoiser, a request also waits while its weights are loaded.",
+    "Requests in the stage that wait. In the denoiser and the VAE's stages, also while their weights are loaded.",
     STAGE,
 )
 REQUESTS_RUNNING = Definition("lorikeet_requests_running", "gauge", "Requests that the stage works on.", STAGE)

@@ -9,7 +9,7 @@ from runtime.checkpoints.checkpoint import Component
 from runtime.checkpoints.checks import CheckpointError
 from runtime.checkpoints.read_ic_light import read_ic_light
 from runtime.engines.ask import Bound
-from runtime.engines.engine import WeightsError
+from runtime.engines.engine import CallSizes, WeightsError
 from runtime.engines.select import Engines
 from runtime.files.safetensors_file import WeightFileError
 from runtime.files.stored_file import FileChangedError, StoredFile
@@ -40,7 +40,7 @@ def bind_component(
     try:
         engine = engines.of(architecture_of(kind, component.config))
         weights = weight_set(plan, component, check_cancelled)
-        sizes = engines.sizes(plan, block_rows) if _has_plain_rows(kind, plan) else None
+        sizes = _call_sizes(engines, kind, plan, block_rows)
         return Bound(engine, engine.bind(weights, check_cancelled, sizes), block_rows)
     except (ArchitectureError, WeightsError, WeightFileError) as error:
         raise InvalidArgument(component.field, str(error)) from error
@@ -49,11 +49,20 @@ def bind_component(
         raise InvalidArgument(next(fields, component.field), str(error)) from error
 
 
-def _has_plain_rows(kind: NetworkKind, plan: Plan) -> bool:
-    """Whether the calls of a network have the latents' size, and rows without optional fields."""
-    if kind == "unet":
-        return not (plan.controlnets or plan.ip_adapters or plan.ic_light)
-    return kind in ("vae_encoder", "vae_decoder")
+def _call_sizes(engines: Engines, kind: NetworkKind, plan: Plan, rows: int) -> CallSizes | None:
+    """The sizes of the component's calls if the settings name their size; None is any size.
+
+    The rows of these calls have no optional fields.
+    """
+    is_vae = kind in ("vae_encoder", "vae_decoder")
+    is_plain_unet = kind == "unet" and not (plan.controlnets or plan.ip_adapters or plan.ic_light)
+    # The VAE's tiles at the picture's edges are smaller.
+    if not (is_plain_unet or (is_vae and not plan.vae_tile)):
+        return None
+    _, _, height, width = plan.latents_shape
+    if plan.unet_tiles and not is_vae:
+        height, width = plan.unet_tiles.height, plan.unet_tiles.width
+    return engines.sizes(CallSizes(rows, height, width), plan.checkpoint.vae_scale_factor)
 
 
 def weight_set(plan: Plan, component: Component, check_cancelled: Callable[[], None]) -> WeightSet:

@@ -44,7 +44,7 @@ class FinishStage(WorkerStage):
         response = ImageToImageOutput(
             images=[_image(plan, index, data, inline) for index, data in enumerate(encoded)],
             seed=plan.seed,
-            has_nsfw_concepts=[False] * len(encoded),
+            has_nsfw_concepts=call.report.has_nsfw_concepts,
             warnings=[*plan.warnings, *call.report.warnings],
             timings=call.report.timings,
             receipt=receipt,

@@ -18,6 +18,7 @@ _PACKAGES = ("lorikeet", "torch", "diffusers", "transformers", "numpy", "pillow"
 
 def make_receipt(plan: Plan, report: Report) -> Receipt:
     pictures = report.tensors.get("PICTURES")
+    scale, tile = plan.checkpoint.vae_scale_factor, plan.vae_tile
     return Receipt(
         request=_request(plan, _without_data),
         seed=plan.seed,
@@ -25,6 +26,8 @@ def make_receipt(plan: Plan, report: Report) -> Receipt:
         files=plan.files,
         loras=[_applied(lora) for lora in plan.loras],
         engine=report.engine,
+        vae_tile_width=scale * tile.width if tile else 0,
+        vae_tile_height=scale * tile.height if tile else 0,
         versions=_versions(),
     )
 

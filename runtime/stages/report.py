@@ -19,10 +19,12 @@ class TensorFacts(BaseModel):
 class Report(BaseModel):
     """`timings`: seconds by name, and `warnings`: what was ignored of the request; both are for the response.
 
-    `tensors`: the facts of each tensor that a stage wrote, by name.
+    `has_nsfw_concepts`: for each picture, whether the safety checker flagged it. `tensors`: the facts of each tensor
+    that a stage wrote, by name.
     """
 
     timings: dict[str, float] = Field(default_factory=dict)
     warnings: list[str] = Field(default_factory=list)
+    has_nsfw_concepts: list[bool] = Field(default_factory=list)
     engine: EngineReceipt = Field(default_factory=EngineReceipt)
     tensors: dict[str, TensorFacts] = Field(default_factory=dict)

@@ -20,7 +20,7 @@ HEARTBEAT_AGE = Definition(
 QUEUED = Definition(
     "lorikeet_stage_queued",
     "gauge",
-    "Work in the stage's queues, and in the denoiser's loop.",
+    "Work in the stage's queues, and in its step loop.",
     STAGE,
 )
 RUNNING_SECONDS = Definition(

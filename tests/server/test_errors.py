@@ -38,7 +38,7 @@ BAD: dict[str, tuple[Fields, str]] = {
     "bad base64": ({"image_url": "data:image/png;base64,@@"}, "image_url: the data URI is not valid base64"),
     "huge": ({"image_size": {"width": 9000, "height": 9000}}, "image_size: 9000x9000"),
     "tiny": ({"image_size": {"width": 8, "height": 8}}, "image_size: 8x8"),
-    "tile": ({"image_size": "square", "tile_width": 128, "tile_stride_width": 64}, "tile_width: "),
+    "tile": ({"tile_height": 4097}, "tile_height: "),
     "no timesteps of its own": (
         {"scheduler": "DDIM", "timesteps": {"method": "array", "array": [900, 500, 1]}},
         "timesteps: ",

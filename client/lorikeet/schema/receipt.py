@@ -63,4 +63,6 @@ class Receipt(Model):
     )
     loras: list[AppliedLora] = Field(default_factory=list, description="How each LoRA applied.")
     engine: EngineReceipt = Field(default_factory=EngineReceipt, description="What ran the U-Net.")
+    vae_tile_width: Int = Field(default=0, description="Width of the VAE's tiles in pixels; 0 without tiles.")
+    vae_tile_height: Int = Field(default=0, description="Height of the VAE's tiles in pixels; 0 without tiles.")
     versions: dict[str, str] = Field(default_factory=dict, description="Versions of the software by name.")

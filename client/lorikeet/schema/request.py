@@ -98,16 +98,23 @@ class ImageToImageInput(Model):
     enable_safety_checker: bool = Field(
         default=False, description="Blacken images in which the safety checker finds NSFW concepts."
     )
-    tile_width: Int = Field(default=4096, ge=128, le=4096, description="Width of a tile in pixels.")
+    tile_width: Int = Field(
+        default=4096, ge=128, le=4096, description="Width of a tile in pixels, in which U-Net and VAE see the picture."
+    )
     tile_height: Int = Field(default=4096, ge=128, le=4096, description="Height of a tile in pixels.")
     tile_stride_width: Int = Field(
         default=2048,
         ge=64,
         le=2048,
-        description="Horizontal distance between tiles in pixels; at most tile_width.",
+        description="Horizontal distance between the U-Net's tiles in pixels; unset means half of tile_width. "
+        "A distance above tile_width is cut to it.",
     )
     tile_stride_height: Int = Field(
-        default=2048, ge=64, le=2048, description="Vertical distance between tiles in pixels; at most tile_height."
+        default=2048,
+        ge=64,
+        le=2048,
+        description="Vertical distance between the U-Net's tiles in pixels; unset means half of tile_height. "
+        "A distance above tile_height is cut to it.",
     )
     eta: Float = Field(default=0.0, ge=0, le=1, description="Noise added in each step (DDIM, TCD).")
     debug_latents: bool = Field(default=False, description="Return the final latents.")
@@ -117,7 +124,4 @@ class ImageToImageInput(Model):
     def _fields_agree(self) -> Self:
         if self.timesteps.is_custom and self.sigmas.is_custom:
             raise ValueError("sigmas: cannot be set together with timesteps")
-        for side in ("width", "height"):
-            if getattr(self, f"tile_stride_{side}") > getattr(self, f"tile_{side}"):
-                raise ValueError(f"tile_stride_{side}: must not exceed tile_{side}")
         return self

@@ -5,5 +5,5 @@ from runtime.triton.stage_model import StageModel
 
 
 class TritonPythonModel(StageModel):
-    stage_class = "runtime.stages.vae:VaeEncoderStage"
+    stage_class = "runtime.stages.vae.stage:VaeEncoderStage"
     libraries = (TORCH, DIFFUSERS)

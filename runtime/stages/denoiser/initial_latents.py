@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from diffusers.utils.torch_utils import randn_tensor
@@ -18,7 +18,7 @@ class Conditions:
 
     text [branches, T, D] and pooled [branches, P] (P = 0: none). The branches are the negative prompt and the prompt,
     or the prompt alone. mean and std [1, 4, h, w] of the init image's posterior; [0, 4, h, w] without one.
-    `image_prompts` are those of the IP-Adapters.
+    `image_prompts` are those of the IP-Adapters. concat [C, h, w]: IC-Light's further input channels (C = 0: none).
     """
 
     text: torch.Tensor
@@ -26,6 +26,12 @@ class Conditions:
     mean: torch.Tensor
     std: torch.Tensor
     image_prompts: ImagePrompts = field(default_factory=ImagePrompts.none)
+    concat: torch.Tensor = field(default_factory=lambda: torch.zeros(0, 1, 1))
+
+    def to(self, device: torch.device) -> Conditions:
+        """What conditions the rows of each step, on this device. The posterior stays where it is."""
+        text, pooled, concat = (tensor.to(device) for tensor in (self.text, self.pooled, self.concat))
+        return replace(self, text=text, pooled=pooled, concat=concat, image_prompts=self.image_prompts.to(device))
 
 
 def initial_latents(

@@ -3,17 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
+from dataclasses import dataclass
 
 import torch
 
 from runtime.conditioning.controlnet import ControlNet, ControlNets, Residuals
 from runtime.conditioning.guidance import guidance_embedding, guide
+from runtime.conditioning.image_prompt import ImagePrompts
 from runtime.conditioning.prompt import Prompt, size_ids
 from runtime.conditioning.row import Row
+from runtime.conditioning.tiles import average, make_windows
 from runtime.engines.ask import Ask, Bound
 from runtime.engines.engine import Outputs
+from runtime.engines.together import together
 from runtime.plan import Plan
 from runtime.stages.denoiser.initial_latents import Conditions, initial_latents
+from runtime.window import Window
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A window of the picture, and what conditions its rows. `Window.crop` cuts what is spatial."""
+
+    window: Window
+    prompt: Prompt
+    controlnets: ControlNets
+    image_prompts: ImagePrompts
+    concat: torch.Tensor | None
 
 
 class Job:
@@ -33,12 +49,13 @@ class Job:
         """The job releases the bindings it is given when it is closed. Raises InvalidArgument (see `make_schedule`)."""
         self._bound = [unet, *(controlnet.bound for controlnet in controlnets)]
         request = plan.request
-        self._unet = unet
+        self.unet = unet
         device = unet.engine.device
         self._guidance_scale = request.guidance_scale if plan.guided else None
-        self._prompt = _prompt(plan, conditions.text.to(device), conditions.pooled.to(device))
-        self._image_prompts = conditions.image_prompts.to(device)
-        self._controlnets = ControlNets(controlnets, self._prompt, guess_mode=request.controlnet_guess_mode)
+        self._windows = make_windows(*plan.latents_shape[2:], plan.unet_tiles)
+        on_device = conditions.to(device)
+        parts = [_part(plan, window, on_device, controlnets) for window in self._windows]
+        self._groups = _groups(parts, request.num_images, unet.block_rows if controlnets else None)
         width = plan.guidance_width
         self._timestep_cond = None if width is None else guidance_embedding(request.guidance_scale - 1.0, width)
         self._generator = torch.Generator("cpu").manual_seed(plan.seed)
@@ -71,9 +88,10 @@ class Job:
         assert self._schedule is not None and not self.done
         t = self._schedule.timesteps[self._steps_done]
         scaled = self._schedule.scale(self.latents, t)
-        residuals = yield from self._controlnets.residuals(scaled, t, self._steps_done, self.steps)
-        outputs = yield self._unet_asks(scaled, t, residuals)
-        prediction = guide(_stacked(outputs), self._guidance_scale)
+        predictions: list[torch.Tensor] = []
+        for parts in self._groups:
+            predictions += yield from together([self._predict(part, scaled, t) for part in parts])
+        prediction = average(predictions, self._windows, self.latents)
         self.latents = self._schedule.step(prediction, t, self.latents, self._generator)
         if self._keep_passes:
             self._passes.append(self.latents)
@@ -84,29 +102,63 @@ class Job:
         for bound in self._bound:
             bound.release()
 
-    def _unet_asks(self, scaled: torch.Tensor, t: torch.Tensor, residuals: Sequence[Residuals | None]) -> list[Ask]:
+    def _predict(
+        self, part: _Part, scaled: torch.Tensor, t: torch.Tensor
+    ) -> Generator[list[Ask], list[Outputs], torch.Tensor]:
+        """The guided predictions [N, 4, h, w] of a window."""
+        latents = part.window.crop(scaled)
+        residuals = yield from part.controlnets.residuals(latents, t, self._steps_done, self.steps)
+        outputs = yield self._unet_asks(part, latents, t, residuals)
+        return guide(_stacked(outputs), self._guidance_scale)
+
+    def _unet_asks(
+        self, part: _Part, scaled: torch.Tensor, t: torch.Tensor, residuals: Sequence[Residuals | None]
+    ) -> list[Ask]:
         """For each latent of `scaled` [N, 4, h, w], one row for each branch of the prompt."""
-        branches = self._prompt.branches
+        branches = part.prompt.branches
         return [
             Ask(
-                self._unet,
+                self.unet,
                 Row(
                     latent=scaled[index // branches],
                     t=t.float(),
                     timestep_cond=self._timestep_cond,
                     residuals=row_residuals,
-                    **self._image_prompts.fields(index % branches),
-                    **self._prompt.fields(index % branches),
+                    concat=part.concat,
+                    **part.image_prompts.fields(index % branches),
+                    **part.prompt.fields(index % branches),
                 ).inputs(),
             )
             for index, row_residuals in enumerate(residuals)
         ]
 
 
-def _prompt(plan: Plan, text: torch.Tensor, pooled: torch.Tensor) -> Prompt:
-    if not pooled.shape[-1]:
-        return Prompt(text)
-    return Prompt(text, pooled, size_ids(plan.padded_height, plan.padded_width))
+def _part(plan: Plan, window: Window, conditions: Conditions, controlnets: Sequence[ControlNet]) -> _Part:
+    """Each spatial input of a row is cropped here, once for the whole job."""
+    prompt = Prompt(conditions.text)
+    if conditions.pooled.shape[-1]:
+        scale = plan.checkpoint.vae_scale_factor
+        place = (scale * window.top, scale * window.left)
+        prompt = Prompt(conditions.text, conditions.pooled, size_ids(plan.padded_height, plan.padded_width, *place))
+    cropped = [network.crop(window) for network in controlnets]
+    return _Part(
+        window,
+        prompt,
+        ControlNets(cropped, prompt, guess_mode=plan.request.controlnet_guess_mode),
+        conditions.image_prompts.crop(window),
+        window.crop(conditions.concat) if len(conditions.concat) else None,
+    )
+
+
+def _groups(parts: Sequence[_Part], num_images: int, block_rows: int | None) -> list[Sequence[_Part]]:
+    """The parts whose rows are asked for together.
+
+    All of them, unless ControlNets act: residuals of one row are hundreds of times larger than its prediction. Then a
+    group has `block_rows` rows or a few more.
+    """
+    rows = num_images * parts[0].prompt.branches
+    size = len(parts) if block_rows is None else -(-block_rows // rows)
+    return [parts[start : start + size] for start in range(0, len(parts), size)]
 
 
 def _stacked(outputs: Sequence[Outputs]) -> torch.Tensor:

@@ -1,8 +1,7 @@
-"""The `denoiser` stage: a loader thread prepares jobs, the step loop runs them, and a thread sends their answers."""
+"""The `denoiser` stage: from embeddings and the init image's posterior to latents."""
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable
 
@@ -12,68 +11,46 @@ import torch
 from runtime.conditioning.controlnet import ControlNet
 from runtime.conditioning.image_prompt import ImagePrompts
 from runtime.engines.ask import Bound
-from runtime.engines.engine import never_cancelled
 from runtime.engines.select import Engines
-from runtime.jobs.activity import Worker
-from runtime.jobs.job_table import JobTable, State
-from runtime.jobs.worker_pool import Task, WorkerPool
+from runtime.jobs.job_table import JobTable
 from runtime.low_priority import run_at_low_priority
 from runtime.metrics.stage_definitions import CALL_ROWS, CALL_SECONDS, ROWS, STEPS
 from runtime.plan import Plan
 from runtime.settings import Settings
 from runtime.stage_errors import InvalidArgument
 from runtime.stages.bind_component import bind_component
-from runtime.stages.call import Call
+from runtime.stages.call import Array, Call
 from runtime.stages.denoiser.bind_controlnets import bind_controlnets
 from runtime.stages.denoiser.image_prompt_mask import image_prompt_mask
 from runtime.stages.denoiser.initial_latents import Conditions
 from runtime.stages.denoiser.job import Job
-from runtime.stages.denoiser.member import Member
-from runtime.stages.denoiser.step_loop import StepLoop
-from runtime.stages.plan_stage import PlanStage
-from runtime.stages.seal import check_seal
+from runtime.stages.loop_stage import LoopStage
 from runtime.stages.watch_weights import watch_weights
 
-_TENSORS = ("PROMPT_EMBEDS", "POOLED_EMBEDS", "LATENT_MEAN", "LATENT_STD", "IP_KEYS", "IP_VALUES", "IP_BIAS")
+_TENSORS = ("PROMPT_EMBEDS", "POOLED_EMBEDS", "LATENT_MEAN", "LATENT_STD", "CONCAT", "IP_KEYS", "IP_VALUES", "IP_BIAS")
 CheckCancelled = Callable[[], None]
 _NOT_FINITE = "the latents are not finite in {}: a LoRA's scale or guidance_scale is too large, or the weights are bad"
 
 
-class DenoiserStage(PlanStage):
-    """PLAN, PICTURES, the tensors of both encoders, LATENT_MEAN, LATENT_STD, REPORT -> LATENTS FP32 [N, 4, h, w],
+class DenoiserStage(LoopStage[Job]):
+    """PLAN, PICTURES, the tensors of the three encoders, REPORT -> LATENTS FP32 [N, 4, h, w],
     PER_PASS_LATENTS FP32 [steps, N, 4, h, w] ([0, ...] unless asked for), REPORT."""
 
     name = "denoiser"
 
     def __init__(self, settings: Settings, job_table: JobTable) -> None:
-        self._slots = threading.Semaphore(settings.max_running)
-        super().__init__(settings, job_table, WorkerPool(1, "loader", self._slots, begin=run_at_low_priority))
+        super().__init__(
+            settings,
+            job_table,
+            slots=settings.max_running,
+            calls_per_turn=settings.calls_per_turn,
+            begin=run_at_low_priority,
+        )
         self.metrics.declare(STEPS, ROWS, CALL_ROWS, CALL_SECONDS)
         self._engines = Engines(settings, "unet", begin=run_at_low_priority)
-        self._answers = WorkerPool(1, "answers")
-        self._loop = StepLoop(settings.calls_per_turn, self._count_call)
         watch_weights(self.metrics, self._engines.weights)
 
-    @property
-    def workers(self) -> tuple[Worker, ...]:
-        return (*super().workers, self._loop, self._answers)
-
-    def _work(self, plan: Plan, call: Call) -> None:
-        """Prepare a job and its weights, and add it to the loop. The end of the job frees its slot."""
-        try:
-            member = self._member(plan, call)
-        except BaseException:
-            self._slots.release()
-            raise
-        self.reporter.report(plan.job, State.RUNNING, 0, member.job.steps)
-        self._loop.add(member)
-
-    def _member(self, plan: Plan, call: Call) -> Member:
-        def check_cancelled() -> None:
-            self.reporter.check(plan.job)
-
-        check_cancelled()
-        check_seal(self.job_table.key, plan.job, call)
+    def _make_job(self, plan: Plan, call: Call, check_cancelled: Callable[[], None]) -> Job:
         begun = time.monotonic()
         unet, controlnets = self._bind(plan, call, check_cancelled)
         try:
@@ -83,25 +60,19 @@ class DenoiserStage(PlanStage):
                 bound.release()
             raise
         call.report.timings["denoiser_load"] = time.monotonic() - begun
-        return Member(
-            job=job,
-            check_cancelled=check_cancelled,
-            on_step=lambda step, steps: self._count_step(plan, step, steps),
-            on_end=lambda member, error: self._end(plan, call, job, unet, member.seconds, error),
-        )
+        return job
 
     def _bind(self, plan: Plan, call: Call, check_cancelled: CheckCancelled) -> tuple[Bound, list[ControlNet]]:
         """The request's networks with their weights."""
         block_rows = self.settings.block_rows or (2 if plan.guided else 1)
-        unet = bind_component(self._engines, "unet", plan, plan.checkpoint.unet, check_cancelled, block_rows)
+        unet = bind_component(self._engines, "unet", plan, plan.unet, check_cancelled, block_rows)
         try:
             return unet, bind_controlnets(self._engines, plan, call.inputs["PICTURES"], check_cancelled, block_rows)
         except BaseException:
             unet.release()
             raise
 
-    def _count_step(self, plan: Plan, step: int, steps: int) -> None:
-        self.reporter.report(plan.job, State.RUNNING, step, steps)
+    def _count_step(self) -> None:
         self.metrics.count(STEPS)
 
     def _count_call(self, rows: int, seconds: float) -> None:
@@ -109,36 +80,19 @@ class DenoiserStage(PlanStage):
         self.metrics.count(CALL_SECONDS, seconds)
         self.metrics.observe(CALL_ROWS, rows)
 
-    def _end(self, plan: Plan, call: Call, job: Job, unet: Bound, seconds: float, error: BaseException | None) -> None:
-        """Called by the loop, which must not wait for the answer to be copied and sent."""
-        self._slots.release()
-        call.report.timings[self.name] = seconds
-        self._answers.submit(
-            Task(
-                plan.priority,
-                lambda: self._answer(plan, call, job, unet, error),
-                check_cancelled=never_cancelled,
-                fail=lambda failure: self.reporter.fail(plan.job, call, failure),
-            )
-        )
-
-    def _answer(self, plan: Plan, call: Call, job: Job, unet: Bound, error: BaseException | None) -> None:
-        if error is not None:
-            raise error
+    def _outputs(self, plan: Plan, call: Call, job: Job) -> dict[str, Array]:
         if not torch.isfinite(job.latents).all():
-            raise InvalidArgument("", _NOT_FINITE.format(unet.binding.precision))
-        call.report.engine = self._engines.receipt(unet)
-        outputs = {
+            raise InvalidArgument("", _NOT_FINITE.format(job.unet.binding.precision))
+        call.report.engine = self._engines.receipt(job.unet)
+        return {
             "LATENTS": np.ascontiguousarray(job.latents.cpu().numpy()),
             "PER_PASS_LATENTS": np.ascontiguousarray(job.passes.cpu().numpy()),
         }
-        self.reporter.report(plan.job, State.DONE, job.steps_done, job.steps)
-        self._reply(plan.job, call, outputs)
 
 
 def _conditions(plan: Plan, call: Call) -> Conditions:
     # Copied: Triton frees its tensors with the request, and the job's tensors may live longer.
-    text, pooled, mean, std, *image_prompts = (torch.from_numpy(np.array(call.inputs[name])) for name in _TENSORS)
-    keys, values, bias = image_prompts
+    text, pooled, mean, std, concat, *prompts = (torch.from_numpy(np.array(call.inputs[name])) for name in _TENSORS)
+    keys, values, bias = prompts
     mask = image_prompt_mask(plan, call.inputs["PICTURES"])
-    return Conditions(text, pooled, mean, std, ImagePrompts(keys, values, bias, mask))
+    return Conditions(text, pooled, mean, std, ImagePrompts(keys, values, bias, mask), concat)

@@ -15,15 +15,13 @@ from runtime.engines.engine import Outputs
 from runtime.engines.select import Engines
 from runtime.metrics.stage_metrics import StageMetrics
 from runtime.networks.architecture import NetworkKind
+from runtime.networks.clip_pixels import normalized
 from runtime.plan import IP_MASK, IpAdapterPlan, Plan
 from runtime.settings import Settings
 from runtime.stages.bind_component import bind_component
 from runtime.stages.call import Array, Call
 from runtime.stages.watch_weights import watch_weights
 
-# Of CLIP's training pictures, as in transformers' CLIPImageProcessor.
-_MEAN = torch.tensor([0.48145466, 0.4578275, 0.40821073])[:, None, None]
-_DEVIATION = torch.tensor([0.26862954, 0.26130258, 0.27577711])[:, None, None]
 CheckCancelled = Callable[[], None]
 
 
@@ -64,7 +62,7 @@ class NetworkPrompts:
                     assert picture is not None
                     pixels = torch.from_numpy(np.array(picture.pixels(call.inputs["PICTURES"]))).permute(2, 0, 1)
                     unit = pixels.float() / 255.0
-                    branches = [_normalized(unit)]
+                    branches = [normalized(unit)]
                     if plan.guided:
                         branches.insert(0, _negative(unit, factor, generator))
                     found[field] = []
@@ -118,18 +116,13 @@ class NetworkPrompts:
         return bound
 
 
-def _normalized(unit: torch.Tensor) -> torch.Tensor:
-    """Pixels [3, S, S] in [0, 1] as CLIP takes them."""
-    return (unit - _MEAN) / _DEVIATION
-
-
 def _negative(unit: torch.Tensor, factor: float, generator: torch.Generator) -> torch.Tensor:
     """The negative image prompt: as in diffusers zeros, which are CLIP's mean colour; with a factor, the picture plus
     noise. The second has no public formula."""
     if not factor:
         return torch.zeros_like(unit)
     noise = torch.randn(unit.shape, generator=generator)
-    return _normalized((unit + factor * noise).clamp(0, 1))
+    return normalized((unit + factor * noise).clamp(0, 1))
 
 
 def _run(bound: Bound, inputs: dict[str, torch.Tensor]) -> Outputs:

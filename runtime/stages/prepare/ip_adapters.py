@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 from PIL import Image
 
 from lorikeet.schema import ImageToImageInput, IPAdapter
@@ -15,7 +14,7 @@ from runtime.checkpoints.cross_attention import CrossAttention, cross_attentions
 from runtime.checkpoints.read_image_encoder import read_image_encoder
 from runtime.checkpoints.read_ip_adapter import check_fits, read_ip_adapter
 from runtime.conditioning.ip_scales import ScaleError, layer_scales
-from runtime.files.image_codec import Pixels, as_mask, resize
+from runtime.files.image_codec import as_mask, crop_square, resize
 from runtime.plan import IP_MASK, IpAdapterPlan
 from runtime.stage_errors import InvalidArgument
 from runtime.stages.prepare.context import PrepareContext
@@ -82,7 +81,7 @@ def fit_pictures(request: ImageToImageInput, pictures: Pictures, size: Size, enc
     for index, adapter in enumerate(request.ip_adapter):
         assert encoder is not None
         for field in _image_fields(index, adapter):
-            pixels[field] = _cropped(pixels[field], int(encoder.config.get("image_size", 224)))
+            pixels[field] = crop_square(pixels[field], int(encoder.config.get("image_size", 224)))
         mask = IP_MASK.format(index)
         if mask in pixels:
             pixels[mask] = as_mask(resize(pixels[mask], size.width, size.height, Image.Resampling.LANCZOS))
@@ -160,14 +159,3 @@ def _check_fit(index: int, projection: Component, encoder: Component) -> None:
             f"it takes embeddings of {projection.config['image_embed_dim']} values, the image encoder gives {width}: "
             "name the encoder that it was made for in image_encoder_path",
         )
-
-
-def _cropped(pixels: Pixels, side: int) -> Pixels:
-    """The shortest side resized to `side` with bicubic interpolation, then the square in the middle."""
-    height, width = pixels.shape[:2]
-    short, long = min(height, width), max(height, width)
-    longer = int(side * long / short)
-    new_height, new_width = (side, longer) if height <= width else (longer, side)
-    resized = resize(pixels, new_width, new_height, Image.Resampling.BICUBIC)
-    top, left = (new_height - side) // 2, (new_width - side) // 2
-    return np.ascontiguousarray(resized[top : top + side, left : left + side])

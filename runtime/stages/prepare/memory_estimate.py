@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
 
+from runtime.conditioning.tiles import make_windows
 from runtime.plan import Plan
 from runtime.stages.prepare.shared_memory_estimate import StageBytes, stage_bytes
 
@@ -41,9 +42,29 @@ def need(plan: Plan, sent: int, *, inline: bool = False, parameters: int = 0) ->
     steps = request.num_inference_steps if request.debug_per_pass_latents else 0
     pictures = sum(picture.nbytes for picture in plan.pictures) + 3 * pixels * request.num_images
     image_prompts = 2 * _FLOAT * prod(plan.image_prompt_shape)
-    own = sent + _COPIES * (pictures + _FLOAT * latents * (1 + steps) + image_prompts)
+    own = sent + _COPIES * (pictures + _FLOAT * latents * (1 + steps) + image_prompts) + _window_bytes(plan)
     widths = plan.checkpoint.vae.config.get("block_out_channels") or _DECODER_WIDTHS
     # The block before the last one upsamples to the full size in its own width; all later layers are narrower.
     widest = widths[min(1, len(widths) - 1)]
     stages = stage_bytes(plan, inline=inline, parameters=parameters)
-    return Need(own, _TENSORS_AT_ONCE * _FLOAT * widest * pixels, stages)
+    return Need(own, _TENSORS_AT_ONCE * _FLOAT * widest * _pixels_of_a_call(plan), stages)
+
+
+def _pixels_of_a_call(plan: Plan) -> int:
+    """Pixels of the largest piece that the VAE processes in one call."""
+    height, width = plan.padded_height, plan.padded_width
+    if plan.vae_tile:
+        scale = plan.checkpoint.vae_scale_factor
+        height, width = min(height, scale * plan.vae_tile.height), min(width, scale * plan.vae_tile.width)
+    return height * width
+
+
+def _window_bytes(plan: Plan) -> int:
+    """Bytes of the predictions of all windows, which are kept until the last one's. They overlap, many times if the
+    request says so."""
+    if plan.unet_tiles is None:
+        return 0
+    count, channels, height, width = plan.latents_shape
+    windows = len(make_windows(height, width, plan.unet_tiles))
+    rows = count * (2 if plan.guided else 1)
+    return _FLOAT * channels * windows * rows * plan.unet_tiles.height * plan.unet_tiles.width

@@ -22,6 +22,7 @@ from runtime.stages.prepare import (
     safety_checker,
     schedule,
     size,
+    tiles,
     unavailable,
 )
 from runtime.stages.prepare.context import PrepareContext
@@ -58,7 +59,6 @@ def make_plan(request: ImageToImageInput, context: PrepareContext, admission: Ad
     checkpoint = checkpoints.resolve(request, context)
     pixels = size.resolve(request, context, decoded, checkpoint)
     decoded = controlnets.fit_pictures(request, decoded, pixels)
-    unavailable.check_tiles(request, pixels)
     schedule.check_on(request, checkpoint)
     clip_skip.check_on(request, checkpoint)
     adapters = loras.resolve(request, context, checkpoint)
@@ -98,7 +98,10 @@ def make_plan(request: ImageToImageInput, context: PrepareContext, admission: Ad
             *loras.warnings(adapters),
             *controlnets.warnings((*networks, *image_prompts.components)),
             *schedule.warnings(request, checkpoint),
+            *tiles.warnings(request),
         ),
+        unet_tiles=tiles.resolve_unet(request, pixels, checkpoint),
+        vae_tile=tiles.resolve_vae(request, pixels, checkpoint, context.settings.vae_tile_above),
     )
     return Prepared(plan, decoded)
 

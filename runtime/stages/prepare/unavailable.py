@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from lorikeet.schema import ImageToImageInput
 from runtime.stage_errors import InvalidArgument
-from runtime.stages.prepare.size import Size
 
 # Only the defaults of these fields are supported.
 _UNAVAILABLE = (
@@ -18,10 +17,3 @@ def check(request: ImageToImageInput) -> None:
     for name in _UNAVAILABLE:
         if getattr(request, name) != type(request).model_fields[name].get_default(call_default_factory=True):
             raise InvalidArgument(name, "not available yet")
-
-
-def check_tiles(request: ImageToImageInput, size: Size) -> None:
-    """Raises InvalidArgument for tiles that are smaller than the picture."""
-    for name, side in (("tile_width", size.width), ("tile_height", size.height)):
-        if getattr(request, name) < side:
-            raise InvalidArgument(name, f"tiles smaller than the picture ({side} pixels) are not available yet")

@@ -12,7 +12,7 @@ import torch
 from runtime.engines.ask import Ask, Bound
 from runtime.engines.engine import Inputs, Outputs
 from runtime.engines.stacking import shapes, stack
-from runtime.stages.denoiser.member import Member
+from runtime.stages.step_loop.member import Member
 
 
 @dataclass(eq=False)

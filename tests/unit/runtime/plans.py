@@ -20,6 +20,8 @@ from runtime.plan import LoraPlan, PicturePlan, Plan
 from runtime.stage_errors import StageError
 from runtime.stages.call import Array, Call, Tensors
 from runtime.stages.plan_stage import PlanStage
+from runtime.stages.prepare import tiles
+from runtime.stages.prepare.size import Size
 from runtime.stages.report import Report
 from runtime.stages.seal import with_seal
 from tests.unit.runtime.tiny_checkpoints import digest
@@ -30,13 +32,20 @@ def make_plan(
     job: JobRef | None = None,
     *,
     size: int = 64,
+    height: int | None = None,
     priority: int = 2,
     loras: dict[Path, float] | None = None,
+    vae_tile_above: int = 2048,
     **fields: Any,
 ) -> Plan:
-    """The plan of a request with these fields; with an `image_url` it has a picture of `size` x `size`."""
+    """The plan of a request with these fields, for a picture of `size` x `height` pixels; square without `height`.
+
+    With an `image_url` it has such an init image.
+    """
     request = ImageToImageInput.model_validate({"model_name": "m", "prompt": "a bird", "seed": 5} | fields)
     job = job or JobRef(1, 0)
+    height = height or size
+    pixels = Size(size, height, -(-size // 8) * 8, -(-height // 8) * 8)
     return Plan(
         job_id=job.id,
         slot=job.slot,
@@ -49,13 +58,15 @@ def make_plan(
             for index, (path, scale) in enumerate((loras or {}).items())
         ),
         seed=5,
-        pictures=(PicturePlan(field="image_url", height=size, width=size, offset=0),) if request.image_url else (),
+        pictures=(PicturePlan(field="image_url", height=height, width=size, offset=0),) if request.image_url else (),
         width=size,
-        height=size,
-        padded_width=-(-size // 8) * 8,
-        padded_height=-(-size // 8) * 8,
+        height=height,
+        padded_width=pixels.padded_width,
+        padded_height=pixels.padded_height,
         files={},
         warnings=(),
+        unet_tiles=tiles.resolve_unet(request, pixels, checkpoint),
+        vae_tile=tiles.resolve_vae(request, pixels, checkpoint, vae_tile_above),
     )
 
 

@@ -22,7 +22,7 @@ from runtime.settings import Settings
 from runtime.stages.call import Array
 from runtime.stages.denoiser.stage import DenoiserStage
 from runtime.stages.text_encoder import TextEncoderStage
-from runtime.stages.vae import VaeEncoderStage
+from runtime.stages.vae.stage import VaeEncoderStage
 from tests.reference import ReferenceRequest, reference, relative_error
 from tests.unit.runtime.plans import make_plan, run_stage
 from tests.unit.runtime.tiny_checkpoints import digest

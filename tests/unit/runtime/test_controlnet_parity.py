@@ -27,8 +27,8 @@ from runtime.engines.engine import never_cancelled
 from runtime.engines.torch.torch_engine import TorchEngine
 from runtime.stages.denoiser.initial_latents import Conditions
 from runtime.stages.denoiser.job import Job
-from runtime.stages.denoiser.member import Member
-from runtime.stages.denoiser.step_loop import StepLoop
+from runtime.stages.step_loop.member import Member
+from runtime.stages.step_loop.step_loop import StepLoop
 from runtime.weights.weight_set import WeightSet
 from tests.reference import relative_error
 from tests.tiny.unets import SD15

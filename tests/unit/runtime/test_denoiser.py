@@ -44,6 +44,7 @@ def _denoiser_inputs(plan: Plan) -> dict[str, Array]:
         "PICTURES": np.zeros(sum(picture.nbytes for picture in plan.pictures), np.uint8),
         "PROMPT_EMBEDS": noise(1 + plan.guided, 77, 32, seed=1).numpy(),
         "POOLED_EMBEDS": np.zeros((1 + plan.guided, 0), np.float32),
+        "CONCAT": np.zeros((0, 8, 8), np.float32),
         "IP_KEYS": np.zeros((0, 0, 0, 0), np.float32),
         "IP_VALUES": np.zeros((0, 0, 0, 0), np.float32),
         "IP_BIAS": np.zeros((0, 0), np.float32),

@@ -18,7 +18,7 @@ from runtime.plan import Plan
 from runtime.settings import Settings
 from runtime.stage_errors import InvalidArgument, StageError
 from runtime.stages.text_encoder import TextEncoderStage
-from runtime.stages.vae import VaeDecoderStage, VaeEncoderStage
+from runtime.stages.vae.stage import VaeDecoderStage, VaeEncoderStage
 from tests.reference.clip_skip import flattened_text_model
 from tests.unit.runtime.engines import assert_near, noise
 from tests.unit.runtime.plans import make_plan, run_stage

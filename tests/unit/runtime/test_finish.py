@@ -67,6 +67,14 @@ def test_the_response_tells_what_ran(settings: Settings, job_table: JobTable, sd
     assert job_table.progress(job).state == State.DONE
 
 
+def test_the_receipt_has_the_vaes_tiles(settings: Settings, job_table: JobTable, sd15: Checkpoint, job: JobRef) -> None:
+    plan = make_plan(sd15, job, size=256, tile_width=128, tile_height=160)
+    receipt = _response(_finished(settings, job_table, plan)).receipt
+    assert (receipt.vae_tile_width, receipt.vae_tile_height) == (128, 160)
+    whole = _response(_finished(settings, job_table, make_plan(sd15, size=256))).receipt
+    assert (whole.vae_tile_width, whole.vae_tile_height) == (0, 0)
+
+
 def test_pictures_go_into_the_response_on_request(settings: Settings, job_table: JobTable, plan: Plan) -> None:
     outputs = _finished(settings, job_table, plan, images="data_uri")
     for data, told in zip(outputs["IMAGES"], _response(outputs).images, strict=True):

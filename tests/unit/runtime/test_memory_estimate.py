@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from runtime.checkpoints.checkpoint import Checkpoint
 from runtime.stages.prepare.memory_estimate import need
+from runtime.tile_plan import VaeTile
 from tests.unit.runtime.plans import make_plan
 
 
@@ -16,3 +19,26 @@ def test_the_need_for_memory_grows_with_what_is_asked_for(sd15: Checkpoint) -> N
     assert need(make_plan(sd15, size=512), 1000).own == small.own + 1000
     passes = need(make_plan(sd15, size=512, debug_per_pass_latents=True, num_inference_steps=10), 0)
     assert passes.own - small.own == 3 * 10 * 4 * 4 * 64 * 64
+
+
+def test_a_picture_in_tiles_needs_the_memory_of_a_tile(sd15: Checkpoint) -> None:
+    tile = need(make_plan(sd15, size=512), 0)
+    whole, tiled = (
+        need(make_plan(sd15, size=2048, num_images=2, tile_width=side, tile_height=side), 0) for side in (2048, 512)
+    )
+    assert tiled.peak == tile.peak
+    assert whole.peak == 16 * tile.peak
+    assert make_plan(sd15, size=4096, vae_tile_above=1024).vae_tile == VaeTile(height=64, width=64)
+    assert need(make_plan(sd15, size=4096, vae_tile_above=1024), 0).peak == tile.peak
+    # Seven windows along each side, with two predictions of each of the two latents.
+    assert tiled.own - whole.own == 7 * 7 * 2 * 2 * 4 * 4 * 64 * 64
+
+
+def test_windows_that_overlap_many_times_need_more_memory(sd15: Checkpoint) -> None:
+    fields: dict[str, Any] = {
+        "tile_width": 1024,
+        "tile_height": 1024,
+        "tile_stride_width": 64,
+        "tile_stride_height": 64,
+    }
+    assert need(make_plan(sd15, size=2048, num_images=8, **fields), 0).own > 10**9

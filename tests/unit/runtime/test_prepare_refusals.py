@@ -13,7 +13,6 @@ from runtime.jobs.job_table import JobTable
 from runtime.settings import Settings
 from runtime.stage_errors import InvalidArgument
 from runtime.stages.prepare import clip_skip, schedule, unavailable
-from runtime.stages.prepare.size import Size
 from runtime.stages.prepare.stage import PrepareStage
 from tests.unit.runtime.plans import make_call, text_tensor
 from tests.unit.runtime.prepare_requests import ask, assert_refused, make_png
@@ -45,7 +44,7 @@ def test_two_pictures_for_one_are_refused(stage: PrepareStage) -> None:
         ({"timesteps": {"method": "array", "array": [900]}}, "timesteps: the checkpoint's own PNDMScheduler cannot"),
         ({"scheduler": "LCM", "timesteps": {"method": "array", "array": [1000]}}, "timesteps: array[0] must be below"),
         ({"rescale_betas_snr_zero": True}, "rescale_betas_snr_zero: the checkpoint's own PNDMScheduler cannot"),
-        ({"tile_width": 128, "tile_stride_width": 64, "image_size": "square"}, "tile_width: tiles smaller"),
+        ({"tile_width": 127}, "tile_width: Input should be greater than or equal to 128"),
     ],
 )
 def test_a_bad_request_names_its_field(stage: PrepareStage, fields: dict[str, Any], message: str) -> None:
@@ -129,7 +128,6 @@ def test_every_documented_default_is_available(sd15: Checkpoint) -> None:
     request = ImageToImageInput.model_validate({"model_name": "m", "prompt": "p"} | DOCUMENTED_DEFAULTS)
     unavailable.check(request)
     schedule.check(request)
-    unavailable.check_tiles(request, Size(2048, 2048, 2048, 2048))
     schedule.check_on(request, sd15)
     clip_skip.check_on(request, sd15)
 

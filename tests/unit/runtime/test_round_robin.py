@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runtime.stages.denoiser.round_robin import RoundRobin
+from runtime.stages.step_loop.round_robin import RoundRobin
 
 Key = TypeVar("Key", bound=Hashable)
 

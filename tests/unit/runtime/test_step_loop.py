@@ -11,7 +11,7 @@ import torch
 from runtime.engines.ask import Ask, Bound
 from runtime.engines.engine import Outputs
 from runtime.stage_errors import Cancelled, Unavailable
-from runtime.stages.denoiser.step_loop import StepLoop
+from runtime.stages.step_loop.step_loop import StepLoop
 from tests.unit.runtime.fake_engine import FakeBinding, FakeEngine, FakeJob, Rider, ask, rider
 
 

@@ -21,7 +21,8 @@ def test_the_default_profiles_are_those_of_the_model(graphs: Graphs, name: str, 
     architectures = [graphs.network(one).architecture for one in ("sd15 vae_decoder", name)]
     profiles = read_profiles(default_profiles(architectures))
     assert profiles.keys() == set(get_args(NetworkKind))
-    assert profiles["unet"].height == profiles["vae_decoder"].width == (8, typical, 256)
+    assert profiles["unet"].height == (8, typical, 256)
+    assert profiles["vae_decoder"].width == (1, typical, 256)  # a tile at the edge of a picture may be one latent wide
 
 
 def test_the_shapes_of_a_unet(graphs: Graphs) -> None:

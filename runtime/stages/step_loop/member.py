@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Protocol
 
 from runtime.engines.ask import Ask
@@ -46,23 +47,36 @@ class Member:
     _step: Generator[list[Ask], list[Outputs], None] | None = field(default=None, init=False)
     _asks: Sequence[Ask] = field(default=(), init=False)
     _outputs: list[Outputs | None] = field(default_factory=list, init=False)
+    _open: dict[Hashable, dict[int, Ask]] = field(default_factory=dict, init=False)  # by batch key, then by place
 
     @property
-    def open_asks(self) -> list[tuple[int, Ask]]:
-        """The asks without an answer, each with its place in the list that the job yielded."""
-        answers = zip(self._asks, self._outputs, strict=True)
-        return [(place, ask) for place, (ask, output) in enumerate(answers) if output is None]
+    def waits(self) -> bool:
+        """Whether an ask has no answer yet."""
+        return bool(self._open)
+
+    def next_asks(self) -> Iterator[tuple[int, Ask]]:
+        """The asks that the next call can answer, each with its place in the list that the job yielded.
+
+        At most a block for each batch key: a list may have thousands of asks, and this is called before each call.
+        """
+        for group in self._open.values():
+            block_rows = next(iter(group.values())).bound.block_rows
+            yield from islice(group.items(), block_rows)
 
     def answer(self, place: int, outputs: Outputs) -> None:
         """Keep the answer to an ask until all of its list are answered."""
+        key = self._asks[place].batch_key
+        del self._open[key][place]
+        if not self._open[key]:
+            del self._open[key]
         self._outputs[place] = outputs
 
     def advance(self) -> bool:
         """Run the job to its next asks or to its end. Returns whether it has ended. Call it when no ask is open.
 
-        Raises the errors of the job.
+        Raises the errors of the job, and the engine's error for an ask that has no batch key.
         """
-        while not any(output is None for output in self._outputs):
+        while not self._open:
             if self._step is None and self.job.done:
                 return True
             answers = [output for output in self._outputs if output is not None]
@@ -74,6 +88,8 @@ class Member:
                 else:
                     self._asks = self._step.send(answers)
                 self._outputs = [None] * len(self._asks)
+                for place, ask in enumerate(self._asks):
+                    self._open.setdefault(ask.batch_key, {})[place] = ask
             except StopIteration:
                 self._step = None
                 self.on_step(self.job.steps_done, self.job.steps)

@@ -6,8 +6,8 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 from runtime.engines.ask import Ask
-from runtime.stages.denoiser.member import Member
-from runtime.stages.denoiser.round_robin import RoundRobin
+from runtime.stages.step_loop.member import Member
+from runtime.stages.step_loop.round_robin import RoundRobin
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,6 @@ class OpenAsk:
     member: Member
     place: int
     ask: Ask
-    batch_key: Hashable
 
 
 class Batching:
@@ -32,7 +31,7 @@ class Batching:
         """The asks of the next call: of one batch key, and at most a block. Empty when there are none."""
         groups: dict[Hashable, list[OpenAsk]] = {}
         for item in sorted(asks, key=lambda item: item.member.last_call):
-            groups.setdefault(item.batch_key, []).append(item)
+            groups.setdefault(item.ask.batch_key, []).append(item)
         if not groups:
             return []
         engines = {key: group[0].ask.bound.engine for key, group in groups.items()}
@@ -42,8 +41,8 @@ class Batching:
 
 
 def open_asks(member: Member) -> list[OpenAsk]:
-    """The open asks of one job. Raises the engine's error for an ask that has no batch key."""
-    return [OpenAsk(member, place, ask, ask.batch_key) for place, ask in member.open_asks]
+    """The open asks of one job that the next call can answer."""
+    return [OpenAsk(member, place, ask) for place, ask in member.next_asks()]
 
 
 def answer(batch: Sequence[OpenAsk]) -> None:

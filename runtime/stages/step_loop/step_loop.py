@@ -14,8 +14,8 @@ from collections.abc import Callable, Sequence
 from runtime.jobs.activity import Running, RunningWork
 from runtime.jobs.long_lived import start_thread
 from runtime.stage_errors import Unavailable
-from runtime.stages.denoiser.batching import Batching, OpenAsk, answer, open_asks
-from runtime.stages.denoiser.member import Member
+from runtime.stages.step_loop.batching import Batching, OpenAsk, answer, open_asks
+from runtime.stages.step_loop.member import Member
 
 log = logging.getLogger("lorikeet")
 
@@ -60,7 +60,7 @@ class StepLoop:
     def _run(self) -> None:
         while self._admit():
             self._retire_cancelled()
-            if batch := self._batching.next(self._open_asks()):
+            if batch := self._batching.next([item for member in self._members for item in open_asks(member)]):
                 self._run_batch(batch)
         for member in list(self._members):
             self._retire(member, Unavailable("the server is stopping"))
@@ -82,16 +82,6 @@ class StepLoop:
                 member.check_cancelled()
             except BaseException as error:
                 self._retire(member, error)
-
-    def _open_asks(self) -> list[OpenAsk]:
-        """The open asks of all jobs. A job whose ask has no batch key ends with the error."""
-        found: list[OpenAsk] = []
-        for member in list(self._members):
-            try:
-                found += open_asks(member)
-            except BaseException as error:
-                self._retire(member, error)
-        return found
 
     def _run_batch(self, batch: Sequence[OpenAsk]) -> None:
         """One call, and the next asks of the jobs that it answers."""
@@ -115,7 +105,7 @@ class StepLoop:
         for member in members:
             member.seconds += seconds
             member.last_call = self._calls
-            if not member.open_asks:
+            if not member.waits:
                 self._advance(member)
 
     def _advance(self, member: Member) -> None:
