@@ -221,7 +221,8 @@ class FileResolver:
                 raise InvalidArgument(field, f"{_shown(value)} is a special file; expected a file or a folder")
             with _naming(field, value), self._locks.alone(f"file:{path}", context.check_cancelled):
                 stored = self._store.digest_local(path, context.check_cancelled)
-                check(path)
+                if is_pickled(path):
+                    check(path)
                 readable = self._as_safetensors(stored, context)
             return SingleFile(readable, inside if readable is stored else None)
         if _HUB_ID.fullmatch(name):

@@ -30,10 +30,20 @@ _CLIP_WIDTH = 512  # of a text encoder whose configuration has no width: transfo
 STAGE_TENSORS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "prepare": ((), ("PICTURES",)),
     "text_encoder": ((), ("PROMPT_EMBEDS", "POOLED_EMBEDS")),
-    "image_encoder": (("PICTURES",), ("IP_KEYS", "IP_VALUES")),
+    "image_encoder": (("PICTURES",), ("IP_KEYS", "IP_VALUES", "IP_BIAS")),
     "vae_encoder": (("PICTURES",), ("LATENT_MEAN", "LATENT_STD", "CONCAT")),
     "denoiser": (
-        ("PICTURES", "PROMPT_EMBEDS", "POOLED_EMBEDS", "IP_KEYS", "IP_VALUES", "LATENT_MEAN", "LATENT_STD", "CONCAT"),
+        (
+            "PICTURES",
+            "PROMPT_EMBEDS",
+            "POOLED_EMBEDS",
+            "IP_KEYS",
+            "IP_VALUES",
+            "IP_BIAS",
+            "LATENT_MEAN",
+            "LATENT_STD",
+            "CONCAT",
+        ),
         ("LATENTS", "PER_PASS_LATENTS"),
     ),
     "vae_decoder": (("LATENTS",), ("PIXELS",)),
@@ -108,6 +118,7 @@ def _tensor_bytes(plan: Plan, inline: bool) -> dict[str, int]:
     return {
         "IP_KEYS": image_prompts,
         "IP_VALUES": image_prompts,
+        "IP_BIAS": _FLOAT * prod(plan.image_prompt_shape[1:3]),
         "PICTURES": sum(picture.nbytes for picture in plan.pictures),
         "PROMPT_EMBEDS": _FLOAT * branches * MAX_TOKENS * sum(widths),
         "POOLED_EMBEDS": _FLOAT * branches * max(pooled),

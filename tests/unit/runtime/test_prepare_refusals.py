@@ -75,16 +75,29 @@ def test_one_request_is_one_element(stage: PrepareStage, count: int) -> None:
 TO_COME = {
     "prompt_weighting": True,
     "embeddings": [{"path": "owner/name"}],
-    "controlnets": [{"path": "owner/name", "image_url": "https://example.com/a.png"}],
-    "controlnet_guess_mode": True,
-    "ip_adapter": [{"path": "owner/name", "ip_adapter_image_url": "https://example.com/a.png"}],
-    "image_encoder_path": "owner/name",
-    "image_encoder_subfolder": "encoder",
-    "ic_light_model_url": "https://example.com/a.safetensors",
-    "ic_light_model_background_image_url": "https://example.com/a.png",
-    "ic_light_image_url": "https://example.com/a.png",
-    "enable_safety_checker": True,
 }
+
+
+URL = "https://example.com/a.png"
+IP_ADAPTER = {"path": "owner/name", "ip_adapter_image_url": URL}
+CONTROLNET = {"path": "owner/name", "image_url": URL}
+INCOMPLETE: dict[str, dict[str, Any]] = {
+    "ic_light_image_url: missing": {"ic_light_model_url": "owner/name"},
+    "ic_light_image_url: expected ic_light_model_url": {"ic_light_image_url": URL},
+    "ic_light_model_background_image_url: expected": {"ic_light_model_background_image_url": URL},
+    "image_encoder_subfolder: expected image_encoder_path": {"image_encoder_subfolder": "encoder"},
+    "ip_adapter[0].scale: 0 has no effect": {"ip_adapter": [{**IP_ADAPTER, "scale": 0}]},
+    "ip_adapter[0].insight_face_model_path: ": {
+        "ip_adapter": [{**IP_ADAPTER, "insight_face_model_path": "owner/name"}]
+    },
+    "controlnets[0].ip_adapter_index: ": {"controlnets": [{**CONTROLNET, "ip_adapter_index": 0}]},
+    "enable_safety_checker: this server has none": {"enable_safety_checker": True},
+}
+
+
+@pytest.mark.parametrize("message", INCOMPLETE)
+def test_fields_without_what_they_need_are_refused(stage: PrepareStage, message: str) -> None:
+    assert_refused(ask(stage, **INCOMPLETE[message]), message)
 
 
 @pytest.mark.parametrize(("name", "value"), TO_COME.items())
