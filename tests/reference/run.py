@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from tests.reference.clip_skip import flattened_text_model
+from tests.reference.multidiffusion import multidiffusion
 from tests.reference.pipelines import pipeline
 from tests.reference.request import ReferenceRequest
 from tests.reference.schedulers import longest_schedule, make_room, make_scheduler
@@ -42,7 +43,7 @@ def reference(request: ReferenceRequest, unet: torch.nn.Module | None = None) ->
         pipe.scheduler = make_scheduler(pipe.scheduler, request)
         arguments = _arguments(request, pipe.scheduler)
         trace = _Trace()
-        with flattened_text_model(pipe):
+        with flattened_text_model(pipe), multidiffusion(pipe, request.tiles, request.image):
             latents = pipe(**arguments, callback_on_step_end=trace, output_type="latent").images
         calls = _steps(request) + isinstance(pipe.scheduler, PNDMScheduler)
         if len(trace.latents) != calls:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache, reduce
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from lorikeet import Client, Job
-from tests.reference import ReferenceLora, ReferenceRequest, reference, relative_error
+from tests.reference import ReferenceLora, ReferenceRequest, ReferenceTiles, reference, relative_error
 from tests.reference.kept import kept
 
 TOLERANCE = 1e-3  # of the latents' standard deviation
@@ -211,9 +211,15 @@ def submit(client: Client, case: Case) -> Job:
         "image_size": {"width": request.width, "height": request.height} if request.image is None else None,
         "unet_name": str(case.unet) if case.unet else None,
         "debug_latents": True,
+        **_tiles(request.tiles),
     }
     return client.submit(**asked | case.served)
 
 
 def _schedule(steps: Sequence[float]) -> dict[str, Any]:
     return {"method": "array", "array": list(steps)} if steps else {"method": "default"}
+
+
+def _tiles(tiles: ReferenceTiles | None) -> dict[str, int]:
+    given = {f"tile_{name}": value for name, value in asdict(tiles).items()} if tiles else {}
+    return {name: value for name, value in given.items() if value is not None}
