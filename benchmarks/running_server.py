@@ -12,9 +12,11 @@ from typing import Any
 
 from benchmarks.smaps import private_bytes
 from deploy.local_server import LocalServer
-from lorikeet import Client, Result
-from runtime.jobs.job_table import JobTable
+from lorikeet import Client, Job, Result
+from runtime.jobs.job_table import JobRef, JobTable
 from runtime.settings import PREFIX
+
+_POLL_SECONDS = 0.005
 
 
 class RunningServer:
@@ -45,6 +47,12 @@ class RunningServer:
     def stage_private_bytes(self) -> dict[str, int]:
         """Private bytes by stage."""
         return {stage: private_bytes(pid) for stage, pid in self.stages.items()}
+
+    def admitted(self, job: Job) -> JobRef:
+        """Wait until the job is in the job table; its reference."""
+        while (found := self.job_table.find(job.request_id, job.job_token)) is None:
+            time.sleep(_POLL_SECONDS)
+        return found
 
     def triton_version(self) -> str:
         with urllib.request.urlopen(f"{self.http}/v2", timeout=10) as reply:

@@ -14,6 +14,7 @@ CASES = {
     "mixed": "Measures the latency of short requests that arrive together with long ones.",
     "loading": "Compares a request's step time while another checkpoint loads with its usual one.",
     "memory": "Measures how the stages' memory grows over SD 1.5 requests with and without LoRAs.",
+    "tiles": "Measures the memory of a large picture in tiles, and how long a small request waits for its tiles.",
     "sdxl": "Measures the peak memory of all server processes and the time of an SDXL request.",
     "engines": "Compares bare calls of each network in OpenVINO and in torch.",
     "openvino": "Compares an SD 1.5 request with two LoRAs in OpenVINO with diffusers. Needs the result of `engines`.",

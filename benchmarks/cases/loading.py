@@ -13,7 +13,7 @@ from benchmarks.bench import Bench
 from benchmarks.pairs import ratio
 from benchmarks.results import Figure, Outcome
 from benchmarks.running_server import RunningServer
-from lorikeet import Cancelled, Job
+from lorikeet import Cancelled
 from runtime.jobs.job_table import JobRef, JobTable, State
 
 _STEPS = 150  # more than the case waits for
@@ -87,11 +87,11 @@ class _StepWatch:
 def _round(server: RunningServer, running: dict[str, Any], other: dict[str, Any], steps_alone: int) -> _StepTimes:
     """Watch steps alone, then during the load of the other checkpoint, then alone again."""
     long = server.client.submit(running, num_inference_steps=_STEPS)
-    watch = _StepWatch(server.job_table, _admitted(server.job_table, long))
+    watch = _StepWatch(server.job_table, server.admitted(long))
     watch.next_steps(steps_alone + 1)
     sent = time.monotonic()
     loader = server.client.submit(other)
-    job = _admitted(server.job_table, loader)
+    job = server.admitted(loader)
     loaded = watch.until(lambda: _is_loaded(server.job_table, job))
     ended = watch.until(lambda: server.job_table.progress(job).state >= State.DONE)
     watch.next_steps(steps_alone + 1)
@@ -105,13 +105,6 @@ def _round(server: RunningServer, running: dict[str, Any], other: dict[str, Any]
         loading=[end - begin for begin, end in steps if end > sent and begin < loaded],
         load_seconds=loaded - sent,
     )
-
-
-def _admitted(job_table: JobTable, job: Job) -> JobRef:
-    """Wait until the job is in the job table; its reference."""
-    while (found := job_table.find(job.request_id, job.job_token)) is None:
-        time.sleep(_POLL_SECONDS)
-    return found
 
 
 def _is_loaded(job_table: JobTable, job: JobRef) -> bool:

@@ -4,6 +4,7 @@ It shares no code with `runtime/`, so that the two can disagree.
 """
 
 from tests.reference.error import relative_error
+from tests.reference.multidiffusion import ReferenceTiles
 from tests.reference.request import ReferenceControlNet, ReferenceIpAdapter, ReferenceLora, ReferenceRequest
 from tests.reference.run import ReferenceResult, reference
 
@@ -13,6 +14,7 @@ __all__ = [
     "ReferenceLora",
     "ReferenceRequest",
     "ReferenceResult",
+    "ReferenceTiles",
     "reference",
     "relative_error",
 ]

@@ -5,6 +5,8 @@ from pathlib import Path
 
 from PIL import Image
 
+from tests.reference.multidiffusion import ReferenceTiles
+
 
 @dataclass(frozen=True)
 class ReferenceLora:
@@ -76,6 +78,7 @@ class ReferenceRequest:
     ip_adapters: tuple[ReferenceIpAdapter, ...] = ()
     width: int | None = None
     height: int | None = None
+    tiles: ReferenceTiles | None = None
 
     def __post_init__(self) -> None:
         if self.image is not None and any(side % 8 for side in self.image.size):

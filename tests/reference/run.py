@@ -12,6 +12,7 @@ from PIL import Image
 from tests.reference.clip_skip import flattened_text_model
 from tests.reference.controlnets import controlnet_arguments, loaded_controlnets
 from tests.reference.ip_adapters import loaded_ip_adapters
+from tests.reference.multidiffusion import multidiffusion
 from tests.reference.pipelines import pipeline
 from tests.reference.request import ReferenceRequest
 from tests.reference.schedulers import longest_schedule, make_room, make_scheduler
@@ -46,7 +47,11 @@ def reference(request: ReferenceRequest, unet: torch.nn.Module | None = None) ->
         pipe.scheduler = make_scheduler(pipe.scheduler, request)
         arguments = _arguments(request, pipe.scheduler)
         trace = _Trace()
-        with flattened_text_model(pipe), loaded_ip_adapters(pipe, request) as image_prompts:
+        with (
+            flattened_text_model(pipe),
+            loaded_ip_adapters(pipe, request) as image_prompts,
+            multidiffusion(pipe, request.tiles, request.image),
+        ):
             latents = pipe(**arguments, **image_prompts, callback_on_step_end=trace, output_type="latent").images
         calls = _steps(request) + isinstance(pipe.scheduler, PNDMScheduler)
         if len(trace.latents) != calls:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache, reduce
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ from tests.reference import (
     ReferenceIpAdapter,
     ReferenceLora,
     ReferenceRequest,
+    ReferenceTiles,
     reference,
     relative_error,
 )
@@ -222,6 +223,7 @@ def submit(client: Client, case: Case) -> Job:
         "ip_adapter": [_ip_adapter(adapter) for adapter in request.ip_adapters],
         "controlnet_guess_mode": request.controlnet_guess_mode,
         "debug_latents": True,
+        **_tiles(request.tiles),
     }
     return client.submit(**asked | case.served)
 
@@ -251,3 +253,8 @@ def _ip_adapter(adapter: ReferenceIpAdapter) -> dict[str, Any]:
 
 def _schedule(steps: Sequence[float]) -> dict[str, Any]:
     return {"method": "array", "array": list(steps)} if steps else {"method": "default"}
+
+
+def _tiles(tiles: ReferenceTiles | None) -> dict[str, int]:
+    given = {f"tile_{name}": value for name, value in asdict(tiles).items()} if tiles else {}
+    return {name: value for name, value in given.items() if value is not None}

@@ -62,6 +62,24 @@ def test_a_request_gives_the_same_bytes_alone_and_beside_seven_others(
     assert all(job.result().images for job in jobs)
 
 
+def test_a_request_with_tiles_gives_the_same_bytes_alone_and_beside_others(client: Client, tiny: Path) -> None:
+    """Others have windows of an equal size, or are as large as one."""
+    large = {"image_size": {"width": 200, "height": 176}, "tile_width": 128, "tile_height": 128}
+    mine = fields(tiny, **large, num_inference_steps=6, num_images=2, loras=[_lora(tiny, "peft")])
+    alone = client.image_to_image(mine)
+    assert (alone.response.receipt.vae_tile_width, alone.response.receipt.vae_tile_height) == (128, 128)
+    others = [
+        fields(tiny, **large, num_inference_steps=9, tile_stride_width=96, seed=2),
+        fields(tiny, **large, num_inference_steps=9, loras=[_lora(tiny, "peft")], scheduler="Euler", seed=3),
+        fields(tiny, num_inference_steps=40, image_size={"width": 128, "height": 128}, loras=[_lora(tiny, "peft")]),
+        *_others(tiny)[:2],
+    ]
+    jobs = [client.submit(other) for other in others]
+    until(client, jobs[0], running)
+    assert client.image_to_image(mine).files == alone.files
+    assert all(job.result().images for job in jobs)
+
+
 def test_a_short_request_joins_a_long_one_and_is_back_first(client: Client, tiny: Path) -> None:
     long = client.submit(fields(tiny, num_inference_steps=120, scheduler="Euler", image_size=LARGE))
     until(client, long, running)

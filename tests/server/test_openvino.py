@@ -15,10 +15,11 @@ from tests.export_command import Export, export
 from tests.server.parity import KINDS, Answers, Change, Report, Row, base, check, fields, loras, row, submit
 from tests.server.test_parity import TABLE
 from tests.server.test_parity_schedules import LENGTHS, SCHEDULES
+from tests.server.test_parity_tiles import TILES
 
 # `make verify` runs all rows on all kinds. `make test` runs these, each on one of two kinds: an export takes a minute.
-CHOSEN = ("text_to_image", "guidance_off", "num_images_2", "clip_skip_2", "peft", "two_loras_num_images_2")
-TABLES: dict[str, tuple[Change, ...]] = {**TABLE, **LENGTHS, **SCHEDULES}
+CHOSEN = ("text_to_image", "guidance_off", "num_images_2", "clip_skip_2", "peft", "two_loras_num_images_2", "tiles")
+TABLES: dict[str, tuple[Change, ...]] = {**TABLE, **LENGTHS, **SCHEDULES, **TILES}
 
 
 def _rows() -> list[ParameterSet]:
