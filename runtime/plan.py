@@ -35,6 +35,24 @@ class LoraPlan(BaseModel):
     receipt: LoraReceipt
 
 
+class EmbeddingPlan(BaseModel):
+    """A textual inversion whose tensors were checked against the text encoders.
+
+    `field`: the request's field that names its file. `tokens`: one for all of its vectors, or one for each. With
+    `whole_words` they are no parts of longer words. `tensors`: for each text encoder, the name of the vectors' tensor.
+    """
+
+    model_config = ConfigDict(frozen=True)
+    field: str
+    path: LocalPath
+    digest: str
+    fingerprint: str = ""
+    tokens: tuple[str, ...]
+    whole_words: bool = False
+    vectors: int
+    tensors: tuple[str, ...]
+
+
 class PicturePlan(BaseModel):
     """A decoded picture: the request's field that names it, its size in pixels, and its byte offset in PICTURES."""
 
@@ -70,6 +88,7 @@ class Plan(BaseModel):
     request: ImageToImageInput
     checkpoint: Checkpoint
     loras: tuple[LoraPlan, ...]
+    embeddings: tuple[EmbeddingPlan, ...]
     pictures: tuple[PicturePlan, ...]
     seed: int
     width: int

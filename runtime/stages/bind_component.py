@@ -36,13 +36,19 @@ def bind_component(
     try:
         engine = engines.of(architecture_of(kind, component.config))
         weights = weight_set(plan, component, check_cancelled)
-        sizes = None if kind == "text_encoder" else engines.sizes(plan, block_rows)
+        sizes = engines.sizes(plan, block_rows) if _has_known_sizes(kind, plan) else None
         return Bound(engine, engine.bind(weights, check_cancelled, sizes), block_rows)
     except (ArchitectureError, WeightsError, WeightFileError) as error:
         raise InvalidArgument(component.field, str(error)) from error
     except FileChangedError as error:
         fields = (lora.field for lora in plan.loras if lora.path == error.path)
         raise InvalidArgument(next(fields, component.field), str(error)) from error
+
+
+def _has_known_sizes(kind: NetworkKind, plan: Plan) -> bool:
+    """Whether the plan tells the sizes of all calls: that of a weighted text follows from its tokens."""
+    takes_text = kind in ("unet", "controlnet")
+    return kind != "text_encoder" and not (takes_text and plan.request.prompt_weighting)
 
 
 def weight_set(plan: Plan, component: Component, check_cancelled: Callable[[], None]) -> WeightSet:

@@ -4,7 +4,15 @@ It shares no code with `runtime/`, so that the two can disagree.
 """
 
 from tests.reference.error import relative_error
-from tests.reference.request import ReferenceLora, ReferenceRequest
+from tests.reference.request import Parts, ReferenceEmbedding, ReferenceLora, ReferenceRequest
 from tests.reference.run import ReferenceResult, reference
 
-__all__ = ["ReferenceLora", "ReferenceRequest", "ReferenceResult", "reference", "relative_error"]
+__all__ = [
+    "Parts",
+    "ReferenceEmbedding",
+    "ReferenceLora",
+    "ReferenceRequest",
+    "ReferenceResult",
+    "reference",
+    "relative_error",
+]

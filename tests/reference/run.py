@@ -5,12 +5,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusers import PNDMScheduler, SchedulerMixin
+from diffusers import PNDMScheduler
 from numpy.typing import NDArray
 from PIL import Image
 
 from tests.reference.clip_skip import flattened_text_model
 from tests.reference.pipelines import pipeline
+from tests.reference.prompts import prompt_arguments
 from tests.reference.request import ReferenceRequest
 from tests.reference.schedulers import longest_schedule, make_room, make_scheduler
 
@@ -37,10 +38,16 @@ def reference(request: ReferenceRequest, unet: torch.nn.Module | None = None) ->
     """
     with (
         torch.no_grad(),
-        pipeline(request.model, request.loras, image_to_image=request.image is not None, unet=unet) as pipe,
+        pipeline(
+            request.model,
+            request.loras,
+            image_to_image=request.image is not None,
+            unet=unet,
+            embeddings=request.embeddings,
+        ) as pipe,
     ):
         pipe.scheduler = make_scheduler(pipe.scheduler, request)
-        arguments = _arguments(request, pipe.scheduler)
+        arguments = _arguments(request, pipe)
         trace = _Trace()
         with flattened_text_model(pipe):
             latents = pipe(**arguments, callback_on_step_end=trace, output_type="latent").images
@@ -72,7 +79,8 @@ def _schedule(request: ReferenceRequest, longest: int) -> tuple[int, float]:
     return length, min((steps + 0.5) / length, 1.0)
 
 
-def _arguments(request: ReferenceRequest, scheduler: SchedulerMixin) -> dict[str, Any]:
+def _arguments(request: ReferenceRequest, pipe: Any) -> dict[str, Any]:
+    scheduler = pipe.scheduler
     schedule_steps, strength = _schedule(request, longest_schedule(scheduler))
     make_room(scheduler, schedule_steps)
     custom = {"timesteps": list(request.timesteps) or None, "sigmas": list(request.sigmas) or None}
@@ -80,14 +88,12 @@ def _arguments(request: ReferenceRequest, scheduler: SchedulerMixin) -> dict[str
         strength = request.noise_strength
     size = {"width": request.width, "height": request.height}
     return {
-        "prompt": request.prompt,
-        "negative_prompt": request.negative_prompt,
+        **prompt_arguments(pipe, request),
         "num_inference_steps": schedule_steps,
         "guidance_scale": request.guidance_scale,
         "generator": torch.Generator().manual_seed(request.seed),
         "num_images_per_prompt": request.num_images,
         "eta": request.eta,
-        "clip_skip": request.clip_skip or None,
         **custom,
         **(size if request.image is None else {"image": request.image, "strength": strength}),
     }

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from lorikeet import Client, Job
-from tests.reference import ReferenceLora, ReferenceRequest, reference, relative_error
+from tests.reference import ReferenceEmbedding, ReferenceLora, ReferenceRequest, reference, relative_error
 from tests.reference.kept import kept
 
 TOLERANCE = 1e-3  # of the latents' standard deviation
@@ -194,9 +194,11 @@ def submit(client: Client, case: Case) -> Job:
         "model_name": str(request.model),
         "prompt": request.prompt,
         "negative_prompt": request.negative_prompt,
+        "prompt_weighting": bool(request.parts),
         "image": request.image,
         "noise_strength": request.noise_strength,
         "loras": [{"path": str(lora.path), "scale": lora.scale} for lora in request.loras],
+        "embeddings": [_embedding(embedding) for embedding in request.embeddings],
         "seed": request.seed,
         "num_inference_steps": request.num_inference_steps,
         "guidance_scale": request.guidance_scale,
@@ -213,6 +215,13 @@ def submit(client: Client, case: Case) -> Job:
         "debug_latents": True,
     }
     return client.submit(**asked | case.served)
+
+
+def _embedding(embedding: ReferenceEmbedding) -> dict[str, Any]:
+    """With its tokens, unless they are those of an unset field."""
+    numbered = tuple(f"<s{number}>" for number in range(len(embedding.tokens)))
+    tokens = {} if embedding.tokens == numbered else {"tokens": list(embedding.tokens)}
+    return {"path": str(embedding.path), **tokens}
 
 
 def _schedule(steps: Sequence[float]) -> dict[str, Any]:

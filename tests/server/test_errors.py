@@ -50,10 +50,26 @@ BAD: dict[str, tuple[Fields, str]] = {
     "unet_name": ({"unet_name": "no/such/unet"}, "unet_name: "),
     "unet of another architecture": ({"unet_name": "sdxl/unet"}, "unet_name: "),
     "variant": ({"variant": "../../etc"}, "variant: "),
+    "open bracket": (
+        {"prompt_weighting": True, "prompt": "a (red fish"},
+        "prompt: '(' at character 3 (in 'a (red fish') has no counterpart",
+    ),
+    "bad weight": (
+        {"prompt_weighting": True, "negative_prompt": "(a:1,5)"},
+        "negative_prompt: the weight '1,5' at character 4 (in '(a:1,5)') is not a number",
+    ),
+    "too long to weigh": ({"prompt_weighting": True, "prompt": "🌸" * 10_000}, "prompt: it has more than 32 chunks"),
+    "embedding": ({"embeddings": [{"path": "no/such/embedding"}]}, "embeddings[0].path: "),
+    "embedding of SDXL": (
+        {"embeddings": [{"path": "embeddings/sdxl/two.safetensors"}]},
+        "embeddings[0].path: it was made for SDXL's two text encoders",
+    ),
+    "tokens of an embedding": (
+        {"embeddings": [{"path": "embeddings/sd15/three.pt", "tokens": ["a", "b"]}]},
+        "embeddings[0].tokens: 2 tokens for 3 vectors",
+    ),
 }
 TO_COME: Fields = {
-    "prompt_weighting": True,
-    "embeddings": [{"path": "a/b"}],
     "controlnets": [{"path": "a/b", "image_url": "tensor:0"}],
     "controlnet_guess_mode": True,
     "ip_adapter": [{"path": "a/b", "ip_adapter_image_url": "tensor:0"}],

@@ -1,6 +1,7 @@
 """Estimates the memory that a request needs, from its plan alone. The estimate is an upper bound.
 
-It covers pictures, latents and the activations of a network. Weights are not included: `LruBudget` limits them.
+It covers pictures, latents, the prompts' embeddings and the activations of a network. Weights are not included:
+`LruBudget` limits them.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 
 from runtime.plan import Plan
 from runtime.stages.prepare.shared_memory_estimate import StageBytes, stage_bytes
+from runtime.stages.prepare.text_size import prompt_embeds_bytes
 
 _FLOAT = 4
 _COPIES = 3  # of each tensor between two stages: in the sender, in shared memory and in the receiver
@@ -39,7 +41,7 @@ def need(plan: Plan, sent: int, *, inline: bool = False, parameters: int = 0) ->
     latents = 4 * pixels // plan.checkpoint.vae_scale_factor**2 * request.num_images
     steps = request.num_inference_steps if request.debug_per_pass_latents else 0
     pictures = 3 * pixels * (request.num_images + 1)
-    own = sent + _COPIES * (pictures + _FLOAT * latents * (1 + steps))
+    own = sent + _COPIES * (pictures + _FLOAT * latents * (1 + steps) + prompt_embeds_bytes(plan))
     widths = plan.checkpoint.vae.config.get("block_out_channels") or _DECODER_WIDTHS
     # The block before the last one upsamples to the full size in its own width; all later layers are narrower.
     widest = widths[min(1, len(widths) - 1)]

@@ -10,7 +10,7 @@ from lorikeet.schema.walk import walk_models
 from runtime.jobs.job_table import JobRef
 from runtime.plan import Plan
 from runtime.stages.prepare import checkpoint as checkpoints
-from runtime.stages.prepare import clip_skip, loras, pictures, prompts, schedule, size, unavailable
+from runtime.stages.prepare import clip_skip, embeddings, loras, pictures, prompts, schedule, size, unavailable
 from runtime.stages.prepare.context import PrepareContext
 from runtime.stages.prepare.pictures import Pictures
 
@@ -37,6 +37,7 @@ class Prepared:
 def make_plan(request: ImageToImageInput, context: PrepareContext, admission: Admission) -> Prepared:
     """Raises InvalidArgument that names the field of what is refused, and what `context.check_cancelled` raises."""
     unavailable.check(request)
+    prompts.check(request)
     schedule.check(request)
     decoded = pictures.resolve(request, context)
     checkpoint = checkpoints.resolve(request, context)
@@ -45,6 +46,7 @@ def make_plan(request: ImageToImageInput, context: PrepareContext, admission: Ad
     schedule.check_on(request, checkpoint)
     clip_skip.check_on(request, checkpoint)
     adapters = loras.resolve(request, context, checkpoint)
+    inversions = embeddings.resolve(request, context, checkpoint, adapters)
     plan = Plan(
         job_id=admission.job.id,
         slot=admission.job.slot,
@@ -53,18 +55,22 @@ def make_plan(request: ImageToImageInput, context: PrepareContext, admission: Ad
         request=_lean(request),
         checkpoint=checkpoint,
         loras=adapters,
+        embeddings=inversions,
         pictures=decoded.plans,
         seed=secrets.randbits(_SEED_BITS) if request.seed is None else request.seed,
         width=pixels.width,
         height=pixels.height,
         padded_width=pixels.padded_width,
         padded_height=pixels.padded_height,
-        files=checkpoints.file_digests(checkpoint) | {lora.field: lora.digest for lora in adapters},
+        files=checkpoints.file_digests(checkpoint)
+        | {lora.field: lora.digest for lora in adapters}
+        | {inversion.field: inversion.digest for inversion in inversions},
         warnings=(
             *unknown_field_warnings(request),
             *prompts.warnings(request),
             *checkpoints.warnings(request, checkpoint),
             *loras.warnings(adapters),
+            *embeddings.warnings(request, inversions),
             *schedule.warnings(request, checkpoint),
         ),
     )

@@ -8,8 +8,6 @@ from runtime.stages.prepare.size import Size
 
 # Only the defaults of these fields are supported.
 _UNAVAILABLE = (
-    "prompt_weighting",
-    "embeddings",
     "controlnets",
     "controlnet_guess_mode",
     "ip_adapter",

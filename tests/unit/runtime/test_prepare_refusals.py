@@ -74,8 +74,6 @@ def test_one_request_is_one_element(stage: PrepareStage, count: int) -> None:
 
 
 TO_COME = {
-    "prompt_weighting": True,
-    "embeddings": [{"path": "owner/name"}],
     "controlnets": [{"path": "owner/name", "image_url": "https://example.com/a.png"}],
     "controlnet_guess_mode": True,
     "ip_adapter": [{"path": "owner/name", "ip_adapter_image_url": "https://example.com/a.png"}],
@@ -153,8 +151,8 @@ def test_no_more_layers_are_skipped_than_there_are(
             clip_skip.check_on(asked, checkpoint)
 
 
-def test_nothing_is_fetched_for_a_request_that_is_not_available(stage: PrepareStage, web: Web) -> None:
-    assert_refused(ask(stage, image_url=web.url("/a"), prompt_weighting=True), "prompt_weighting")
+def test_nothing_is_fetched_for_a_prompt_that_cannot_be_read(stage: PrepareStage, web: Web) -> None:
+    assert_refused(ask(stage, image_url=web.url("/a"), prompt="(a", prompt_weighting=True), "prompt: '('")
     assert web.seen == []
 
 
