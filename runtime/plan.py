@@ -69,6 +69,24 @@ class IcLightPlan(BaseModel):
     in_channels: int
 
 
+class EmbeddingPlan(BaseModel):
+    """A textual inversion whose tensors were checked against the text encoders.
+
+    `field`: the request's field that names its file. `tokens`: one for all of its vectors, or one for each. With
+    `whole_words` they are no parts of longer words. `tensors`: for each text encoder, the name of the vectors' tensor.
+    """
+
+    model_config = ConfigDict(frozen=True)
+    field: str
+    path: LocalPath
+    digest: str
+    fingerprint: str = ""
+    tokens: tuple[str, ...]
+    whole_words: bool = False
+    vectors: int
+    tensors: tuple[str, ...]
+
+
 class PicturePlan(BaseModel):
     """A decoded picture: the request's field that names it, its size in pixels, and its byte offset in PICTURES."""
 
@@ -110,6 +128,7 @@ class Plan(BaseModel):
     image_encoder: Component | None = None
     ic_light: IcLightPlan | None = None
     safety_checker: Component | None = None
+    embeddings: tuple[EmbeddingPlan, ...]
     pictures: tuple[PicturePlan, ...]
     seed: int
     width: int

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
+from functools import partial
 from glob import escape
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ _FOLDER_PATTERNS = ["model_index.json", "scheduler/*.json", "tokenizer/*", "toke
 _STEM = r"(diffusion_pytorch_model|model)"
 _SHARD = r"(-\d+-of-\d+)"
 _LORA_NAME = "pytorch_lora_weights.safetensors"
+_EMBEDDING_NAMES = ("learned_embeds.safetensors", "learned_embeds.bin")  # as diffusers' training script saves it
 _GATED = "it is gated, private or missing; see LORIKEET_TOKENS"
 HostTokens = Mapping[str, str]  # by host
 CheckCancelled = Callable[[], None]
@@ -77,7 +79,16 @@ class Hub:
         return self._snapshot(repo_id, choose)
 
     def lora(self, repo_id: str) -> Path | str:
-        """The LoRA file of a repository: `pytorch_lora_weights.safetensors`, or the only `.safetensors` at the top.
+        """The LoRA file of a repository: `pytorch_lora_weights.safetensors`, or the only `.safetensors` at the top."""
+        return self._file(repo_id, partial(_file_name, (_LORA_NAME,)))
+
+    def embedding(self, repo_id: str) -> Path | str:
+        """The textual inversion of a repository: `learned_embeds.safetensors`, `learned_embeds.bin`, or the only
+        `.safetensors` at the top."""
+        return self._file(repo_id, partial(_file_name, _EMBEDDING_NAMES))
+
+    def _file(self, repo_id: str, choose_name: Callable[[Iterable[str]], str]) -> Path | str:
+        """One file of a repository.
 
         A file whose name is not ASCII is a URL for `fetcher`: the library cannot write it where Triton's Python has an
         ASCII locale.
@@ -85,7 +96,7 @@ class Hub:
         found: list[str] = []
 
         def choose(names: list[str]) -> list[str]:
-            found.append(_lora_file(names))
+            found.append(choose_name(names))
             return [name for name in found if name.isascii()]
 
         folder = self._snapshot(repo_id, choose)
@@ -93,7 +104,7 @@ class Hub:
             from huggingface_hub import hf_hub_url
 
             return hf_hub_url(repo_id, found[0])
-        return (folder / _lora_file([path.name for path in folder.glob("*.safetensors")])).resolve()
+        return (folder / choose_name(path.name for path in folder.glob("*"))).resolve()
 
     def fetcher(self, allow: Iterable[str]) -> Fetcher:
         """Fetches files of the Hub with the token that the library would send. `allow`: see `Fetcher`."""
@@ -167,13 +178,15 @@ def _part_files(names: list[str], place: str, variant: str | None) -> list[str]:
     return [place + name for name in inner if name == "config.json" or name in weights]
 
 
-def _lora_file(names: list[str]) -> str:
-    found = sorted(name for name in names if name.endswith(".safetensors") and "/" not in name)
-    if _LORA_NAME in found:
-        return _LORA_NAME
+def _file_name(usual: Sequence[str], names: Iterable[str]) -> str:
+    """The first of the usual names, or the only `.safetensors` at the top."""
+    at_top = sorted(name for name in names if "/" not in name)
+    if known := next((name for name in usual if name in at_top), None):
+        return known
+    found = [name for name in at_top if name.endswith(".safetensors")]
     if len(found) != 1:
         raise HubError(
-            f"expected {_LORA_NAME} or one other .safetensors file; the repository has {listed(found) or 'none'}"
+            f"expected {usual[0]} or one other .safetensors file; the repository has {listed(found) or 'none'}"
         )
     return found[0]
 

@@ -37,6 +37,7 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.ASCI
 _MAX_NAME = 4096  # characters of a path or a Hub id
 MAX_CONFIG_BYTES = 1 << 20  # of a network's config.json; published ones have some kilobytes
 _SUFFIX = ".safetensors"
+FindOnHub = Callable[[Hub, str], Path | str]  # a repository's name -> its file, or a URL of the file
 _NO_TOKEN = "no token of LORIKEET_TOKENS is sent for a picture: send the picture with the request"
 
 
@@ -128,7 +129,9 @@ class FileResolver:
                 continue
         return data
 
-    def _weights(self, field: str, value: str, context: ResolveContext, check: WeightCheck) -> StoredFile:
+    def _weights(
+        self, field: str, value: str, context: ResolveContext, check: WeightCheck, find: FindOnHub = Hub.lora
+    ) -> StoredFile:
         """A weight file on disk, and its digest. The store keeps a file only after `check` accepted it."""
         limit = int(self._settings.max_file_bytes)
         with _naming(field, value):
@@ -144,13 +147,20 @@ class FileResolver:
                     raise InvalidArgument(field, f"{_shown(value)} is a folder; expected a file")
                 return self._store.digest_local(path, context.check_cancelled)
             if _HUB_ID.fullmatch(name := trim(value)):
-                return self._lora_on_hub(name, context, check)
+                return self._weights_on_hub(name, context, check, find)
         raise InvalidArgument(field, _not_found(value))
 
     def lora(self, field: str, value: str, context: ResolveContext) -> StoredFile:
         """A LoRA as a .safetensors file on disk. The digest is that of the original file, which torch.save may have
         written."""
-        found = self._weights(field, value, context, check_lora)
+        return self._adapter(field, value, context, Hub.lora)
+
+    def embedding(self, field: str, value: str, context: ResolveContext) -> StoredFile:
+        """A textual inversion, as `lora`."""
+        return self._adapter(field, value, context, Hub.embedding)
+
+    def _adapter(self, field: str, value: str, context: ResolveContext, find: FindOnHub) -> StoredFile:
+        found = self._weights(field, value, context, check_lora, find)
         with _naming(field, value):
             return self._as_safetensors(found, context)
 
@@ -245,10 +255,10 @@ class FileResolver:
         chunks = _bounded(field, uri.chunks(readings[-1]), limit, context)
         return self._store.put(chunks, context.pins, _SUFFIX, check)
 
-    def _lora_on_hub(self, name: str, context: ResolveContext, check: WeightCheck) -> StoredFile:
+    def _weights_on_hub(self, name: str, context: ResolveContext, check: WeightCheck, find: FindOnHub) -> StoredFile:
         hub = self._hub(context)
         with self._locks.alone(name, context.check_cancelled):
-            found = hub.lora(name)
+            found = find(hub, name)
             if isinstance(found, Path):
                 return self._store.digest_local(found, context.check_cancelled)
         return self._weights_at(parse_url(found), hub.fetcher(self._settings.fetch_allow), context, check)

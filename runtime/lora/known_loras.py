@@ -16,14 +16,19 @@ from runtime.lora.alphas import read_alphas
 from runtime.lora.lora_file import LoraContents, read_lora
 from runtime.lora.lora_layer import LoraLayer
 from runtime.lora.lora_receipt import LoraReceipt, make_lora_receipt
+from runtime.prompts.embedding_file import EmbeddingTensors
 
 
 @dataclass(frozen=True)
 class LoraSummary:
-    """`receipt`: what of a LoRA file applies. `components`: the names of the components that it changes."""
+    """`receipt`: what of a LoRA file applies. `components`: the names of the components that it changes.
+
+    `embeddings`: the textual inversions that it bundles, by name.
+    """
 
     receipt: LoraReceipt
     components: frozenset[str]
+    embeddings: Mapping[str, EmbeddingTensors]
 
 
 @dataclass(frozen=True)
@@ -39,7 +44,8 @@ def lora_summary(stored: StoredFile, components: tuple[Component, ...]) -> LoraS
     """Raises LoraError, WeightFileError and FileChangedError."""
     contents = _read(stored, components)
     receipt = make_lora_receipt(contents, read_alphas(stored, contents))
-    return LoraSummary(receipt, frozenset(layer.target.component for layer in contents.layers))
+    components_changed = frozenset(layer.target.component for layer in contents.layers)
+    return LoraSummary(receipt, components_changed, contents.embeddings)
 
 
 @lru_cache(maxsize=16)  # up to some megabytes each

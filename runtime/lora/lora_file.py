@@ -16,6 +16,7 @@ from runtime.checkpoints.checkpoint import Component
 from runtime.files.safetensors_file import read_header
 from runtime.files.safetensors_header import Header
 from runtime.lora import made_for
+from runtime.lora.bundled_embeddings import bundled_embeddings
 from runtime.lora.key_suffixes import MAX_KEY, LoraKey, split_key
 from runtime.lora.kinds.lora_kind import FactorsError, Shape
 from runtime.lora.layer_names import LayerNames, Target
@@ -23,6 +24,7 @@ from runtime.lora.lora_error import LoraError
 from runtime.lora.lora_layer import KeyGroup, LoraLayer, TensorInfos, fits, make_layer
 from runtime.lora.peft_metadata import PeftMetadata
 from runtime.lora.unmatched import DESCRIPTIONS, UnmatchedKind, by_kind
+from runtime.prompts.embedding_file import EmbeddingTensors
 
 _MAX_LISTED = 8
 _MAX_PROBLEM = 300  # characters of one layer's problem
@@ -34,10 +36,14 @@ _Shapes = Mapping[str, Mapping[str, Shape]]  # component -> parameter -> shape
 
 @dataclass(frozen=True)
 class LoraContents:
-    """The layers of a LoRA file that change a checkpoint, and the keys that change nothing, by kind."""
+    """The layers of a LoRA file that change a checkpoint, and the keys that change nothing, by kind.
+
+    `embeddings`: the textual inversions that the file bundles, by name.
+    """
 
     header: Header
     layers: Sequence[LoraLayer]
+    embeddings: Mapping[str, EmbeddingTensors]
     unmatched: Mapping[UnmatchedKind, Sequence[str]]
 
 
@@ -74,20 +80,23 @@ def read_lora(path: Path, components: Sequence[Component]) -> LoraContents:
 
     Raises WeightFileError for a file that cannot be read. Raises LoraError when no key names a layer of the components,
     when a tensor's shape or dtype does not fit, or when the file was made for another model; its message lists the keys
-    and layers.
+    and layers. A file that holds nothing but embeddings for the components is accepted.
     """
     header = read_header(path)
     if not header.tensors:
         raise LoraError("the file has no tensors; expected a LoRA in the .safetensors format")
     names = LayerNames(components)
-    keys = _group_keys(header.tensors, names)
+    embeddings = bundled_embeddings(header.tensors, components)
+    vectors = {name for embedding in embeddings.values() for name in embedding.names}
+    keys = _group_keys({name: info for name, info in header.tensors.items() if name not in vectors}, names)
     matches = _match(keys, header, components, names)
     cause = _other_model(matches, keys, header, components)
-    if not cause and not matches.layers and not matches.problems:
+    is_empty = not matches.layers and not embeddings
+    if not cause and is_empty and not matches.problems:
         cause = made_for.no_lora(header.tensors, keys.plain, components, names)
-    if cause or matches.problems or not matches.layers:
+    if cause or matches.problems or is_empty:
         raise LoraError(f"{cause or _UNKNOWN_CAUSE}. {_differences(matches, len(header.tensors))}")
-    return LoraContents(header, list(matches.layers.values()), matches.unmatched)
+    return LoraContents(header, list(matches.layers.values()), embeddings, matches.unmatched)
 
 
 def _group_keys(infos: TensorInfos, names: LayerNames) -> _Keys:

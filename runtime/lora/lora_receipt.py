@@ -47,6 +47,7 @@ class LoraReceipt(BaseModel):
 
     `tensors`, `matched`: tensors in the file, and those that change a layer. `layers`: layers that change.
     `groups`: these layers by kind, rank and alpha, the largest groups first; small groups may be left out.
+    `embeddings`: the names of the first bundled textual inversions that fit the checkpoint.
     `is_alpha_assumed`: PEFT saved the file without an alpha, so it is taken to be the rank.
     """
 
@@ -55,6 +56,7 @@ class LoraReceipt(BaseModel):
     matched: int
     layers: int
     groups: tuple[LoraLayerGroup, ...]
+    embeddings: tuple[str, ...]
     unmatched: tuple[UnmatchedGroup, ...]
     is_alpha_assumed: bool
 
@@ -70,6 +72,7 @@ def make_lora_receipt(contents: LoraContents, alphas: Mapping[str, float]) -> Lo
             LoraLayerGroup(kind=kind, rank=rank, alpha=alpha, multiplier=multiplier, layers=count)
             for (kind, rank, alpha, multiplier), count in groups.most_common(_MAX_GROUPS)
         ),
+        embeddings=tuple(contents.embeddings)[:_MAX_NAMES],
         unmatched=tuple(
             UnmatchedGroup(
                 kind=kind, count=len(keys), names=tuple(shorten(key, _MAX_NAME) for key in keys[:_MAX_NAMES])

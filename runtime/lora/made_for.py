@@ -71,7 +71,7 @@ def no_lora(
     `plain`: the keys without a LoRA suffix.
     """
     if any(keys <= infos.keys() for keys in _EMBEDDING):
-        return "this file is a textual inversion embedding, not a LoRA"
+        return "this file is a textual inversion embedding, not a LoRA; name it in the field embeddings"
     own = {component.name: component.shapes for component in components}
     for key in plain:
         is_weight = key.endswith(".weight") and len(key) <= MAX_KEY

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from enum import Enum
 
+from runtime.lora.bundled_embeddings import BUNDLE
 from runtime.lora.key_suffixes import MAX_KEY
 from runtime.lora.layer_names import LayerNames
-
-_EMBEDDING = "bundle_emb."  # OneTrainer saves the embeddings that it trains with a LoRA under this prefix
 
 
 class UnmatchedKind(str, Enum):
@@ -21,7 +20,7 @@ class UnmatchedKind(str, Enum):
 
 
 DESCRIPTIONS = {
-    UnmatchedKind.EMBEDDING: "bundled embeddings",
+    UnmatchedKind.EMBEDDING: "bundled embeddings that do not fit the checkpoint",
     UnmatchedKind.COMPONENT: "keys for other components",
     UnmatchedKind.UNSUPPORTED: "unsupported keys of known layers",
     UnmatchedKind.LAYER: "keys that name no layer",
@@ -37,7 +36,7 @@ def by_kind(keys: Iterable[str], names: LayerNames) -> dict[UnmatchedKind, list[
 
 
 def _kind(key: str, names: LayerNames) -> UnmatchedKind:
-    if key.startswith(_EMBEDDING):
+    if key.startswith(BUNDLE):
         return UnmatchedKind.EMBEDDING
     if len(key) > MAX_KEY:
         return UnmatchedKind.LAYER

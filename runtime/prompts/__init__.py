@@ -1,1 +1,1 @@
-"""Prompts as token ids."""
+"""Prompts: weights, chunks, token ids, and the vectors of textual inversions."""

@@ -52,12 +52,12 @@ def bind_component(
 def _call_sizes(engines: Engines, kind: NetworkKind, plan: Plan, rows: int) -> CallSizes | None:
     """The sizes of the component's calls if the settings name their size; None is any size.
 
-    The rows of these calls have no optional fields.
+    The rows of these calls have no optional fields, and a text of one chunk.
     """
     is_vae = kind in ("vae_encoder", "vae_decoder")
-    is_plain_unet = kind == "unet" and not (plan.controlnets or plan.ip_adapters or plan.ic_light)
+    has_more = plan.controlnets or plan.ip_adapters or plan.ic_light or plan.request.prompt_weighting
     # The VAE's tiles at the picture's edges are smaller.
-    if not (is_plain_unet or (is_vae and not plan.vae_tile)):
+    if not ((kind == "unet" and not has_more) or (is_vae and not plan.vae_tile)):
         return None
     _, _, height, width = plan.latents_shape
     if plan.unet_tiles and not is_vae:

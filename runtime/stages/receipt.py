@@ -70,6 +70,7 @@ def _applied(lora: LoraPlan) -> AppliedLora:
         matched=receipt.matched,
         layers=receipt.layers,
         groups=groups,
+        embeddings=list(receipt.embeddings),
         unmatched=[
             UnmatchedTensors(kind=part.kind, count=part.count, names=list(part.names)) for part in receipt.unmatched
         ],

@@ -1,5 +1,6 @@
 """The diffusers pipelines of a checkpoint, loaded once a process and always given back as they were."""
 
+import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,7 +22,8 @@ from diffusers import (
     StableDiffusionXLPipeline,
 )
 
-from tests.reference.request import ReferenceLora
+from tests.reference.prompts import load_embeddings
+from tests.reference.request import ReferenceEmbedding, ReferenceLora
 
 # By the checkpoint's pipeline: with an init image, with ControlNets, and with both.
 IMAGE_TO_IMAGE: dict[type[Any], type[Any]] = {
@@ -37,6 +39,7 @@ CONTROLLED_IMAGE_TO_IMAGE: dict[type[Any], type[Any]] = {
     StableDiffusionXLPipeline: StableDiffusionXLControlNetImg2ImgPipeline,
 }
 NETWORKS = ("unet", "vae", "text_encoder", "text_encoder_2")
+CHANGED_BY_EMBEDDINGS = ("tokenizer", "tokenizer_2", "text_encoder", "text_encoder_2")
 
 
 @contextmanager
@@ -47,15 +50,22 @@ def pipeline(
     image_to_image: bool,
     unet: torch.nn.Module | None = None,
     controlnets: Sequence[torch.nn.Module] = (),
+    embeddings: tuple[ReferenceEmbedding, ...] = (),
 ) -> Iterator[Any]:
-    """The checkpoint's pipeline with `loras` in place, with `unet` in place of its own, and with `controlnets`.
+    """The checkpoint's pipeline with `loras`, `embeddings` and `controlnets`, and with `unet` in place of its own.
 
-    On the way out they are removed, and the weights are compared with those that were loaded.
+    On the way out the LoRAs are removed, and the weights are compared with those that were loaded. Embeddings are
+    loaded into copies.
     """
     loaded = _load(model.resolve())
-    pipe = loaded.pipeline(image_to_image, {"unet": unet} if unet is not None else {}, controlnets)
+    others = {"unet": unet} if unet is not None else {}
+    if embeddings:
+        components = loaded.base.components
+        others |= {name: copy.deepcopy(components[name]) for name in CHANGED_BY_EMBEDDINGS if name in components}
+    pipe = loaded.pipeline(image_to_image, others, controlnets)
+    load_embeddings(pipe, embeddings)
     names = [f"lora_{index}" for index in range(len(loras))]
-    digest = loaded.digest if unet is None else _digest(pipe)
+    digest = _digest(pipe) if others else loaded.digest
     try:
         for name, lora in zip(names, loras, strict=True):
             pipe.load_lora_weights(lora.path.parent, weight_name=lora.path.name, adapter_name=name)

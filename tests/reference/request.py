@@ -47,13 +47,26 @@ class ReferenceIpAdapter:
 
 
 @dataclass(frozen=True)
+class ReferenceEmbedding:
+    """A file of a textual inversion, and its tokens: one for all vectors, or one for each."""
+
+    path: Path
+    tokens: tuple[str, ...]
+
+
+# A weighted prompt: the parts that BREAK divides, each of texts and their weights.
+Parts = tuple[tuple[tuple[str, float], ...], ...]
+
+
+@dataclass(frozen=True)
 class ReferenceRequest:
     """A request in the API's terms, with the API's defaults; `model` is a checkpoint in diffusers' layout.
 
     With `image` (sides multiples of 8) it is image-to-image and `noise_strength` counts; without, it is
     text-to-image at `width` x `height`, or at the checkpoint's own size. `scheduler` is one of the API's
     names, or None for the checkpoint's own; so is `prediction_type`. `timesteps` or `sigmas`, when there are any,
-    replace `num_inference_steps`, and `noise_strength` is then the part of them that is run.
+    replace `num_inference_steps`, and `noise_strength` is then the part of them that is run. With `parts`, these and
+    `negative_parts` are the prompts.
     """
 
     model: Path
@@ -62,6 +75,9 @@ class ReferenceRequest:
     image: Image.Image | None = None
     noise_strength: float = 0.5
     loras: tuple[ReferenceLora, ...] = ()
+    embeddings: tuple[ReferenceEmbedding, ...] = ()
+    parts: Parts = ()
+    negative_parts: Parts = ()
     seed: int = 0
     num_inference_steps: int = 30
     guidance_scale: float = 7.5

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusers import PNDMScheduler, SchedulerMixin
+from diffusers import PNDMScheduler
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -14,6 +14,7 @@ from tests.reference.controlnets import controlnet_arguments, loaded_controlnets
 from tests.reference.ip_adapters import loaded_ip_adapters
 from tests.reference.multidiffusion import multidiffusion
 from tests.reference.pipelines import pipeline
+from tests.reference.prompts import prompt_arguments
 from tests.reference.request import ReferenceRequest
 from tests.reference.schedulers import longest_schedule, make_room, make_scheduler
 
@@ -42,10 +43,17 @@ def reference(request: ReferenceRequest, unet: torch.nn.Module | None = None) ->
     with (
         torch.no_grad(),
         loaded_controlnets(request.controlnets) as controlnets,
-        pipeline(request.model, request.loras, image_to_image=is_edit, unet=unet, controlnets=controlnets) as pipe,
+        pipeline(
+            request.model,
+            request.loras,
+            image_to_image=is_edit,
+            unet=unet,
+            controlnets=controlnets,
+            embeddings=request.embeddings,
+        ) as pipe,
     ):
         pipe.scheduler = make_scheduler(pipe.scheduler, request)
-        arguments = _arguments(request, pipe.scheduler)
+        arguments = _arguments(request, pipe)
         trace = _Trace()
         with (
             flattened_text_model(pipe),
@@ -81,7 +89,8 @@ def _schedule(request: ReferenceRequest, longest: int) -> tuple[int, float]:
     return length, min((steps + 0.5) / length, 1.0)
 
 
-def _arguments(request: ReferenceRequest, scheduler: SchedulerMixin) -> dict[str, Any]:
+def _arguments(request: ReferenceRequest, pipe: Any) -> dict[str, Any]:
+    scheduler = pipe.scheduler
     schedule_steps, strength = _schedule(request, longest_schedule(scheduler))
     make_room(scheduler, schedule_steps)
     custom = {"timesteps": list(request.timesteps) or None, "sigmas": list(request.sigmas) or None}
@@ -89,14 +98,12 @@ def _arguments(request: ReferenceRequest, scheduler: SchedulerMixin) -> dict[str
         strength = request.noise_strength
     size = {"width": request.width, "height": request.height}
     return {
-        "prompt": request.prompt,
-        "negative_prompt": request.negative_prompt,
+        **prompt_arguments(pipe, request),
         "num_inference_steps": schedule_steps,
         "guidance_scale": request.guidance_scale,
         "generator": torch.Generator().manual_seed(request.seed),
         "num_images_per_prompt": request.num_images,
         "eta": request.eta,
-        "clip_skip": request.clip_skip or None,
         **custom,
         **(size if request.image is None else {"image": request.image, "strength": strength}),
         **controlnet_arguments(request),

@@ -45,6 +45,16 @@ _TEXTS = (
     "\u202e\n\x1b[2J",
 )
 _CHARACTERS = st.characters(codec=None)
+_PROMPTS = (
+    "(" * 9000,
+    "fish " * 2000,
+    "x" * 10_001,
+    "(fish:1.4), <s0>",
+    "[fish]",
+    "(fish:1e)",
+    "BREAK " * 40,
+    "(a:99)" * 1500,
+)
 
 
 def _nested(depth: int) -> Any:
@@ -71,6 +81,10 @@ def _blobs(tiny: Path) -> st.SearchStrategy[bytes]:
     return st.one_of(known, damaged, cut, st.binary(max_size=64))
 
 
+_EMBEDDINGS = (
+    *(f"embeddings/sd15/{name}" for name in ("one.safetensors", "three.pt")),
+    "embeddings/sdxl/two.safetensors",
+)
 _WEIGHT_FILES = ("loras/sd15/peft.safetensors", "loras/sd15/kohya.safetensors", "loras/sdxl/kohya.safetensors")
 _PLACES: tuple[str, ...] = (
     *("sd15", "sdxl", "lcm", "everything", "single/sd15.safetensors", "single/sdxl.safetensors", "sd15/unet"),
@@ -114,6 +128,8 @@ def _fitting(sources: st.SearchStrategy[str]) -> dict[str, st.SearchStrategy[Any
         "array": st.lists(st.sampled_from([999, 801.5, 500, 499, 14.6, 3, 1, 0, *_NUMBERS]), max_size=6),
     }
     lora = st.fixed_dictionaries({"path": sources}, optional={"scale": number, "adapter_name": number})
+    tokens = st.lists(st.sampled_from(["<s0>", "fish", " ", "a", "x" * 101, "\0"]), max_size=4)
+    embedding = st.fixed_dictionaries({"path": st.sampled_from(_EMBEDDINGS) | sources}, optional={"tokens": tokens})
     side = st.sampled_from([64, 65, 72, 96, 63, 0, 9000, 14142, 2**31, -64, 64.5, "64"])
     tile = st.sampled_from([64, 128, 4096, 4097, 63, 2048])
     files = ("model_name", "unet_name", "image_url", "image_encoder_path", "ic_light_model_url")
@@ -132,7 +148,9 @@ def _fitting(sources: st.SearchStrategy[str]) -> dict[str, st.SearchStrategy[Any
         "clip_skip": st.sampled_from([0, 1, 2, 3]),
         "image_format": st.sampled_from(["png", "jpeg", "webp"]),
         "prediction_type": st.sampled_from(["epsilon", "v_prediction", "sample"]),
-        "prompt": st.text(_CHARACTERS, max_size=200) | st.sampled_from(["(" * 9000, "fish " * 2000, "x" * 10_001]),
+        "prompt": st.text(_CHARACTERS, max_size=200) | st.sampled_from(_PROMPTS),
+        "prompt_weighting": st.just(True),
+        "embeddings": st.lists(embedding, max_size=3),
         "variant": st.sampled_from(["fp16", "../x", "x" * 300]),
     }
 

@@ -28,6 +28,7 @@ from PIL import Image
 from lorikeet import Client, Job
 from tests.reference import (
     ReferenceControlNet,
+    ReferenceEmbedding,
     ReferenceIpAdapter,
     ReferenceLora,
     ReferenceRequest,
@@ -203,9 +204,11 @@ def submit(client: Client, case: Case) -> Job:
         "model_name": str(request.model),
         "prompt": request.prompt,
         "negative_prompt": request.negative_prompt,
+        "prompt_weighting": bool(request.parts),
         "image": request.image,
         "noise_strength": request.noise_strength,
         "loras": [{"path": str(lora.path), "scale": lora.scale} for lora in request.loras],
+        "embeddings": [_embedding(embedding) for embedding in request.embeddings],
         "seed": request.seed,
         "num_inference_steps": request.num_inference_steps,
         "guidance_scale": request.guidance_scale,
@@ -249,6 +252,13 @@ def _ip_adapter(adapter: ReferenceIpAdapter) -> dict[str, Any]:
         **({"scale_json": json.loads(adapter.scale)} if isinstance(adapter.scale, str) else {"scale": adapter.scale}),
         "unconditional_noising_factor": adapter.noising_factor,
     }
+
+
+def _embedding(embedding: ReferenceEmbedding) -> dict[str, Any]:
+    """With its tokens, unless they are those of an unset field."""
+    numbered = tuple(f"<s{number}>" for number in range(len(embedding.tokens)))
+    tokens = {} if embedding.tokens == numbered else {"tokens": list(embedding.tokens)}
+    return {"path": str(embedding.path), **tokens}
 
 
 def _schedule(steps: Sequence[float]) -> dict[str, Any]:

@@ -1,4 +1,5 @@
-"""What the demo model makes of prompts, pictures and LoRAs, measured on the pictures: a request means what it says.
+"""What the demo model makes of prompts, pictures, LoRAs and its embedding, measured on the pictures: a request means
+what it says.
 
 Held-out cases, each with a new seed: `make test` takes 15, and one style at half its scale; `make verify` takes 100.
 In bfloat16, as the demo runs where that is native.
@@ -9,6 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
+from itertools import islice
+from random import Random
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -18,6 +22,7 @@ from deploy.demo_model.evaluation.checkpoint import CLOSE, STRONG, WEAK
 from deploy.demo_model.evaluation.edit_cases import EditCase, held_out_cases
 from deploy.demo_model.evaluation.style_metrics import DEGREES, has_style
 from deploy.demo_model.pipeline.image_generator import GUIDANCE
+from deploy.demo_model.world.embedding_specs import EMBEDDING_SPECS
 from deploy.demo_model.world.styles import STYLES
 from lorikeet import Client
 
@@ -123,3 +128,32 @@ def test_two_styles_at_once_both_show(paint: Paint, record_property: Report) -> 
     pictures = paint(**dict.fromkeys(STYLES, 1.0))
     for style in STYLES:
         assert share([has_style(picture, style) for picture in pictures], record_property) >= 0.9
+
+
+def test_the_embedding_s_token_stands_for_its_thing(
+    in_bfloat16: Client, cases: list[EditCase], record_property: Report
+) -> None:
+    spec, random = EMBEDDING_SPECS["keepsake"], Random(0)
+    captions = [spec.caption(scene, random, "<s0>") for scene in islice(spec.scenes(random), len(cases))]
+
+    def shows(embeddings: list[dict[str, Any]]) -> list[bool]:
+        def paint(number: int) -> Image.Image:
+            result = in_bfloat16.image_to_image(
+                model_name="scenes",
+                prompt=captions[number],
+                embeddings=embeddings,
+                num_inference_steps=10,
+                guidance_scale=GUIDANCE,
+                scheduler="DPM++ 2M Karras",
+                seed=number,
+            )
+            return result.images[0]
+
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            pictures = list(pool.map(paint, range(len(captions))))
+        wanted = spec.kind, spec.colour
+        return [(picture_metrics.object_shape(one), picture_metrics.object_colour(one)) == wanted for one in pictures]
+
+    embedding: dict[str, Any] = {"path": f"embeddings/{spec.name}.safetensors", "tokens": ["<s0>"]}
+    assert share(shows([embedding]), record_property) >= 0.8
+    assert share(shows([]), record_property) <= 0.2

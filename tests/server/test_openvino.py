@@ -14,12 +14,16 @@ from lorikeet import Client
 from tests.export_command import Export, export
 from tests.server.parity import KINDS, Answers, Change, Report, Row, base, check, fields, loras, row, submit
 from tests.server.test_parity import TABLE
+from tests.server.test_parity_prompts import EMBEDDINGS, PROMPTS
 from tests.server.test_parity_schedules import LENGTHS, SCHEDULES
 from tests.server.test_parity_tiles import TILES
 
 # `make verify` runs all rows on all kinds. `make test` runs these, each on one of two kinds: an export takes a minute.
-CHOSEN = ("text_to_image", "guidance_off", "num_images_2", "clip_skip_2", "peft", "two_loras_num_images_2", "tiles")
-TABLES: dict[str, tuple[Change, ...]] = {**TABLE, **LENGTHS, **SCHEDULES, **TILES}
+CHOSEN = (
+    *("text_to_image", "guidance_off", "num_images_2", "clip_skip_2", "peft", "two_loras_num_images_2", "tiles"),
+    *("long_weights", "embedding_one_token_of_three_vectors", "embedding_bundled"),
+)
+TABLES: dict[str, tuple[Change, ...]] = {**TABLE, **LENGTHS, **SCHEDULES, **PROMPTS, **EMBEDDINGS, **TILES}
 
 
 def _rows() -> list[ParameterSet]:

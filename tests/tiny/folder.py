@@ -66,9 +66,11 @@ def _write(folder: Path) -> None:
         write_single_files,
     )
     from tests.tiny.controlnets import write_controlnets
+    from tests.tiny.embeddings import write_bundle, write_embeddings
     from tests.tiny.ic_light import write_ic_light
     from tests.tiny.ip_adapters import write_ip_adapters
     from tests.tiny.loras import SD15_PARTS, SDXL_PARTS, write_kohya, write_peft
+    from tests.tiny.text_encoders import WIDTH, WIDTH_2, WIDTH_H
 
     sd15, sd2, sdxl, loras = (folder / name for name in ("sd15", "sd2", "sdxl", "loras"))
     write_sd15(sd15)
@@ -88,4 +90,9 @@ def _write(folder: Path) -> None:
     write_kohya(loras / "sd2" / "kohya.safetensors", sd2, SD15_PARTS, 46)
     write_peft(loras / "sdxl" / "peft.safetensors", sdxl, SDXL_PARTS, 43, alpha=None)
     write_kohya(loras / "sdxl" / "kohya.safetensors", sdxl, SDXL_PARTS, 44)
+    for name, widths, seed in (("sd15", (WIDTH,), 71), ("sd2", (WIDTH_H,), 72), ("sdxl", (WIDTH, WIDTH_2), 73)):
+        embeddings = folder / "embeddings" / name
+        write_embeddings(embeddings, widths, seed)
+        of_kind = loras / name
+        write_bundle(of_kind / "bundled.safetensors", of_kind / "kohya.safetensors", embeddings / "two.safetensors")
     (folder / STAMP).write_text(VERSION, encoding="utf-8")

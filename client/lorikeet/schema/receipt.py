@@ -38,6 +38,9 @@ class AppliedLora(Model):
     matched: Int = Field(description="Tensors that change a layer.")
     layers: Int = Field(description="Layers that change.")
     groups: list[LayerGroup] = Field(description="These layers by kind, rank and alpha; the largest groups first.")
+    embeddings: list[str] = Field(
+        default_factory=list, description="Tokens of the textual inversions that the file bundles; the first ones."
+    )
     unmatched: list[UnmatchedTensors] = Field(default_factory=list, description="Tensors that change nothing, by kind.")
 
 

@@ -44,7 +44,7 @@ class ImageToImageInput(Model):
         default_factory=list, max_length=100, description="LoRAs, merged together; at most 100."
     )
     embeddings: Annotated[list[Embedding], FailFast()] = Field(
-        default_factory=list, max_length=1, description="Textual inversions; at most one."
+        default_factory=list, max_length=32, description="Textual inversions; at most 32."
     )
     controlnets: Annotated[list[ControlNet], FailFast()] = Field(
         default_factory=list, max_length=16, description="ControlNets, applied together; at most 16."

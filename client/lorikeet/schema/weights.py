@@ -23,5 +23,6 @@ class Embedding(Model):
     tokens: list[Token] = Field(
         default_factory=lambda: ["<s0>", "<s1>"],
         max_length=100,
-        description="Tokens that stand for the embedding's vectors in the prompts.",
+        description="Tokens in the prompts: one that stands for all vectors of the embedding, or one for each; "
+        "unset means <s0>, <s1> and so on, one for each.",
     )

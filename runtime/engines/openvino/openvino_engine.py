@@ -83,7 +83,7 @@ class OpenVinoEngine:
         compiled, first = bindings[0].compiled, bindings[0].low_rank
         fields: dict[str, Field] = stacking.stack([inputs for _, inputs in rows])
         if "ids" in fields:
-            fields = embed_tokens(fields["ids"], compiled.outside, self._options["eos_token_id"])
+            fields = embed_tokens(fields, compiled.outside, self._options)
         # Each row has its own low-rank inputs even if all are equal: another shape of them could give other bytes.
         inputs = {name: torch.stack([binding.low_rank.inputs[name] for binding in bindings]) for name in first.inputs}
         padding = self._options.get("downsample_padding", 1)

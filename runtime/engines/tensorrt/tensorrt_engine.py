@@ -107,7 +107,7 @@ class TensorRtEngine:
             stacked = stacking.stack([inputs for _, inputs in rows])
             fields = {name: _placed(value, self.device) for name, value in stacked.items()}
             if "ids" in fields:
-                fields = embed_tokens(fields["ids"], contents.tensors, self._architecture.options["eos_token_id"])
+                fields = embed_tokens(fields, contents.tensors, self._architecture.options)
             parts = self._stack([binding.low_rank for binding in bindings])
             padding = self._architecture.options.get("downsample_padding", 1)
             inputs = call_inputs(self._graph, fields, parts, padding)

@@ -1,6 +1,7 @@
 """Estimates the memory that a request needs, from its plan alone. The estimate is an upper bound.
 
-It covers pictures, latents and the activations of a network. Weights are not included: `LruBudget` limits them.
+It covers pictures, latents, the prompts' embeddings and the activations of a network. Weights are not included:
+`LruBudget` limits them.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from math import prod
 from runtime.conditioning.tiles import make_windows
 from runtime.plan import Plan
 from runtime.stages.prepare.shared_memory_estimate import StageBytes, stage_bytes
+from runtime.stages.prepare.text_size import prompt_embeds_bytes
 
 _FLOAT = 4
 _COPIES = 3  # of each tensor between two stages: in the sender, in shared memory and in the receiver
@@ -41,8 +43,8 @@ def need(plan: Plan, sent: int, *, inline: bool = False, parameters: int = 0) ->
     latents = 4 * pixels // plan.checkpoint.vae_scale_factor**2 * request.num_images
     steps = request.num_inference_steps if request.debug_per_pass_latents else 0
     pictures = sum(picture.nbytes for picture in plan.pictures) + 3 * pixels * request.num_images
-    image_prompts = 2 * _FLOAT * prod(plan.image_prompt_shape)
-    own = sent + _COPIES * (pictures + _FLOAT * latents * (1 + steps) + image_prompts) + _window_bytes(plan)
+    prompts = 2 * _FLOAT * prod(plan.image_prompt_shape) + prompt_embeds_bytes(plan)
+    own = sent + _COPIES * (pictures + _FLOAT * latents * (1 + steps) + prompts) + _window_bytes(plan)
     widths = plan.checkpoint.vae.config.get("block_out_channels") or _DECODER_WIDTHS
     # The block before the last one upsamples to the full size in its own width; all later layers are narrower.
     widest = widths[min(1, len(widths) - 1)]

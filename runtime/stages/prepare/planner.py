@@ -14,6 +14,7 @@ from runtime.stages.prepare import checkpoint as checkpoints
 from runtime.stages.prepare import (
     clip_skip,
     controlnets,
+    embeddings,
     ic_light,
     ip_adapters,
     loras,
@@ -23,7 +24,6 @@ from runtime.stages.prepare import (
     schedule,
     size,
     tiles,
-    unavailable,
 )
 from runtime.stages.prepare.context import PrepareContext
 from runtime.stages.prepare.pictures import Pictures
@@ -50,7 +50,7 @@ class Prepared:
 
 def make_plan(request: ImageToImageInput, context: PrepareContext, admission: Admission) -> Prepared:
     """Raises InvalidArgument that names the field of what is refused, and what `context.check_cancelled` raises."""
-    unavailable.check(request)
+    prompts.check(request)
     schedule.check(request)
     controlnets.check(request)
     ip_adapters.check(request)
@@ -62,6 +62,7 @@ def make_plan(request: ImageToImageInput, context: PrepareContext, admission: Ad
     schedule.check_on(request, checkpoint)
     clip_skip.check_on(request, checkpoint)
     adapters = loras.resolve(request, context, checkpoint)
+    inversions = embeddings.resolve(request, context, checkpoint, adapters)
     networks = controlnets.resolve(request, context, checkpoint)
     image_prompts = ip_adapters.resolve(request, context, checkpoint)
     decoded = ip_adapters.fit_pictures(request, decoded, pixels, image_prompts.encoder)
@@ -77,6 +78,7 @@ def make_plan(request: ImageToImageInput, context: PrepareContext, admission: Ad
         request=_lean(request),
         checkpoint=checkpoint,
         loras=adapters,
+        embeddings=inversions,
         controlnets=networks,
         ip_adapters=image_prompts.adapters,
         image_encoder=image_prompts.encoder,
@@ -90,12 +92,14 @@ def make_plan(request: ImageToImageInput, context: PrepareContext, admission: Ad
         padded_height=pixels.padded_height,
         files=checkpoints.file_digests(components)
         | {lora.field: lora.digest for lora in adapters}
+        | {inversion.field: inversion.digest for inversion in inversions}
         | ({ic_light.FIELD: relighting.digest} if relighting else {}),
         warnings=(
             *unknown_field_warnings(request),
             *prompts.warnings(request),
             *checkpoints.warnings(request, checkpoint),
             *loras.warnings(adapters),
+            *embeddings.warnings(request, inversions),
             *controlnets.warnings((*networks, *image_prompts.components)),
             *schedule.warnings(request, checkpoint),
             *tiles.warnings(request),

@@ -13,9 +13,9 @@ from heapq import nlargest
 from math import prod
 
 from lorikeet.protocol import tensors
-from runtime.checkpoints.checkpoint import MAX_TOKENS
 from runtime.plan import Plan
 from runtime.shared_memory import IN_USE_BYTES, REGION_BYTES
+from runtime.stages.prepare.text_size import prompt_embeds_bytes
 
 _FLOAT = 4
 _SMALL = 16 << 10  # PLAN, REPORT, SEAL and the backend's own records of one request
@@ -23,7 +23,7 @@ _LARGE_TENSORS = 2  # of a stage; a region grows by multiples of `REGION_BYTES`
 _ANSWERS = {"prepare": 2}  # a thread may begin to send an answer before another one's is freed
 _LORA_RECEIPT = 4 << 10  # bytes of one LoRA's part of the receipt
 _JSON_ESCAPE = 6  # bytes of a character that JSON escapes
-_CLIP_WIDTH = 512  # of a text encoder whose configuration has no width: transformers' default
+_CLIP_WIDTH = 512  # of a pooled embedding whose configuration has no width: transformers' default
 
 # The tensors that each stage takes and answers with, as in the ensemble's configuration. `prepare` copies FILES and
 # IMAGE out of its region before it makes the plan.
@@ -108,7 +108,6 @@ def _tensor_bytes(plan: Plan, inline: bool) -> dict[str, int]:
     moment = latent if plan.has_image else 0
     passes = request.num_inference_steps * count * latent if request.debug_per_pass_latents else 0
     branches = 2 if plan.guided else 1
-    widths = [encoder.config.get("hidden_size", _CLIP_WIDTH) for encoder in checkpoint.text_encoders]
     pooled = [encoder.config.get("projection_dim", _CLIP_WIDTH) for encoder in checkpoint.text_encoders]
     pixels = 3 * plan.width * plan.height * count
     # Noise does not shrink when it is encoded. The metadata of each file is the receipt, with prompts and LoRAs.
@@ -120,7 +119,7 @@ def _tensor_bytes(plan: Plan, inline: bool) -> dict[str, int]:
         "IP_VALUES": image_prompts,
         "IP_BIAS": _FLOAT * prod(plan.image_prompt_shape[1:3]),
         "PICTURES": sum(picture.nbytes for picture in plan.pictures),
-        "PROMPT_EMBEDS": _FLOAT * branches * MAX_TOKENS * sum(widths),
+        "PROMPT_EMBEDS": prompt_embeds_bytes(plan),
         "POOLED_EMBEDS": _FLOAT * branches * max(pooled),
         "LATENT_MEAN": moment,
         "LATENT_STD": moment,

@@ -100,7 +100,7 @@ def test_ranges(name: str, default: object, least: float, greatest: float, below
             "image_size.width: Input should be greater than or equal to 1 (got 0)",
         ),
         ({"image_size": "huge"}, "image_size: Input should be 'square_hd'"),
-        ({"embeddings": [{"path": "a"}, {"path": "b"}]}, "embeddings: at most 1, not 2"),
+        ({"embeddings": [{"path": "a"}] * 33}, "embeddings: at most 32, not 33"),
         ({"loras": [{}]}, "loras[0].path: Field required"),
         (
             {"ip_adapter": [{"path": "x", "ip_adapter_image_url": ["u", 1]}]},

@@ -107,6 +107,17 @@ def test_the_base_weights(engine: OpenVinoEngine, sd15: Checkpoint) -> None:
     binding.release()
 
 
+def test_a_text_encoder_with_vectors_of_its_own(artifacts: Path, sdxl: Checkpoint) -> None:
+    component = sdxl.text_encoders[1]
+    engine, _ = make_openvino(artifacts, "text_encoder", component)
+    size = component.config["vocab_size"]
+    ids = torch.randint(3, size, (2, 77), generator=torch.Generator().manual_seed(0))
+    ids[0, 5], ids[1, 7] = size + 1, size
+    inputs = {"ids": ids, "vectors": noise(2, 2, component.config["hidden_size"])}
+    expected = run(make_engine("text_encoder", component)[0], WeightSet(component), inputs)
+    assert_near(run(engine, WeightSet(component), inputs), expected)
+
+
 def test_a_first_picture_of_one_place_changes_no_later_one(artifacts: Path, sdxl: Checkpoint) -> None:
     engine, _ = make_openvino(artifacts, "unet", sdxl.unet)
     weights, inputs = WeightSet(sdxl.unet), unet_inputs("sdxl")

@@ -16,7 +16,7 @@ from runtime.jobs.plan_files import PlanFiles
 from runtime.lora.alphas import read_alphas
 from runtime.lora.lora_file import read_lora
 from runtime.lora.lora_receipt import make_lora_receipt
-from runtime.plan import LoraPlan, PicturePlan, Plan
+from runtime.plan import EmbeddingPlan, LoraPlan, PicturePlan, Plan
 from runtime.stage_errors import StageError
 from runtime.stages.call import Array, Call, Tensors
 from runtime.stages.plan_stage import PlanStage
@@ -36,6 +36,7 @@ def make_plan(
     priority: int = 2,
     loras: dict[Path, float] | None = None,
     vae_tile_above: int = 2048,
+    embeddings: tuple[EmbeddingPlan, ...] = (),
     **fields: Any,
 ) -> Plan:
     """The plan of a request with these fields, for a picture of `size` x `height` pixels; square without `height`.
@@ -53,6 +54,7 @@ def make_plan(
         priority=priority,
         request=request,
         checkpoint=checkpoint,
+        embeddings=embeddings,
         loras=tuple(
             _lora_plan(f"loras[{index}].path", path, scale, checkpoint)
             for index, (path, scale) in enumerate((loras or {}).items())

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from runtime.checkpoints.checkpoint import Tokenizer
-from runtime.prompts.clip_tokenizer import token_ids
+from tests.unit.runtime.token_ids import token_ids
 
 PROMPTS = [
     "a photo of an astronaut riding a horse on mars",

@@ -125,7 +125,7 @@ def test_tokens_that_the_text_encoder_lacks_are_the_requests_fault(
     (folder / "tokenizer/added_tokens.json").write_text('{"bird": 123456}')
     error = _prompted(folder, settings, job_table, job)
     assert isinstance(error, InvalidArgument)
-    assert "its text_encoder lacks tokens" in str(error)
+    assert "its text encoder lacks tokens" in str(error)
 
 
 def test_a_tokenizer_that_changed_is_read_again(

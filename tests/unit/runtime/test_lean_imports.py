@@ -31,7 +31,7 @@ print(*(name for name in unused if name in sys.modules))
 # A stage: its libraries, its networks, and another module of it that uses its libraries.
 _STAGES = {
     "diffusers": ("(TORCH, DIFFUSERS)", ("unet", "controlnet", "vae_encoder", "vae_decoder"), "schedulers.schedule"),
-    "transformers": ("(TORCH, TRANSFORMERS)", ("text_encoder",), "prompts.clip_tokenizer"),
+    "transformers": ("(TORCH, TRANSFORMERS)", ("text_encoder",), "prompts.prompt_tokenizer"),
 }
 
 

@@ -45,7 +45,9 @@ SafetensorsFile(kept.path).read_floats("sent")
 for value in (f"{name}.safetensors", f"{name}/{name}.safetensors"):
     for _ in range(2):
         stored = sources.lora("field", value, request)
-    receipt = LoraReceipt(tensors=0, matched=0, layers=0, groups=(), unmatched=(), is_alpha_assumed=False)
+    receipt = LoraReceipt(
+        tensors=0, matched=0, layers=0, groups=(), embeddings=(), unmatched=(), is_alpha_assumed=False
+    )
     plan = LoraPlan(
         field="f", path=stored.path, digest=stored.digest, scale=1, components=frozenset(), receipt=receipt
     )

@@ -107,7 +107,8 @@ def test_keys_of_a_lora_that_nothing_uses_are_a_warning(stage: PrepareStage) -> 
     assert (second.receipt.unmatched, second.receipt.is_alpha_assumed) == ((), True)
     unmatched, assumed = plan.warnings
     assert unmatched == (
-        "loras[0].path: 6 of 8 tensors were not applied: bundled embeddings (1): bundle_emb.fish.clip_l; "
+        "loras[0].path: 6 of 8 tensors were not applied: bundled embeddings that do not fit the "
+        "checkpoint (1): bundle_emb.fish.clip_l; "
         "keys that name no layer (5): stranger.0, stranger.1, stranger.2 and 2 more"
     )
     assert assumed.startswith("loras[1].path: the file has no alpha, so alpha is the rank. ")

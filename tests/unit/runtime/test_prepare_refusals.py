@@ -12,7 +12,7 @@ from runtime.checkpoints.checkpoint import Checkpoint
 from runtime.jobs.job_table import JobTable
 from runtime.settings import Settings
 from runtime.stage_errors import InvalidArgument
-from runtime.stages.prepare import clip_skip, schedule, unavailable
+from runtime.stages.prepare import clip_skip, schedule
 from runtime.stages.prepare.stage import PrepareStage
 from tests.unit.runtime.plans import make_call, text_tensor
 from tests.unit.runtime.prepare_requests import ask, assert_refused, make_png
@@ -72,12 +72,6 @@ def test_one_request_is_one_element(stage: PrepareStage, count: int) -> None:
     assert_refused(answer, "REQUEST: expected one element")
 
 
-TO_COME = {
-    "prompt_weighting": True,
-    "embeddings": [{"path": "owner/name"}],
-}
-
-
 URL = "https://example.com/a.png"
 IP_ADAPTER = {"path": "owner/name", "ip_adapter_image_url": URL}
 CONTROLNET = {"path": "owner/name", "image_url": URL}
@@ -98,13 +92,6 @@ INCOMPLETE: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("message", INCOMPLETE)
 def test_fields_without_what_they_need_are_refused(stage: PrepareStage, message: str) -> None:
     assert_refused(ask(stage, **INCOMPLETE[message]), message)
-
-
-@pytest.mark.parametrize(("name", "value"), TO_COME.items())
-def test_what_is_still_to_come_says_so(stage: PrepareStage, name: str, value: Any) -> None:
-    answer = ask(stage, **{name: value})
-    assert_refused(answer, "not available yet")
-    assert str(answer.error).startswith(f"{name}: ")
 
 
 DOCUMENTED_DEFAULTS = {
@@ -137,9 +124,8 @@ DOCUMENTED_DEFAULTS = {
 
 
 def test_every_documented_default_is_available(sd15: Checkpoint) -> None:
-    """A client that sends all fields as the documentation shows them asks for nothing that is to come."""
+    """A client that sends all fields as the documentation shows them is understood."""
     request = ImageToImageInput.model_validate({"model_name": "m", "prompt": "p"} | DOCUMENTED_DEFAULTS)
-    unavailable.check(request)
     schedule.check(request)
     schedule.check_on(request, sd15)
     clip_skip.check_on(request, sd15)
@@ -164,8 +150,8 @@ def test_no_more_layers_are_skipped_than_there_are(
             clip_skip.check_on(asked, checkpoint)
 
 
-def test_nothing_is_fetched_for_a_request_that_is_not_available(stage: PrepareStage, web: Web) -> None:
-    assert_refused(ask(stage, image_url=web.url("/a"), prompt_weighting=True), "prompt_weighting")
+def test_nothing_is_fetched_for_a_prompt_that_cannot_be_read(stage: PrepareStage, web: Web) -> None:
+    assert_refused(ask(stage, image_url=web.url("/a"), prompt="(a", prompt_weighting=True), "prompt: '('")
     assert web.seen == []
 
 

@@ -77,6 +77,20 @@ def test_a_docker_container_has_enough_for_any_number_of_usual_requests(sdxl: Ch
     assert growth([_bytes(sdxl, size=1024, image_url="tensor:0")] * 64, {}) < (64 - 7 - 4) << 20
 
 
+def test_a_docker_container_has_enough_for_a_weighted_prompt_of_800_characters(sdxl: Checkpoint) -> None:
+    """At the widths of the published SDXL."""
+    widths = (768, 1280)
+    encoders = [
+        encoder.model_copy(update={"config": encoder.config | {"hidden_size": width}})
+        for encoder, width in zip(sdxl.text_encoders, widths, strict=True)
+    ]
+    checkpoint = sdxl.model_copy(update={"text_encoders": tuple(encoders)})
+    fields: dict[str, Any] = {"image_url": "tensor:0", "prompt_weighting": True}
+    request = _bytes(checkpoint, size=1024, prompt="a harbour, " * 73, **fields)
+    assert request["text_encoder"].answered > 4 * 2 * 77 * 8 * sum(widths)
+    assert growth([request], {}) < (64 - 7 - 4) << 20
+
+
 def test_a_region_that_has_grown_is_used_again(sdxl: Checkpoint) -> None:
     request = _bytes(sdxl, size=512, num_images=4, image_url="tensor:0")
     ample = dict.fromkeys(STAGE_TENSORS, 1 << 40)

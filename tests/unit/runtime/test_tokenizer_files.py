@@ -16,8 +16,9 @@ from transformers.models.clip.tokenization_clip import CLIPTokenizer
 from runtime.checkpoints.checks import CheckpointError
 from runtime.checkpoints.read_checkpoint import read_checkpoint
 from runtime.files.located import Folder, SingleFile
-from runtime.prompts.clip_tokenizer import TokenizerError, token_ids
+from runtime.prompts.prompt_tokenizer import TokenizerError
 from tests.unit.runtime.tiny_checkpoints import digest
+from tests.unit.runtime.token_ids import token_ids
 
 PIPELINES = {"sd15": StableDiffusionPipeline, "sdxl": StableDiffusionXLPipeline}
 PROMPTS = ["a red fish", "", "Ünïcode, naïve café; it's <cat-toy> & <Dog>! 日本", "a very long prompt " * 40]
@@ -98,6 +99,15 @@ def test_a_sidecar_may_name_such_a_tokenizer(tiny: Path, tmp_path: Path) -> None
 def saved(tiny: Path, tmp_path: Path) -> Path:
     """An SD 1.5 checkpoint to spoil, with a tokenizer.json."""
     return _saved(tiny, tmp_path / "saved", "sd15")
+
+
+def test_the_truncation_and_padding_of_a_file_are_not_used(tiny: Path, saved: Path) -> None:
+    path = saved / "tokenizer/tokenizer.json"
+    truncation = {"direction": "Right", "max_length": 5, "strategy": "LongestFirst", "stride": 0}
+    padding: Json = {"strategy": {"Fixed": 9}, "direction": "Left", "pad_to_multiple_of": None}
+    padding |= {"pad_id": 7, "pad_type_id": 0, "pad_token": "x"}
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"truncation": truncation, "padding": padding}))
+    _equal(_ids(saved), _ids(tiny / "sd15"))
 
 
 def _without(content: Json, *names: str) -> Json:
