@@ -35,7 +35,7 @@ def main(
     model: Annotated[
         Path,
         typer.Option(
-            help="A diffusers folder or a .safetensors file, or the folder of a ControlNet or an image encoder."
+            help="A checkpoint, an IP-Adapter's file, or the folder of a ControlNet, image encoder or safety checker."
         ),
     ],
     in_channels: Annotated[

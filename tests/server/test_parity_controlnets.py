@@ -72,7 +72,7 @@ def wide_control_image(case: Case) -> Case:
 
 
 GUESS_MODE = fields(controlnet_guess_mode=True)
-TABLE: dict[str, tuple[Change, ...]] = {
+CONTROLNETS: dict[str, tuple[Change, ...]] = {
     "controlnet": (controlnets(""),),
     "original_file": (served_as("_original.safetensors"),),
     "original_pickle": (served_as("_original.pth"),),
@@ -94,6 +94,6 @@ TABLE: dict[str, tuple[Change, ...]] = {
 }
 
 
-@pytest.mark.parametrize("row", rows(TABLE))
+@pytest.mark.parametrize("row", rows(CONTROLNETS))
 def test_latents_equal_those_of_diffusers(answers: Answers, row: Row, record_property: Report) -> None:
     check(answers, row, record_property)

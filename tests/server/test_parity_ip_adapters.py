@@ -40,7 +40,7 @@ def with_last(**values: Any) -> Change:
 
 
 BASE, PLUS, FULL = "base.safetensors", "plus.safetensors", "full.safetensors"
-TABLE: dict[str, tuple[Change, ...]] = {
+IP_ADAPTERS: dict[str, tuple[Change, ...]] = {
     "base": (ip_adapters(BASE),),
     "base_bin": (ip_adapters("base.bin"),),
     "plus": (ip_adapters(PLUS),),
@@ -64,6 +64,6 @@ TABLE: dict[str, tuple[Change, ...]] = {
 }
 
 
-@pytest.mark.parametrize("row", rows(TABLE, shift=1))
+@pytest.mark.parametrize("row", rows(IP_ADAPTERS, shift=1))
 def test_latents_equal_those_of_diffusers(answers: Answers, row: Row, record_property: Report) -> None:
     check(answers, row, record_property)
