@@ -1,4 +1,4 @@
-"""A progress bar over the denoising steps of one request."""
+"""A progress bar over the steps of each stage of one request."""
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn

@@ -22,5 +22,7 @@ class JobStatus(Model):
 
     status: Literal["queued", "running", "done", "failed", "cancelled"] = Field(description="State of the request.")
     stage: str | None = Field(default=None, description="Triton model that processes the request.")
-    step: Int = Field(default=0, ge=0, description="Completed denoising steps.")
-    of: Int = Field(default=0, ge=0, description="Total number of denoising steps; 0 while unknown.")
+    step: Int = Field(
+        default=0, ge=0, description="Completed steps of the stage: denoising steps, or pictures and tiles of the VAE."
+    )
+    of: Int = Field(default=0, ge=0, description="Number of steps of the stage; 0 while unknown or without steps.")

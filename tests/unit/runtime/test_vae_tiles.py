@@ -181,7 +181,8 @@ def test_a_small_request_waits_for_one_tile(
     stage = kind(settings, job_table)
     large, small = (job_table.open("", "", 9) for _ in range(2))
     assert large and small
-    answers = [_submit(stage, _plan(sd15, large, **IMAGE))]
+    # Two rows of six tiles, of which the first five are equal: their calls could have one long turn.
+    answers = [_submit(stage, make_plan(sd15, large, size=520, height=128, **IMAGE | TILES))]
     assert calls.began.acquire(timeout=30)
     answers.append(_submit(stage, make_plan(sd15, small, size=64, **IMAGE)))
     while stage.workers[1].queued < 2:  # the step loop
@@ -192,9 +193,9 @@ def test_a_small_request_waits_for_one_tile(
     stage.close()
     side = 64 if kind is VaeEncoderStage else 8
     assert calls.sizes.index((side, side)) <= 2, "the call that ran, and at most one more tile"
-    assert len(calls.sizes) == 9 + 1
+    assert len(calls.sizes) == 12 + 1
     progress = job_table.progress(large)
-    assert (progress.step, progress.of) == (9, 9)
+    assert (progress.step, progress.of) == (12, 12)
 
 
 def test_a_cancel_ends_a_tiled_picture_between_two_tiles(

@@ -13,8 +13,9 @@ from export.tensorrt.build_plan import build_for_targets
 from export.tensorrt.parse import parse
 from export.tensorrt.placeholders import check_refittable, replace_weights
 from export.tensorrt.precision import cast_graph
-from export.tensorrt.profiles import input_shapes
+from export.tensorrt.profiles import default_profiles, input_shapes, read_profiles
 from runtime.artifacts.manifest import low_rank_modes
+from runtime.networks.architecture import NetworkKind
 from tests.unit.export.conftest import Graphs
 from tests.unit.export.networks import ALL_NETWORKS, SMALL_UNET, SMALL_UNETS
 from tests.unit.export.tensorrt.plans import PROFILE
@@ -46,6 +47,17 @@ def test_a_plan_has_each_weight_by_its_name(graphs: Graphs, name: str, record_pr
     assert not [name for name in names if name.encode() not in plan]
     assert not [tensor.name for tensor in artifact.manifest.inputs if tensor.name.encode() not in plan]
     assert plan[_HEADER_OF_TARGETS] == _SM89
+
+
+@pytest.mark.verify
+@pytest.mark.parametrize("kind", ["vae_encoder", "vae_decoder"])
+def test_the_default_profile_of_a_vae_can_be_built(graphs: Graphs, kind: NetworkKind) -> None:
+    """Its smallest picture is one latent, as a tile at the edge of a picture can be."""
+    artifact, architecture = graphs.artifact(f"sd15 {kind}", "none"), graphs.network(f"sd15 {kind}").architecture
+    profile = read_profiles(default_profiles([architecture]))[kind]
+    assert build_for_targets(
+        _model(graphs, f"sd15 {kind}"), input_shapes(artifact.manifest, architecture, profile), ["8.9"]
+    )
 
 
 def test_all_weights_are_replaced_by_placeholders(graphs: Graphs) -> None:
