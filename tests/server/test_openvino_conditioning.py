@@ -16,7 +16,7 @@ from tests.server.test_conditioning_bytes import assert_equal_bytes
 from tests.server.test_parity_controlnets import CONTROLNETS
 from tests.server.test_parity_ip_adapters import IP_ADAPTERS
 
-# `make verify` runs all rows on all kinds. `make test` runs these on SD 1.5: each further kind is exported for a minute.
+# `make verify` runs all rows on all kinds. `make test` runs these on SD 1.5: each kind takes a minute to export.
 CHOSEN = ("controlnet", "original_file", "two_masks", "base", "full", "mask_two_images")
 TABLES = {**CONTROLNETS, **IP_ADAPTERS}
 NETWORKS = (
