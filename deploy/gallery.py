@@ -1,4 +1,4 @@
-"""`make gallery`: generates the README's pictures: noise strengths, LoRA scales and schedulers."""
+"""`make gallery`: generates the README's pictures: noise strengths, LoRA scales, schedulers and few steps."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from lorikeet.schema import SchedulerName
 
 STRENGTHS = (0.2, 0.4, 0.6, 0.8, 1.0)
 SCALES = (0.0, 0.25, 0.5, 0.75, 1.0)
+FEW_STEPS = (1, 2, 4, 8)
 BOAT = draw(Scene("plain", "yellow", (Thing("boat", "red", "large"),)))
 HOUSE = draw(Scene("meadow", "", (Thing("house", "white", "large"),)))
 TREE = draw(Scene("gradient", "orange", (Thing("tree", "green", "large"),)))
@@ -82,7 +83,29 @@ def schedulers(client: GalleryClient) -> list[Row]:
     return [Row("" if index else f"“{prompt}”, by scheduler", part) for index, part in enumerate(parts)]
 
 
-SHEETS = {"strength": strengths, "loras": loras, "schedulers": schedulers}
+def few_steps(client: GalleryClient) -> list[Row]:
+    """Pictures in 1 to 8 steps with the LCM-LoRA, which takes no guidance, and one in 20 steps without it."""
+    asked = ((BOAT, "a large blue fish on a yellow background"), (HOUSE, "a large red house on a meadow"))
+    lcm = {"scheduler": "LCM", "guidance_scale": 1.0}
+    rows = []
+    for image, prompt in asked:
+        quick = [
+            (
+                f"{steps} step{'s' * (steps > 1)}",
+                client.generate(image, prompt, {"lcm": 1.0}, num_inference_steps=steps, **lcm),
+            )
+            for steps in FEW_STEPS
+        ]
+        rows.append(
+            Row(
+                f"“{prompt}”, LCM-LoRA by num_inference_steps",
+                [*quick, ("20, no LoRA", client.generate(image, prompt))],
+            )
+        )
+    return rows
+
+
+SHEETS = {"strength": strengths, "loras": loras, "schedulers": schedulers, "few_steps": few_steps}
 
 
 @contextlib.contextmanager
