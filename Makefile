@@ -62,7 +62,7 @@ lint: venv ## check style, format and types
 lock: venv ## write requirements.lock again (UPGRADE=1: with the newest releases)
 	@mkdir -p $(TOOLS) && deploy/lock.sh
 
-trt-full: venv ## build TensorRT-RTX plans of SD 1.5 and SDXL at full size, without a GPU, or NAMES="sd15"
+trt-full: venv ## build TensorRT-RTX plans of full size without a GPU, or NAMES="sd15-unet sdxl-unet"
 	@$(PY) -m benchmarks.tensorrt.full_size $(NAMES)
 	@$(PY) -m benchmarks.tensorrt.table
 

@@ -1,4 +1,4 @@
-"""LoRA files in a trainer's layout: rank 16, PEFT's or Kohya's tensor names."""
+"""LoRA files in a trainer's layout, with PEFT's or Kohya's tensor names."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import torch
 from diffusers.utils import convert_state_dict_to_kohya
 from safetensors.torch import load_file, save_file
 
+from benchmarks.models import RANK
 from tests.tiny.lora_layers import layers, low_rank
 
-RANK = 16
 SPREAD = 0.05  # of an untrained weight's spread
 ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
 # Also all convolutions between the first and the last one, as in published LCM-LoRAs.
@@ -18,14 +18,14 @@ WITH_CONVOLUTIONS = (*ATTENTION, "conv1", "conv2", "conv_shortcut", "downsampler
 _WEIGHTS = Path("unet") / "diffusion_pytorch_model.safetensors"
 
 
-def write_lora(path: Path, checkpoint: Path, seed: int, targets: tuple[str, ...] = ATTENTION) -> None:
+def write_lora(path: Path, checkpoint: Path, seed: int, targets: tuple[str, ...] = ATTENTION, rank: int = RANK) -> None:
     """Write a LoRA for layers of the checkpoint's UNet in bfloat16; each seed gives different weights.
 
     `targets`: the ends of the layers' names."""
     generator = torch.Generator().manual_seed(seed)
     tensors: dict[str, torch.Tensor] = {}
     for layer in layers(checkpoint / _WEIGHTS, targets):
-        down, up = low_rank(layer, RANK, SPREAD, generator)
+        down, up = low_rank(layer, rank, SPREAD, generator)
         tensors[f"unet.{layer.name}.lora_A.weight"] = down.bfloat16()
         tensors[f"unet.{layer.name}.lora_B.weight"] = up.bfloat16()
     path.parent.mkdir(parents=True, exist_ok=True)

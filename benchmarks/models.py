@@ -16,6 +16,7 @@ CheckpointName = Literal["sd15", "sd15-other", "sdxl"]
 _SEEDS: dict[CheckpointName, int] = {"sd15": 100, "sd15-other": 200, "sdxl": 300}
 _TINY: dict[CheckpointName, str] = {"sd15": "sd15", "sd15-other": "sd15-oldnames", "sdxl": "sdxl"}
 _FIRST_LORA_SEED = 1000
+RANK = 16  # of the LoRAs that the cases use, unless they name another rank
 _BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 
@@ -29,21 +30,21 @@ class Models:
         """A checkpoint's folder. `sd15-other` has the architecture of `sd15` and other weights."""
         return self._once(self.folder / name, lambda path: self._write(path, name))
 
-    def lora(self, number: int) -> Path:
+    def lora(self, number: int, rank: int = RANK) -> Path:
         """A LoRA file for `sd15`; each number gives a different file."""
         checkpoint = self.checkpoint("sd15")
-        path = self.folder / "loras" / f"{number:03}.safetensors"
-        return self._once(path, lambda partial: _write_lora(partial, checkpoint, _FIRST_LORA_SEED + number))
+        path = self.folder / "loras" / f"{number:03}-rank-{rank}.safetensors"
+        return self._once(path, lambda partial: _write_lora(partial, checkpoint, _FIRST_LORA_SEED + number, rank))
 
     def locon(self, number: int) -> Path:
         """A LoRA file for `sd15` that also changes convolutions; each number gives a different file."""
         checkpoint = self.checkpoint("sd15")
         path = self.folder / "locons" / f"{number:03}.safetensors"
-        return self._once(path, lambda partial: _write_lora(partial, checkpoint, _FIRST_LORA_SEED + number, locon=True))
+        return self._once(path, lambda partial: _write_lora(partial, checkpoint, _FIRST_LORA_SEED + number, RANK, True))
 
-    def kohya_lora(self, number: int) -> Path:
+    def kohya_lora(self, number: int, rank: int = RANK) -> Path:
         """The LoRA `number` under Kohya's names, with which openvino_genai finds the UNet's layers."""
-        lora = self.lora(number)
+        lora = self.lora(number, rank)
         return self._once(self.folder / "kohya" / lora.name, lambda partial: _write_in_kohya_names(partial, lora))
 
     def converted(self, name: CheckpointName, convert: Callable[[Path, Path], None]) -> Path:
@@ -81,10 +82,10 @@ def unet_bytes(checkpoint: Path, precision: str) -> int:
     return sum(prod(tensor.shape) for tensor in header.tensors.values()) * _BYTES[precision]
 
 
-def _write_lora(path: Path, checkpoint: Path, seed: int, locon: bool = False) -> None:
+def _write_lora(path: Path, checkpoint: Path, seed: int, rank: int, locon: bool = False) -> None:
     from benchmarks.lora_files import ATTENTION, WITH_CONVOLUTIONS, write_lora
 
-    write_lora(path, checkpoint, seed, WITH_CONVOLUTIONS if locon else ATTENTION)
+    write_lora(path, checkpoint, seed, WITH_CONVOLUTIONS if locon else ATTENTION, rank)
 
 
 def _write_in_kohya_names(path: Path, lora: Path) -> None:

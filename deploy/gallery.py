@@ -1,4 +1,4 @@
-"""`make gallery`: generates the README's pictures: noise strengths, LoRA scales and schedulers."""
+"""`make gallery`: generates the README's pictures: strengths, LoRA scales, schedulers, few steps and adapters."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ import typer
 from PIL import Image
 from rich.console import Console
 
-from deploy.demo_model.paths import WEIGHTS
+from deploy.demo_model.paths import IP_ADAPTER_FILE, WEIGHTS
+from deploy.demo_model.world.edges import edges
 from deploy.demo_model.world.scene import Scene, Thing, draw
 from deploy.local_server import LocalServer
 from deploy.sheet import Row, sheet
@@ -20,6 +21,7 @@ from lorikeet.schema import SchedulerName
 
 STRENGTHS = (0.2, 0.4, 0.6, 0.8, 1.0)
 SCALES = (0.0, 0.25, 0.5, 0.75, 1.0)
+FEW_STEPS = (1, 2, 4, 8)
 BOAT = draw(Scene("plain", "yellow", (Thing("boat", "red", "large"),)))
 HOUSE = draw(Scene("meadow", "", (Thing("house", "white", "large"),)))
 TREE = draw(Scene("gradient", "orange", (Thing("tree", "green", "large"),)))
@@ -33,13 +35,13 @@ class GalleryClient:
         self._client = client
 
     def generate(
-        self, image: Image.Image, prompt: str, loras: dict[str, float] | None = None, **more: Any
+        self, image: Image.Image | None, prompt: str, loras: dict[str, float] | None = None, **more: Any
     ) -> Image.Image:
-        """Edit `image` by `prompt`; `loras` maps names of the demo model's LoRAs to scales."""
+        """Edit `image` by `prompt`, or generate one; `loras` maps names of the demo model's LoRAs to scales."""
         fields = {"noise_strength": 0.8, "num_inference_steps": 20, "guidance_scale": 3.0, "seed": 3} | more
         requested = [{"path": f"loras/{name}.safetensors", "scale": scale} for name, scale in (loras or {}).items()]
         result = self._client.image_to_image(model_name="scenes", prompt=prompt, image=image, loras=requested, **fields)
-        console.print(f"{result.seed}: {prompt} {loras or ''} {more or ''}", style="dim")
+        console.print(f"{result.seed}: {prompt} {loras or ''} {', '.join(more)}", style="dim")
         return result.images[0]
 
 
@@ -82,7 +84,70 @@ def schedulers(client: GalleryClient) -> list[Row]:
     return [Row("" if index else f"“{prompt}”, by scheduler", part) for index, part in enumerate(parts)]
 
 
-SHEETS = {"strength": strengths, "loras": loras, "schedulers": schedulers}
+def few_steps(client: GalleryClient) -> list[Row]:
+    """Pictures in 1 to 8 steps with the LCM-LoRA, which takes no guidance, and one in 20 steps without it."""
+    asked = ((BOAT, "a large blue fish on a yellow background"), (HOUSE, "a large red house on a meadow"))
+    lcm = {"scheduler": "LCM", "guidance_scale": 1.0}
+    rows = []
+    for image, prompt in asked:
+        quick = [
+            (
+                f"{steps} step{'s' * (steps > 1)}",
+                client.generate(image, prompt, {"lcm": 1.0}, num_inference_steps=steps, **lcm),
+            )
+            for steps in FEW_STEPS
+        ]
+        rows.append(
+            Row(
+                f"“{prompt}”, LCM-LoRA by num_inference_steps",
+                [*quick, ("20, no LoRA", client.generate(image, prompt))],
+            )
+        )
+    return rows
+
+
+def adapters(client: GalleryClient) -> list[Row]:
+    """A ControlNet and an IP-Adapter at rising scales, and both with a LoRA."""
+    outline, colours = edges(BOAT), draw(Scene("striped", "blue", (Thing("star", "yellow", "large"),)))
+    boat, star = "a large green boat on a pink background", "a large star"
+    rows = [
+        Row(
+            f"“{boat}”, ControlNet by conditioning_scale",
+            [
+                ("image_url", outline),
+                *((f"{s}", client.generate(None, boat, **controlled(outline, s))) for s in SCALES),
+            ],
+        ),
+        Row(
+            f"“{star}”, IP-Adapter by scale",
+            [("ip_adapter_image_url", colours)]
+            + [(f"{s}", client.generate(None, star, **image_prompt(colours, s))) for s in SCALES[1:]],
+        ),
+    ]
+    both = {**controlled(outline, 1.0), **image_prompt(colours, 0.7)}
+    together = [
+        ("ControlNet", outline),
+        ("IP-Adapter", colours),
+        ("both", client.generate(None, "a large boat", **both)),
+    ]
+    together += [
+        (f"both, {name}", client.generate(None, "a large boat", {name: 1.0}, **both)) for name in ("sepia", "halftone")
+    ]
+    return [*rows, Row("“a large boat”, ControlNet, IP-Adapter and LoRA together", together)]
+
+
+def controlled(picture: Image.Image, scale: float) -> dict[str, Any]:
+    """The demo model's ControlNet on a picture of edges."""
+    return {"controlnets": [{"path": "controlnet_edges", "image_url": picture, "conditioning_scale": scale}]}
+
+
+def image_prompt(picture: Image.Image, scale: float) -> dict[str, Any]:
+    """The demo model's IP-Adapter on a picture."""
+    adapter = {"path": "ip_adapter", "weight_name": IP_ADAPTER_FILE, "scale": scale}
+    return {"ip_adapter": [adapter | {"ip_adapter_image_url": picture}]}
+
+
+SHEETS = {"strength": strengths, "loras": loras, "schedulers": schedulers, "few_steps": few_steps, "adapters": adapters}
 
 
 @contextlib.contextmanager

@@ -7,8 +7,8 @@ from typing import Any
 
 from benchmarks.bench import Bench
 from benchmarks.graphs import export_graphs
-from benchmarks.lora_files import RANK
 from benchmarks.many_requests import at_once, one_at_a_time
+from benchmarks.models import RANK
 from benchmarks.pairs import Samples, alternate, ratio
 from benchmarks.results import Figure, Outcome
 from benchmarks.running_server import RunningServer

@@ -13,8 +13,7 @@ from statistics import median
 from benchmarks.bench import Bench
 from benchmarks.diffusers_baseline import DiffusersBaseline
 from benchmarks.first_step import PIXELS, FirstStepTimer
-from benchmarks.lora_files import RANK
-from benchmarks.models import unet_bytes
+from benchmarks.models import RANK, unet_bytes
 from benchmarks.pairs import alternate, difference
 from benchmarks.results import Figure, Outcome
 from benchmarks.subprocess_object import SubprocessObject

@@ -11,7 +11,7 @@ from benchmarks.bare_engines import BareEngine
 from benchmarks.bench import Bench
 from benchmarks.cases.engines import ROWS
 from benchmarks.graphs import export_graphs
-from benchmarks.lora_files import RANK
+from benchmarks.models import RANK
 from benchmarks.pairs import alternate, ratio
 from benchmarks.results import Figure, Outcome
 from benchmarks.subprocess_object import SubprocessObject

@@ -18,7 +18,7 @@ from typing import Annotated, Any
 import onnx
 import typer
 
-from benchmarks.full_size import SD15_SIZES, SDXL_SIZES, Sizes
+from benchmarks.full_size import SD15_SIZES, SDXL_SIZES
 from benchmarks.machine import describe_machine
 from export.make_artifact import make_artifact
 from export.publish import exporting, publish
@@ -29,18 +29,25 @@ from runtime.artifacts.artifact import read_artifact
 from runtime.artifacts.manifest import ArtifactKey
 from runtime.artifacts.plan_manifest import Precision
 from runtime.engines.tensorrt import flavour
-from runtime.networks.architecture import Architecture, architecture_of
+from runtime.networks.architecture import Architecture, NetworkKind, architecture_of
 from runtime.settings import ROOT
 
 RESULT = Path(__file__).resolve().parent / "results" / "full_size.json"
-SIZES: dict[str, Sizes] = {"sd15": SD15_SIZES, "sdxl": SDXL_SIZES}
+NETWORKS: dict[str, tuple[NetworkKind, dict[str, Any]]] = {
+    "sd15-text_encoder": ("text_encoder", SD15_SIZES.family.text_encoders[0] | SD15_SIZES.text_encoders[0]),
+    "sd15-vae_encoder": ("vae_encoder", SD15_SIZES.family.vae | SD15_SIZES.vae),
+    "sd15-vae_decoder": ("vae_decoder", SD15_SIZES.family.vae | SD15_SIZES.vae),
+    "sd15-controlnet": ("controlnet", SD15_SIZES.family.unet | SD15_SIZES.unet),
+    "sd15-unet": ("unet", SD15_SIZES.family.unet | SD15_SIZES.unet),
+    "sdxl-unet": ("unet", SDXL_SIZES.family.unet | SDXL_SIZES.unet),
+}
 _TARGET = "8.9"
 _PRECISION: Precision = "float16"
 _MEGABYTE = 1_000_000
 
 
 def export(name: str, root: Path) -> None:
-    """Export the UNet's graph with low-rank inputs into the artifacts' folder `root`."""
+    """Export the network's graph, without low-rank inputs, into the artifacts' folder `root`."""
     architecture = _architecture(name)
     with exporting(root):
         made = make_artifact(_key(architecture), architecture, lambda _: None)
@@ -48,7 +55,7 @@ def export(name: str, root: Path) -> None:
 
 
 def build(name: str, root: Path) -> dict[str, Any]:
-    """The figures of the plan of an exported UNet: seconds, MB, and counts. This process does nothing else."""
+    """The figures of the plan of an exported network: seconds, MB, and counts. This process does nothing else."""
     architecture = _architecture(name)
     artifact = read_artifact(root, _key(architecture))
     assert artifact is not None, "it was exported"
@@ -64,7 +71,6 @@ def build(name: str, root: Path) -> dict[str, Any]:
     return {
         "weights": len(names),
         "names in the plan": sum(name.encode() in plan for name in names),
-        "low-rank inputs": sum(tensor.name.endswith((".lora_a", ".lora_b")) for tensor in artifact.manifest.inputs),
         "build seconds": round(seconds, 1),
         "plan MB": round(len(plan) / _MEGABYTE, 1),
         "compressed MB": round(len(lzma.compress(plan, preset=1)) / _MEGABYTE, 2),
@@ -73,21 +79,20 @@ def build(name: str, root: Path) -> dict[str, Any]:
 
 
 def _architecture(name: str) -> Architecture:
-    sizes = SIZES[name]
-    return architecture_of("unet", sizes.family.unet | sizes.unet)
+    return architecture_of(*NETWORKS[name])
 
 
 def _key(architecture: Architecture) -> ArtifactKey:
-    return ArtifactKey("unet", architecture.digest, "linear")
+    return ArtifactKey(architecture.kind, architecture.digest, "none")
 
 
 def main(
-    names: Annotated[list[str] | None, typer.Argument(help="sd15, sdxl; default: both.")] = None,
+    names: Annotated[list[str] | None, typer.Argument(help="As sd15-unet; default: all.")] = None,
     result: Annotated[Path, typer.Option(help="The JSON file to write.")] = RESULT,
     built_from: Annotated[Path | None, typer.Option(hidden=True, help="Only build, and print the figures.")] = None,
 ) -> None:
     """Build the plans, and keep the figures of the ones that are not built now."""
-    wanted = names or list(SIZES)
+    wanted = names or list(NETWORKS)
     if built_from is not None:
         sys.stdout.write(json.dumps(build(wanted[0], built_from)))
         return

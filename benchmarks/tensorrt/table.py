@@ -9,8 +9,8 @@ from typing import Any
 from deploy.readme import write_part
 
 RESULT = Path(__file__).resolve().parent / "results" / "full_size.json"
+_FAMILIES = {"sd15": "SD 1.5", "sdxl": "SDXL"}
 _UNMEASURED = "`make trt-full` builds plans of full size, and writes this table.\n"
-_TITLES = {"sd15": "SD 1.5", "sdxl": "SDXL"}
 
 
 def trt_full_table(path: Path = RESULT) -> str:
@@ -19,16 +19,22 @@ def trt_full_table(path: Path = RESULT) -> str:
         return _UNMEASURED
     plans: dict[str, dict[str, Any]] = json.loads(path.read_text("utf-8"))["plans"]
     lines = [
-        "| UNet with low-rank inputs | weights refittable by name | build | peak memory | plan | compressed |",
+        "| network, without low-rank inputs | weights refittable by name | build | peak memory | plan | compressed |",
         "|---|---|---|---|---|---|",
     ]
-    lines += [_row(_TITLES[name], found) for name, found in plans.items()]
+    lines += [_row(_title(name), found) for name, found in plans.items()]
     return (
         "\n".join(lines)
         + "\n\n"
         + "\n".join(dict.fromkeys(_about(found["machine"]) for found in plans.values()))
         + "\n"
     )
+
+
+def _title(name: str) -> str:
+    """Of a name as sd15-unet."""
+    family, _, network = name.partition("-")
+    return f"{_FAMILIES[family]} {network}"
 
 
 def _row(title: str, found: dict[str, Any]) -> str:

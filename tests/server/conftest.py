@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from deploy.demo_model.paths import WEIGHTS
+from deploy.demo_model.paths import CHECKPOINT, WEIGHTS
 from deploy.local_server import LocalServer
 from lorikeet import Client
+from tests.export_command import export
 from tests.server.parity import Answers
 from tests.server.web import Web
 
@@ -56,6 +57,24 @@ def in_bfloat16(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     """A server of the same models in bfloat16."""
     folder = tmp_path_factory.mktemp("bfloat16")
     settings = {"local_paths": f"{tiny}:{WEIGHTS}", "store": str(folder / "store"), "precision": "bfloat16"}
+    with LocalServer(folder / "server.log", settings) as server, Client(server.grpc) as connected:
+        yield connected
+
+
+@pytest.fixture(scope="session")
+def demo_graphs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The exported graphs of the demo model."""
+    made = export(CHECKPOINT, tmp_path_factory.mktemp("demo_graphs") / "artifacts")
+    assert made.status == 0, made.output
+    return made.artifacts
+
+
+@pytest.fixture(scope="session")
+def demo_on_openvino(demo_graphs: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
+    """A server of the demo model in OpenVINO, in bfloat16 where the processor has it, else in float32."""
+    folder = tmp_path_factory.mktemp("demo_on_openvino")
+    settings = {"local_paths": str(WEIGHTS), "store": str(folder / "store"), "artifacts": str(demo_graphs)}
+    settings |= {"engine": "openvino", "precision": "bfloat16"}
     with LocalServer(folder / "server.log", settings) as server, Client(server.grpc) as connected:
         yield connected
 

@@ -25,9 +25,15 @@ Report = Callable[[str, object], None]
 
 def paint(client: Client, number: int, prompt: str, **fields: Any) -> Image.Image:
     """A picture from noise."""
-    common = {"model_name": "scenes", "num_inference_steps": 16, "guidance_scale": GUIDANCE, "scheduler": "DPM++ 2M"}
+    common: dict[str, Any] = {
+        "model_name": "scenes",
+        "num_inference_steps": 16,
+        "guidance_scale": GUIDANCE,
+        "scheduler": "DPM++ 2M",
+    }
     size = {"width": 128, "height": 128}
-    return client.image_to_image(**common, prompt=prompt, seed=number, image_size=size, **fields).images[0]
+    common |= {"prompt": prompt, "seed": number, "scheduler": "DPM++ 2M", "image_size": size}
+    return client.image_to_image(**common, **fields).images[0]
 
 
 def paint_all(count: int, one: Callable[[int], Image.Image]) -> list[Image.Image]:

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from typing import Any, NamedTuple
 
 import pytest
 
 from deploy.demo_model.evaluation.edit_cases import held_out_cases
 from deploy.demo_model.evaluation.picture_metrics import psnr
-from deploy.demo_model.paths import CHECKPOINT, WEIGHTS
+from deploy.demo_model.paths import WEIGHTS
 from deploy.local_server import LocalServer
 from lorikeet import Client
 from lorikeet.schema import SchedulerName
 from runtime.cpu import has_bfloat16
-from tests.export_command import export
 
 STEPS = 30
 NEAR = 30.0  # dB
@@ -47,19 +45,13 @@ def servers(request: pytest.FixtureRequest) -> Iterator[Servers]:
         exact, quick = (request.getfixturevalue(name) for name in ("client", "in_bfloat16"))
         yield Servers("torch", exact, quick, ("float32", "bfloat16"))
         return
-    folder = request.getfixturevalue("tmp_path_factory").mktemp("graphs")
-    made = export(CHECKPOINT, folder / "artifacts")
-    assert made.status == 0, made.output
-    settings = {"local_paths": str(WEIGHTS), "artifacts": str(made.artifacts), "engine": "openvino"}
-    with ExitStack() as running:
-
-        def start(precision: str) -> Client:
-            own = {"store": str(folder / precision), "precision": precision}
-            server = running.enter_context(LocalServer(folder / f"{precision}.log", settings | own))
-            return running.enter_context(Client(server.grpc))
-
-        in_force = "bfloat16" if has_bfloat16() else "float32"
-        yield Servers("openvino", start("float32"), start("bfloat16"), ("float32", in_force))
+    artifacts = request.getfixturevalue("demo_graphs")
+    folder = request.getfixturevalue("tmp_path_factory").mktemp("exact")
+    settings = {"local_paths": str(WEIGHTS), "store": str(folder / "store"), "artifacts": str(artifacts)}
+    settings |= {"engine": "openvino", "precision": "float32"}
+    in_force = "bfloat16" if has_bfloat16() else "float32"
+    with LocalServer(folder / "server.log", settings) as server, Client(server.grpc) as exact:
+        yield Servers("openvino", exact, request.getfixturevalue("demo_on_openvino"), ("float32", in_force))
 
 
 @pytest.mark.parametrize("cases", [1, pytest.param(len(CASES), marks=pytest.mark.verify)])

@@ -66,4 +66,4 @@ def test_the_case_runs_on_a_tiny_checkpoint(tmp_path: Path) -> None:
     """Installs openvino_genai into the tools folder at its first run."""
     models = Models(tmp_path / "models", True, print)
     outcome = run_case("genai", Bench(True, models, tmp_path, tmp_path / "results", print))
-    assert len(outcome.figures) == 5 and all(len(seconds) == 2 for seconds in outcome.raw["requests"].values())
+    assert len(outcome.figures) == 7 and all(len(seconds) == 2 for seconds in outcome.raw["requests"].values())

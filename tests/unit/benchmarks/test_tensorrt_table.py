@@ -10,7 +10,6 @@ from benchmarks.tensorrt.table import trt_full_table
 PLAN = {
     "weights": 686,
     "names in the plan": 685,
-    "low-rank inputs": 256,
     "build seconds": 61.44,
     "plan MB": 155.2,
     "compressed MB": 0.84,
@@ -34,10 +33,10 @@ def test_without_a_result_the_table_names_the_command(tmp_path: Path) -> None:
 
 def test_a_row_for_each_plan_and_a_line_for_the_machine(tmp_path: Path) -> None:
     path = tmp_path / "full_size.json"
-    path.write_text(json.dumps({"plans": {"sd15": PLAN, "sdxl": PLAN}}))
+    path.write_text(json.dumps({"plans": {"sd15-unet": PLAN, "sdxl-unet": PLAN}}))
     lines = trt_full_table(path).splitlines()
-    assert lines[2] == "| SD 1.5 | 685 of 686 | 61 s | 1,319 MB | 155 MB | 0.8 MB |"
-    assert lines[3].startswith("| SDXL |")
+    assert lines[2] == "| SD 1.5 unet | 685 of 686 | 61 s | 1,319 MB | 155 MB | 0.8 MB |"
+    assert lines[3].startswith("| SDXL unet |")
     assert lines[5:] == [
         "tensorrt_rtx 1.7.1.116, float16, compute capability 8.9; A processor, 2 cores; commit abc; 2031-02-03; "
         "`make trt-full`."
