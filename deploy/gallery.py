@@ -108,8 +108,9 @@ def few_steps(client: GalleryClient) -> list[Row]:
 
 def adapters(client: GalleryClient) -> list[Row]:
     """A ControlNet and an IP-Adapter at rising scales, and both with a LoRA."""
-    outline, colours = edges(BOAT), draw(Scene("striped", "blue", (Thing("star", "yellow", "large"),)))
-    boat, star = "a large green boat on a pink background", "a large star"
+    outline = edges(draw(Scene("plain", "yellow", (Thing("boat", "red", "small", "left"),))))
+    colours = draw(Scene("plain", "blue", (Thing("star", "yellow", "large"),)))
+    boat = "a green boat on a pink background"
     rows = [
         Row(
             f"“{boat}”, ControlNet by conditioning_scale",
@@ -119,21 +120,21 @@ def adapters(client: GalleryClient) -> list[Row]:
             ],
         ),
         Row(
-            f"“{star}”, IP-Adapter by scale",
+            "no prompt, IP-Adapter by scale",
             [("ip_adapter_image_url", colours)]
-            + [(f"{s}", client.generate(None, star, **image_prompt(colours, s))) for s in SCALES[1:]],
+            + [(f"{s}", client.generate(None, "", **image_prompt(colours, s))) for s in SCALES[1:]],
         ),
     ]
     both = {**controlled(outline, 1.0), **image_prompt(colours, 0.7)}
     together = [
         ("ControlNet", outline),
         ("IP-Adapter", colours),
-        ("both", client.generate(None, "a large boat", **both)),
+        ("both", client.generate(None, "a boat", **both)),
     ]
     together += [
-        (f"both, {name}", client.generate(None, "a large boat", {name: 1.0}, **both)) for name in ("sepia", "halftone")
+        (f"both, {name}", client.generate(None, "a boat", {name: 1.0}, **both)) for name in ("sepia", "halftone")
     ]
-    return [*rows, Row("“a large boat”, ControlNet, IP-Adapter and LoRA together", together)]
+    return [*rows, Row("“a boat”, ControlNet, IP-Adapter and LoRA together", together)]
 
 
 def controlled(picture: Image.Image, scale: float) -> dict[str, Any]:
