@@ -88,7 +88,7 @@ def test_the_size_equals_a_walks_for_any_block_length(value: Any, block: int, as
     ("fields", "message"),
     [
         ({"loras": [{"path": "a"}] * 101}, "loras: at most 100, not 101"),
-        ({"embeddings": [{"path": "a"}] * 2}, "embeddings: at most 1, not 2"),
+        ({"embeddings": [{"path": "a"}] * 33}, "embeddings: at most 32, not 33"),
         ({"embeddings": [{"path": "a", "tokens": ["x"] * 101}]}, "embeddings[0].tokens: at most 100, not 101"),
         ({"controlnets": [{"path": "a", "image_url": "b"}] * 17}, "controlnets: at most 16, not 17"),
         ({"ip_adapter": [{"path": "a", "ip_adapter_image_url": "b"}] * 17}, "ip_adapter: at most 16, not 17"),
