@@ -1,6 +1,7 @@
 """`make demo`: starts a server, sends one image-to-image request, shows the progress and stops the server.
 
-Before that, it exports the model's graphs if they are missing, so that the server runs it in OpenVINO."""
+Before that, it exports the model's graphs if they are missing, so that the server runs it in OpenVINO. With the demo
+model, a second request shows a LoRA, a ControlNet and an IP-Adapter together."""
 
 from __future__ import annotations
 
@@ -13,7 +14,16 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from deploy.demo_model.paths import CHECKPOINT, LORAS, WEIGHTS
+from deploy.demo_model.paths import (
+    CHECKPOINT,
+    CONTROLNET,
+    IMAGE_ENCODER,
+    IP_ADAPTER,
+    IP_ADAPTER_FILE,
+    LORAS,
+    WEIGHTS,
+)
+from deploy.demo_model.world.edges import edges
 from deploy.demo_model.world.scene import Scene, Thing, draw
 from deploy.exported_graphs import export_missing
 from deploy.local_server import LocalServer, ServerFailed
@@ -23,6 +33,9 @@ from lorikeet.cli import parse_lora
 from lorikeet.progress_bar import ProgressBar
 from runtime.settings import SettingsError
 
+ADAPTERS = (CONTROLNET, IMAGE_ENCODER, IP_ADAPTER / IP_ADAPTER_FILE)
+OUTLINE = Scene("plain", "yellow", (Thing("boat", "red", "large"),))
+COLOURS = Scene("plain", "blue", (Thing("star", "yellow", "large"),))
 SCENE = Scene("meadow", "", (Thing("house", "white", "large"),))
 PROMPT = "a large lorikeet on a meadow"
 STYLED = {"lorikeet": 1.0, "halftone": 0.7}  # the demo model's LoRAs and their scales
@@ -33,7 +46,7 @@ def main() -> int:
     arguments = _arguments()
     begun = time.monotonic()
     try:
-        result, before = run(arguments)
+        result, before, together = run(arguments)
     except (LorikeetError, ServerFailed, SettingsError, OSError) as error:
         console.print(f"lorikeet: {error}", style="red", markup=False)
         return 1
@@ -44,19 +57,26 @@ def main() -> int:
     written = [arguments.out / "demo.png", arguments.out / "demo_before_after.png"]
     picture.save(written[0])
     sheet([Row("", [("before", before), ("after", picture)])]).save(written[1])
+    if together:
+        written.append(arguments.out / "demo_adapters.png")
+        sheet([together]).save(written[-1])
     _report(result, time.monotonic() - begun)
     for path in written:
         console.print(f"wrote {path}", soft_wrap=True)
     return 0
 
 
-def run(arguments: argparse.Namespace) -> tuple[Result, Image.Image]:
-    """Start a server, send the request and stop the server. Returns the result and the input picture."""
+def run(arguments: argparse.Namespace) -> tuple[Result, Image.Image, Row | None]:
+    """Start a server, send the requests and stop the server.
+
+    Returns the result, the input picture, and with the demo model a row of pictures of its adapters.
+    """
     arguments.out.mkdir(parents=True, exist_ok=True)
     before = Image.open(arguments.image).convert("RGB") if arguments.image else draw(SCENE)
     model = Path(arguments.model).resolve() if Path(arguments.model).is_dir() else arguments.model
+    is_demo = Path(arguments.model) == CHECKPOINT and not arguments.lora
     if Path(model).exists():
-        export_missing(Path(model))
+        export_missing([Path(model), *(ADAPTERS if is_demo else ())])
     allowed = [WEIGHTS, *([model] if isinstance(model, Path) else [])]
     server = LocalServer(arguments.out / "server.log", {"local_paths": ":".join(map(str, allowed))}, _show_server_line)
     with server, Client(server.grpc) as client, ProgressBar(console) as bar:
@@ -70,7 +90,23 @@ def run(arguments: argparse.Namespace) -> tuple[Result, Image.Image]:
             seed=1,
             on_progress=bar.show,
         )
-        return result, before
+        return result, before, adapters_together(client) if is_demo else None
+
+
+def adapters_together(client: Client) -> Row:
+    """A picture with the demo model's ControlNet, IP-Adapter and a LoRA, and the pictures that condition it."""
+    outline, colours = edges(draw(OUTLINE)), draw(COLOURS)
+    result = client.image_to_image(
+        model_name=str(CHECKPOINT),
+        prompt="a boat",
+        loras=[{"path": str(LORAS / "halftone.safetensors"), "scale": 0.7}],
+        controlnets=[{"path": str(CONTROLNET), "image_url": outline}],
+        ip_adapter=[{"path": str(IP_ADAPTER), "weight_name": IP_ADAPTER_FILE, "ip_adapter_image_url": colours}],
+        num_inference_steps=12,
+        guidance_scale=3.0,
+        seed=3,
+    )
+    return Row("", [("ControlNet", outline), ("IP-Adapter", colours), ("both and a LoRA", result.images[0])])
 
 
 def _loras(arguments: argparse.Namespace) -> list[dict[str, object]]:

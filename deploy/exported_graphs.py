@@ -1,9 +1,10 @@
-"""Makes the graphs of a checkpoint before a server starts, so that the server runs it in OpenVINO."""
+"""Makes the graphs of models before a server starts, so that the server runs them in OpenVINO."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -17,16 +18,19 @@ _NVIDIA_DRIVER = Path("/dev/nvidiactl")  # without it, torch sees no GPU
 _LIBRARIES = ("onnx", "openvino", "optimum")  # of the extra `export`
 
 
-def export_missing(model: Path) -> None:
-    """Export the checkpoint `model`, a local folder or file, if its graphs are missing and this machine uses them.
+def export_missing(models: Sequence[Path]) -> None:
+    """Export the local folders and files of `models` whose graphs are missing, if this machine uses graphs.
 
-    The export prints its progress and its errors. Without graphs, the server runs the checkpoint in torch.
-    Raises SettingsError.
+    The export prints its progress and its errors. Without graphs, the server runs a model in torch. Raises
+    SettingsError.
     """
     settings = load_settings()
-    if not _uses_openvino(settings) or _is_exported(model, settings.artifacts_folder):
+    if not _uses_openvino(settings):
         return
-    subprocess.run([sys.executable, "-m", "export", "--model", str(model)], cwd=ROOT, check=False)
+    missing = [model for model in models if not _is_exported(model, settings.artifacts_folder)]
+    if missing:
+        named = [text for model in missing for text in ("--model", str(model))]
+        subprocess.run([sys.executable, "-m", "export", *named], cwd=ROOT, check=False)
 
 
 def _uses_openvino(settings: Settings) -> bool:
@@ -36,7 +40,7 @@ def _uses_openvino(settings: Settings) -> bool:
 
 
 def _is_exported(model: Path, root: Path) -> bool:
-    """Whether all graphs of the checkpoint are in the folder `root` and complete."""
+    """Whether all graphs of the model are in the folder `root` and complete."""
     try:
         return all(read_graphs(root, architecture) for architecture in read_architectures(model).values())
     except (ArtifactError, ExportError):  # the export says what is wrong

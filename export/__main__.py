@@ -33,7 +33,7 @@ the graphs. TensorRT needs a plan of each graph: for this machine's GPU, or with
 @app.command(help=_HELP)
 def main(
     model: Annotated[
-        Path,
+        list[Path],
         typer.Option(
             help="A checkpoint, an IP-Adapter's file, or the folder of a ControlNet, image encoder or safety checker."
         ),
@@ -54,7 +54,7 @@ def main(
 ) -> None:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # no warnings between the progress lines
     try:
-        architectures = read_architectures(model, in_channels)
+        architectures = {name: found for one in model for name, found in _named(one, in_channels, len(model) > 1)}
         root = load_settings().artifacts_folder
         with exporting(root, lambda: console.print(f"waits for another export to {root}", markup=False)):
             _export_all(root, architectures)
@@ -66,6 +66,12 @@ def main(
     except KeyboardInterrupt:
         console.print("lorikeet: stopped; finished graphs are kept")
         sys.exit(_INTERRUPTED)
+
+
+def _named(model: Path, in_channels: int | None, is_one_of_many: bool) -> list[tuple[str, Architecture]]:
+    """The architectures of a model, whose names contain its own name if there are others. Raises ExportError."""
+    prefix = f"{model.stem} " if is_one_of_many else ""
+    return [(prefix + name, found) for name, found in read_architectures(model, in_channels).items()]
 
 
 def _export_all(root: Path, architectures: dict[str, Architecture]) -> None:

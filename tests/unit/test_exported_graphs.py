@@ -26,14 +26,14 @@ def exports(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Calls:
 
 
 def test_missing_graphs_are_exported(exports: Calls, tiny: Path) -> None:
-    exported_graphs.export_missing(tiny / "sd15")
+    exported_graphs.export_missing([tiny / "sd15"])
     (command,) = exports
     assert command[1:] == ["-m", "export", "--model", str(tiny / "sd15")]
 
 
 def test_exported_graphs_are_not_exported_again(exports: Calls, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(exported_graphs, "read_graphs", lambda root, architecture: {"none": object()})
-    exported_graphs.export_missing(tiny / "sd15")
+    exported_graphs.export_missing([tiny / "sd15"])
     assert exports == []
 
 
@@ -42,7 +42,7 @@ def test_damaged_graphs_are_exported_again(exports: Calls, tiny: Path, monkeypat
         raise ArtifactError(Path("graph"), "damaged")
 
     monkeypatch.setattr(exported_graphs, "read_graphs", damaged)
-    exported_graphs.export_missing(tiny / "sd15")
+    exported_graphs.export_missing([tiny / "sd15"])
     assert len(exports) == 1
 
 
@@ -52,7 +52,7 @@ def test_a_server_of_another_engine_needs_no_graphs(
 ) -> None:
     name, value = setting.split("=")
     monkeypatch.setenv(f"LORIKEET_{name}", value)
-    exported_graphs.export_missing(tiny / "sd15")
+    exported_graphs.export_missing([tiny / "sd15"])
     assert exports == []
 
 
@@ -61,7 +61,7 @@ def test_a_machine_with_a_gpu_or_without_openvino_needs_no_graphs(
 ) -> None:
     with monkeypatch.context() as changed:
         changed.setattr(exported_graphs, "_NVIDIA_DRIVER", tmp_path)
-        exported_graphs.export_missing(tiny / "sd15")
+        exported_graphs.export_missing([tiny / "sd15"])
     monkeypatch.setattr(exported_graphs, "find_spec", lambda name: None if name == "openvino" else name)
-    exported_graphs.export_missing(tiny / "sd15")
+    exported_graphs.export_missing([tiny / "sd15"])
     assert exports == []
