@@ -11,7 +11,7 @@ from deploy.demo_model.paths import CHECKPOINT, LORAS
 from deploy.demo_model.pipeline.image_generator import ImageGenerator, load_image_generator
 from deploy.demo_model.world.lora_specs import LORA_SPECS, LoraSpec
 
-MOST_BYTES = 30_000_000
+MOST_BYTES = 32_000_000
 MOST_BYTES_OF_A_LORA = 600_000
 
 
