@@ -5,7 +5,8 @@ The later stages read the request from the plan alone.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +20,7 @@ from runtime.jobs.job_table import JobRef
 from runtime.lora.lora_receipt import LoraReceipt
 from runtime.tile_plan import UNetTiles, VaeTile
 
+PictureTensor = Literal["PICTURES", "IMAGE_PROMPTS", "CONTROLS"]
 # The fields that name pictures; `{}` is the index of an item of a list.
 INIT_IMAGE = "image_url"
 CONTROL_IMAGE = "controlnets[{}].image_url"
@@ -88,10 +90,14 @@ class EmbeddingPlan(BaseModel):
 
 
 class PicturePlan(BaseModel):
-    """A decoded picture: the request's field that names it, its size in pixels, and its byte offset in PICTURES."""
+    """A decoded picture: the request's field that names it, its size in pixels, and its byte offset in `tensor`.
+
+    PICTURES has those of the VAE, IMAGE_PROMPTS those of the image encoder, and CONTROLS those of the denoiser.
+    """
 
     model_config = ConfigDict(frozen=True)
     field: str
+    tensor: PictureTensor = "PICTURES"
     height: int
     width: int
     offset: int
@@ -100,9 +106,9 @@ class PicturePlan(BaseModel):
     def nbytes(self) -> int:
         return 3 * self.height * self.width
 
-    def pixels(self, pictures: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-        """RGB pixels [H, W, 3] of this picture in the tensor PICTURES, UINT8 [bytes]."""
-        data = pictures[self.offset : self.offset + self.nbytes]
+    def pixels(self, tensors: Mapping[str, npt.NDArray[Any]]) -> npt.NDArray[np.uint8]:
+        """RGB pixels [H, W, 3] of this picture. `tensors` has its tensor, UINT8 [bytes]."""
+        data = tensors[self.tensor][self.offset : self.offset + self.nbytes]
         return data.reshape(self.height, self.width, 3)
 
 

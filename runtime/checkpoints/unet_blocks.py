@@ -60,7 +60,7 @@ def read_controlnet_blocks(shapes: ComponentShapes) -> UNetBlocks:
     """The blocks of a ControlNet, which is the first half of a UNet. Raises CheckpointError: blocks are missing."""
     down, mid = _blocks(shapes, "down_blocks"), _block(shapes, "mid_block")
     for block in down:
-        _check_attention(block)
+        _check_attention(block, "controlnet")
     if not down or not mid.layers:
         raise CheckpointError("its controlnet is incomplete: expected down_blocks and mid_block")
     if mid.layers > 1 and not mid.depths:
@@ -121,7 +121,7 @@ def _block(shapes: ComponentShapes, place: str) -> Block:
 def _check_pair(down: Block, up: Block) -> None:
     """The up block continues with what its down block computed: it has one layer more, and attention where that has."""
     for block in (down, up):
-        _check_attention(block)
+        _check_attention(block, "unet")
     if up.layers != down.layers + 1:
         raise CheckpointError(
             f"its unet is incomplete: {up.place} has {up.layers} ResNet layers; expected {down.layers + 1}, one more "
@@ -134,11 +134,11 @@ def _check_pair(down: Block, up: Block) -> None:
         )
 
 
-def _check_attention(block: Block) -> None:
+def _check_attention(block: Block, network: str) -> None:
     if len(block.depths) not in (0, block.layers):
         raise CheckpointError(
-            f"its {block.place} is incomplete: it has {block.layers} ResNet layers and {len(block.depths)} attention "
-            "layers; expected equal numbers or no attention layer"
+            f"its {network} is incomplete: {block.place} has {block.layers} ResNet layers and {len(block.depths)} "
+            "attention layers; expected equal numbers or no attention layer"
         )
 
 

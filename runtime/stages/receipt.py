@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import platform
 from collections.abc import Callable
@@ -17,12 +18,11 @@ _PACKAGES = ("lorikeet", "torch", "diffusers", "transformers", "numpy", "pillow"
 
 
 def make_receipt(plan: Plan, report: Report) -> Receipt:
-    pictures = report.tensors.get("PICTURES")
     scale, tile = plan.checkpoint.vae_scale_factor, plan.vae_tile
     return Receipt(
         request=_request(plan, _without_data),
         seed=plan.seed,
-        pictures=pictures.digest if pictures and plan.pictures else "",
+        pictures=_pictures_digest(plan, report),
         files=plan.files,
         loras=[_applied(lora) for lora in plan.loras],
         engine=report.engine,
@@ -30,6 +30,17 @@ def make_receipt(plan: Plan, report: Report) -> Receipt:
         vae_tile_height=scale * tile.height if tile else 0,
         versions=_versions(),
     )
+
+
+def _pictures_digest(plan: Plan, report: Report) -> str:
+    """Of the pixels of all pictures: the digest of their tensor, or of the digests if there are several."""
+    used = dict.fromkeys(picture.tensor for picture in plan.pictures)
+    digests = [report.tensors[name].digest for name in used if name in report.tensors]
+    return digests[0] if len(digests) == 1 else _digest(digests)
+
+
+def _digest(parts: list[str]) -> str:
+    return hashlib.blake2b("".join(parts).encode(), digest_size=16).hexdigest() if parts else ""
 
 
 def published(receipt: Receipt, plan: Plan) -> str:

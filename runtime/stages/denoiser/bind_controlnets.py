@@ -11,21 +11,21 @@ from runtime.conditioning.controlnet import ControlNet
 from runtime.engines.select import Engines
 from runtime.plan import CONTROL_IMAGE, CONTROL_MASK, Plan
 from runtime.stages.bind_component import bind_component
-from runtime.stages.call import Array
+from runtime.stages.call import Tensors
 from runtime.stages.denoiser.pictures import unit_picture
 
 
 def bind_controlnets(
-    engines: Engines, plan: Plan, pictures: Array, check_cancelled: Callable[[], None], block_rows: int
+    engines: Engines, plan: Plan, tensors: Tensors, check_cancelled: Callable[[], None], block_rows: int
 ) -> list[ControlNet]:
-    """The ControlNets in the request's order. `pictures`: the tensor PICTURES. `block_rows`: rows of their calls.
+    """The ControlNets in the request's order. `tensors`: the stage's inputs. `block_rows`: rows of their calls.
 
     Raises what `bind_component` raises, and then holds no binding.
     """
     found: list[ControlNet] = []
     try:
         for index, component in enumerate(plan.controlnets):
-            found.append(_bind(engines, plan, index, component, pictures, check_cancelled, block_rows))
+            found.append(_bind(engines, plan, index, component, tensors, check_cancelled, block_rows))
     except BaseException:
         for controlnet in found:
             controlnet.bound.release()
@@ -38,13 +38,13 @@ def _bind(
     plan: Plan,
     index: int,
     component: Component,
-    pictures: Array,
+    tensors: Tensors,
     check_cancelled: Callable[[], None],
     block_rows: int,
 ) -> ControlNet:
     asked = plan.request.controlnets[index]
-    condition = unit_picture(plan, CONTROL_IMAGE.format(index), pictures)
-    mask = unit_picture(plan, CONTROL_MASK.format(index), pictures)
+    condition = unit_picture(plan, CONTROL_IMAGE.format(index), tensors)
+    mask = unit_picture(plan, CONTROL_MASK.format(index), tensors)
     assert condition is not None
     return ControlNet(
         bind_component(engines, "controlnet", plan, component, check_cancelled, block_rows),

@@ -5,18 +5,18 @@ from __future__ import annotations
 import torch
 
 from runtime.plan import IP_MASK, Plan
-from runtime.stages.call import Array
+from runtime.stages.call import Tensors
 from runtime.stages.denoiser.pictures import unit_picture
 
 
-def image_prompt_mask(plan: Plan, pictures: Array) -> torch.Tensor | None:
+def image_prompt_mask(plan: Plan, tensors: Tensors) -> torch.Tensor | None:
     """[adapters, padded H, padded W], 0 or 1, in the order of the image prompts. None: no adapter has a mask.
 
     An adapter with a mask has an image prompt for each picture.
     """
     masks = []
     for index, adapter in enumerate(plan.ip_adapters):
-        grey = unit_picture(plan, IP_MASK.format(index), pictures)
+        grey = unit_picture(plan, IP_MASK.format(index), tensors)
         if grey is None:
             masks.append(torch.ones(plan.padded_height, plan.padded_width))
         else:

@@ -33,7 +33,7 @@ _NOT_FINITE = "the latents are not finite in {}: a LoRA's scale or guidance_scal
 
 
 class DenoiserStage(LoopStage[Job]):
-    """PLAN, PICTURES, the tensors of the three encoders, REPORT -> LATENTS FP32 [N, 4, h, w],
+    """PLAN, CONTROLS, the tensors of the three encoders, REPORT -> LATENTS FP32 [N, 4, h, w],
     PER_PASS_LATENTS FP32 [steps, N, 4, h, w] ([0, ...] unless asked for), REPORT."""
 
     name = "denoiser"
@@ -67,7 +67,7 @@ class DenoiserStage(LoopStage[Job]):
         block_rows = self.settings.block_rows or (2 if plan.guided else 1)
         unet = bind_component(self._engines, "unet", plan, plan.unet, check_cancelled, block_rows)
         try:
-            return unet, bind_controlnets(self._engines, plan, call.inputs["PICTURES"], check_cancelled, block_rows)
+            return unet, bind_controlnets(self._engines, plan, call.inputs, check_cancelled, block_rows)
         except BaseException:
             unet.release()
             raise
@@ -94,5 +94,5 @@ def _conditions(plan: Plan, call: Call) -> Conditions:
     # Copied: Triton frees its tensors with the request, and the job's tensors may live longer.
     text, pooled, mean, std, concat, *prompts = (torch.from_numpy(np.array(call.inputs[name])) for name in _TENSORS)
     keys, values, bias = prompts
-    mask = image_prompt_mask(plan, call.inputs["PICTURES"])
+    mask = image_prompt_mask(plan, call.inputs)
     return Conditions(text, pooled, mean, std, ImagePrompts(keys, values, bias, mask), concat)

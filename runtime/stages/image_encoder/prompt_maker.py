@@ -60,7 +60,7 @@ class NetworkPrompts:
                 for field in adapter.images:
                     picture = plan.picture(field)
                     assert picture is not None
-                    pixels = torch.from_numpy(np.array(picture.pixels(call.inputs["PICTURES"]))).permute(2, 0, 1)
+                    pixels = torch.from_numpy(np.array(picture.pixels(call.inputs))).permute(2, 0, 1)
                     unit = pixels.float() / 255.0
                     branches = [normalized(unit)]
                     if plan.guided:

@@ -4,37 +4,44 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import get_args
 
 import numpy as np
 
 from runtime.files.image_codec import ImageError, Pixels, decode_image
-from runtime.plan import PicturePlan
+from runtime.plan import PicturePlan, PictureTensor
 from runtime.stage_errors import InvalidArgument
 from runtime.stages.call import Array
 from runtime.stages.prepare.context import PrepareContext
 
+TENSORS: tuple[PictureTensor, ...] = get_args(PictureTensor)
 _LARGEST_AT_ONCE = 4  # pictures of LORIKEET_MAX_PIXELS that a request may have; more of them if they are smaller
 
 
 @dataclass(frozen=True)
 class Pictures:
-    """The decoded pictures RGB [H, W, 3] by the field that named them."""
+    """The decoded pictures RGB [H, W, 3] by the field that named them, in one tensor for each stage that needs some."""
 
     pixels: dict[str, Pixels]
 
     @property
     def plans(self) -> tuple[PicturePlan, ...]:
-        """Their places in `tensor`."""
-        found, offset = [], 0
+        """Their places in `tensors`."""
+        found, offsets = [], dict.fromkeys(TENSORS, 0)
         for field, pixels in self.pixels.items():
-            found.append(PicturePlan(field=field, height=len(pixels), width=pixels.shape[1], offset=offset))
-            offset += found[-1].nbytes
+            tensor = _tensor_of(field)
+            height, width = pixels.shape[:2]
+            found.append(PicturePlan(field=field, tensor=tensor, height=height, width=width, offset=offsets[tensor]))
+            offsets[tensor] += found[-1].nbytes
         return tuple(found)
 
     @property
-    def tensor(self) -> Array:
-        """PICTURES UINT8 [bytes]: all of them, one after the other."""
-        return np.concatenate([np.zeros(0, np.uint8), *(pixels.reshape(-1) for pixels in self.pixels.values())])
+    def tensors(self) -> dict[str, Array]:
+        """Each UINT8 [bytes]: its pictures, one after the other."""
+        parts: dict[str, list[Array]] = {name: [np.zeros(0, np.uint8)] for name in TENSORS}
+        for field, pixels in self.pixels.items():
+            parts[_tensor_of(field)].append(pixels.reshape(-1))
+        return {name: np.concatenate(found) for name, found in parts.items()}
 
 
 def resolve(named: Iterable[tuple[str, str]], context: PrepareContext) -> Pictures:
@@ -50,6 +57,13 @@ def resolve(named: Iterable[tuple[str, str]], context: PrepareContext) -> Pictur
         if sum(pixels.size for pixels in found.values()) > 3 * most:
             raise InvalidArgument(field, f"its pictures have more than {most} pixels together: send smaller ones")
     return Pictures(found)
+
+
+def _tensor_of(field: str) -> PictureTensor:
+    """The tensor with the picture of a field."""
+    if field.startswith("controlnets[") or field.endswith("mask_url"):
+        return "CONTROLS"
+    return "IMAGE_PROMPTS" if field.startswith("ip_adapter[") else "PICTURES"
 
 
 def _picture(field: str, url: str, context: PrepareContext) -> Pixels:

@@ -11,9 +11,10 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from heapq import nlargest
 from math import prod
+from typing import get_args
 
 from lorikeet.protocol import tensors
-from runtime.plan import Plan
+from runtime.plan import PictureTensor, Plan
 from runtime.shared_memory import IN_USE_BYTES, REGION_BYTES
 from runtime.stages.prepare.text_size import prompt_embeds_bytes
 
@@ -28,13 +29,13 @@ _CLIP_WIDTH = 512  # of a pooled embedding whose configuration has no width: tra
 # The tensors that each stage takes and answers with, as in the ensemble's configuration. `prepare` copies FILES and
 # IMAGE out of its region before it makes the plan.
 STAGE_TENSORS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
-    "prepare": ((), ("PICTURES",)),
+    "prepare": ((), ("PICTURES", "IMAGE_PROMPTS", "CONTROLS")),
     "text_encoder": ((), ("PROMPT_EMBEDS", "POOLED_EMBEDS")),
-    "image_encoder": (("PICTURES",), ("IP_KEYS", "IP_VALUES", "IP_BIAS")),
+    "image_encoder": (("IMAGE_PROMPTS",), ("IP_KEYS", "IP_VALUES", "IP_BIAS")),
     "vae_encoder": (("PICTURES",), ("LATENT_MEAN", "LATENT_STD", "CONCAT")),
     "denoiser": (
         (
-            "PICTURES",
+            "CONTROLS",
             "PROMPT_EMBEDS",
             "POOLED_EMBEDS",
             "IP_KEYS",
@@ -101,6 +102,10 @@ def _stage_growth(requests: Sequence[StageBytes], region: int, answers: int) -> 
     return min(used + _LARGE_TENSORS * REGION_BYTES, IN_USE_BYTES + used + unused - region)
 
 
+def _picture_bytes(plan: Plan, tensor: str) -> int:
+    return sum(picture.nbytes for picture in plan.pictures if picture.tensor == tensor)
+
+
 def _tensor_bytes(plan: Plan, inline: bool) -> dict[str, int]:
     request, checkpoint = plan.request, plan.checkpoint
     count, channels, height, width = plan.latents_shape
@@ -118,7 +123,7 @@ def _tensor_bytes(plan: Plan, inline: bool) -> dict[str, int]:
         "IP_KEYS": image_prompts,
         "IP_VALUES": image_prompts,
         "IP_BIAS": _FLOAT * prod(plan.image_prompt_shape[1:3]),
-        "PICTURES": sum(picture.nbytes for picture in plan.pictures),
+        **{name: _picture_bytes(plan, name) for name in get_args(PictureTensor)},
         "PROMPT_EMBEDS": prompt_embeds_bytes(plan),
         "POOLED_EMBEDS": _FLOAT * branches * max(pooled),
         "LATENT_MEAN": moment,

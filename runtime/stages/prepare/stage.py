@@ -30,7 +30,8 @@ from runtime.stages.stage import Stage
 
 
 class PrepareStage(Stage):
-    """REQUEST BYTES [1], FILES BYTES [n], IMAGE UINT8 [n] -> PLAN BYTES [1], PICTURES UINT8 [bytes], REPORT, SEAL.
+    """REQUEST BYTES [1], FILES BYTES [n], IMAGE UINT8 [n] -> PLAN BYTES [1], PICTURES, IMAGE_PROMPTS and
+    CONTROLS UINT8 [bytes], REPORT, SEAL.
 
     The Triton request's parameters are the `JobParameters`.
     """
@@ -86,7 +87,7 @@ class PrepareStage(Stage):
         prepared = self._plan(admission, call)
         self.reporter.report(job, State.DONE)
         call.report.timings[self.name] = time.monotonic() - admission.started
-        outputs = {"PLAN": bytes_tensor([self.job_table.make_handle(job)]), "PICTURES": prepared.pictures.tensor}
+        outputs = {"PLAN": bytes_tensor([self.job_table.make_handle(job)]), **prepared.pictures.tensors}
         self._reply(job, call, outputs)
 
     def _plan(self, admission: Admission, call: Call) -> Prepared:

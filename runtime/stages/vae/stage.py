@@ -67,7 +67,7 @@ class VaeEncoderStage(_VaeStage[EncodeJob]):
 
     def _make_job(self, plan: Plan, call: Call, check_cancelled: Callable[[], None]) -> EncodeJob:
         found = (plan.picture(field) for field in (INIT_IMAGE, FOREGROUND, BACKGROUND))
-        pictures = [picture.pixels(call.inputs["PICTURES"]) for picture in found if picture is not None]
+        pictures = [picture.pixels(call.inputs) for picture in found if picture is not None]
         if not pictures:
             return EncodeJob(plan, None, [])
         return self._bound_job(plan, call, check_cancelled, lambda bound: EncodeJob(plan, bound, pictures))

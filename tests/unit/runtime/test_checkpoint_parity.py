@@ -21,6 +21,7 @@ from runtime.plan import Plan
 from runtime.settings import Settings
 from runtime.stages.call import Array
 from runtime.stages.denoiser.stage import DenoiserStage
+from runtime.stages.image_encoder.stage import ImageEncoderStage
 from runtime.stages.text_encoder import TextEncoderStage
 from runtime.stages.vae.stage import VaeEncoderStage
 from tests.reference import ReferenceRequest, reference, relative_error
@@ -46,8 +47,11 @@ def _checkpoint(tiny: Path, form: str) -> Checkpoint:
 
 def _latents(settings: Settings, job_table: JobTable, plan: Plan) -> Array:
     text = run_stage(TextEncoderStage(settings, job_table), plan).tensors
+    none = np.zeros(0, np.uint8)
+    prompts = run_stage(ImageEncoderStage(settings, job_table), plan, {"IMAGE_PROMPTS": none}).tensors
     picture = run_stage(VaeEncoderStage(settings, job_table), plan, {"PICTURES": PICTURE.reshape(-1)}).tensors
-    return run_stage(DenoiserStage(settings, job_table), plan, {**text, **picture}).tensors["LATENTS"]
+    inputs = {**text, **prompts, **picture, "CONTROLS": none}
+    return run_stage(DenoiserStage(settings, job_table), plan, inputs).tensors["LATENTS"]
 
 
 def _request(model: Path, **fields: Any) -> ReferenceRequest:

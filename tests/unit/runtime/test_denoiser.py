@@ -41,7 +41,7 @@ from tests.unit.runtime.stand_in import fake_bound, releases
 def _denoiser_inputs(plan: Plan) -> dict[str, Array]:
     pictures = int(plan.has_image)
     return {
-        "PICTURES": np.zeros(sum(picture.nbytes for picture in plan.pictures), np.uint8),
+        "CONTROLS": np.zeros(0, np.uint8),
         "PROMPT_EMBEDS": noise(1 + plan.guided, 77, 32, seed=1).numpy(),
         "POOLED_EMBEDS": np.zeros((1 + plan.guided, 0), np.float32),
         "CONCAT": np.zeros((0, 8, 8), np.float32),

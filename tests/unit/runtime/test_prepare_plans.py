@@ -19,14 +19,17 @@ from tests.unit.runtime.picture_files import chunk, with_chunk
 from tests.unit.runtime.plans import Answer, make_call, text_tensor
 from tests.unit.runtime.prepare_requests import PIXELS, ask, make_png
 
+# A control image, its mask and an image prompt: shapes and greys.
+CONDITIONS = (((64, 96, 3), 50), ((64, 96, 3), 150), ((70, 90, 3), 250))
+
 
 def _init_image(answer: Answer) -> Any:
     """The pixels [H, W, 3] that PICTURES holds of image_url."""
-    plan, pictures = answer.plan, answer.tensors["PICTURES"]
+    plan, tensors = answer.plan, answer.tensors
     picture = plan.picture("image_url")
     assert picture is not None
-    assert pictures.size == sum(picture.nbytes for picture in plan.pictures)
-    return picture.pixels(pictures)
+    assert tensors["PICTURES"].size == sum(picture.nbytes for picture in plan.pictures)
+    return picture.pixels(tensors)
 
 
 def test_a_request_becomes_a_plan(stage: PrepareStage, sd15: Checkpoint) -> None:
@@ -53,6 +56,30 @@ def test_the_tensor_image_is_the_picture(stage: PrepareStage) -> None:
     answer = ask(stage, [b"other"], image=make_png())
     assert answer.plan.has_image
     assert np.array_equal(_init_image(answer), PIXELS)
+
+
+def test_each_stage_is_sent_the_pictures_that_it_needs(stage: PrepareStage, tiny: Path) -> None:
+    """The init image and the control image are resized to the first control image, which is 96 x 64 here."""
+    control, mask, prompt = (np.full(shape, value, np.uint8) for shape, value in CONDITIONS)
+    files = [make_png(), make_png(control), make_png(mask), make_png(prompt)]
+    controlnet = {"path": "controlnets/sd15", "image_url": "tensor:1", "mask_url": "tensor:2"}
+    adapter = {"path": "ip_adapters/sd15", "weight_name": "plus.safetensors", "ip_adapter_image_url": ["tensor:3"] * 2}
+    answer = ask(stage, files, image_url="tensor:0", controlnets=[controlnet], ip_adapter=[adapter])
+    found = {picture.field: (picture.tensor, picture.width, picture.height) for picture in answer.plan.pictures}
+    prompts = {f"ip_adapter[0].ip_adapter_image_url[{index}]": ("IMAGE_PROMPTS", 32, 32) for index in range(2)}
+    assert found == prompts | {
+        "image_url": ("PICTURES", 96, 64),
+        "controlnets[0].image_url": ("CONTROLS", 96, 64),
+        "controlnets[0].mask_url": ("CONTROLS", 96, 64),
+    }
+    values = {picture.field: int(picture.pixels(answer.tensors).mean()) for picture in answer.plan.pictures}
+    assert values["controlnets[0].image_url"] == 50 and values["controlnets[0].mask_url"] == 150
+    assert values["ip_adapter[0].ip_adapter_image_url[1]"] == 250
+    assert [answer.tensors[name].size for name in ("PICTURES", "IMAGE_PROMPTS", "CONTROLS")] == [
+        3 * 96 * 64,
+        2 * 3 * 32 * 32,
+        2 * 3 * 96 * 64,
+    ]
 
 
 def test_without_a_picture_there_are_no_bytes_of_one(stage: PrepareStage) -> None:
