@@ -28,7 +28,7 @@ from deploy.demo_model.world.scene import Scene, Thing, draw
 from deploy.exported_graphs import export_missing
 from deploy.local_server import LocalServer, ServerFailed
 from deploy.sheet import Row, sheet
-from lorikeet import Client, LorikeetError, Result
+from lorikeet import Client, Job, LorikeetError, Result
 from lorikeet.cli import parse_lora
 from lorikeet.progress_bar import ProgressBar
 from runtime.settings import SettingsError
@@ -80,6 +80,8 @@ def run(arguments: argparse.Namespace) -> tuple[Result, Image.Image, Row | None]
     allowed = [WEIGHTS, *([model] if isinstance(model, Path) else [])]
     server = LocalServer(arguments.out / "server.log", {"local_paths": ":".join(map(str, allowed))}, _show_server_line)
     with server, Client(server.grpc) as client, ProgressBar(console) as bar:
+        # Sent first: the parts that only this request needs are loaded while the other one is computed.
+        adapters = submit_adapters(client) if is_demo else None
         result = client.image_to_image(
             model_name=str(model),
             prompt=arguments.prompt,
@@ -90,23 +92,27 @@ def run(arguments: argparse.Namespace) -> tuple[Result, Image.Image, Row | None]
             seed=1,
             on_progress=bar.show,
         )
-        return result, before, adapters_together(client) if is_demo else None
+        return result, before, _row_of(adapters.result()) if adapters else None
 
 
-def adapters_together(client: Client) -> Row:
-    """A picture with the demo model's ControlNet, IP-Adapter and a LoRA, and the pictures that condition it."""
-    outline, colours = edges(draw(OUTLINE)), draw(COLOURS)
-    result = client.image_to_image(
+def submit_adapters(client: Client) -> Job:
+    """Ask for a picture with the demo model's ControlNet, IP-Adapter and a LoRA."""
+    return client.submit(
         model_name=str(CHECKPOINT),
         prompt="a boat",
         loras=[{"path": str(LORAS / "halftone.safetensors"), "scale": 0.7}],
-        controlnets=[{"path": str(CONTROLNET), "image_url": outline}],
-        ip_adapter=[{"path": str(IP_ADAPTER), "weight_name": IP_ADAPTER_FILE, "ip_adapter_image_url": colours}],
+        controlnets=[{"path": str(CONTROLNET), "image_url": edges(draw(OUTLINE))}],
+        ip_adapter=[{"path": str(IP_ADAPTER), "weight_name": IP_ADAPTER_FILE, "ip_adapter_image_url": draw(COLOURS)}],
         num_inference_steps=12,
         guidance_scale=3.0,
         seed=3,
     )
-    return Row("", [("ControlNet", outline), ("IP-Adapter", colours), ("both and a LoRA", result.images[0])])
+
+
+def _row_of(result: Result) -> Row:
+    """The picture, and those that condition it."""
+    conditions = [("ControlNet", edges(draw(OUTLINE))), ("IP-Adapter", draw(COLOURS))]
+    return Row("", [*conditions, ("both and a LoRA", result.images[0])])
 
 
 def _loras(arguments: argparse.Namespace) -> list[dict[str, object]]:
