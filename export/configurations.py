@@ -190,13 +190,17 @@ class TextEncoderConfig(NetworkConfig):
         }
 
 
-class ImageEncoderConfig(NetworkConfig):
+class PictureConfig(NetworkConfig):
     """The size of the pictures is the architecture's, so only the rows are dynamic."""
 
     @property
     def own_axes(self) -> NamedAxes:
         side = self._options["image_size"]
         return {"pixels": (ROWS, self._options["num_channels"], side, side)}
+
+
+class ImageEncoderConfig(PictureConfig):
+    """The projected embedding, and the input of the last layer."""
 
     @property
     def output_axes(self) -> NamedAxes:
@@ -207,13 +211,8 @@ class ImageEncoderConfig(NetworkConfig):
         }
 
 
-class SafetyCheckerConfig(NetworkConfig):
-    """The size of the pictures is the architecture's, so only the rows are dynamic."""
-
-    @property
-    def own_axes(self) -> NamedAxes:
-        side = self._options["image_size"]
-        return {"pixels": (ROWS, self._options["num_channels"], side, side)}
+class SafetyCheckerConfig(PictureConfig):
+    """The scores of the concepts, above 0 for those that a picture shows."""
 
     @property
     def output_axes(self) -> NamedAxes:

@@ -38,7 +38,7 @@ def controlnet_config(shapes: ComponentShapes) -> dict[str, Any]:
     blocks = read_controlnet_blocks(shapes)
     places = [block.place for block in (*blocks.down, blocks.mid) if block.depths]
     hint = "controlnet_cond_embedding"
-    stages = shapes.end(f"{hint}.blocks.") // 2  # each has a convolution that keeps the width, and one that widens
+    stages = shapes.end(f"{hint}.blocks.") // 2  # each has two convolutions; the second one changes the width
     config: dict[str, Any] = {
         "_class_name": "ControlNetModel",
         "in_channels": shapes.size("conv_in.weight", 1),

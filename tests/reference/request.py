@@ -20,7 +20,7 @@ class ReferenceLora:
 class ReferenceControlNet:
     """A ControlNet's folder in diffusers' layout, its picture, and its mask, of the picture's size.
 
-    `served`: a file with the same weights, which the server is told.
+    `served`: a file with the same weights; the request to the server names it instead.
     """
 
     path: Path

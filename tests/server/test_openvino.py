@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from _pytest.mark import ParameterSet
 
-from deploy.local_server import LocalServer
 from lorikeet import Client
 from tests.export_command import Export, export
+from tests.server.graph_server import serve_graphs
 from tests.server.parity import KINDS, Answers, Change, Report, Row, base, check, fields, loras, row, submit
 from tests.server.test_parity import TABLE
 from tests.server.test_parity_prompts import EMBEDDINGS, PROMPTS
@@ -51,14 +51,7 @@ def graphs_client(
     for kind in sorted({"sdxl", *(one.kind for one in graph_rows)} - {"sd15"}):
         made = export(tiny / kind, artifacts)
         assert made.status == 0, made.output
-    settings = {
-        "local_paths": str(tiny),
-        "store": str(folder / "store"),
-        "artifacts": str(artifacts),
-        "precision": "float32",
-        "engine": "openvino",
-    }
-    with LocalServer(folder / "server.log", settings) as server, Client(server.grpc) as connected:
+    with serve_graphs(tiny, folder, artifacts) as connected:
         yield connected
 
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from _pytest.mark import ParameterSet
 
-from deploy.local_server import LocalServer
 from lorikeet import Client
 from tests.export_command import Export, export
+from tests.server.graph_server import serve_graphs
 from tests.server.parity import KINDS, Answers, Report, Row, check, row
 from tests.server.test_conditioning_bytes import assert_equal_bytes
 from tests.server.test_parity_controlnets import CONTROLNETS
@@ -52,14 +52,7 @@ def adapters_client(
         for model in (*(() if kind == "sd15" else (kind,)), *(name.format(kind) for name in NETWORKS)):
             made = export(tiny / model, artifacts)
             assert made.status == 0, made.output
-    settings = {
-        "local_paths": str(tiny),
-        "store": str(folder / "store"),
-        "artifacts": str(artifacts),
-        "precision": "float32",
-        "engine": "openvino",
-    }
-    with LocalServer(folder / "server.log", settings) as server, Client(server.grpc) as connected:
+    with serve_graphs(tiny, folder, artifacts) as connected:
         yield connected
 
 

@@ -38,7 +38,7 @@ def controlnets(*names: str, images: tuple[Image.Image, ...] = (CONTROL, OTHER),
 
 
 def served_as(ending: str) -> Change:
-    """The server is told a single file of the ControlNet."""
+    """The request to the server names a single file of the ControlNet."""
 
     def change(case: Case) -> Case:
         path = case.request.model.parent / "controlnets" / f"{case.request.model.name}{ending}"

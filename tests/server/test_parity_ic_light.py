@@ -29,7 +29,7 @@ FOREGROUND, BACKGROUND = picture(7), picture(8)
 
 @dataclass(frozen=True)
 class Row:
-    """`served`: the file that the server is told; the reference takes `model`."""
+    """`served`: the file that the request to the server names; the reference takes `model`."""
 
     model: str
     pictures: tuple[Image.Image, ...]
@@ -75,7 +75,7 @@ def pictures_latents(tiny: Path, pictures: tuple[Image.Image, ...]) -> torch.Ten
     return torch.cat(modes, dim=1)
 
 
-def widened(lora: ReferenceLora, channels: int, folder: Path) -> ReferenceLora:
+def with_zero_channels(lora: ReferenceLora, channels: int, folder: Path) -> ReferenceLora:
     """A copy whose product for the first layer has 0 for the added input channels, because PEFT wants all of them."""
     with safe_open(lora.path, "pt") as file:
         metadata, tensors = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
@@ -88,13 +88,13 @@ def widened(lora: ReferenceLora, channels: int, folder: Path) -> ReferenceLora:
 
 def expect(tiny: Path, case: Case, model: str, pictures: tuple[Image.Image, ...], folder: Path) -> np.ndarray[Any, Any]:
     unet, concat = relit_unet(tiny, model), pictures_latents(tiny, pictures)
-    copies = tuple(widened(lora, unet.conv_in.in_channels, folder) for lora in case.request.loras)
+    copies = tuple(with_zero_channels(lora, unet.conv_in.in_channels, folder) for lora in case.request.loras)
 
-    def widen(_: Any, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    def add_pictures(_: Any, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
         sample = inputs[0]
         return (torch.cat([sample, concat.expand(len(sample), -1, -1, -1)], dim=1), *inputs[1:])
 
-    hook = unet.register_forward_pre_hook(widen)
+    hook = unet.register_forward_pre_hook(add_pictures)
     try:
         return reference(replace(case.request, loras=copies), unet).latents
     finally:

@@ -27,13 +27,13 @@ def plain(text: str) -> Parts:
 
 
 def weighted(prompt: str, parts: Parts, negative: str = NEGATIVE, negative_parts: Parts | None = None) -> Change:
-    """Weighted prompts, as the server reads them and as the reference is told them."""
+    """Weighted prompts: the texts of the request, and their parts for the reference."""
     of_negative = negative_parts or plain(negative)
     return fields(prompt=prompt, parts=parts, negative_prompt=negative, negative_parts=of_negative)
 
 
 def embeddings(**tokens: str | tuple[str, ...]) -> Change:
-    """Files by name, and their tokens. The server is told none where they are those of an unset field."""
+    """Files by name, and their tokens. The request omits tokens that equal those of an unset field."""
 
     def change(case: Case) -> Case:
         folder = case.request.model.parent / "embeddings" / case.request.model.name
