@@ -32,27 +32,35 @@ def log_line(message: str, level: Level = "INFO") -> LogLine:
 
 
 class StepLog:
-    """Turns statuses of a running request into lines. `on_rate`: told of the steps a second."""
+    """Turns the statuses of a running request into lines. `on_rate` gets the denoising steps a second."""
 
     def __init__(self, add: Callable[[LogLine], None], on_rate: Callable[[float], None]) -> None:
         self._add, self._on_rate = add, on_rate
         self._stage: str | None = None
-        self._step, self._since = 0, 0.0
+        self._step, self._of, self._since = 0, 0, 0.0
 
     def __call__(self, status: JobStatus) -> None:
         if status.stage != self._stage:
-            self._stage, self._step, self._since = status.stage, 0, time.monotonic()
+            self.finish_stage()
+            self._stage, self._step, self._of, self._since = status.stage, 0, 0, time.monotonic()
             if status.stage:
                 self._add(log_line(status.stage))
-        if status.stage == _DENOISER and status.step > self._step:
-            self._add_steps(status)
+        if status.stage == _DENOISER:
+            self._of = status.of
+            self._add_steps(status.step)
 
-    def _add_steps(self, status: JobStatus) -> None:
+    def finish_stage(self) -> None:
+        """The stage has ended: the steps that no status told of are done too."""
+        self._add_steps(self._of)
+
+    def _add_steps(self, step: int) -> None:
+        if step <= self._step:
+            return
         now = time.monotonic()
-        rate = (status.step - self._step) / max(now - self._since, 1e-6)
-        for step in range(self._step + 1, status.step + 1):
-            self._add(log_line(f"{step}/{status.of} {rate:.1f} it/s"))
-        self._step, self._since = status.step, now
+        rate = (step - self._step) / max(now - self._since, 1e-6)
+        for done in range(self._step + 1, step + 1):
+            self._add(log_line(f"{done}/{self._of} {rate:.1f} it/s"))
+        self._step, self._since = step, now
         self._on_rate(rate)
 
 

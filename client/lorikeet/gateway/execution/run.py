@@ -75,8 +75,9 @@ class Runner:
 
     async def _attempt(self, server: TritonServer, run: Run, packed: ImageToImageInput, files: list[bytes]) -> Result:
         job = server.client.send(packed, files, request_id=run.attempt_id, priority=run.triton_priority)
+        log = StepLog(run.on_log, run.on_rate)
         try:
-            return await job.result(on_progress=StepLog(run.on_log, run.on_rate))
+            result = await job.result(on_progress=log)
         except LorikeetError as error:
             if is_retryable(error):
                 self._servers.note_failure(server)
@@ -84,6 +85,8 @@ class Runner:
         except BaseException:
             await asyncio.shield(job.abandon())
             raise
+        log.finish_stage()
+        return result
 
 
 def _weights(request: ImageToImageInput) -> list[str]:
