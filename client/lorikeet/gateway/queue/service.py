@@ -23,6 +23,7 @@ from lorikeet.gateway.webhooks.deliver import WebhookSender
 CancelAnswer = Literal["OK", "CANCELLATION_REQUESTED", "ALREADY_COMPLETED"]
 
 _UNKEPT_SECONDS = 600.0
+_PUBLISH_SECONDS = 0.5
 _LOW_TRITON_PRIORITY, _TRITON_PRIORITY = 3, 2
 
 
@@ -181,11 +182,23 @@ class QueueService:
             on_start=lambda: record.start(time.time()),
         )
         record.task = task = asyncio.create_task(self._runner.run(run))
+        publisher = asyncio.create_task(self._publish_log(record)) if self._settings.is_shared else None
         try:
             outcome = await task
         finally:
             record.task = None
+            if publisher is not None:
+                publisher.cancel()
         return outcome.with_logs(record.logs)
+
+    async def _publish_log(self, record: Record) -> None:
+        """Show the log to the gateways that share the database, twice a second."""
+        published = 0
+        while True:
+            if len(record.logs) > published:
+                published = len(record.logs)
+                await self.workflows.publish_log(record.logs)
+            await asyncio.sleep(_PUBLISH_SECONDS)
 
     def _ended(self, submission: Submission, outcome: Outcome) -> None:
         record = self.board.get(submission.request_id)
