@@ -32,7 +32,7 @@ class QueueService:
 
     def __init__(self, settings: GatewaySettings, runner: Runner, ids: RequestIds, sender: WebhookSender) -> None:
         self.board = Board()
-        self.workflows = Workflows(settings.database_url, settings.gateway_id, self._run, self._ended, sender.deliver)
+        self.workflows = Workflows(settings.database_url, settings.executor_id, self._run, self._ended, sender.deliver)
         self._settings, self._runner, self._ids = settings, runner, ids
 
     async def submit(
@@ -54,7 +54,9 @@ class QueueService:
             return known
         self._check_limits(key_id, max_queue_length)
         submission = Submission(request_id, endpoint.id, key_id, seeded(body), options, time.time(), submit_digest)
-        record = self.board.add(_record(submission))
+        record = _record(submission)
+        record.position = self.board.waiting()
+        self.board.add(record)
         try:
             await self.workflows.enqueue(submission, REQUESTS if _is_valid(endpoint, body) else IMMEDIATE)
         except BaseException:
@@ -103,7 +105,7 @@ class QueueService:
     async def follow(self, status: WorkflowStatus) -> None:
         """Note what the gateway that runs a request published of it."""
         record = self.board.get(status.workflow_id)
-        if record is not None and record.task is None and status.executor_id != self._settings.gateway_id:
+        if record is not None and record.task is None and status.executor_id != self._settings.executor_id:
             record.start((status.dequeued_at or 0) / 1000)
             record.replace_logs(await self.workflows.log_of(record.request_id))
 
