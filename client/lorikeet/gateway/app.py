@@ -14,13 +14,13 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 
 from lorikeet.gateway.api_error import ERROR_TYPE, TIMEOUT_TYPE, ApiError
-from lorikeet.gateway.routes import queue, run
+from lorikeet.gateway.routes import downloads, queue, run, storage, uploads
 from lorikeet.gateway.routes.openapi import publish_schemas
 from lorikeet.gateway.routes.proxy import FalProxy
 from lorikeet.gateway.services import Services
 from lorikeet.gateway.settings import GatewaySettings
 
-_EXPOSED = ("x-fal-request-id", ERROR_TYPE, TIMEOUT_TYPE)
+_EXPOSED = ("x-fal-request-id", ERROR_TYPE, TIMEOUT_TYPE, "etag", "accept-ranges", "content-range")
 
 
 def create_app(settings: GatewaySettings) -> FastAPI:
@@ -34,7 +34,7 @@ def create_app(settings: GatewaySettings) -> FastAPI:
         await app.state.services.stop()
 
     app = FastAPI(title="Lorikeet", version=version("lorikeet"), lifespan=lifespan)
-    for part in (run, queue):
+    for part in (run, queue, storage, uploads, downloads):
         app.include_router(part.router)
     app.add_exception_handler(ApiError, _api_error)
     app.add_exception_handler(RequestValidationError, _validation_error)
@@ -44,7 +44,7 @@ def create_app(settings: GatewaySettings) -> FastAPI:
     app.add_middleware(
         CORSMiddleware,
         allow_origins=settings.cors_origins,
-        allow_methods=["GET", "POST", "PUT"],
+        allow_methods=["GET", "HEAD", "POST", "PUT"],
         allow_headers=["*"],
         expose_headers=_EXPOSED,
     )
