@@ -31,6 +31,31 @@ ServerUrl = Annotated[str, typer.Option("--url", help="grpc://host:port or http:
 LOCAL_SERVER = "grpc://127.0.0.1:8001"
 
 
+_REST = {"allow_extra_args": True, "ignore_unknown_options": True}
+
+
+@app.command("gateway", context_settings=_REST, add_help_option=False)
+def gateway(ctx: typer.Context) -> None:
+    """Serve the fal protocol to unchanged fal clients."""
+    _run_gateway_command(ctx)
+
+
+@app.command("keys", context_settings=_REST, add_help_option=False)
+def keys(ctx: typer.Context) -> None:
+    """Add, list and revoke API keys of the gateway."""
+    _run_gateway_command(ctx)
+
+
+def _run_gateway_command(ctx: typer.Context) -> None:
+    # Imported here because the web server and the queue take a second to load.
+    try:
+        from lorikeet.gateway.commands import app as gateway_app
+    except ModuleNotFoundError as error:
+        errors.print(f"lorikeet: {error.name} is missing: pip install 'lorikeet\\[gateway]'")
+        raise typer.Exit(1) from error
+    gateway_app([ctx.info_name or "", *ctx.args], prog_name="lorikeet")
+
+
 @app.command()
 def generate(
     url: ServerUrl = LOCAL_SERVER,

@@ -88,5 +88,5 @@ class Environment:
 
 
 def editable_projects() -> list[str]:
-    client = ["--editable", "./client"] if (ROOT / "client" / "pyproject.toml").exists() else []
+    client = ["--editable", "./client[gateway]"] if (ROOT / "client" / "pyproject.toml").exists() else []
     return ["--editable", ".[dev,export,tensorrt-rtx]", *client]

@@ -84,6 +84,18 @@ class AsyncClient:
         if image is not None:
             fields["image_url"] = image
         valid, files = await asyncio.to_thread(pack, request, fields)
+        return self.send(valid, files, request_id=request_id, priority=priority, deadline=deadline)
+
+    def send(
+        self,
+        valid: ImageToImageInput,
+        files: list[bytes],
+        *,
+        request_id: str | None = None,
+        priority: int | None = None,
+        deadline: float | None = None,
+    ) -> AsyncJob:
+        """`submit` for a request whose files are `tensor:<i>` already; it reads no file of this machine."""
         request_id, job_token = request_id or uuid.uuid4().hex, secrets.token_hex(16)
         priority = DEFAULT_PRIORITY if priority is None else priority
         parameters = JobParameters(job_token, priority, deadline, lease=LEASE_SECONDS)

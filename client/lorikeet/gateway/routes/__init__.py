@@ -1,1 +1,1 @@
-"""One module for each group of HTTP routes."""
+"""The HTTP routes, one module for each part of the protocol."""

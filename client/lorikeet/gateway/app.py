@@ -1,0 +1,73 @@
+"""The gateway's web application."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+
+from lorikeet.gateway.api_error import ERROR_TYPE, TIMEOUT_TYPE, ApiError
+from lorikeet.gateway.routes import queue, run
+from lorikeet.gateway.routes.openapi import publish_schemas
+from lorikeet.gateway.routes.proxy import FalProxy
+from lorikeet.gateway.services import Services
+from lorikeet.gateway.settings import GatewaySettings
+
+_EXPOSED = ("x-fal-request-id", ERROR_TYPE, TIMEOUT_TYPE)
+
+
+def create_app(settings: GatewaySettings) -> FastAPI:
+    """The application; its services start and stop with it."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        app.state.services = Services(settings)
+        await app.state.services.start()
+        yield
+        await app.state.services.stop()
+
+    app = FastAPI(title="Lorikeet", version=version("lorikeet"), lifespan=lifespan)
+    for part in (run, queue):
+        app.include_router(part.router)
+    app.add_exception_handler(ApiError, _api_error)
+    app.add_exception_handler(RequestValidationError, _validation_error)
+    app.add_exception_handler(HTTPException, _http_error)
+    app.add_exception_handler(Exception, _internal_error)
+    app.add_middleware(FalProxy)
+    app.add_middleware(
+        CORSMiddleware,
+        allow_origins=settings.cors_origins,
+        allow_methods=["GET", "POST", "PUT"],
+        allow_headers=["*"],
+        expose_headers=_EXPOSED,
+    )
+    publish_schemas(app)
+    return app
+
+
+async def _api_error(_: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, ApiError)
+    return error.response()
+
+
+async def _validation_error(_: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)
+    detail = [{"loc": item["loc"], "msg": item["msg"], "type": item["type"]} for item in error.errors()]
+    return JSONResponse({"detail": detail}, 422)
+
+
+async def _http_error(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)
+    detail = f"Path {request.url.path} not found" if error.status_code == 404 else error.detail
+    return JSONResponse({"detail": detail}, error.status_code, error.headers)
+
+
+async def _internal_error(_: Request, __: Exception) -> JSONResponse:
+    return JSONResponse({"detail": "Internal Server Error"}, 500)

@@ -1,0 +1,41 @@
+"""Removes what has outlived its time: files, ended requests, and those whose payloads must not be kept."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+
+from lorikeet.gateway.files.store import FileStore
+from lorikeet.gateway.queue.service import QueueService
+
+_SECONDS = 60.0
+_AT_ONCE = 1000
+_log = logging.getLogger(__name__)
+
+
+class Housekeeping:
+    """Runs once a minute. `keep_results`: seconds that ended requests are kept."""
+
+    def __init__(self, store: FileStore, queue: QueueService, keep_results: float) -> None:
+        self._store, self._queue, self._keep_results = store, queue, keep_results
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        self._task = asyncio.create_task(self._run())
+
+    async def stop(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _run(self) -> None:
+        while True:
+            try:
+                await self._store.delete_expired()
+                old = await self._queue.workflows.ended_before(time.time() - self._keep_results, _AT_ONCE)
+                await self._queue.workflows.remove(old)
+                await self._queue.remove_unkept()
+            except Exception:
+                _log.exception("old files and requests could not be removed; the next try is in %s s", _SECONDS)
+            await asyncio.sleep(_SECONDS)

@@ -1,0 +1,68 @@
+"""The requests in memory: what status and result answer from. Ended ones are kept as long as there is room."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable
+
+from lorikeet.gateway.queue.record import COMPLETED, IN_QUEUE, Record
+
+_ENDED_KEPT = 4096
+
+
+class Board:
+    """Records by request id."""
+
+    def __init__(self) -> None:
+        self._live: dict[str, Record] = {}
+        self._ended: OrderedDict[str, Record] = OrderedDict()
+
+    def add(self, record: Record) -> Record:
+        """Keep a record; one that is kept already stands."""
+        known = self.get(record.request_id)
+        if known is not None:
+            return known
+        (self._ended if record.state == COMPLETED else self._live)[record.request_id] = record
+        self._trim()
+        return record
+
+    def get(self, request_id: str) -> Record | None:
+        return self._live.get(request_id) or self._ended.get(request_id)
+
+    def live(self) -> list[Record]:
+        """The waiting and running ones, in the order in which they were added."""
+        return list(self._live.values())
+
+    def ended(self) -> list[Record]:
+        return list(self._ended.values())
+
+    def has_live(self) -> bool:
+        return bool(self._live)
+
+    def waiting(self) -> int:
+        return sum(record.state == IN_QUEUE for record in self._live.values())
+
+    def of_key(self, key_id: str) -> int:
+        """Waiting and running requests of a key."""
+        return sum(record.key_id == key_id for record in self._live.values())
+
+    def archive(self, record: Record) -> None:
+        """A record has ended."""
+        if self._live.pop(record.request_id, None) is not None:
+            self._ended[record.request_id] = record
+            self._trim()
+
+    def remove(self, record: Record) -> None:
+        """Forget a record."""
+        self._live.pop(record.request_id, None)
+        self._ended.pop(record.request_id, None)
+
+    def order(self, waiting_ids: Iterable[str]) -> None:
+        """Give the waiting records their positions: `waiting_ids` in the order in which they will start."""
+        for position, request_id in enumerate(waiting_ids):
+            if record := self._live.get(request_id):
+                record.move(position)
+
+    def _trim(self) -> None:
+        while len(self._ended) > _ENDED_KEPT:
+            self._ended.popitem(last=False)

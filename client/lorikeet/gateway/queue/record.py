@@ -1,0 +1,79 @@
+"""A request of the queue in memory: its state, its log, and how it ended."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass, field
+from typing import Final, Literal
+
+from lorikeet.gateway.execution.log_lines import LogLine
+from lorikeet.gateway.execution.outcome import Outcome
+
+State = Literal["IN_QUEUE", "IN_PROGRESS", "COMPLETED"]
+IN_QUEUE: Final = "IN_QUEUE"
+IN_PROGRESS: Final = "IN_PROGRESS"
+COMPLETED: Final = "COMPLETED"
+
+
+@dataclass(eq=False)
+class Record:
+    """`position`: waiting requests ahead. Times are Unix seconds. `task` runs it in this gateway, if it does."""
+
+    request_id: str
+    key_id: str
+    endpoint: str
+    submitted_at: float
+    digest: str
+    start_deadline: float | None = None
+    is_kept: bool = True
+    state: State = IN_QUEUE
+    position: int = 0
+    started_at: float | None = None
+    logs: list[LogLine] = field(default_factory=list)
+    outcome: Outcome | None = None
+    ended_at: float | None = None
+    task: asyncio.Task[Outcome] | None = None
+    _changed: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def add_log(self, line: LogLine) -> None:
+        self.logs.append(line)
+        self.notify()
+
+    def replace_logs(self, lines: list[LogLine]) -> None:
+        if len(lines) > len(self.logs):
+            self.logs = lines
+            self.notify()
+
+    def start(self, at: float) -> None:
+        if self.state == IN_QUEUE:
+            self.state, self.started_at, self.position = IN_PROGRESS, at, 0
+            self.notify()
+
+    def end(self, outcome: Outcome) -> None:
+        """The first end stands."""
+        if self.outcome is None:
+            self.state, self.outcome, self.ended_at = COMPLETED, outcome, time.time()
+            self.logs = outcome.logs or self.logs
+            self.notify()
+
+    def ended_before(self, seconds: float) -> bool:
+        """Whether it ended more than so many seconds ago."""
+        return self.ended_at is not None and self.ended_at < time.time() - seconds
+
+    def move(self, position: int) -> None:
+        if self.state == IN_QUEUE and position != self.position:
+            self.position = position
+            self.notify()
+
+    def notify(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    async def changed(self, seconds: float) -> bool:
+        """Wait for the next change, at most `seconds`. Returns whether there was one."""
+        try:
+            await asyncio.wait_for(self._changed.wait(), seconds)
+        except asyncio.TimeoutError:
+            return False
+        return True

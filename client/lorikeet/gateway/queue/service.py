@@ -1,0 +1,227 @@
+"""Submit, find and cancel requests of the durable queue."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any, Literal
+
+from dbos import WorkflowStatus
+
+from lorikeet.gateway.api_error import ApiError, cancelled, start_timeout
+from lorikeet.gateway.endpoints import ENDPOINTS, Endpoint
+from lorikeet.gateway.execution.outcome import Outcome
+from lorikeet.gateway.execution.run import Run, Runner
+from lorikeet.gateway.queue.board import Board
+from lorikeet.gateway.queue.record import COMPLETED, IN_QUEUE, Record
+from lorikeet.gateway.queue.recorded import PENDING, outcome_of, submission_of
+from lorikeet.gateway.queue.submission import LOW, Options, RequestIds, Submission, digest, has_seed, seeded
+from lorikeet.gateway.queue.workflows import IMMEDIATE, REQUESTS, Workflows
+from lorikeet.gateway.settings import GatewaySettings
+from lorikeet.gateway.webhooks.deliver import WebhookSender
+
+CancelAnswer = Literal["OK", "CANCELLATION_REQUESTED", "ALREADY_COMPLETED"]
+
+_UNKEPT_SECONDS = 600.0
+_LOW_TRITON_PRIORITY, _TRITON_PRIORITY = 3, 2
+
+
+class QueueService:
+    """The queue of one gateway. Its methods belong to one event loop."""
+
+    def __init__(self, settings: GatewaySettings, runner: Runner, ids: RequestIds, sender: WebhookSender) -> None:
+        self.board = Board()
+        self.workflows = Workflows(settings.database_url, settings.gateway_id, self._run, self._ended, sender.deliver)
+        self._settings, self._runner, self._ids = settings, runner, ids
+
+    async def submit(
+        self,
+        endpoint: Endpoint,
+        body: dict[str, Any],
+        options: Options,
+        key_id: str,
+        idempotency_key: str | None,
+        max_queue_length: int | None,
+    ) -> Record:
+        """Accept a request; it survives from here on. A repeated submit gets the record of the first.
+
+        Raises ApiError: 429 when too many wait, 422 when an Idempotency-Key came with another input before.
+        """
+        submit_digest = digest(endpoint.id, body, options)
+        request_id, known = await self._request_id(key_id, body, submit_digest, idempotency_key)
+        if known is not None:
+            return known
+        self._check_limits(key_id, max_queue_length)
+        submission = Submission(request_id, endpoint.id, key_id, seeded(body), options, time.time(), submit_digest)
+        record = self.board.add(_record(submission))
+        try:
+            await self.workflows.enqueue(submission, REQUESTS if _is_valid(endpoint, body) else IMMEDIATE)
+        except BaseException:
+            self.board.remove(record)
+            raise
+        return record
+
+    async def find(self, request_id: str, key_id: str) -> Record | None:
+        """A request of this key, from memory, else from the database."""
+        record = self.board.get(request_id)
+        if record is None and (status := await self.workflows.status(request_id)) is not None:
+            record = self.board.add(_recorded(status))
+        return record if record is not None and record.key_id == key_id else None
+
+    async def cancel(self, record: Record) -> CancelAnswer:
+        """End a request that has not ended; the running network call ends first."""
+        was_waiting = record.state == IN_QUEUE
+        if record.state == COMPLETED or not await self.end_early(record, cancelled()):
+            return "ALREADY_COMPLETED"
+        return "OK" if was_waiting else "CANCELLATION_REQUESTED"
+
+    async def end_early(self, record: Record, error: ApiError) -> bool:
+        """End a request with an error. Returns False when it has an outcome already."""
+        if not await self.workflows.cancel(record.request_id, error.error_type):
+            return False
+        outcome = Outcome.of_error(error, record.request_id, record.logs)
+        if record.task is not None:
+            record.task.cancel()
+        self._archive(record, outcome)
+        status = await self.workflows.status(record.request_id)
+        if status is not None:
+            await self.workflows.send_webhook(submission_of(status), outcome)
+        return True
+
+    async def expire(self, now: float) -> None:
+        """End the waiting requests whose start deadline has passed."""
+        for record in self.board.live():
+            if record.state == IN_QUEUE and record.start_deadline is not None and record.start_deadline < now:
+                await self.end_early(record, start_timeout())
+
+    async def adopt(self, request_ids: list[str]) -> None:
+        """Take requests into memory that another process accepted."""
+        for status in await self.workflows.load(request_ids):
+            self.board.add(_recorded(status))
+
+    async def follow(self, status: WorkflowStatus) -> None:
+        """Note what the gateway that runs a request published of it."""
+        record = self.board.get(status.workflow_id)
+        if record is not None and record.task is None and status.executor_id != self._settings.gateway_id:
+            record.start((status.dequeued_at or 0) / 1000)
+            record.replace_logs(await self.workflows.log_of(record.request_id))
+
+    async def settle(self, records: list[Record]) -> None:
+        """Note the outcomes of requests that ended elsewhere."""
+        by_id = {record.request_id: record for record in records}
+        for status in await self.workflows.load(list(by_id)):
+            record, outcome = by_id[status.workflow_id], outcome_of(status)
+            if outcome is not None:
+                if record.task is not None:  # cancelled through another gateway
+                    record.task.cancel()
+                self._archive(record, outcome)
+
+    async def remove_unkept(self) -> None:
+        """Delete the ended requests whose payloads are not kept, once their clients had time to read them."""
+        old = [record for record in self.board.ended() if not record.is_kept and record.ended_before(_UNKEPT_SECONDS)]
+        await self.workflows.remove([record.request_id for record in old])
+        for record in old:
+            self.board.remove(record)
+
+    async def stop_running(self) -> None:
+        """End the requests on Triton. They run again at the next start."""
+        tasks = [record.task for record in self.board.live() if record.task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _request_id(
+        self, key_id: str, body: dict[str, Any], submit_digest: str, idempotency_key: str | None
+    ) -> tuple[str, Record | None]:
+        """The id of a submit, and the record of an equal one before it."""
+        if idempotency_key is not None:
+            request_id = self._ids.keyed(key_id, idempotency_key)
+            known = await self.find(request_id, key_id)
+            if known is not None and known.digest != submit_digest:
+                raise ApiError(422, "Idempotency-Key: a request with another input used this key", "bad_request")
+            return request_id, known
+        if not has_seed(body):
+            return self._ids.new(), None
+        this, before = self._ids.recent(key_id, submit_digest)
+        for request_id in (this, before):
+            known = await self.find(request_id, key_id)
+            if known is not None and self._ids.is_recent(known.submitted_at):
+                return request_id, known
+        return this, None
+
+    def _check_limits(self, key_id: str, max_queue_length: int | None) -> None:
+        waiting = self.board.waiting()
+        if waiting >= self._settings.max_waiting or (max_queue_length is not None and waiting > max_queue_length):
+            raise ApiError(429, f"{waiting} requests wait already", "queue_full", {"Retry-After": "5"})
+        if 0 < self._settings.requests_per_key <= self.board.of_key(key_id):
+            raise ApiError(
+                429,
+                f"{self._settings.requests_per_key} requests of this key wait or run already",
+                "concurrent_requests_limit",
+                {"X-Fal-Needs-Retry": "1", "Retry-After": "5"},
+            )
+
+    async def _run(self, submission: Submission) -> Outcome:
+        """The step of a workflow that makes the pictures."""
+        record = self.board.add(_record(submission))
+        try:
+            request = ENDPOINTS[submission.endpoint].read(submission.body)
+        except ApiError as error:
+            return Outcome.of_error(error, submission.request_id)
+        if submission.start_deadline is not None and submission.start_deadline < time.time():
+            return Outcome.of_error(start_timeout(), submission.request_id)
+        is_low = submission.options.priority == LOW
+        run = Run(
+            request=request,
+            key_id=submission.key_id,
+            lifecycle=submission.options.lifecycle,
+            attempts=self._settings.max_attempts if submission.options.may_retry else 1,
+            triton_priority=_LOW_TRITON_PRIORITY if is_low else _TRITON_PRIORITY,
+            on_log=record.add_log,
+            on_start=lambda: record.start(time.time()),
+        )
+        record.task = task = asyncio.create_task(self._runner.run(run))
+        try:
+            outcome = await task
+        finally:
+            record.task = None
+        return outcome.with_logs(record.logs)
+
+    def _ended(self, submission: Submission, outcome: Outcome) -> None:
+        record = self.board.get(submission.request_id)
+        if record is not None:
+            self._archive(record, outcome)
+
+    def _archive(self, record: Record, outcome: Outcome) -> None:
+        record.end(outcome)
+        self.board.archive(record)
+
+
+def _is_valid(endpoint: Endpoint, body: dict[str, Any]) -> bool:
+    try:
+        endpoint.read(body)
+    except ApiError:
+        return False
+    return True
+
+
+def _record(submission: Submission) -> Record:
+    return Record(
+        submission.request_id,
+        submission.key_id,
+        submission.endpoint,
+        submission.submitted_at,
+        submission.digest,
+        submission.start_deadline,
+        submission.options.keeps_payloads,
+    )
+
+
+def _recorded(status: WorkflowStatus) -> Record:
+    """The record of a request that another process accepted."""
+    record = _record(submission_of(status))
+    if status.status == PENDING:
+        record.start((status.dequeued_at or status.updated_at or 0) / 1000)
+    if (outcome := outcome_of(status)) is not None:
+        record.end(outcome)
+    return record

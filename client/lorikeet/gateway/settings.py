@@ -1,0 +1,136 @@
+"""The gateway's settings, from environment variables `LORIKEET_GATEWAY_*`."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import AnyHttpUrl, ByteSize, Field, PositiveFloat, PositiveInt, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+PREFIX = "LORIKEET_GATEWAY_"
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
+Words = Annotated[tuple[str, ...], NoDecode]
+
+
+class SettingsError(Exception):
+    """A setting has an invalid value. The message names its variable."""
+
+
+class GatewaySettings(BaseSettings):
+    """One field for each variable: `max_waiting` is `LORIKEET_GATEWAY_MAX_WAITING`."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="forbid", frozen=True)
+
+    host: str = Field("127.0.0.1", description="Address on which the gateway listens. Others than loopback need a key.")
+    port: int = Field(8080, ge=0, le=65535, description="Port of the gateway; 0 selects a free port.")
+    public_url: AnyHttpUrl | None = Field(
+        None, description="Address under which clients reach the gateway. Returned links begin with it."
+    )
+    servers: Words = Field(
+        ("grpc://127.0.0.1:8001",), description="Comma-separated URLs of the Triton servers, gRPC or HTTP."
+    )
+    status_urls: Words = Field(
+        ("http://127.0.0.1:8003",),
+        description="Comma-separated URLs of the servers' supervisors, for `/health` and `/metrics`.",
+    )
+    slots: PositiveInt = Field(8, description="Requests that the gateway sends to one Triton server at a time.")
+
+    data: Path = Field(
+        Path("~/.local/share/lorikeet"), description="Folder of the SQLite file and of uploaded and generated files."
+    )
+    database: str | None = Field(
+        None,
+        description="SQLAlchemy URL of a database that several gateways share: `postgresql+psycopg://...`. "
+        "Default: a SQLite file in `LORIKEET_GATEWAY_DATA`.",
+    )
+    gateway_id: str = Field(
+        default_factory=socket.gethostname,
+        pattern=r"^[A-Za-z0-9._-]{1,64}$",
+        description="Name of this gateway, different for each of those that share a database. Default: the host name.",
+    )
+    files: str | None = Field(
+        None,
+        description="fsspec URL of the folder for files: `s3://bucket/prefix`. Default: `files` in the data folder.",
+    )
+    keep_files_s: PositiveFloat = Field(
+        7 * 86400, description="Lifetime of a file in seconds, unless a request says otherwise."
+    )
+    keep_results_s: PositiveFloat = Field(
+        7 * 86400, description="Lifetime of an ended request in seconds. Its status is NOT_FOUND afterwards."
+    )
+
+    max_waiting: PositiveInt = Field(10_000, description="Waiting requests; further ones get 429.")
+    requests_per_key: int = Field(
+        0, ge=0, description="Waiting and running requests of one key; further ones get 429. 0 means no limit."
+    )
+    max_attempts: PositiveInt = Field(
+        10, description="Times that a request runs when the server fails. `X-Fal-No-Retry` sets 1."
+    )
+    max_body_bytes: ByteSize = Field(ByteSize(64 << 20), description="Largest JSON body of a request.")
+    max_upload_bytes: ByteSize = Field(ByteSize(512 << 20), description="Largest uploaded file.")
+    webhook_allow: Words = Field(
+        (), description="Comma-separated hosts (`host` or `host:port`) of webhooks that may be private or use http."
+    )
+    cors_origins: Words = Field(
+        ("*",), description="Comma-separated origins of web pages that may call the gateway; `*` means all."
+    )
+
+    tls_cert: Path | None = Field(None, description="Certificate chain (PEM); with `LORIKEET_GATEWAY_TLS_KEY`: https.")
+    tls_key: Path | None = Field(None, description="Private key (PEM) of the certificate.")
+    dev_tls: bool = Field(
+        False,
+        description="https with a certificate that the gateway makes. Its authority is `ca.pem` in the data folder.",
+    )
+
+    @field_validator("servers", "status_urls", "webhook_allow", "cors_origins", mode="before")
+    @classmethod
+    def _split_at_commas(cls, value: Any) -> Any:
+        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    @field_validator("data")
+    @classmethod
+    def _expand(cls, value: Path) -> Path:
+        return value.expanduser().absolute()
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only programs of this machine reach the gateway."""
+        return self.host in LOOPBACK
+
+    @property
+    def is_tls(self) -> bool:
+        return self.dev_tls or self.tls_cert is not None
+
+    @property
+    def database_url(self) -> str:
+        return self.database or f"sqlite:///{self.data / 'gateway.sqlite'}"
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether several gateways may share the database."""
+        return not self.database_url.startswith("sqlite")
+
+    @property
+    def files_url(self) -> str:
+        return self.files or (self.data / "files").as_uri()
+
+    @property
+    def base_url(self) -> str:
+        """What returned links begin with, without a slash at the end."""
+        if self.public_url is not None:
+            return str(self.public_url).rstrip("/")
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{'https' if self.is_tls else 'http'}://{host}:{self.port}"
+
+
+def load_settings(**overrides: object) -> GatewaySettings:
+    """The settings of the environment; `overrides` win. Raises SettingsError naming each invalid variable."""
+    given = {name: value for name, value in overrides.items() if value is not None}
+    try:
+        return GatewaySettings(**given)  # type: ignore[arg-type]
+    except ValidationError as error:
+        lines = [f"{PREFIX}{'.'.join(map(str, item['loc'])).upper()}: {item['msg']}" for item in error.errors()]
+        raise SettingsError("\n".join(lines)) from error

@@ -1,0 +1,1 @@
+"""Webhooks: their messages, signatures and delivery."""
