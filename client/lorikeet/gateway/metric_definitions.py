@@ -39,7 +39,10 @@ ENDED = Definition(
     ("endpoint", "outcome"),
 )
 QUEUE = Definition(
-    "lorikeet_gateway_queue_requests", "gauge", "Requests in the queue; `state` is `waiting` or `running`.", ("state",)
+    "lorikeet_gateway_queue_requests",
+    "gauge",
+    "Requests that are `waiting` or `running`, of all gateways that share the database.",
+    ("state",),
 )
 WAIT_SECONDS = Definition("lorikeet_gateway_wait_seconds", "histogram", "Time from submit to start.", buckets=_SECONDS)
 RUN_SECONDS = Definition(
@@ -71,7 +74,7 @@ HTTP_SECONDS = Definition(
 WEBHOOKS = Definition(
     "lorikeet_gateway_webhooks_total",
     "counter",
-    "Webhook deliveries: `delivered`, `retried` (one attempt failed), `failed` (given up), `refused` (address).",
+    "Attempts to deliver a webhook: `delivered`, `failed` (it may be repeated) or `refused` (it never will).",
     ("outcome",),
 )
 STORED_BYTES = Definition("lorikeet_gateway_stored_bytes", "gauge", "Bytes of uploaded and generated files.")

@@ -24,8 +24,8 @@ OUTCOMES = (
     OTHER,
 )
 
-WebhookOutcome = Literal["delivered", "retried", "failed", "refused"]
-_WEBHOOK_OUTCOMES: tuple[WebhookOutcome, ...] = ("delivered", "retried", "failed", "refused")
+WebhookOutcome = Literal["delivered", "failed", "refused"]
+_WEBHOOK_OUTCOMES: tuple[WebhookOutcome, ...] = ("delivered", "failed", "refused")
 ServerPart = Literal["status", "triton"]
 
 _METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS")

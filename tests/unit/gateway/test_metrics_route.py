@@ -75,7 +75,7 @@ def test_each_event_has_its_value() -> None:
     metrics.ended(ENDPOINT, "client_cancelled", None)
     metrics.ended(ENDPOINT, "no_such_error", 1.0)
     metrics.set_queue(5, 2)
-    metrics.webhook("retried")
+    metrics.webhook("delivered")
     metrics.set_stored(3, 1 << 20)
     values = _values(metrics.text())
 
@@ -90,7 +90,7 @@ def test_each_event_has_its_value() -> None:
     assert {outcome for outcome, count in ended.items() if count} == {"ok", "client_cancelled", "other"}
     assert value("run_seconds_sum", endpoint=ENDPOINT) == 4  # the cancelled one never ran
     assert (value("queue_requests", state="waiting"), value("queue_requests", state="running")) == (5, 2)
-    assert value("webhooks_total", outcome="retried") == 1 and value("webhooks_total", outcome="failed") == 0
+    assert value("webhooks_total", outcome="delivered") == 1 and value("webhooks_total", outcome="failed") == 0
     assert (value("stored_files"), value("stored_bytes")) == (3, 1 << 20)
 
 
