@@ -25,6 +25,7 @@ CASES = {
     "many_sizes": "Measures the memory of OpenVINO's stages over pictures of many sizes.",
     "sealing": "Measures the time of the digests that protect tensors between stages, relative to a request.",
     "perf": "Measures requests per second and latency with perf_analyzer, over gRPC and HTTP.",
+    "gateway": "Measures what the gateway adds to a request, and its answers while many requests wait.",
 }
 
 

@@ -114,6 +114,11 @@ class GatewaySettings(BaseSettings):
         return not self.database_url.startswith("sqlite")
 
     @property
+    def executor_id(self) -> str:
+        """Whose requests a restart continues. A gateway alone has a fixed name, as its host name may change."""
+        return self.gateway_id if self.is_shared else "local"
+
+    @property
     def files_url(self) -> str:
         return self.files or (self.data / "files").as_uri()
 

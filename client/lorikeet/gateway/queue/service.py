@@ -23,6 +23,7 @@ from lorikeet.gateway.webhooks.deliver import WebhookSender
 CancelAnswer = Literal["OK", "CANCELLATION_REQUESTED", "ALREADY_COMPLETED"]
 
 _UNKEPT_SECONDS = 600.0
+_PUBLISH_SECONDS = 0.5
 _LOW_TRITON_PRIORITY, _TRITON_PRIORITY = 3, 2
 
 
@@ -31,7 +32,7 @@ class QueueService:
 
     def __init__(self, settings: GatewaySettings, runner: Runner, ids: RequestIds, sender: WebhookSender) -> None:
         self.board = Board()
-        self.workflows = Workflows(settings.database_url, settings.gateway_id, self._run, self._ended, sender.deliver)
+        self.workflows = Workflows(settings.database_url, settings.executor_id, self._run, self._ended, sender.deliver)
         self._settings, self._runner, self._ids = settings, runner, ids
 
     async def submit(
@@ -53,7 +54,9 @@ class QueueService:
             return known
         self._check_limits(key_id, max_queue_length)
         submission = Submission(request_id, endpoint.id, key_id, seeded(body), options, time.time(), submit_digest)
-        record = self.board.add(_record(submission))
+        record = _record(submission)
+        record.position = self.board.waiting()
+        self.board.add(record)
         try:
             await self.workflows.enqueue(submission, REQUESTS if _is_valid(endpoint, body) else IMMEDIATE)
         except BaseException:
@@ -102,7 +105,7 @@ class QueueService:
     async def follow(self, status: WorkflowStatus) -> None:
         """Note what the gateway that runs a request published of it."""
         record = self.board.get(status.workflow_id)
-        if record is not None and record.task is None and status.executor_id != self._settings.gateway_id:
+        if record is not None and record.task is None and status.executor_id != self._settings.executor_id:
             record.start((status.dequeued_at or 0) / 1000)
             record.replace_logs(await self.workflows.log_of(record.request_id))
 
@@ -181,11 +184,23 @@ class QueueService:
             on_start=lambda: record.start(time.time()),
         )
         record.task = task = asyncio.create_task(self._runner.run(run))
+        publisher = asyncio.create_task(self._publish_log(record)) if self._settings.is_shared else None
         try:
             outcome = await task
         finally:
             record.task = None
+            if publisher is not None:
+                publisher.cancel()
         return outcome.with_logs(record.logs)
+
+    async def _publish_log(self, record: Record) -> None:
+        """Show the log to the gateways that share the database, twice a second."""
+        published = 0
+        while True:
+            if len(record.logs) > published:
+                published = len(record.logs)
+                await self.workflows.publish_log(record.logs)
+            await asyncio.sleep(_PUBLISH_SECONDS)
 
     def _ended(self, submission: Submission, outcome: Outcome) -> None:
         record = self.board.get(submission.request_id)
