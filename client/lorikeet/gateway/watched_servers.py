@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 import anyio
 import httpcore
 
+_STATUS_PORT, _METRICS_PORT = 8003, 8002  # the defaults of LORIKEET_STATUS_PORT and LORIKEET_METRICS_PORT
 _SECONDS = 2.0  # for one answer, from the connection to its last byte
 
 
@@ -26,23 +27,26 @@ class WatchedServer:
 
 
 def watched_servers(
-    servers: Sequence[str], status_urls: Sequence[str], metrics_urls: Sequence[str]
+    servers: Sequence[str], status_urls: Sequence[str] | None, metrics_urls: Sequence[str] | None
 ) -> list[WatchedServer]:
-    """The servers with their URLs, which are lists in the order of `servers`, or empty.
+    """The servers with their URLs, which are in the order of `servers`.
 
-    Raises ValueError for lists of other lengths: nobody could tell which URL belongs to which server.
+    None: the default ports on each server's host. An empty list: there are none.
     """
-    for variable, urls in (("STATUS_URLS", status_urls), ("METRICS_URLS", metrics_urls)):
-        if urls and len(urls) != len(servers):
-            raise ValueError(
-                f"LORIKEET_GATEWAY_{variable} names {len(urls)} URLs and LORIKEET_GATEWAY_SERVERS {len(servers)}: "
-                "name one URL for each server, in the same order, or set it to an empty text"
-            )
+    if status_urls is None:
+        status_urls = [_on_host_of(server, _STATUS_PORT) for server in servers]
+    if metrics_urls is None:
+        metrics_urls = [_on_host_of(server, _METRICS_PORT) for server in servers]
     nothing = [None] * len(servers)
     return [
         WatchedServer(urlsplit(server).netloc or server, status, metrics)
         for server, status, metrics in zip(servers, status_urls or nothing, metrics_urls or nothing, strict=True)
     ]
+
+
+def _on_host_of(server: str, port: int) -> str:
+    host = urlsplit(server).hostname or ""
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
 
 async def get(base: str, path: str, max_bytes: int) -> tuple[int, bytes]:

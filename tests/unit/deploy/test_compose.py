@@ -9,6 +9,9 @@ import pytest
 import yaml
 from compose_spec import PyCompose
 
+from lorikeet.gateway.settings import PREFIX as GATEWAY_PREFIX
+from lorikeet.gateway.settings import GatewaySettings, load_settings
+from lorikeet.gateway.watched_servers import WatchedServer
 from runtime.settings import PREFIX, ROOT, Settings
 
 FOLDER = ROOT / "deploy"
@@ -83,9 +86,20 @@ def test_conditions_name_services_with_a_health_check(services: dict[str, dict[s
     assert healthy == {name for name, service in services.items() if "healthcheck" in service}
 
 
-def test_the_servers_settings_exist(services: dict[str, dict[str, Any]]) -> None:
+def test_the_settings_exist(services: dict[str, dict[str, Any]]) -> None:
     known = {PREFIX + name.upper() for name in Settings.model_fields}
     assert {name for name in services["triton"]["environment"] if name.startswith(PREFIX)} <= known
+    known = {GATEWAY_PREFIX + name.upper() for name in GatewaySettings.model_fields}
+    assert {name for name in services["gateway"]["environment"] if name.startswith(PREFIX)} <= known
+
+
+def test_the_gateway_accepts_its_settings(services: dict[str, dict[str, Any]], monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in services["gateway"]["environment"].items():
+        monkeypatch.setenv(name, value)
+    settings = load_settings()
+    assert settings.is_shared and settings.watched_servers == [
+        WatchedServer("triton:8001", "http://triton:8003", "http://triton:8002")
+    ]
 
 
 def test_the_folders_that_it_names_exist(services: dict[str, dict[str, Any]]) -> None:

@@ -16,6 +16,7 @@ from starlette.testclient import TestClient
 from lorikeet.gateway import watched_servers as watched_module
 from lorikeet.gateway.routes import health as health_module
 from lorikeet.gateway.routes.health import health_router
+from lorikeet.gateway.settings import SettingsError, load_settings
 from lorikeet.gateway.watched_servers import WatchedServer, watched_servers
 from tests.unit.gateway.supervisors import SICK, Supervisor, answering
 
@@ -172,6 +173,22 @@ def test_urls_belong_to_servers_in_order() -> None:
     ]
 
 
-def test_too_few_urls_are_an_error() -> None:
-    with pytest.raises(ValueError, match=r"LORIKEET_GATEWAY_METRICS_URLS names 1 URLs and .*_SERVERS 2"):
-        watched_servers(("grpc://a", "grpc://b"), (), ("http://a",))
+def test_unset_urls_are_the_default_ports_of_each_host() -> None:
+    servers = watched_servers(("grpc://a:9001", "http://[::1]:8000"), None, None)
+    assert servers == [
+        WatchedServer("a:9001", "http://a:8003", "http://a:8002"),
+        WatchedServer("[::1]:8000", "http://[::1]:8003", "http://[::1]:8002"),
+    ]
+
+
+@pytest.mark.parametrize("name", ["STATUS_URLS", "METRICS_URLS"])
+def test_too_few_urls_are_an_error(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv("LORIKEET_GATEWAY_SERVERS", "grpc://a, grpc://b")
+    monkeypatch.setenv(f"LORIKEET_GATEWAY_{name}", "http://a")
+    with pytest.raises(SettingsError, match=rf"LORIKEET_GATEWAY_{name}: .*1 URLs for 2 servers: name one for each"):
+        load_settings()
+
+
+def test_empty_urls_mean_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LORIKEET_GATEWAY_STATUS_URLS", "")
+    assert load_settings().watched_servers == [WatchedServer("127.0.0.1:8001", None, "http://127.0.0.1:8002")]

@@ -52,9 +52,13 @@ def _values(text: str) -> dict[Sample, float]:
     return values
 
 
+async def _no_levels() -> None:
+    pass
+
+
 def _get(metrics: GatewayMetrics, servers: Sequence[WatchedServer]) -> str:
     app = FastAPI()
-    app.include_router(metrics_router(metrics, servers))
+    app.include_router(metrics_router(metrics, servers, _no_levels))
     with TestClient(app) as client:
         answer = client.get("/metrics")
     assert (answer.status_code, answer.headers["content-type"]) == (200, CONTENT_TYPE)

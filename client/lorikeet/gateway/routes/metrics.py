@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 from fastapi import APIRouter
 from starlette.responses import Response
@@ -19,10 +19,20 @@ _MAX_BYTES = 4 << 20  # of one server's answer
 _SHARED_SECONDS = 1.0
 
 
-def metrics_router(metrics: GatewayMetrics, servers: Sequence[WatchedServer]) -> APIRouter:
-    """The route. With several servers, the samples of each have its name in the label `server`."""
+def metrics_router(
+    metrics: GatewayMetrics, servers: Sequence[WatchedServer], note_levels: Callable[[], Awaitable[None]]
+) -> APIRouter:
+    """The route. `note_levels`: sets the metrics that are read at this time only, such as the queue's.
+
+    With several servers, the samples of each have its name in the label `server`.
+    """
     router = APIRouter(include_in_schema=False)
-    scraped = SharedCall(lambda: _scrape(metrics, servers), _SHARED_SECONDS)
+
+    async def scrape() -> str:
+        _, of_servers = await asyncio.gather(note_levels(), _scrape(metrics, servers))
+        return of_servers
+
+    scraped = SharedCall(scrape, _SHARED_SECONDS)
 
     @router.get("/metrics")
     async def metrics_text() -> Response:
