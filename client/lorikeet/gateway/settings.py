@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AnyHttpUrl, ByteSize, Field, PositiveFloat, PositiveInt, ValidationError, field_validator
+from pydantic import (
+    AnyHttpUrl,
+    ByteSize,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from lorikeet.gateway.watched_servers import WatchedServer, watched_servers
+from lorikeet.schema.nearest import nearest
+
 PREFIX = "LORIKEET_GATEWAY_"
+_NEAR = 0.6  # similarity of a name that is likely meant
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 Words = Annotated[tuple[str, ...], NoDecode]
@@ -32,9 +46,15 @@ class GatewaySettings(BaseSettings):
     servers: Words = Field(
         ("grpc://127.0.0.1:8001",), description="Comma-separated URLs of the Triton servers, gRPC or HTTP."
     )
-    status_urls: Words = Field(
-        ("http://127.0.0.1:8003",),
-        description="Comma-separated URLs of the servers' supervisors, for `/health` and `/metrics`.",
+    status_urls: Words | None = Field(
+        None,
+        description="Comma-separated URLs of the servers' supervisors, in the order of the servers, for `/health` and "
+        "`/metrics`; empty for none. Default: port 8003 of each server's host.",
+    )
+    metrics_urls: Words | None = Field(
+        None,
+        description="Comma-separated URLs of the servers' Prometheus ports, in the order of the servers, for "
+        "`/metrics`; empty for none. Default: port 8002 of each server's host.",
     )
     slots: PositiveInt = Field(8, description="Requests that the gateway sends to one Triton server at a time.")
 
@@ -75,7 +95,9 @@ class GatewaySettings(BaseSettings):
         (), description="Comma-separated hosts (`host` or `host:port`) of webhooks that may be private or use http."
     )
     cors_origins: Words = Field(
-        ("*",), description="Comma-separated origins of web pages that may call the gateway; `*` means all."
+        (),
+        description="Comma-separated origins of web pages that may call the gateway, beside those of this machine; "
+        "`*` means all.",
     )
 
     tls_cert: Path | None = Field(None, description="Certificate chain (PEM); with `LORIKEET_GATEWAY_TLS_KEY`: https.")
@@ -85,10 +107,18 @@ class GatewaySettings(BaseSettings):
         description="https with a certificate that the gateway makes. Its authority is `ca.pem` in the data folder.",
     )
 
-    @field_validator("servers", "status_urls", "webhook_allow", "cors_origins", mode="before")
+    @field_validator("servers", "status_urls", "metrics_urls", "webhook_allow", "cors_origins", mode="before")
     @classmethod
     def _split_at_commas(cls, value: Any) -> Any:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    @field_validator("status_urls", "metrics_urls")
+    @classmethod
+    def _one_for_each_server(cls, value: tuple[str, ...] | None, info: ValidationInfo) -> tuple[str, ...] | None:
+        servers = info.data.get("servers", ())
+        if value and len(value) != len(servers):
+            raise ValueError(f"{len(value)} URLs for {len(servers)} servers: name one for each, in the same order")
+        return value
 
     @field_validator("data")
     @classmethod
@@ -99,6 +129,11 @@ class GatewaySettings(BaseSettings):
     def is_loopback(self) -> bool:
         """Whether only programs of this machine reach the gateway."""
         return self.host in LOOPBACK
+
+    @property
+    def watched_servers(self) -> list[WatchedServer]:
+        """The servers with the URLs of their health and metrics."""
+        return watched_servers(self.servers, self.status_urls, self.metrics_urls)
 
     @property
     def is_tls(self) -> bool:
@@ -132,10 +167,25 @@ class GatewaySettings(BaseSettings):
 
 
 def load_settings(**overrides: object) -> GatewaySettings:
-    """The settings of the environment; `overrides` win. Raises SettingsError naming each invalid variable."""
-    given = {name: value for name, value in overrides.items() if value is not None}
-    try:
-        return GatewaySettings(**given)  # type: ignore[arg-type]
-    except ValidationError as error:
-        lines = [f"{PREFIX}{'.'.join(map(str, item['loc'])).upper()}: {item['msg']}" for item in error.errors()]
-        raise SettingsError("\n".join(lines)) from error
+    """The settings of the environment; `overrides` win.
+
+    Raises SettingsError with one line for each variable that is wrong or unknown.
+    """
+    problems = [_unknown(variable) for variable in os.environ if _is_unknown(variable)]
+    if not problems:
+        try:
+            return GatewaySettings(**{name: value for name, value in overrides.items() if value is not None})  # type: ignore[arg-type]
+        except ValidationError as error:
+            for item in error.errors():
+                name = str(item["loc"][0]).upper() if item["loc"] else "*"
+                problems.append(f"{PREFIX}{name}: {item['msg'].removeprefix('Value error, ')}")
+    raise SettingsError("\n".join(problems))
+
+
+def _is_unknown(variable: str) -> bool:
+    return variable.startswith(PREFIX) and variable.removeprefix(PREFIX).lower() not in GatewaySettings.model_fields
+
+
+def _unknown(variable: str) -> str:
+    near = nearest(variable.removeprefix(PREFIX).lower(), GatewaySettings.model_fields, _NEAR)
+    return f"{variable}: no such setting" + (f"; did you mean {PREFIX}{near.upper()}?" if near else "")

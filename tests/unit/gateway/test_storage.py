@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from lorikeet.gateway import keys
 from lorikeet.gateway.auth import BROWSER_TOKEN
+from tests.unit.gateway.conftest import ORIGIN
 from tests.unit.gateway.served import Served
 
 CONTENT = bytes(range(256)) * 40
@@ -170,7 +171,7 @@ def test_the_addresses_through_fals_proxy(gateway: Served) -> None:
 def test_a_page_of_another_origin_may_upload(gateway: Served) -> None:
     url = gateway.initiate(content_type="image/png", file_name="a.png")["upload_url"]
     asked = {
-        "Origin": "https://page.example",
+        "Origin": ORIGIN,
         "Access-Control-Request-Method": "PUT",
         "Access-Control-Request-Headers": "content-type",
     }
@@ -178,7 +179,7 @@ def test_a_page_of_another_origin_may_upload(gateway: Served) -> None:
     assert allowed.status_code == 200
     assert "PUT" in allowed.headers["access-control-allow-methods"]
     assert "content-type" in allowed.headers["access-control-allow-headers"].lower()
-    page = {"Origin": "https://page.example"}
+    page = {"Origin": ORIGIN}
     reply = gateway.client.put(url.replace("?", "/1?"), content=b"x", headers=page)
-    assert reply.headers["access-control-allow-origin"] == "*"
+    assert reply.headers["access-control-allow-origin"] == ORIGIN
     assert "etag" in reply.headers["access-control-expose-headers"].lower()

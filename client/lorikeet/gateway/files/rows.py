@@ -126,6 +126,12 @@ class FileRows:
         ).one_or_none()
         return None if row is None else _stored(row, self._parts(name))
 
+    def totals(self) -> tuple[int, int]:
+        """The number of complete files, and their bytes."""
+        columns = (sa.func.count(), sa.func.coalesce(sa.func.sum(files.c.size), 0))
+        number, size = self._connection.execute(sa.select(*columns).where(files.c.digest.is_not(None))).one()
+        return int(number), int(size)
+
     def expired(self) -> list[str]:
         """Names of files and uploads whose time has passed."""
         return list(self._connection.scalars(sa.select(files.c.name).where(~_lives()).limit(_AT_ONCE)))

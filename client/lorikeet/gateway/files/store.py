@@ -184,6 +184,15 @@ class FileStore:
                 _log.warning("cannot remove the expired file %s, the next try is in a minute: %s", name, error)
         return removed
 
+    async def totals(self) -> tuple[int, int]:
+        """The number of files, and their bytes."""
+
+        def totals() -> tuple[int, int]:
+            with self._engine.connect() as connection:
+                return FileRows(connection).totals()
+
+        return await self._threads.run(totals)
+
     def check(self) -> None:
         """Raise OSError when the folder cannot be read. It blocks."""
         self._files.info(self._root)
