@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import threading
 import time
@@ -12,11 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import sqlalchemy as sa
 import uvicorn
 from fastapi import FastAPI
 
 from lorikeet.gateway.app import create_app
-from lorikeet.gateway.database import open_database
+from lorikeet.gateway.database import files, open_database
 from lorikeet.gateway.keys import KeyStore
 from lorikeet.gateway.services import Services
 from lorikeet.gateway.settings import GatewaySettings
@@ -24,9 +26,10 @@ from lorikeet.gateway.settings import GatewaySettings
 
 @dataclass(frozen=True)
 class Served:
-    """`key`, `other_key`: `<id>:<secret>`. `client` sends no key."""
+    """`loop`: the one that serves. `key`, `other_key`: `<id>:<secret>`. `client` sends no key."""
 
     app: FastAPI
+    loop: asyncio.AbstractEventLoop
     settings: GatewaySettings
     key: str
     other_key: str
@@ -53,6 +56,18 @@ class Served:
         """What lies in the folder for files."""
         return sorted((self.settings.data / "files").iterdir())
 
+    def newest_object(self) -> Path:
+        return max(self.objects(), key=lambda path: path.stat().st_mtime_ns)
+
+    def sweep(self) -> None:
+        """Remove what has expired, as the gateway does once a minute."""
+        asyncio.run_coroutine_threadsafe(self.services.files.delete_expired(), self.loop).result(30)
+
+    def stored_names(self) -> set[str]:
+        """The names of files and unfinished uploads in the database."""
+        with self.services.engine.connect() as connection:
+            return set(connection.scalars(sa.select(files.c.name)))
+
     def upload(self, content: bytes, content_type: str = "image/png", **headers: str) -> str:
         """The address of a new file."""
         sent = {**self.auth, "Content-Type": content_type, **headers}
@@ -78,14 +93,15 @@ def serve(folder: Path, **settings: Any) -> Iterator[Served]:
         key, other_key = keys.add("one")[1], keys.add("two")[1]
         app = create_app(valid)
         server = uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False))
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
+        loop = asyncio.new_event_loop()
+        thread = threading.Thread(target=loop.run_until_complete, args=[server.serve([listener])], daemon=True)
         thread.start()
         deadline = time.monotonic() + 30
         while not server.started:
             assert thread.is_alive() and time.monotonic() < deadline
             time.sleep(0.01)
         with httpx.Client(base_url=f"http://127.0.0.1:{valid.port}", timeout=60) as client:
-            yield Served(app, valid, key, other_key, client)
+            yield Served(app, loop, valid, key, other_key, client)
         server.should_exit = True
         thread.join(30)
         assert not thread.is_alive()
