@@ -70,6 +70,9 @@ def _listener(settings: GatewaySettings) -> socket.socket:
     try:
         found = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)[0]
         listener = socket.create_server(found[4][:2], family=found[0], backlog=2048)
+        # Connections inherit it. asyncio does not set it on them, and without it each answer takes 40 ms longer: its
+        # body waits until the client acknowledges its head.
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     except OSError as error:
         address = f"{settings.host}:{settings.port}"
         raise SettingsError(f"LORIKEET_GATEWAY_PORT: cannot listen on {address}: {error.strerror}") from error

@@ -87,6 +87,7 @@ class Served:
 def serve(folder: Path, **settings: Any) -> Iterator[Served]:
     """A gateway whose data is in `folder`."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         given = {"data": folder, "port": listener.getsockname()[1], "servers": "grpc://127.0.0.1:1", **settings}
         valid = GatewaySettings(**given)
         keys = KeyStore(open_database(valid.database_url))

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import http.client
 import json
+import socket
 import time
 from datetime import datetime, timedelta, timezone
 from email.utils import format_datetime, parsedate_to_datetime
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
 
+from tests.unit.gateway.conftest import LIMIT
 from tests.unit.gateway.served import Served
 from tests.unit.gateway.test_parts import PARTS, part, python
 
@@ -201,6 +205,19 @@ def test_an_object_that_is_gone_ends_the_download(gateway: Served) -> None:
     with pytest.raises(httpx.RemoteProtocolError):
         gateway.client.get(url)
     assert gateway.client.get("/rest/.well-known/jwks.json").status_code == 200
+
+
+def test_a_client_that_does_not_read_delays_no_other(gateway: Served) -> None:
+    content = bytes(range(256)) * (LIMIT // 256)
+    path = urlsplit(gateway.upload(content)).path
+    connection = http.client.HTTPConnection("127.0.0.1", gateway.settings.port, timeout=30)
+    connection.connect()
+    connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 17)
+    connection.request("GET", path)
+    for _ in range(5):
+        assert gateway.client.get(path, headers={"Range": "bytes=0-9"}).content == content[:10]
+    assert connection.getresponse().read() == content
+    connection.close()
 
 
 def test_the_bytes_of_parts_are_those_of_the_file(gateway: Served) -> None:
