@@ -18,7 +18,7 @@ from lorikeet.gateway.browser_guard import LOOPBACK_ORIGIN
 from lorikeet.gateway.endpoints import ENDPOINTS
 from lorikeet.gateway.http_metrics import HttpMetrics
 from lorikeet.gateway.metrics import GatewayMetrics
-from lorikeet.gateway.routes import queue, run
+from lorikeet.gateway.routes import downloads, queue, run, storage, uploads
 from lorikeet.gateway.routes.health import health_router
 from lorikeet.gateway.routes.metrics import metrics_router
 from lorikeet.gateway.routes.openapi import publish_schemas
@@ -26,7 +26,7 @@ from lorikeet.gateway.routes.proxy import FalProxy
 from lorikeet.gateway.services import Services
 from lorikeet.gateway.settings import GatewaySettings
 
-_EXPOSED = ("x-fal-request-id", ERROR_TYPE, TIMEOUT_TYPE)
+_EXPOSED = ("x-fal-request-id", ERROR_TYPE, TIMEOUT_TYPE, "etag", "accept-ranges", "content-range")
 
 
 def create_app(settings: GatewaySettings) -> FastAPI:
@@ -41,7 +41,7 @@ def create_app(settings: GatewaySettings) -> FastAPI:
         await app.state.services.stop()
 
     app = FastAPI(title="Lorikeet", version=version("lorikeet"), lifespan=lifespan)
-    for part in (run, queue):
+    for part in (run, queue, storage, uploads, downloads):
         app.include_router(part.router)
     app.include_router(metrics_router(metrics, settings.watched_servers, lambda: app.state.services.note_levels()))
     probes = {
@@ -59,7 +59,7 @@ def create_app(settings: GatewaySettings) -> FastAPI:
         CORSMiddleware,
         allow_origins=settings.cors_origins,
         allow_origin_regex=LOOPBACK_ORIGIN,
-        allow_methods=["GET", "POST", "PUT"],
+        allow_methods=["GET", "HEAD", "POST", "PUT"],
         allow_headers=["*"],
         expose_headers=_EXPOSED,
     )

@@ -1,4 +1,4 @@
-"""The gateway's own tables, beside those of DBOS in the same database: API keys, files, live gateways, secrets."""
+"""The gateway's own tables, beside those of DBOS: API keys, files and their parts, live gateways, secrets."""
 
 from __future__ import annotations
 
@@ -31,6 +31,19 @@ files = sa.Table(
     sa.Column("created_at", sa.Float, nullable=False),
     sa.Column("expires_at", sa.Float, index=True),
     sa.Column("is_private", sa.Boolean, nullable=False),
+    sa.Column("keep_seconds", sa.Float),  # lifetime from its completion; null means for ever
+    sa.Column("digest", sa.String(64)),  # null until the upload is complete
+)
+
+file_parts = sa.Table(
+    "lorikeet_file_parts",
+    metadata,
+    sa.Column("key", sa.String(32), primary_key=True),
+    sa.Column("file", sa.String(255), nullable=False, index=True),
+    sa.Column("number", sa.Integer, nullable=False),
+    sa.Column("size", sa.BigInteger, nullable=False),
+    sa.Column("created_at", sa.Float, nullable=False),
+    sa.Column("digest", sa.String(64)),  # null until its bytes are stored
 )
 
 gateways = sa.Table(
@@ -80,3 +93,6 @@ def _set_up_sqlite(connection: Any, _: object) -> None:
     # WAL: readers do not wait for a writer. The mode stays in the file, so that DBOS uses it too.
     connection.execute("PRAGMA journal_mode=WAL")
     connection.execute("PRAGMA busy_timeout=30000")
+    # A commit does not wait for the disk: it survives the end of the gateway, but not always a power cut. Neither do
+    # the bytes of files. DBOS has connections of its own, which do wait.
+    connection.execute("PRAGMA synchronous=NORMAL")

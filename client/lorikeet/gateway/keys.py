@@ -61,6 +61,11 @@ class KeyStore:
         self._refresh()
         return not self._hashes
 
+    def is_valid(self, key_id: str) -> bool:
+        """Whether a valid key has this id."""
+        self._refresh()
+        return key_id in self._hashes
+
     def find(self, credentials: str) -> str | None:
         """The id of the valid key with these credentials (`<id>:<secret>`), compared in constant time."""
         self._refresh()

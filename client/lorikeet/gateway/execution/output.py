@@ -8,7 +8,8 @@ from typing import Any
 import safetensors.numpy
 
 from lorikeet.client.result import Latents, Result
-from lorikeet.gateway.files.store import FileStore, Lifecycle
+from lorikeet.gateway.files.store import FileStore
+from lorikeet.gateway.files.stored_file import Lifecycle
 
 _LATENTS_TYPE = "application/octet-stream"
 

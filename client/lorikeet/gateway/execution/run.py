@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from lorikeet.client.result import Result
@@ -13,10 +13,11 @@ from lorikeet.gateway.api_error import ApiError
 from lorikeet.gateway.execution.log_lines import LogLine, StepLog, log_line, result_lines
 from lorikeet.gateway.execution.outcome import Outcome
 from lorikeet.gateway.execution.output import store_output
-from lorikeet.gateway.execution.own_files import pack_own_files
+from lorikeet.gateway.execution.own_files import find_own_files, pack_own_files
 from lorikeet.gateway.execution.servers import ServerPool, TritonServer
 from lorikeet.gateway.execution.triton_errors import api_error, is_retryable
-from lorikeet.gateway.files.store import FileStore, Lifecycle
+from lorikeet.gateway.files.store import FileStore
+from lorikeet.gateway.files.stored_file import Lifecycle, StoredFile
 from lorikeet.protocol.errors import LorikeetError
 from lorikeet.schema import ImageToImageInput
 
@@ -50,15 +51,17 @@ class Runner:
     async def run(self, run: Run) -> Outcome:
         """Wait for a free slot and run the request. A cancel of this coroutine ends the request on Triton too."""
         try:
-            packed, files = await pack_own_files(run.request, self._store, run.key_id)
+            return await self._run(run, await find_own_files(run.request, self._store, run.key_id))
         except ApiError as error:
             return Outcome.of_error(error, run.attempt_id)
+
+    async def _run(self, run: Run, own_files: Mapping[str, StoredFile]) -> Outcome:
         for attempt in range(1, run.attempts + 1):
             begun = time.monotonic()
             try:
                 async with self._servers.slot(_weights(run.request)) as server:
                     run.on_start()
-                    result = await self._attempt(server, run, packed, files)
+                    result = await self._attempt(server, run, own_files)
             except LorikeetError as error:
                 if not is_retryable(error) or attempt == run.attempts:
                     run.on_log(log_line(error.message, "ERROR"))
@@ -73,7 +76,8 @@ class Runner:
             return Outcome(200, body, run.attempt_id, round(time.monotonic() - begun, 3))
         raise AssertionError("a run has at least one attempt")
 
-    async def _attempt(self, server: TritonServer, run: Run, packed: ImageToImageInput, files: list[bytes]) -> Result:
+    async def _attempt(self, server: TritonServer, run: Run, own_files: Mapping[str, StoredFile]) -> Result:
+        packed, files = await pack_own_files(run.request, own_files, self._store)
         job = server.client.send(packed, files, request_id=run.attempt_id, priority=run.triton_priority)
         log = StepLog(run.on_log, run.on_rate)
         try:

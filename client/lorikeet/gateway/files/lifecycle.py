@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 
 from lorikeet.gateway.api_error import ApiError
-from lorikeet.gateway.files.store import Lifecycle
+from lorikeet.gateway.files.stored_file import Lifecycle
 
 HEADERS = ("x-fal-object-lifecycle-preference", "x-fal-object-lifecycle")
 _DURATION, _ACL = "expiration_duration_seconds", "initial_acl"
 _PRIVATE = ("hide", "forbid")
+_LONGEST_SECONDS = 100 * 365 * 86400  # so that an end is a time that the database holds
 
 
 def read_lifecycle(headers: Mapping[str, str], default_seconds: float) -> Lifecycle:
@@ -28,8 +28,9 @@ def read_lifecycle(headers: Mapping[str, str], default_seconds: float) -> Lifecy
         seconds = preference.get(_DURATION)
         acl = preference.get(_ACL) or {}
         is_private = acl.get("default") in _PRIVATE
-    except (ValueError, AttributeError) as error:
+    except (ValueError, AttributeError, RecursionError) as error:
         raise ApiError(400, f"{HEADERS[0]}: expected a JSON object", "bad_request") from error
-    if seconds is not None and not (isinstance(seconds, (int, float)) and 0 < seconds < math.inf):
-        raise ApiError(400, f"{HEADERS[0]}: {_DURATION} must be a positive number", "bad_request")
+    if seconds is not None and not (type(seconds) in (int, float) and 0 < seconds <= _LONGEST_SECONDS):
+        problem = f"{_DURATION} must be a positive number of at most {_LONGEST_SECONDS}"
+        raise ApiError(400, f"{HEADERS[0]}: {problem}", "bad_request")
     return Lifecycle(seconds, is_private)

@@ -1,60 +1,37 @@
-"""The files of the gateway: contents in a folder of fsspec (local or S3); names, owners and ends in the database."""
+"""The files of the gateway: their bytes in a folder of fsspec (local or S3); all else in the database."""
 
 from __future__ import annotations
 
-import asyncio
-import mimetypes
-import re
+import logging
 import secrets
-import time
-from collections.abc import AsyncIterator
-from dataclasses import asdict, dataclass
+from collections.abc import AsyncIterator, Sequence
 
 import fsspec.core
 import sqlalchemy as sa
 
-from lorikeet.gateway.database import files
+from lorikeet.gateway.files.blocking import BlockingCalls
+from lorikeet.gateway.files.names import is_name, new_name
+from lorikeet.gateway.files.part_writer import PartWriter, remove_object
+from lorikeet.gateway.files.rows import FileRows
+from lorikeet.gateway.files.stored_file import FileTooLarge, Lifecycle, StoredFile
 
-DEFAULT_TYPE = "application/octet-stream"
-
-_SUFFIX = re.compile(r"\.[a-z0-9]{1,12}")
-_CONTENT_TYPE = re.compile(r"[a-z0-9][\w.+-]{0,63}/[\w.+-]{1,64}", re.ASCII)
-_READ_BYTES = 1 << 20
-
-
-class FileTooLarge(Exception):
-    """A content is larger than its limit."""
-
-
-@dataclass(frozen=True)
-class Lifecycle:
-    """How many seconds a file lives (None: for ever), and whether only its owner may read it."""
-
-    seconds: float | None
-    is_private: bool = False
-
-
-@dataclass(frozen=True)
-class StoredFile:
-    """A file. `owner`: the id of a key. Times are Unix seconds; without `expires_at` it lives for ever."""
-
-    name: str
-    owner: str
-    content_type: str
-    size: int
-    created_at: float
-    expires_at: float | None
-    is_private: bool
+_BLOCK_BYTES = 1 << 20
+_THREADS = 16
+_log = logging.getLogger(__name__)
 
 
 class FileStore:
-    """What blocks runs in threads: all methods may be called from the event loop."""
+    """Files that never change once they are complete. All methods but `check` may be called from the event loop.
+
+    Each part of a file is an object with a random name, so that nothing of a client's text becomes a path.
+    """
 
     def __init__(self, engine: sa.Engine, url: str, base_url: str) -> None:
         self._engine = engine
         self._files, self._root = fsspec.core.url_to_fs(url)
         self._files.makedirs(self._root, exist_ok=True)
         self._prefix = f"{base_url}/cdn/files/"
+        self._threads = BlockingCalls(_THREADS, "files")
 
     def url(self, name: str) -> str:
         """The address of a file."""
@@ -72,122 +49,180 @@ class FileStore:
         async def chunks() -> AsyncIterator[bytes]:
             yield content
 
-        name = new_name(content_type, file_name)
-        return await self.write(name, chunks(), len(content), owner, content_type, lifecycle)
+        return await self.upload(chunks(), len(content), owner, content_type, lifecycle, file_name)
 
-    async def write(
+    async def upload(
         self,
-        name: str,
         chunks: AsyncIterator[bytes],
         limit: int,
         owner: str,
         content_type: str,
         lifecycle: Lifecycle,
+        file_name: str = "",
     ) -> StoredFile:
-        """Store what `chunks` yields under `name`, from `new_name`. Raises FileTooLarge above `limit` bytes.
+        """Store what `chunks` yields under a new name. Raises FileTooLarge above `limit` bytes; then, and when it is
+        interrupted, no file is left."""
+        name, key = new_name(content_type, file_name), secrets.token_hex(16)
 
-        The file exists when this returns: an interrupted call leaves none.
-        """
-        path, size = self._path(name), 0
-        out = await asyncio.to_thread(self._files.open, path, "wb")
+        def begin() -> None:
+            with self._engine.begin() as connection:
+                rows = FileRows(connection)
+                rows.add(name, owner, content_type, lifecycle)
+                rows.reserve(name, 1, limit, limit, key)
+
+        def end(size: int, digest: str) -> StoredFile:
+            with self._engine.begin() as connection:
+                rows = FileRows(connection)
+                rows.finish_part(name, key, size, digest)
+                return rows.complete(name, [(1, digest)])[0]
+
         try:
-            async for chunk in chunks:
-                size += len(chunk)
-                if size > limit:
-                    raise FileTooLarge(f"larger than {limit} bytes")
-                await asyncio.to_thread(out.write, chunk)
-            await asyncio.to_thread(out.close)
+            await self._threads.run(begin)
+            return await self._threads.run(end, *await self._write(key, chunks, limit))
         except BaseException:
-            await asyncio.shield(asyncio.to_thread(self._discard, out, path))
+            await self.delete(name)
             raise
-        now = time.time()
-        expires_at = None if lifecycle.seconds is None else now + lifecycle.seconds
-        stored = StoredFile(name, owner, safe_type(content_type), size, now, expires_at, lifecycle.is_private)
-        await asyncio.to_thread(self._insert, stored)
+
+    async def begin(self, owner: str, content_type: str, lifecycle: Lifecycle, file_name: str = "") -> str:
+        """Begin an upload in parts. Returns the name of the file to be; `complete` makes it."""
+        name = new_name(content_type, file_name)
+
+        def add() -> None:
+            with self._engine.begin() as connection:
+                FileRows(connection).add(name, owner, content_type, lifecycle)
+
+        await self._threads.run(add)
+        return name
+
+    async def write_part(self, name: str, number: int, chunks: AsyncIterator[bytes], size: int, limit: int) -> str:
+        """Store a part of up to `size` bytes and return its digest; it replaces an earlier one of its number.
+
+        Raises UploadError; FileTooLarge also when all parts together have more than `limit` bytes.
+        """
+        key = secrets.token_hex(16)
+
+        def reserve() -> None:
+            with self._engine.begin() as connection:
+                FileRows(connection).reserve(name, number, size, limit, key)
+
+        def finish(size: int, digest: str) -> list[str]:
+            with self._engine.begin() as connection:
+                return FileRows(connection).finish_part(name, key, size, digest)
+
+        try:
+            await self._threads.run(reserve)
+            size, digest = await self._write(key, chunks, size)
+            garbage = await self._threads.run(finish, size, digest)
+        except BaseException:
+            await self._threads.run(self._remove_parts, [key])
+            raise
+        await self._threads.run(self._remove_parts, garbage)
+        return digest
+
+    async def complete(self, name: str, parts: Sequence[tuple[int, str]]) -> StoredFile:
+        """Make the file of parts, given by number and digest. A repeated call returns it. Raises UploadError."""
+
+        def complete() -> tuple[StoredFile, list[str]]:
+            with self._engine.begin() as connection:
+                return FileRows(connection).complete(name, parts)
+
+        stored, garbage = await self._threads.run(complete)
+        await self._threads.run(self._remove_parts, garbage)
         return stored
 
     async def find(self, name: str) -> StoredFile | None:
-        """What is known of a file; None for unknown names and when its life has ended."""
-        return await asyncio.to_thread(self._find, name)
+        """What is known of a file; None for unknown names, unfinished uploads, and when its life has ended."""
+
+        def find() -> StoredFile | None:
+            with self._engine.connect() as connection:
+                return FileRows(connection).find(name)
+
+        return await self._threads.run(find) if is_name(name) else None
 
     async def read(self, file: StoredFile) -> bytes:
         """The whole content. Raises OSError."""
-        content: bytes = await asyncio.to_thread(self._files.cat_file, self._path(file.name))
-        return content
+        parts = [await self._threads.run(self._files.cat_file, self._path(part.key)) for part in file.parts]
+        return parts[0] if len(parts) == 1 else b"".join(parts)
 
     async def read_range(self, file: StoredFile, start: int, end: int) -> AsyncIterator[bytes]:
-        """Bytes `start` to `end` (exclusive) in chunks. Raises OSError."""
-        path = self._path(file.name)
-        for place in range(start, end, _READ_BYTES):
-            last = min(place + _READ_BYTES, end)
-            yield await asyncio.to_thread(self._files.cat_file, path, start=place, end=last)
+        """Bytes `start` to `end` (exclusive) in blocks. Raises OSError."""
+        place = 0  # of the part in the file
+        for part in file.parts:
+            first, last = max(start - place, 0), min(end - place, part.size)
+            for at in range(first, last, _BLOCK_BYTES):
+                stop = min(at + _BLOCK_BYTES, last)
+                yield await self._threads.run(self._files.cat_file, self._path(part.key), start=at, end=stop)
+            place += part.size
 
     async def delete(self, name: str) -> None:
-        """Remove a file; nothing happens when there is none."""
-        await asyncio.to_thread(self._delete, name)
+        """Remove a file or an upload; nothing happens when there is none."""
+
+        def delete() -> None:
+            with self._engine.connect() as connection:
+                keys = FileRows(connection).keys_of(name)
+            self._remove_parts(keys)
+            with self._engine.begin() as connection:
+                FileRows(connection).remove(name)
+
+        await self._threads.run(delete)
 
     async def delete_expired(self) -> int:
-        """Remove the files whose life has ended. Returns their number."""
-        names = await asyncio.to_thread(self._expired)
+        """Remove the files whose life has ended, and what broken uploads left. Returns the number of files removed."""
+
+        def sweep() -> list[str]:
+            with self._engine.connect() as connection:
+                garbage, expired = FileRows(connection).garbage(), FileRows(connection).expired()
+            self._remove_parts(garbage)
+            return expired
+
+        names, removed = await self._threads.run(sweep), 0
         for name in names:
-            await self.delete(name)
-        return len(names)
+            try:
+                await self.delete(name)
+                removed += 1
+            except OSError as error:  # one object that cannot be removed keeps no other file alive
+                _log.warning("cannot remove the expired file %s, the next try is in a minute: %s", name, error)
+        return removed
 
     async def totals(self) -> tuple[int, int]:
         """The number of files, and their bytes."""
-        return await asyncio.to_thread(self._totals)
+
+        def totals() -> tuple[int, int]:
+            with self._engine.connect() as connection:
+                return FileRows(connection).totals()
+
+        return await self._threads.run(totals)
 
     def check(self) -> None:
         """Raise OSError when the folder cannot be read. It blocks."""
         self._files.info(self._root)
 
-    def _path(self, name: str) -> str:
-        return f"{self._root}/{name}"
+    def _path(self, key: str) -> str:
+        return f"{self._root}/{key}"
 
-    def _insert(self, file: StoredFile) -> None:
+    async def _write(self, key: str, chunks: AsyncIterator[bytes], limit: int) -> tuple[int, str]:
+        """Write an object. Returns its size and digest. Raises FileTooLarge above `limit` bytes."""
+        writer = await self._threads.run(PartWriter, self._files, self._path(key))
+        size, block = 0, bytearray()
+        try:
+            async for chunk in chunks:
+                size += len(chunk)
+                if size > limit:
+                    raise FileTooLarge(limit)
+                block += chunk
+                if len(block) >= _BLOCK_BYTES:
+                    await self._threads.run(writer.write, bytes(block))
+                    block.clear()
+            return size, await self._threads.run(writer.close, bytes(block))
+        except BaseException:
+            await self._threads.run(writer.discard)
+            raise
+
+    def _remove_parts(self, keys: Sequence[str]) -> None:
+        """Remove objects, then their rows. It blocks and raises OSError."""
+        if not keys:
+            return
+        for key in keys:
+            remove_object(self._files, self._path(key))
         with self._engine.begin() as connection:
-            connection.execute(sa.insert(files).values(asdict(file)))
-
-    def _find(self, name: str) -> StoredFile | None:
-        with self._engine.connect() as connection:
-            row = connection.execute(sa.select(files).where(files.c.name == name)).one_or_none()
-        found = StoredFile(**row._mapping) if row is not None else None
-        return None if found is None or (found.expires_at or time.time()) < time.time() else found
-
-    def _totals(self) -> tuple[int, int]:
-        totals = sa.select(sa.func.count(), sa.func.coalesce(sa.func.sum(files.c.size), 0)).select_from(files)
-        with self._engine.connect() as connection:
-            number, size = connection.execute(totals).one()
-        return int(number), int(size)
-
-    def _expired(self) -> list[str]:
-        with self._engine.connect() as connection:
-            return list(connection.scalars(sa.select(files.c.name).where(files.c.expires_at < time.time())))
-
-    def _delete(self, name: str) -> None:
-        self._remove(self._path(name))
-        with self._engine.begin() as connection:
-            connection.execute(sa.delete(files).where(files.c.name == name))
-
-    def _discard(self, out: object, path: str) -> None:
-        if hasattr(out, "discard"):  # S3: ends the upload without an object
-            out.discard()
-        self._remove(path)
-
-    def _remove(self, path: str) -> None:
-        if self._files.exists(path):
-            self._files.rm_file(path)
-
-
-def new_name(content_type: str, file_name: str = "") -> str:
-    """A name of 128 random bits with the suffix of `file_name`, else of the content type."""
-    suffix = "." + file_name.rpartition(".")[2].lower() if "." in file_name else ""
-    if not _SUFFIX.fullmatch(suffix):
-        suffix = mimetypes.guess_extension(safe_type(content_type)) or ""
-    return secrets.token_urlsafe(16) + suffix
-
-
-def safe_type(content_type: str) -> str:
-    """A content type without parameters; `application/octet-stream` for text that is none."""
-    essence = content_type.partition(";")[0].strip().lower()
-    return essence if _CONTENT_TYPE.fullmatch(essence) else DEFAULT_TYPE
+            FileRows(connection).remove_parts(keys)

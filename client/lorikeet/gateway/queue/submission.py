@@ -12,7 +12,7 @@ from typing import Any
 
 from typing_extensions import Self
 
-from lorikeet.gateway.files.store import Lifecycle
+from lorikeet.gateway.files.stored_file import Lifecycle
 
 NORMAL, LOW = "normal", "low"
 _RANKS = {NORMAL: 10, LOW: 20}

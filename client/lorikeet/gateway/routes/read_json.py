@@ -3,13 +3,27 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, TypeVar
 
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, ValidationError
 from starlette.requests import Request
 
 from lorikeet.gateway.api_error import ApiError, FieldErrors
 from lorikeet.gateway.services import services_of
 from lorikeet.schema.base import json_problem
+
+AnyModel = TypeVar("AnyModel", bound=BaseModel)
+
+
+async def read_json_model(request: Request, model: type[AnyModel]) -> AnyModel:
+    """The object as a model. Raises ApiError as `read_json_object` does, RequestValidationError for invalid fields."""
+    value = await read_json_object(request)
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        details = [{**item, "loc": ("body", *item["loc"])} for item in error.errors(include_url=False)]
+        raise RequestValidationError(details) from error
 
 
 async def read_json_object(request: Request) -> dict[str, Any]:
