@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 
 from lorikeet.gateway.api_error import ERROR_TYPE, TIMEOUT_TYPE, ApiError
-from lorikeet.gateway.routes import queue, run
+from lorikeet.gateway.routes import pages, queue, run
 from lorikeet.gateway.routes.openapi import publish_schemas
 from lorikeet.gateway.routes.proxy import FalProxy
 from lorikeet.gateway.services import Services
@@ -34,7 +34,7 @@ def create_app(settings: GatewaySettings) -> FastAPI:
         await app.state.services.stop()
 
     app = FastAPI(title="Lorikeet", version=version("lorikeet"), lifespan=lifespan)
-    for part in (run, queue):
+    for part in (run, queue, pages):
         app.include_router(part.router)
     app.add_exception_handler(ApiError, _api_error)
     app.add_exception_handler(RequestValidationError, _validation_error)
