@@ -6,6 +6,8 @@ import { events } from "./event_stream.js";
 const POLL_MS = 500;
 const RETRY_MS = 2000;
 
+const pause = (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds));
+
 export class Api {
   /** `endpoint`: the application's full id. `key`: a function that returns the API key, or "". */
   constructor(endpoint, key) {
@@ -38,13 +40,20 @@ export class Api {
         wait = RETRY_MS;
       }
       mayStream = false; // something between here and the gateway may not pass streams on
-      await new Promise((resolve) => setTimeout(resolve, wait));
+      await pause(wait);
     }
   }
 
-  /** The output of a completed request. Throws its error. */
+  /** The output of a completed request. Throws the error that ended it. A lost connection is tried again. */
   async result(id) {
-    return (await this.#call("GET", this.#of(id))).json();
+    for (;;) {
+      try {
+        return await (await this.#call("GET", this.#of(id))).json();
+      } catch (error) {
+        if (error instanceof ApiError) throw error;
+        await pause(RETRY_MS);
+      }
+    }
   }
 
   async cancel(id) {
@@ -54,8 +63,8 @@ export class Api {
   /** Store a file. Returns its URL. */
   async upload(file) {
     const description = { content_type: file.type || "application/octet-stream", file_name: file.name || "picture" };
-    const answer = await this.#call("POST", "rest/storage/upload/initiate?storage_type=fal-cdn-v3", { json: description });
-    const { upload_url, file_url } = await answer.json();
+    const initiate = "rest/storage/upload/initiate?storage_type=fal-cdn-v3";
+    const { upload_url, file_url } = await (await this.#call("POST", initiate, { json: description })).json();
     const stored = await fetch(upload_url, {
       method: "PUT",
       headers: { "Content-Type": description.content_type },

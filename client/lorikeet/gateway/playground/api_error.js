@@ -35,6 +35,6 @@ function pathOf(location) {
 }
 
 function dotted(location) {
-  return pathOf(location).reduce((text, part) => (typeof part === "number" ? `${text}[${part}]` : `${text}.${part}`), "")
-    .replace(/^\./, "") || "request";
+  const parts = pathOf(location).map((part) => (typeof part === "number" ? `[${part}]` : `.${part}`));
+  return parts.join("").replace(/^\./, "") || "request";
 }

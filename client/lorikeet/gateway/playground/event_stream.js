@@ -11,8 +11,8 @@ export async function* events(response) {
       const blocks = (buffer + value).replaceAll("\r\n", "\n").split("\n\n");
       buffer = blocks.pop();
       for (const block of blocks) {
-        const data = block.split("\n").filter((line) => line.startsWith("data:")).map((line) => line.slice(5).trimStart());
-        if (data.length) yield JSON.parse(data.join("\n"));
+        const lines = block.split("\n").filter((line) => line.startsWith("data:"));
+        if (lines.length) yield JSON.parse(lines.map((line) => line.slice(5)).join("\n"));
       }
     }
   } finally {

@@ -17,7 +17,10 @@ export class InFlight {
     return JSON.parse(sessionStorage.getItem(KEY) ?? "null");
   }
 
-  /** Follow the request `{id, input}` that `submit` returns. Returns `{input, output}`, or throws the error that ended it. */
+  /**
+   * Follow the request `{id, input}` that `submit` returns. Returns `{input, output}`. Throws the error that ended the
+   * request.
+   */
   async run(submit) {
     this.current = { isCancelled: false };
     this.progress.start();

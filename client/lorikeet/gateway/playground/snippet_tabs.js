@@ -6,8 +6,7 @@ import * as snippets from "./snippets.js";
 export class SnippetTabs {
   constructor() {
     this.tabs = findAll("#snippets [role=tab]");
-    this.panel = find("#snippet");
-    this.code = find("pre", this.panel);
+    this.code = find("#snippet");
     this.tabs.forEach((tab, index) => {
       tab.addEventListener("click", () => this.#select(index));
       tab.addEventListener("keydown", (event) => {
@@ -33,11 +32,12 @@ export class SnippetTabs {
       tab.setAttribute("aria-selected", i === index);
       tab.tabIndex = i === index ? 0 : -1;
     });
-    this.panel.setAttribute("aria-labelledby", this.tabs[index].id);
+    this.code.setAttribute("aria-labelledby", this.tabs[index].id);
     this.#show();
   }
 
   #show() {
-    if (this.input) this.code.textContent = snippets[this.tabs[this.selected].dataset.language](this.input, this.gateway);
+    const write = snippets[this.tabs[this.selected].dataset.language];
+    if (this.input) this.code.textContent = write(this.input, this.gateway);
   }
 }

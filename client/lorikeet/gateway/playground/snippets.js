@@ -1,6 +1,13 @@
 /** A request as code for fal's clients, pointed at this gateway. A File in the request becomes code that reads it. */
 
-const INDENT = "  ";
+// The package refuses to run without a key.
+const PYTHON_WITHOUT_KEY = [
+  "# pip install fal-client",
+  "import os",
+  "",
+  'os.environ.setdefault("FAL_KEY", "any:key")',
+  "",
+];
 
 /** A POSIX shell command. A here-document holds the body: a picture is longer than an argument may be. */
 export function curl(input, { base, endpoint, needsKey }) {
@@ -8,7 +15,7 @@ export function curl(input, { base, endpoint, needsKey }) {
     text: (value) => shellText(JSON.stringify(value)),
     name: (name) => shellText(JSON.stringify(name)),
     file: (file) => `"data:${shellText(file.type)};base64,$(base64 < ${shellWord(file.name)} | tr -d '\\n')"`,
-    true: "true", false: "false", null: "null",
+    true: "true", false: "false", null: "null", indent: "  ",
   };
   return [
     `curl -s ${shellWord(`${base}/run/${endpoint}`)} \\`,
@@ -25,13 +32,10 @@ export function python(input, { base, endpoint, needsKey }) {
     text: pythonText,
     name: pythonText,
     file: (file) => `fal_client.encode_file(${pythonText(file.name)})`,
-    true: "True", false: "False", null: "None",
+    true: "True", false: "False", null: "None", indent: "    ",
   };
   return [
-    "# pip install fal-client",
-    "import os",
-    "",
-    needsKey ? '# The environment holds your key: FAL_KEY="id:secret"' : 'os.environ.setdefault("FAL_KEY", "any:key")  # the gateway has no keys',
+    ...(needsKey ? ['# pip install fal-client; export FAL_KEY="id:secret"'] : PYTHON_WITHOUT_KEY),
     "import fal_client",
     "import fal_client.client as client",
     "",
@@ -40,7 +44,7 @@ export function python(input, { base, endpoint, needsKey }) {
     "",
     "result = fal_client.subscribe(",
     `    ${pythonText(endpoint)},`,
-    `    arguments=${literal(input, write, "    ")},`,
+    `    arguments=${literal(input, write, write.indent)},`,
     ")",
     'print(result["images"][0]["url"])',
   ].join("\n");
@@ -52,9 +56,9 @@ export function javascript(input, { base, endpoint, needsKey }) {
     text: JSON.stringify,
     name: (name) => (/^[A-Za-z_$][\w$]*$/.test(name) ? name : JSON.stringify(name)),
     file: (file) => `new Blob([await readFile(${JSON.stringify(file.name)})], { type: ${JSON.stringify(file.type)} })`,
-    true: "true", false: "false", null: "null",
+    true: "true", false: "false", null: "null", indent: "  ",
   };
-  const body = literal(input, write, INDENT);
+  const body = literal(input, write, write.indent);
   return [
     "// npm install @fal-ai/client",
     ...(body.includes("await readFile(") ? ['import { readFile } from "node:fs/promises";'] : []),
@@ -72,9 +76,9 @@ export function javascript(input, { base, endpoint, needsKey }) {
   ].join("\n");
 }
 
-/** `value` as a literal of a language; `write` says how the language writes texts, names of fields, files, words. */
+/** `value` as a literal of a language; `write` says how the language writes each kind of value. */
 function literal(value, write, indent = "") {
-  const inner = indent + INDENT;
+  const inner = indent + write.indent;
   const lines = (open, parts, close) =>
     parts.length ? `${open}\n${parts.map((part) => inner + part).join(",\n")}\n${indent}${close}` : open + close;
   if (value instanceof File) return write.file(value);
