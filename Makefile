@@ -1,6 +1,6 @@
 # Each target first makes what it needs. A second call does not repeat finished work.
 .DEFAULT_GOAL := help
-.PHONY: help setup venv demo gallery serve export test test-unit verify soak bench gpu-bench lint lock readme clean trt-full gpu-check
+.PHONY: help setup venv demo gallery serve gateway export test test-unit verify soak bench gpu-bench lint lock readme clean trt-full gpu-check
 
 VENV ?= .venv
 TOOLS ?= .tools
@@ -35,6 +35,9 @@ gallery: setup ## make the README's pictures again, with a new server or SERVER=
 
 serve: setup ## run the server under its supervisor until Ctrl-C
 	@exec $(PY) -m runtime.supervisor
+
+gateway: setup ## run the server and the gateway with fal's protocol until Ctrl-C
+	@exec $(PY) -m deploy.gateway
 
 export: venv ## make the graphs of a checkpoint's architectures, without weights: MODEL=folder-or-file ENGINE=openvino|tensorrt
 	@$(PY) -m export $${MODEL:+--model "$$MODEL"} $${ENGINE:+--engine "$$ENGINE"} $(ARGS)

@@ -9,6 +9,9 @@ from typing import Any
 
 from pydantic import ByteSize
 
+from lorikeet.gateway.metric_definitions import GATEWAY_DEFINITIONS
+from lorikeet.gateway.metric_definitions import Definition as GatewayDefinition
+from lorikeet.gateway.settings import GatewaySettings
 from runtime.metrics.definition import Definition
 from runtime.metrics.stage_definitions import STAGE_DEFINITIONS
 from runtime.settings import PREFIX, ROOT, Settings
@@ -48,15 +51,16 @@ def settings_table() -> str:
 
 def metrics_table() -> str:
     """Markdown, one row for each metric: name, type, labels, default port, meaning."""
-    rows = [_metric(one, "metrics_port") for one in STAGE_DEFINITIONS]
-    rows += [_metric(one, "status_port") for one in STATUS_DEFINITIONS]
+    ports = Settings.model_fields
+    rows = [_metric(one, ports["metrics_port"].default) for one in STAGE_DEFINITIONS]
+    rows += [_metric(one, ports["status_port"].default) for one in STATUS_DEFINITIONS]
+    rows += [_metric(one, GatewaySettings.model_fields["port"].default) for one in GATEWAY_DEFINITIONS]
     return "\n".join(["| metric | type | labels | port | |", "|---|---|---|---|---|", *rows]) + "\n"
 
 
-def _metric(definition: Definition, port: str) -> str:
+def _metric(definition: Definition | GatewayDefinition, port: int) -> str:
     labels = ", ".join(f"`{label}`" for label in definition.labels)
-    default = Settings.model_fields[port].default
-    return f"| `{definition.name}` | {definition.kind} | {labels} | {default} | {definition.meaning} |"
+    return f"| `{definition.name}` | {definition.kind} | {labels} | {port} | {definition.meaning} |"
 
 
 def _default(name: str, value: Any) -> str:

@@ -252,6 +252,7 @@ class Settings(BaseSettings):
 
 # The supervisor and the Makefile set these variables for the processes that they start. Users do not set them.
 INTERNAL = {"JOB_TABLE", "TOOLS"}
+_OF_GATEWAY = "GATEWAY_"  # the gateway checks its settings itself; both may run in one environment
 
 
 def load_settings() -> Settings:
@@ -263,7 +264,7 @@ def load_settings() -> Settings:
     problems = []
     for variable in os.environ:
         name = variable.removeprefix(PREFIX)
-        if variable.startswith(PREFIX) and name not in known | INTERNAL:
+        if variable.startswith(PREFIX) and name not in known | INTERNAL and not name.startswith(_OF_GATEWAY):
             close = difflib.get_close_matches(name.upper(), known, n=1)
             problems.append(f"{variable}: no such setting" + (f"; did you mean {PREFIX}{close[0]}?" if close else ""))
     if not problems:

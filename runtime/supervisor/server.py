@@ -24,6 +24,7 @@ from runtime.supervisor.listen_address import url_host
 from runtime.supervisor.log_filter import copy_filtered
 
 _MAX_IDLE_BEATS = 25  # five seconds; a stage that has queued requests starts one within milliseconds
+_GONE_SECONDS = 5.0
 _GRACE_SECONDS = 1.0  # time to send the last answers; Triton's own shutdown takes longer and has no use here
 
 
@@ -98,9 +99,14 @@ class Server:
         with suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
-        for beat in self.job_table.heartbeats.read().values():
+        stages = [beat.pid for beat in self.job_table.heartbeats.read().values()]
+        for pid in stages:
             with suppress(ProcessLookupError):
-                os.kill(beat.pid, signal.SIGKILL)
+                os.kill(pid, signal.SIGKILL)
+        # A process that is not gone yet keeps its shared memory, which the next server needs.
+        deadline = time.monotonic() + _GONE_SECONDS
+        while any(leftovers.is_alive(pid) for pid in stages) and time.monotonic() < deadline:
+            time.sleep(0.01)
         for region in leftovers.regions(self._region_prefix):
             region.unlink(missing_ok=True)
 

@@ -14,7 +14,12 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 
 from lorikeet.gateway.api_error import ERROR_TYPE, TIMEOUT_TYPE, ApiError
+from lorikeet.gateway.endpoints import ENDPOINTS
+from lorikeet.gateway.http_metrics import HttpMetrics
+from lorikeet.gateway.metrics import GatewayMetrics
 from lorikeet.gateway.routes import pages, queue, run
+from lorikeet.gateway.routes.health import health_router
+from lorikeet.gateway.routes.metrics import metrics_router
 from lorikeet.gateway.routes.openapi import publish_schemas
 from lorikeet.gateway.routes.proxy import FalProxy
 from lorikeet.gateway.services import Services
@@ -25,10 +30,11 @@ _EXPOSED = ("x-fal-request-id", ERROR_TYPE, TIMEOUT_TYPE)
 
 def create_app(settings: GatewaySettings) -> FastAPI:
     """The application; its services start and stop with it."""
+    metrics = GatewayMetrics(list(ENDPOINTS))
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        app.state.services = Services(settings)
+        app.state.services = Services(settings, metrics)
         await app.state.services.start()
         yield
         await app.state.services.stop()
@@ -36,10 +42,17 @@ def create_app(settings: GatewaySettings) -> FastAPI:
     app = FastAPI(title="Lorikeet", version=version("lorikeet"), lifespan=lifespan)
     for part in (run, queue, pages):
         app.include_router(part.router)
+    app.include_router(metrics_router(metrics, settings.watched_servers, lambda: app.state.services.note_levels()))
+    probes = {
+        "queue": lambda: app.state.services.check_queue(),
+        "files": lambda: app.state.services.check_files(),
+    }
+    app.include_router(health_router(probes, settings.watched_servers))
     app.add_exception_handler(ApiError, _api_error)
     app.add_exception_handler(RequestValidationError, _validation_error)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(Exception, _internal_error)
+    app.add_middleware(HttpMetrics, metrics=metrics)  # inside the proxy, whose requests it counts by their targets
     app.add_middleware(FalProxy)
     app.add_middleware(
         CORSMiddleware,

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+
+import sqlalchemy as sa
 from starlette.requests import Request
 
 from lorikeet.gateway.database import instance_secret, open_database
@@ -10,6 +13,7 @@ from lorikeet.gateway.execution.servers import ServerPool
 from lorikeet.gateway.files.store import FileStore
 from lorikeet.gateway.housekeeping import Housekeeping
 from lorikeet.gateway.keys import KeyStore
+from lorikeet.gateway.metrics import GatewayMetrics
 from lorikeet.gateway.queue.peers import Peers
 from lorikeet.gateway.queue.refresher import Refresher
 from lorikeet.gateway.queue.service import QueueService
@@ -23,8 +27,8 @@ from lorikeet.gateway.webhooks.signing import WebhookSigner
 class Services:
     """The parts of a running gateway. Construct it in the event loop that it serves."""
 
-    def __init__(self, settings: GatewaySettings) -> None:
-        self.settings = settings
+    def __init__(self, settings: GatewaySettings, metrics: GatewayMetrics) -> None:
+        self.settings, self.metrics = settings, metrics
         self.engine = open_database(settings.database_url)
         self.keys = KeyStore(self.engine)
         self.tokens = TokenSigner(instance_secret(self.engine, "tokens"))
@@ -34,7 +38,7 @@ class Services:
         self.servers = ServerPool(settings.servers, settings.slots)
         self.runner = Runner(self.servers, self.files)
         ids = RequestIds(instance_secret(self.engine, "request ids"))
-        self.queue = QueueService(settings, self.runner, ids, self.webhooks)
+        self.queue = QueueService(settings, self.runner, ids, self.webhooks, metrics)
         self._refresher = Refresher(self.queue, settings.is_shared)
         self._peers = Peers(self.engine, settings.gateway_id, self.queue.workflows)
         self._housekeeping = Housekeeping(self.files, self.queue, settings.keep_results_s)
@@ -47,6 +51,20 @@ class Services:
             await self._peers.start()
         self._housekeeping.start()
 
+    async def check_queue(self) -> None:
+        """Raises an error of the database when it does not answer."""
+        await asyncio.to_thread(self._ping)
+
+    async def check_files(self) -> None:
+        """Raises OSError when the folder of files cannot be read."""
+        await asyncio.to_thread(self.files.check)
+
+    async def note_levels(self) -> None:
+        """Set the metrics that are levels and no counts: the queue and the stored files."""
+        waiting = self.queue.board.waiting()
+        self.metrics.set_queue(waiting, len(self.queue.board.live()) - waiting)
+        self.metrics.set_stored(*await self.files.totals())
+
     async def stop(self) -> None:
         """Stop everything. Requests of the queue continue at the next start."""
         await self._housekeeping.stop()
@@ -56,6 +74,10 @@ class Services:
         await self._peers.stop()
         await self.servers.close()
         self.engine.dispose()
+
+    def _ping(self) -> None:
+        with self.engine.connect() as connection:
+            connection.execute(sa.select(1))
 
 
 def services_of(request: Request) -> Services:

@@ -6,8 +6,19 @@ import socket
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AnyHttpUrl, ByteSize, Field, PositiveFloat, PositiveInt, ValidationError, field_validator
+from pydantic import (
+    AnyHttpUrl,
+    ByteSize,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from lorikeet.gateway.watched_servers import WatchedServer, watched_servers
 
 PREFIX = "LORIKEET_GATEWAY_"
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
@@ -32,9 +43,15 @@ class GatewaySettings(BaseSettings):
     servers: Words = Field(
         ("grpc://127.0.0.1:8001",), description="Comma-separated URLs of the Triton servers, gRPC or HTTP."
     )
-    status_urls: Words = Field(
-        ("http://127.0.0.1:8003",),
-        description="Comma-separated URLs of the servers' supervisors, for `/health` and `/metrics`.",
+    status_urls: Words | None = Field(
+        None,
+        description="Comma-separated URLs of the servers' supervisors, in the order of the servers, for `/health` and "
+        "`/metrics`; empty for none. Default: port 8003 of each server's host.",
+    )
+    metrics_urls: Words | None = Field(
+        None,
+        description="Comma-separated URLs of the servers' Prometheus ports, in the order of the servers, for "
+        "`/metrics`; empty for none. Default: port 8002 of each server's host.",
     )
     slots: PositiveInt = Field(8, description="Requests that the gateway sends to one Triton server at a time.")
 
@@ -85,10 +102,18 @@ class GatewaySettings(BaseSettings):
         description="https with a certificate that the gateway makes. Its authority is `ca.pem` in the data folder.",
     )
 
-    @field_validator("servers", "status_urls", "webhook_allow", "cors_origins", mode="before")
+    @field_validator("servers", "status_urls", "metrics_urls", "webhook_allow", "cors_origins", mode="before")
     @classmethod
     def _split_at_commas(cls, value: Any) -> Any:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    @field_validator("status_urls", "metrics_urls")
+    @classmethod
+    def _one_for_each_server(cls, value: tuple[str, ...] | None, info: ValidationInfo) -> tuple[str, ...] | None:
+        servers = info.data.get("servers", ())
+        if value and len(value) != len(servers):
+            raise ValueError(f"{len(value)} URLs for {len(servers)} servers: name one for each, in the same order")
+        return value
 
     @field_validator("data")
     @classmethod
@@ -99,6 +124,11 @@ class GatewaySettings(BaseSettings):
     def is_loopback(self) -> bool:
         """Whether only programs of this machine reach the gateway."""
         return self.host in LOOPBACK
+
+    @property
+    def watched_servers(self) -> list[WatchedServer]:
+        """The servers with the URLs of their health and metrics."""
+        return watched_servers(self.servers, self.status_urls, self.metrics_urls)
 
     @property
     def is_tls(self) -> bool:

@@ -111,8 +111,8 @@ def test_a_name_like_no_setting_is_an_error_without_advice(monkeypatch: pytest.M
         load_settings()
 
 
-@pytest.mark.parametrize("name", ["JOB_TABLE", "TOOLS"])
-def test_internal_variables_are_accepted(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+@pytest.mark.parametrize("name", ["JOB_TABLE", "TOOLS", "GATEWAY_PORT"])
+def test_internal_variables_and_those_of_the_gateway_are_accepted(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setenv(f"LORIKEET_{name}", "/somewhere")
     load_settings()
 

@@ -133,6 +133,10 @@ class FileStore:
             await self.delete(name)
         return len(names)
 
+    async def totals(self) -> tuple[int, int]:
+        """The number of files, and their bytes."""
+        return await asyncio.to_thread(self._totals)
+
     def check(self) -> None:
         """Raise OSError when the folder cannot be read. It blocks."""
         self._files.info(self._root)
@@ -149,6 +153,12 @@ class FileStore:
             row = connection.execute(sa.select(files).where(files.c.name == name)).one_or_none()
         found = StoredFile(**row._mapping) if row is not None else None
         return None if found is None or (found.expires_at or time.time()) < time.time() else found
+
+    def _totals(self) -> tuple[int, int]:
+        totals = sa.select(sa.func.count(), sa.func.coalesce(sa.func.sum(files.c.size), 0)).select_from(files)
+        with self._engine.connect() as connection:
+            number, size = connection.execute(totals).one()
+        return int(number), int(size)
 
     def _expired(self) -> list[str]:
         with self._engine.connect() as connection:

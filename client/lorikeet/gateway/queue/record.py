@@ -57,6 +57,11 @@ class Record:
             self.logs = outcome.logs or self.logs
             self.notify()
 
+    @property
+    def run_seconds(self) -> float | None:
+        """From start to end; None for a request that has not started or not ended."""
+        return self.ended_at - self.started_at if self.ended_at is not None and self.started_at is not None else None
+
     def ended_before(self, seconds: float) -> bool:
         """Whether it ended more than so many seconds ago."""
         return self.ended_at is not None and self.ended_at < time.time() - seconds

@@ -12,13 +12,15 @@ from lorikeet.gateway.api_error import ApiError, cancelled, start_timeout
 from lorikeet.gateway.endpoints import ENDPOINTS, Endpoint
 from lorikeet.gateway.execution.outcome import Outcome
 from lorikeet.gateway.execution.run import Run, Runner
+from lorikeet.gateway.metrics import GatewayMetrics
 from lorikeet.gateway.queue.board import Board
 from lorikeet.gateway.queue.record import COMPLETED, IN_QUEUE, Record
 from lorikeet.gateway.queue.recorded import PENDING, outcome_of, submission_of
 from lorikeet.gateway.queue.submission import LOW, Options, RequestIds, Submission, digest, has_seed, seeded
 from lorikeet.gateway.queue.workflows import IMMEDIATE, REQUESTS, Workflows
 from lorikeet.gateway.settings import GatewaySettings
-from lorikeet.gateway.webhooks.deliver import WebhookSender
+from lorikeet.gateway.webhooks.deliver import WebhookRefused, WebhookSender
+from lorikeet.gateway.webhooks.message import Webhook
 
 CancelAnswer = Literal["OK", "CANCELLATION_REQUESTED", "ALREADY_COMPLETED"]
 
@@ -30,10 +32,18 @@ _LOW_TRITON_PRIORITY, _TRITON_PRIORITY = 3, 2
 class QueueService:
     """The queue of one gateway. Its methods belong to one event loop."""
 
-    def __init__(self, settings: GatewaySettings, runner: Runner, ids: RequestIds, sender: WebhookSender) -> None:
+    def __init__(
+        self,
+        settings: GatewaySettings,
+        runner: Runner,
+        ids: RequestIds,
+        sender: WebhookSender,
+        metrics: GatewayMetrics,
+    ) -> None:
         self.board = Board()
-        self.workflows = Workflows(settings.database_url, settings.executor_id, self._run, self._ended, sender.deliver)
+        self.workflows = Workflows(settings.database_url, settings.executor_id, self._run, self._ended, self._deliver)
         self._settings, self._runner, self._ids = settings, runner, ids
+        self._sender, self._metrics = sender, metrics
 
     async def submit(
         self,
@@ -62,6 +72,7 @@ class QueueService:
         except BaseException:
             self.board.remove(record)
             raise
+        self._metrics.submitted(endpoint.id)
         return record
 
     async def find(self, request_id: str, key_id: str) -> Record | None:
@@ -86,6 +97,7 @@ class QueueService:
         if record.task is not None:
             record.task.cancel()
         self._archive(record, outcome)
+        self._metrics.ended(record.endpoint, outcome.error_type, record.run_seconds)
         status = await self.workflows.status(record.request_id)
         if status is not None:
             await self.workflows.send_webhook(submission_of(status), outcome)
@@ -181,7 +193,8 @@ class QueueService:
             attempts=self._settings.max_attempts if submission.options.may_retry else 1,
             triton_priority=_LOW_TRITON_PRIORITY if is_low else _TRITON_PRIORITY,
             on_log=record.add_log,
-            on_start=lambda: record.start(time.time()),
+            on_start=lambda: self._start(record),
+            on_rate=self._metrics.step,
         )
         record.task = task = asyncio.create_task(self._runner.run(run))
         publisher = asyncio.create_task(self._publish_log(record)) if self._settings.is_shared else None
@@ -202,10 +215,31 @@ class QueueService:
                 await self.workflows.publish_log(record.logs)
             await asyncio.sleep(_PUBLISH_SECONDS)
 
+    async def _deliver(self, webhook: Webhook) -> None:
+        """One attempt to send a webhook."""
+        try:
+            await self._sender.deliver(webhook)
+        except WebhookRefused:
+            self._metrics.webhook("refused")
+            raise
+        except Exception:
+            self._metrics.webhook("failed")
+            raise
+        self._metrics.webhook("delivered")
+
+    def _start(self, record: Record) -> None:
+        """The request got a slot; again, when the server failed before."""
+        now = time.time()
+        if record.state == IN_QUEUE:
+            self._metrics.started(now - record.submitted_at)
+        record.start(now)
+
     def _ended(self, submission: Submission, outcome: Outcome) -> None:
         record = self.board.get(submission.request_id)
         if record is not None:
             self._archive(record, outcome)
+        run_seconds = record.run_seconds if record is not None else None
+        self._metrics.ended(submission.endpoint, outcome.error_type, run_seconds)
 
     def _archive(self, record: Record, outcome: Outcome) -> None:
         record.end(outcome)

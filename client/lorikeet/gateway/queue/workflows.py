@@ -170,7 +170,9 @@ class Workflows:
         await DBOS.run_step_async(options, self._deliver, webhook)
 
 
-async def _enqueue(name: str, queue: str, workflow_id: str, data: dict[str, Any], priority: int = 0) -> None:
+async def _enqueue(
+    name: str, queue: str, workflow_id: str, data: dict[str, Any], priority: int = _NORMAL_PRIORITY
+) -> None:
     chosen = EnqueueOptions(
         workflow_name=name,
         queue_name=queue,

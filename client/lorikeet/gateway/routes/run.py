@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import suppress
@@ -13,7 +14,7 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from lorikeet.gateway.api_error import ApiError, start_timeout
+from lorikeet.gateway.api_error import CLIENT_CANCELLED, ApiError, start_timeout
 from lorikeet.gateway.auth import KeyId
 from lorikeet.gateway.endpoints import ENDPOINTS, Endpoint
 from lorikeet.gateway.execution.log_lines import LogLine
@@ -39,6 +40,9 @@ class RunningRequest:
     def __init__(self, request: Request, endpoint: Endpoint, body: dict[str, Any], key_id: str) -> None:
         services, options = services_of(request), read_options(request)
         self.id = str(uuid.uuid4())
+        self._endpoint, self._metrics = endpoint, services.metrics
+        self._submitted_at = time.monotonic()
+        self._started_at: float | None = None
         self.lines: asyncio.Queue[LogLine] = asyncio.Queue()
         self._started = asyncio.Event()
         self._start_timeout = options.start_timeout
@@ -49,9 +53,11 @@ class RunningRequest:
             attempts=services.settings.max_attempts if options.may_retry else 1,
             triton_priority=_TRITON_PRIORITY,
             on_log=self.lines.put_nowait,
-            on_start=self._started.set,
+            on_start=self._start,
+            on_rate=self._metrics.step,
             attempt_id=self.id,
         )
+        self._metrics.submitted(endpoint.id)
         self.task = asyncio.create_task(services.runner.run(run))
         self._watch = asyncio.create_task(self._cancel_when_gone(request))
 
@@ -61,11 +67,19 @@ class RunningRequest:
 
     async def outcome(self) -> Outcome:
         """Wait for the end. Raises ApiError (504) when it did not start in the time that its client gave."""
+        error_type: str | None = CLIENT_CANCELLED
         try:
             if self._start_timeout is not None:
                 await self._wait_for_start(self._start_timeout)
-            return await self.task
+            outcome = await self.task
+            error_type = outcome.error_type
+            return outcome
+        except ApiError as error:
+            error_type = error.error_type
+            raise
         finally:
+            run_seconds = None if self._started_at is None else time.monotonic() - self._started_at
+            self._metrics.ended(self._endpoint.id, error_type, run_seconds)
             await self.close()
 
     async def close(self) -> None:
@@ -73,6 +87,13 @@ class RunningRequest:
         self._watch.cancel()
         self.task.cancel()
         await asyncio.gather(self.task, self._watch, return_exceptions=True)
+
+    def _start(self) -> None:
+        """The request got a slot; again, when the server failed before."""
+        if self._started_at is None:
+            self._started_at = time.monotonic()
+            self._metrics.started(self._started_at - self._submitted_at)
+        self._started.set()
 
     async def _wait_for_start(self, seconds: float) -> None:
         started = asyncio.create_task(self._started.wait())
