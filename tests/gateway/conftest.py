@@ -22,6 +22,7 @@ def triton(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServer]:
 @pytest.fixture(scope="session")
 def gateway(triton: LocalServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalGateway]:
     folder = tmp_path_factory.mktemp("gateway")
-    settings = {"servers": triton.grpc, "status_urls": triton.status, "data": str(folder / "data")}
+    settings = {"servers": triton.grpc, "status_urls": triton.status, "metrics_urls": triton.metrics}
+    settings["data"] = str(folder / "data")
     with LocalGateway(folder / "gateway.log", settings) as running:
         yield running
