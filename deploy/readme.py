@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import ByteSize
+from pydantic_settings import BaseSettings
 
 from lorikeet.gateway.metric_definitions import GATEWAY_DEFINITIONS
 from lorikeet.gateway.metric_definitions import Definition as GatewayDefinition
+from lorikeet.gateway.settings import PREFIX as GATEWAY_PREFIX
 from lorikeet.gateway.settings import GatewaySettings
 from runtime.metrics.definition import Definition
 from runtime.metrics.stage_definitions import STAGE_DEFINITIONS
@@ -19,6 +21,7 @@ from runtime.supervisor.status_definitions import STATUS_DEFINITIONS
 
 README = ROOT / "README.md"
 _COMPUTED = {
+    "gateway_id": "the host name",
     "artifacts": "next to the store",
     "local_paths": "the demo's",
     "memory_bytes": "3/4 of the machine's",
@@ -40,11 +43,11 @@ def write_part(name: str, content: str, readme: Path = README) -> None:
     readme.write_text(replace_part(readme.read_text("utf-8"), name, content), "utf-8")
 
 
-def settings_table() -> str:
+def settings_table(settings: type[BaseSettings], prefix: str) -> str:
     """Markdown, one row for each setting: variable, default, description."""
     rows = [
-        f"| `{PREFIX}{name.upper()}` | {_default(name, field.default)} | {field.description} |"
-        for name, field in Settings.model_fields.items()
+        f"| `{prefix}{name.upper()}` | {_default(name, field.default)} | {field.description} |"
+        for name, field in settings.model_fields.items()
     ]
     return "\n".join(["| variable | default | |", "|---|---|---|", *rows]) + "\n"
 
@@ -72,5 +75,6 @@ def _default(name: str, value: Any) -> str:
 
 
 if __name__ == "__main__":
-    write_part("settings", settings_table())
+    write_part("settings", settings_table(Settings, PREFIX))
+    write_part("gateway settings", settings_table(GatewaySettings, GATEWAY_PREFIX))
     write_part("metrics", metrics_table())

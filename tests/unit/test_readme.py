@@ -7,7 +7,9 @@ import pytest
 from benchmarks.gpu.table import gpu_table
 from benchmarks.table import benchmarks_table
 from benchmarks.tensorrt.table import trt_full_table
-from deploy.readme import README, metrics_table, replace_part, settings_table
+from deploy.readme import GATEWAY_PREFIX, PREFIX, README, metrics_table, replace_part, settings_table
+from lorikeet.gateway.settings import GatewaySettings
+from runtime.settings import Settings
 
 TEXT = "before\n<!-- one: written by x -->\nold\n<!-- /one -->\n<!-- two: written by y -->\nkept\n<!-- /two -->\n"
 
@@ -23,7 +25,9 @@ def test_a_part_without_marks_is_an_error() -> None:
 
 def test_the_settings_are_up_to_date() -> None:
     text = README.read_text("utf-8")
-    assert replace_part(text, "settings", settings_table()) == text, "run `make readme`"
+    assert replace_part(text, "settings", settings_table(Settings, PREFIX)) == text, "run `make readme`"
+    gateway = settings_table(GatewaySettings, GATEWAY_PREFIX)
+    assert replace_part(text, "gateway settings", gateway) == text, "run `make readme`"
 
 
 def test_the_metrics_are_up_to_date() -> None:

@@ -14,6 +14,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 
 from lorikeet.gateway.api_error import ERROR_TYPE, TIMEOUT_TYPE, ApiError
+from lorikeet.gateway.browser_guard import LOOPBACK_ORIGIN
 from lorikeet.gateway.endpoints import ENDPOINTS
 from lorikeet.gateway.http_metrics import HttpMetrics
 from lorikeet.gateway.metrics import GatewayMetrics
@@ -57,6 +58,7 @@ def create_app(settings: GatewaySettings) -> FastAPI:
     app.add_middleware(
         CORSMiddleware,
         allow_origins=settings.cors_origins,
+        allow_origin_regex=LOOPBACK_ORIGIN,
         allow_methods=["GET", "POST", "PUT"],
         allow_headers=["*"],
         expose_headers=_EXPOSED,

@@ -7,6 +7,7 @@ from typing import Annotated
 from fastapi import Depends, Request
 
 from lorikeet.gateway.api_error import ApiError
+from lorikeet.gateway.browser_guard import refuse_other_sites
 from lorikeet.gateway.services import Services, services_of
 
 LOCAL = "local"  # the key id of every caller while there is no key
@@ -19,6 +20,7 @@ def key_id_of(request: Request) -> str:
     """The id of the caller's key. Raises ApiError (401)."""
     services = services_of(request)
     if services.keys.is_empty() and services.settings.is_loopback:
+        refuse_other_sites(request, services.settings)
         return LOCAL
     if token := request.query_params.get("fal_jwt_token"):
         return _of_token(services, token)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from pathlib import Path
 from typing import Annotated, Any
@@ -19,8 +20,10 @@ from pydantic import (
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from lorikeet.gateway.watched_servers import WatchedServer, watched_servers
+from lorikeet.schema.nearest import nearest
 
 PREFIX = "LORIKEET_GATEWAY_"
+_NEAR = 0.6  # similarity of a name that is likely meant
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 Words = Annotated[tuple[str, ...], NoDecode]
@@ -92,7 +95,9 @@ class GatewaySettings(BaseSettings):
         (), description="Comma-separated hosts (`host` or `host:port`) of webhooks that may be private or use http."
     )
     cors_origins: Words = Field(
-        ("*",), description="Comma-separated origins of web pages that may call the gateway; `*` means all."
+        (),
+        description="Comma-separated origins of web pages that may call the gateway, beside those of this machine; "
+        "`*` means all.",
     )
 
     tls_cert: Path | None = Field(None, description="Certificate chain (PEM); with `LORIKEET_GATEWAY_TLS_KEY`: https.")
@@ -162,10 +167,25 @@ class GatewaySettings(BaseSettings):
 
 
 def load_settings(**overrides: object) -> GatewaySettings:
-    """The settings of the environment; `overrides` win. Raises SettingsError naming each invalid variable."""
-    given = {name: value for name, value in overrides.items() if value is not None}
-    try:
-        return GatewaySettings(**given)  # type: ignore[arg-type]
-    except ValidationError as error:
-        lines = [f"{PREFIX}{'.'.join(map(str, item['loc'])).upper()}: {item['msg']}" for item in error.errors()]
-        raise SettingsError("\n".join(lines)) from error
+    """The settings of the environment; `overrides` win.
+
+    Raises SettingsError with one line for each variable that is wrong or unknown.
+    """
+    problems = [_unknown(variable) for variable in os.environ if _is_unknown(variable)]
+    if not problems:
+        try:
+            return GatewaySettings(**{name: value for name, value in overrides.items() if value is not None})  # type: ignore[arg-type]
+        except ValidationError as error:
+            for item in error.errors():
+                name = str(item["loc"][0]).upper() if item["loc"] else "*"
+                problems.append(f"{PREFIX}{name}: {item['msg'].removeprefix('Value error, ')}")
+    raise SettingsError("\n".join(problems))
+
+
+def _is_unknown(variable: str) -> bool:
+    return variable.startswith(PREFIX) and variable.removeprefix(PREFIX).lower() not in GatewaySettings.model_fields
+
+
+def _unknown(variable: str) -> str:
+    near = nearest(variable.removeprefix(PREFIX).lower(), GatewaySettings.model_fields, _NEAR)
+    return f"{variable}: no such setting" + (f"; did you mean {PREFIX}{near.upper()}?" if near else "")

@@ -20,6 +20,10 @@ READ_SECONDS = 30.0
 _POLL_SECONDS = 0.5  # how often a download that waits for its server calls `check_cancelled`
 
 
+class PrivateAddressError(httpcore.ConnectError):
+    """The host is not on the public internet, and the operator has not allowed it."""
+
+
 class GuardedBackend(httpcore.NetworkBackend):
     """Connects only to global addresses, or to hosts that the operator allowed."""
 
@@ -43,7 +47,7 @@ class GuardedBackend(httpcore.NetworkBackend):
         if not is_allowed(host, port, self._allow):
             for address in addresses:
                 if not is_public(address):
-                    raise httpcore.ConnectError(f"{host} is not a public address")
+                    raise PrivateAddressError(f"{host} is not a public address")
         failure: Exception = httpcore.ConnectError(f"{host} has no address")
         for address in addresses:
             try:
@@ -101,6 +105,14 @@ def is_public(address: str) -> bool:
         if ip.is_site_local or ip.is_reserved:  # site-local and IPv4-compatible addresses; `is_global` is true for them
             return False
     return ip.is_global and not ip.is_multicast
+
+
+def is_private_literal(host: str) -> bool:
+    """Whether a host is an IP address, not a name, and not on the public internet."""
+    try:
+        return not is_public(host)
+    except ValueError:
+        return False
 
 
 def is_allowed(host: str, port: int, allow: frozenset[str]) -> bool:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from lorikeet.gateway.files.store import Lifecycle
-from lorikeet.gateway.queue import submission as module
 from lorikeet.gateway.queue.submission import Options, RequestIds, Submission, digest, has_seed, seeded
 
 BODY: dict[str, Any] = {"prompt": "a", "seed": 7}
@@ -24,7 +24,7 @@ def test_a_key_gives_one_id_to_its_owner_alone() -> None:
 def test_equal_submits_within_ten_seconds_have_an_id_in_common(monkeypatch: pytest.MonkeyPatch) -> None:
     ids: list[tuple[str, str]] = []
     for now in (1000.0, 1009.9, 1019.0, 1031.0):
-        monkeypatch.setattr(module.time, "time", lambda now=now: now)
+        monkeypatch.setattr(time, "time", lambda now=now: now)
         ids.append(IDS.recent("alice", "digest"))
     assert ids[0] == ids[1]
     assert ids[2][1] == ids[1][0]

@@ -11,7 +11,7 @@ import httpcore
 
 from lorikeet.gateway.webhooks.message import Webhook
 from lorikeet.gateway.webhooks.signing import WebhookSigner
-from lorikeet.net.guarded_backend import GuardedBackend, is_allowed
+from lorikeet.net.guarded_backend import GuardedBackend, PrivateAddressError, is_allowed, is_private_literal
 from lorikeet.net.transfer import FetchError, Limits, Transfer
 from lorikeet.net.url import RefusedUrlError, Url, UrlError, parse_url
 from lorikeet.protocol.shorten import shorten
@@ -42,6 +42,8 @@ class WebhookSender:
             raise WebhookRefused(str(error)) from error
         if url.scheme != "https" and not is_allowed(url.bare_host, url.effective_port, self._allow):
             raise WebhookRefused("only https URLs are called")
+        if is_private_literal(url.bare_host) and not is_allowed(url.bare_host, url.effective_port, self._allow):
+            raise WebhookRefused(f"{url.host} is not a public address")
         return url
 
     async def deliver(self, webhook: Webhook) -> None:
@@ -70,5 +72,7 @@ class WebhookSender:
                 response = pool.handle_request(request)
                 response.close()  # the answer's body is of no interest
                 return response.status
+        except PrivateAddressError as error:
+            raise WebhookRefused(str(error)) from error
         except (httpcore.NetworkError, httpcore.TimeoutException, httpcore.ProtocolError, FetchError, OSError) as error:
             raise WebhookFailed(f"{shorten(webhook.url)}: {error}") from error
