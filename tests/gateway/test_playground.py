@@ -121,6 +121,14 @@ def test_invalid_fields_show_their_errors(playground: Playground) -> None:
     assert invalid.evaluate("(input) => document.getElementById(input.getAttribute('aria-describedby')).textContent")
 
     page.get_by_role("button", name="Remove LoRA 2").click()
+    page.get_by_role("button", name="Add a ControlNet").click()
+    playground.generate()
+    playground.wait_until(lambda: "image_url" in playground.errors())
+    # The first one on the page has the focus; the answer names those of the ControlNet first.
+    steps = playground.field("num_inference_steps").locator("input[type=number]")
+    assert steps.evaluate("(input) => input === document.activeElement")
+
+    page.get_by_role("button", name="Remove ControlNet 1").click()
     playground.fill(num_inference_steps="2", guidance_scale="3")
     playground.generate()
     assert playground.wait_result()["input"]["loras"] == [{"path": "loras/sepia.safetensors"}]

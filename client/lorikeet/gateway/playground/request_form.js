@@ -80,7 +80,7 @@ export class RequestForm {
     for (const [field, messages] of byField) field?.showError(messages.join("\n"));
     if (byField.has(this.json)) this.more.open = true;
     this.showFailure((byField.get(null) ?? []).join("\n"));
-    [...byField.keys()].find(Boolean)?.focus();
+    this.#allFields.find((field) => byField.has(field))?.focus(); // the first one on the page
   }
 
   #changed() {
