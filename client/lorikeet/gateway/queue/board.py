@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable
 
 from lorikeet.gateway.queue.record import COMPLETED, IN_QUEUE, Record
 
-_ENDED_KEPT = 4096
+_ENDED_KEPT = 1024
 
 
 class Board:
@@ -36,9 +35,6 @@ class Board:
     def ended(self) -> list[Record]:
         return list(self._ended.values())
 
-    def has_live(self) -> bool:
-        return bool(self._live)
-
     def waiting(self) -> int:
         return sum(record.state == IN_QUEUE for record in self._live.values())
 
@@ -57,11 +53,9 @@ class Board:
         self._live.pop(record.request_id, None)
         self._ended.pop(record.request_id, None)
 
-    def order(self, waiting_ids: Iterable[str]) -> None:
-        """Give the waiting records their positions: `waiting_ids` in the order in which they will start."""
-        for position, request_id in enumerate(waiting_ids):
-            if record := self._live.get(request_id):
-                record.move(position)
+    def position(self, record: Record) -> int:
+        """The number of waiting requests ahead."""
+        return sum(other.state == IN_QUEUE and other.place < record.place for other in self._live.values())
 
     def _trim(self) -> None:
         while len(self._ended) > _ENDED_KEPT:

@@ -18,17 +18,17 @@ COMPLETED: Final = "COMPLETED"
 
 @dataclass(eq=False)
 class Record:
-    """`position`: waiting requests ahead. Times are Unix seconds. `task` runs it in this gateway, if it does."""
+    """`rank`: a smaller one starts first. Times are Unix seconds. `task` runs it in this gateway, if it does."""
 
     request_id: str
     key_id: str
     endpoint: str
     submitted_at: float
     digest: str
+    rank: int
     start_deadline: float | None = None
     is_kept: bool = True
     state: State = IN_QUEUE
-    position: int = 0
     started_at: float | None = None
     logs: list[LogLine] = field(default_factory=list)
     outcome: Outcome | None = None
@@ -47,7 +47,7 @@ class Record:
 
     def start(self, at: float) -> None:
         if self.state == IN_QUEUE:
-            self.state, self.started_at, self.position = IN_PROGRESS, at, 0
+            self.state, self.started_at = IN_PROGRESS, at
             self.notify()
 
     def end(self, outcome: Outcome) -> None:
@@ -58,6 +58,11 @@ class Record:
             self.notify()
 
     @property
+    def place(self) -> tuple[int, float]:
+        """Waiting requests start in the order of their places."""
+        return self.rank, self.submitted_at
+
+    @property
     def run_seconds(self) -> float | None:
         """From start to end; None for a request that has not started or not ended."""
         return self.ended_at - self.started_at if self.ended_at is not None and self.started_at is not None else None
@@ -65,11 +70,6 @@ class Record:
     def ended_before(self, seconds: float) -> bool:
         """Whether it ended more than so many seconds ago."""
         return self.ended_at is not None and self.ended_at < time.time() - seconds
-
-    def move(self, position: int) -> None:
-        if self.state == IN_QUEUE and position != self.position:
-            self.position = position
-            self.notify()
 
     def notify(self) -> None:
         self._changed.set()

@@ -1,15 +1,12 @@
-"""Keeps memory equal to the database: positions, requests that other gateways accepted, run or ended, and old ones."""
+"""Keeps memory equal to the database: what an earlier process and other gateways accepted, run and ended."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import time
-from collections.abc import Iterable
 
-from dbos import WorkflowStatus
-
-from lorikeet.gateway.queue.recorded import ENQUEUED, PENDING
+from lorikeet.gateway.queue.recorded import PENDING
 from lorikeet.gateway.queue.service import QueueService
 
 _SECONDS = 0.25
@@ -17,7 +14,7 @@ _log = logging.getLogger(__name__)
 
 
 class Refresher:
-    """Reads the live requests every quarter of a second: 5 ms for 500 of them."""
+    """Reads the live requests: once, and every quarter of a second when other gateways use the database too."""
 
     def __init__(self, queue: QueueService, is_shared: bool) -> None:
         self._queue, self._is_shared = queue, is_shared
@@ -36,8 +33,7 @@ class Refresher:
         while True:
             await asyncio.sleep(_SECONDS)
             try:
-                # A gateway that has the database for itself knows of every change.
-                if self._is_shared or self._queue.board.has_live():
+                if self._is_shared:
                     await self._refresh()
                 await self._queue.expire(time.time())
             except Exception:
@@ -46,13 +42,7 @@ class Refresher:
     async def _refresh(self) -> None:
         live = {status.workflow_id: status for status in await self._queue.workflows.live()}
         await self._queue.adopt([request_id for request_id in live if self._queue.board.get(request_id) is None])
-        self._queue.board.order(_in_order_of_start(live.values()))
         for status in live.values():
             if status.status == PENDING:
                 await self._queue.follow(status)
         await self._queue.settle([record for record in self._queue.board.live() if record.request_id not in live])
-
-
-def _in_order_of_start(live: Iterable[WorkflowStatus]) -> list[str]:
-    waiting = [status for status in live if status.status == ENQUEUED]
-    return [status.workflow_id for status in sorted(waiting, key=lambda s: (s.priority or 0, s.created_at or 0))]

@@ -64,9 +64,7 @@ class QueueService:
             return known
         self._check_limits(key_id, max_queue_length)
         submission = Submission(request_id, endpoint.id, key_id, seeded(body), options, time.time(), submit_digest)
-        record = _record(submission)
-        record.position = self.board.waiting()
-        self.board.add(record)
+        record = self.board.add(_record(submission))
         try:
             await self.workflows.enqueue(submission, REQUESTS if _is_valid(endpoint, body) else IMMEDIATE)
         except BaseException:
@@ -261,6 +259,7 @@ def _record(submission: Submission) -> Record:
         submission.endpoint,
         submission.submitted_at,
         submission.digest,
+        submission.options.rank,
         submission.start_deadline,
         submission.options.keeps_payloads,
     )

@@ -15,6 +15,7 @@ from typing_extensions import Self
 from lorikeet.gateway.files.store import Lifecycle
 
 NORMAL, LOW = "normal", "low"
+_RANKS = {NORMAL: 10, LOW: 20}
 DEDUPLICATION_SECONDS = 10.0
 
 
@@ -32,6 +33,11 @@ class Options:
     may_retry: bool = True
     keeps_payloads: bool = True
     lifecycle: Lifecycle = field(default_factory=lambda: Lifecycle(None))
+
+    @property
+    def rank(self) -> int:
+        """Priority in the queue: requests with a smaller one start first."""
+        return _RANKS[self.priority]
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Self:

@@ -16,7 +16,7 @@ from dbos import DBOS, DBOSConfig, EnqueueOptions, StepOptions, WorkflowSerializ
 from lorikeet.gateway.execution.log_lines import LogLine
 from lorikeet.gateway.execution.outcome import Outcome
 from lorikeet.gateway.queue.recorded import CANCELLED, ENDED_BY, LIVE
-from lorikeet.gateway.queue.submission import LOW, Submission
+from lorikeet.gateway.queue.submission import Submission
 from lorikeet.gateway.webhooks.deliver import WebhookRefused
 from lorikeet.gateway.webhooks.message import Webhook
 
@@ -33,8 +33,7 @@ _WEBHOOK_POLL_SECONDS = 0.25
 _WEBHOOKS_AT_ONCE = 256
 _WEBHOOK_ATTEMPTS, _WEBHOOK_PAUSE, _WEBHOOK_BACKOFF = 10, 15.0, 2.0  # ten in two hours
 _MAX_RECOVERIES = 1000
-_PRIORITIES = {LOW: 20}
-_NORMAL_PRIORITY = 10
+_ANY_RANK = 1
 
 
 class Workflows:
@@ -89,8 +88,7 @@ class Workflows:
 
     async def enqueue(self, submission: Submission, queue: str = REQUESTS) -> None:
         """Store a request and queue it. Nothing happens when its id exists."""
-        priority = _PRIORITIES.get(submission.options.priority, _NORMAL_PRIORITY)
-        await _enqueue(REQUESTS, queue, submission.request_id, submission.to_json(), priority=priority)
+        await _enqueue(REQUESTS, queue, submission.request_id, submission.to_json(), submission.options.rank)
 
     async def send_webhook(self, submission: Submission, outcome: Outcome) -> None:
         """Deliver the webhook of a request, if it wants one, in the background. A second call has no effect."""
@@ -170,15 +168,13 @@ class Workflows:
         await DBOS.run_step_async(options, self._deliver, webhook)
 
 
-async def _enqueue(
-    name: str, queue: str, workflow_id: str, data: dict[str, Any], priority: int = _NORMAL_PRIORITY
-) -> None:
+async def _enqueue(name: str, queue: str, workflow_id: str, data: dict[str, Any], rank: int = _ANY_RANK) -> None:
     chosen = EnqueueOptions(
         workflow_name=name,
         queue_name=queue,
         workflow_id=workflow_id,
         app_version=_VERSION,
         serialization_type=WorkflowSerializationFormat.PORTABLE,
-        priority=priority,
+        priority=rank,
     )
     await DBOS.enqueue_workflow_with_options_async(chosen, data)

@@ -23,7 +23,8 @@ from lorikeet.gateway.services import Services, services_of
 
 router = APIRouter(prefix="/queue", tags=["queue"])
 
-_STREAM_POLL_SECONDS = 15.0  # a comment keeps the connection open through proxies
+_KEEP_ALIVE_SECONDS = 15.0  # a comment keeps the connection open through proxies
+_POSITION_SECONDS = 0.5
 _TRUE = ("1", "true")
 _HTTP_OF_CANCEL = {"OK": 200, "CANCELLATION_REQUESTED": 202, "ALREADY_COMPLETED": 400}
 
@@ -142,7 +143,7 @@ def _status(services: Services, record: Record, logs: list[LogLine] | None) -> d
         "cancel_url": f"{url}/cancel",
     }
     if record.state == IN_QUEUE:
-        return body | {"queue_position": record.position}
+        return body | {"queue_position": services.queue.board.position(record)}
     body["logs"] = None if logs is None else [asdict(line) for line in logs]
     if record.state == IN_PROGRESS or record.outcome is None:
         return body
@@ -161,5 +162,17 @@ async def _states(services: Services, record: Record, with_logs: bool) -> AsyncI
         yield _status(services, record, new if with_logs else None)
         if state == COMPLETED:
             return
-        while not await record.changed(_STREAM_POLL_SECONDS):
+        async for _ in _until_changed(services, record):
             yield None
+
+
+async def _until_changed(services: Services, record: Record) -> AsyncIterator[None]:
+    """Wait for a change of the record or of its position; yield at intervals meanwhile."""
+    position, waited = services.queue.board.position(record), 0.0
+    while not await record.changed(_POSITION_SECONDS):
+        if record.state == IN_QUEUE and services.queue.board.position(record) != position:
+            return
+        waited += _POSITION_SECONDS
+        if waited >= _KEEP_ALIVE_SECONDS:
+            waited = 0.0
+            yield
