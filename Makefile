@@ -13,7 +13,7 @@ export THP_MEM_ALLOC_ENABLE ?= 1
 export PATH := $(abspath $(VENV))/bin:$(PATH)
 PY := $(VENV)/bin/python
 PYTEST := $(PY) -m pytest --durations=10
-TESTS := $(wildcard tests/unit tests/server tests/journeys)
+TESTS := $(wildcard tests/unit tests/server tests/gateway tests/journeys)
 # one process for the tests of servers, one for the unit tests
 PARALLEL := -p tests.workers --numprocesses 2 --max-worker-restart 0
 
