@@ -1,6 +1,6 @@
 # Each target first makes what it needs. A second call does not repeat finished work.
 .DEFAULT_GOAL := help
-.PHONY: help setup venv demo gallery serve export test test-unit verify soak bench gpu-bench lint lock readme clean trt-full gpu-check
+.PHONY: help setup venv demo gallery serve export test test-unit verify soak bench gpu-bench lint lock readme clean stubs trt-full gpu-check
 
 VENV ?= .venv
 TOOLS ?= .tools
@@ -61,6 +61,9 @@ lint: venv ## check style, format and types
 
 lock: venv ## write requirements.lock again (UPGRADE=1: with the newest releases)
 	@mkdir -p $(TOOLS) && deploy/lock.sh
+
+stubs: venv ## write the signatures of TensorRT's bindings in typings/ again: after a new call of TensorRT, or for new versions
+	@$(PY) -m deploy.tensorrt_stubs
 
 trt-full: venv ## build TensorRT-RTX plans of full size without a GPU, or NAMES="sd15-unet sdxl-unet"
 	@$(PY) -m benchmarks.tensorrt.full_size $(NAMES)

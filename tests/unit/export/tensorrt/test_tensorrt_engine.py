@@ -110,14 +110,14 @@ def test_compiled_kernels_are_kept(make: Any, emulator: Emulator, sd15: Checkpoi
     run(make("sd15 text_encoder", component), WeightSet(component), text_batch())
     assert (tmp_path / RUNTIME_CACHE_FILE).read_bytes() == b"kernels"
     make("sd15 text_encoder", component)
-    assert [engine.config.cache.read for engine in emulator.engines] == [None, b"kernels"]
+    assert [engine.create_runtime_config().cache.read for engine in emulator.engines] == [None, b"kernels"]
 
 
 def test_rtx_makes_cuda_graphs_itself(make: Any, emulator: Emulator, sd15: Checkpoint) -> None:
     for cuda_graphs in (True, False):
         make("sd15 text_encoder", sd15.text_encoders[0], cuda_graphs=cuda_graphs)
     strategies = tensorrt_rtx.CudaGraphStrategy
-    found = [engine.config.cuda_graph_strategy for engine in emulator.engines]
+    found = [engine.create_runtime_config().cuda_graph_strategy for engine in emulator.engines]
     assert found == [strategies.WHOLE_GRAPH_CAPTURE, strategies.DISABLED]
 
 
