@@ -2,7 +2,7 @@
 
 Builds the UNet's plan from weights, compares it with torch, and publishes it only then. Then the engine runs it: with
 the base weights, two LoRAs as changed weights, and the base again; with CUDA graphs and without. Its refits and calls
-are timed.
+are timed. With TensorRT-RTX, a plan that was built without weights is compared with torch too.
 """
 
 from __future__ import annotations
@@ -22,8 +22,10 @@ import typer
 from benchmarks.gpu.models import GpuModels
 from benchmarks.gpu.parity import BoundUnet, lora_weights, make_cache, relative_error
 from benchmarks.gpu.rows import Rows
+from export.errors import ExportError
 from export.make_artifact import make_artifact
 from export.publish import exporting, publish, publish_plan
+from export.tensorrt.gate import PlanGate
 from export.tensorrt.make_plan import PlanMaker
 from export.tensorrt.profiles import default_profiles, read_profiles
 from runtime.artifacts.manifest import ArtifactKey
@@ -31,9 +33,12 @@ from runtime.engines.compiled.low_rank_cache import LowRankCache
 from runtime.engines.engine import Inputs, never_cancelled
 from runtime.engines.lru_budget import LruBudget
 from runtime.engines.placement import Placement
+from runtime.engines.tensorrt import flavour
 from runtime.engines.tensorrt.call_graphs import CALLS_BEFORE
+from runtime.engines.tensorrt.call_stream import CudaStream
 from runtime.engines.tensorrt.machine import this_machine
 from runtime.engines.tensorrt.make_engine import make_tensorrt
+from runtime.engines.tensorrt.plan_error import PlanError
 from runtime.engines.tensorrt.tensorrt_engine import TensorRtEngine
 from runtime.networks.architecture import architecture_of
 from runtime.settings import Settings
@@ -57,10 +62,11 @@ class UnetCheck:
         self._unet = self._checkpoint.unet
         self._architecture = architecture_of("unet", self._unet.config)
         self._rows = Rows(self._checkpoint, _PIXELS[name], _CUDA, seed=1)
+        self._profiles = read_profiles(default_profiles([self._architecture]))
         self._weights = make_cache()
 
     def run(self) -> dict[str, Any]:
-        found = self._build()
+        found = self._build() | self._check_placeholders()
         # TensorRT does not allocate through torch.
         torch.cuda.empty_cache()
         free = torch.cuda.mem_get_info()[0]
@@ -75,7 +81,7 @@ class UnetCheck:
     def _build(self) -> dict[str, Any]:
         """Export the graph, build the plan, and publish both if the plan computes what torch computes."""
         key = ArtifactKey("unet", self._architecture.digest, "linear")
-        maker = PlanMaker(self._root, read_profiles(default_profiles([self._architecture])))
+        maker = PlanMaker(self._root, self._profiles)
         with exporting(self._root):
             graph = make_artifact(key, self._architecture, _show)
             publish(self._root, graph.artifact.manifest, graph.compressed)
@@ -84,6 +90,23 @@ class UnetCheck:
             seconds = time.monotonic() - begun
             publish_plan(self._root, made.plan.manifest, made.compressed)
         return {"build and gate, seconds": seconds, "plan, MB": len(made.plan.plan) / 1e6}
+
+    def _check_placeholders(self) -> dict[str, Any]:
+        """Whether the plan that TensorRT-RTX builds without weights computes what torch computes.
+
+        It has no low-rank inputs, with which the build takes several times as long.
+        """
+        if not flavour.IS_RTX:
+            return {}
+        key = ArtifactKey("unet", self._architecture.digest, "none")
+        maker = PlanMaker(self._root, self._profiles, targets=(this_machine().capability,))
+        try:
+            graph = make_artifact(key, self._architecture, _show)
+            plan = maker.make(graph.artifact, self._architecture, "float16", _show).plan
+            error: object = PlanGate(self._architecture, plan, CudaStream(), _CUDA).check(_show)
+        except (ExportError, PlanError) as failure:
+            error = str(failure)
+        return {"plan from placeholders, largest relative error": error}
 
     def _engine(self, cuda_graphs: bool) -> TensorRtEngine:
         settings = Settings(artifacts=self._root, engine="tensorrt")
