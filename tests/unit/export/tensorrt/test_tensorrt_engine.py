@@ -14,6 +14,7 @@ from runtime.checkpoints.checkpoint import Checkpoint
 from runtime.engines.engine import WeightsError, never_cancelled
 from runtime.engines.tensorrt.plan_error import PlanError
 from runtime.engines.tensorrt.plan_weights import RefitError
+from runtime.engines.tensorrt.rtx_kernels import KernelCache
 from runtime.weights.weight_set import WeightSet
 from tests.unit.export.tensorrt.calls import TOLERANCE, assert_near, biases, linear_lora, run, text_batch
 from tests.unit.export.tensorrt.emulator import Emulator
@@ -111,6 +112,17 @@ def test_compiled_kernels_are_kept(make: Any, emulator: Emulator, sd15: Checkpoi
     assert (tmp_path / RUNTIME_CACHE_FILE).read_bytes() == b"kernels"
     make("sd15 text_encoder", component)
     assert [engine.create_runtime_config().cache.read for engine in emulator.engines] == [None, b"kernels"]
+
+
+def test_kernels_are_written_once_for_each_shape(make: Any, sd15: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Requests of two sizes whose calls alternate do not write the file again and again."""
+    saves: list[KernelCache] = []
+    monkeypatch.setattr(KernelCache, "save", lambda cache: saves.append(cache))
+    component = sd15.text_encoders[0]
+    engine = make("sd15 text_encoder", component)
+    for rows in (1, 2, 1, 2):
+        run(engine, WeightSet(component), {"ids": text_batch()["ids"][:rows]})
+    assert len(saves) == 2
 
 
 def test_rtx_makes_cuda_graphs_itself(make: Any, emulator: Emulator, sd15: Checkpoint) -> None:
