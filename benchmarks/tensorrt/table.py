@@ -33,8 +33,11 @@ def trt_full_table(path: Path = RESULT) -> str:
 _TINY_HEAD = """# TensorRT-RTX builds the plans of the tests' tiny networks
 
 Each has the kinds of layers of the published network, and small widths (`tests/tiny`, `tests/unit/export/networks.py`).
+`everything unet` has all optional inputs. The `small` UNets have two levels. Of the UNets, only these have LoRA inputs:
+the builder needs many minutes for a UNet of four levels with them.
+
 The builder runs without a GPU. Each weight is refittable by its name: the build fails otherwise. The seconds depend on
-the load of the machine; the seconds of processors hardly do.
+the load of the machine; processor time hardly does.
 """
 
 
@@ -42,14 +45,19 @@ def tiny_page(path: Path = TINY_RESULT) -> str:
     """Markdown: a page with a row for each tiny plan, and what they were built on."""
     plans: dict[str, dict[str, Any]] = json.loads(path.read_text("utf-8"))["plans"]
     lines = [
-        "| network | layers with LoRA inputs | weights refittable by name | build | processor | plan | compressed |",
+        "| network | LoRA inputs | weights refittable by name | build | processor time | plan | compressed |",
         "|---|---|---|---|---|---|---|",
     ]
     for name, found in plans.items():
         weights, times = _refittable(found), f"{found['build seconds']} s | {found['processor seconds']} s"
         sizes = f"{found['plan MB']} MB | {found['compressed MB']} MB"
         lines.append(f"| {name} | {found['LoRA inputs'] or 'none'} | {weights} | {times} | {sizes} |")
-    return f"{_TINY_HEAD}\n{_with_machines(lines, plans, 'make trt-tiny')}"
+    return f"{_TINY_HEAD}\n{_with_machines(lines, plans, 'make trt-tiny')}{_loads(plans)}"
+
+
+def _loads(plans: dict[str, dict[str, Any]]) -> str:
+    loads = sorted({found["machine"]["load"] for found in plans.values()})
+    return f"Load average of the machine before: {', '.join(map(str, loads))}.\n"
 
 
 def _with_machines(lines: list[str], plans: dict[str, dict[str, Any]], command: str = "make trt-full") -> str:

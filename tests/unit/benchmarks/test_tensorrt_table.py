@@ -57,4 +57,5 @@ def test_a_row_of_a_tiny_plan(tmp_path: Path) -> None:
     path.write_text(json.dumps({"plans": {"small unet": PLAN | {"LoRA inputs": 20, "processor seconds": 70.1}}}))
     lines = tiny_page(path).splitlines()
     assert "| small unet | 20 | 685 of 686 | 61.44 s | 70.1 s | 155.2 MB | 0.84 MB |" in lines
-    assert lines[-1].endswith("2031-02-03; `make trt-tiny`.")
+    assert lines[-2].endswith("2031-02-03; `make trt-tiny`.")
+    assert lines[-1] == "Load average of the machine before: 1.0."
