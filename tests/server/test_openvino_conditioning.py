@@ -15,10 +15,14 @@ from tests.server.parity import KINDS, Answers, Report, Row, check, row
 from tests.server.test_conditioning_bytes import assert_equal_bytes
 from tests.server.test_parity_controlnets import CONTROLNETS
 from tests.server.test_parity_ip_adapters import IP_ADAPTERS
+from tests.server.test_parity_tiles import CONDITIONED_TILES
 
 # `make verify` runs all rows on all kinds. `make test` runs these on SD 1.5: each kind takes a minute to export.
-CHOSEN = ("controlnet", "original_file", "two_masks", "base", "full", "mask_two_images")
-TABLES = {**CONTROLNETS, **IP_ADAPTERS}
+CHOSEN = (
+    *("controlnet", "original_file", "two_masks", "base", "full", "mask_two_images"),
+    *("tiles_controlnet", "tiles_ip_adapter_mask"),
+)
+TABLES = {**CONTROLNETS, **IP_ADAPTERS, **CONDITIONED_TILES}
 NETWORKS = (
     "controlnets/{}",
     "ip_adapters/{}/image_encoder",
