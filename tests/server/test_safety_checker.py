@@ -50,14 +50,19 @@ def flags(folder: Path, images: list[Any]) -> list[bool]:
 
 
 def test_flagged_pictures_are_black(checking: Client, checker_folder: Path, tiny: Path) -> None:
+    check(checking, checker_folder, tiny)
+
+
+def check(client: Client, folder: Path, tiny: Path) -> None:
+    """The server flags the pictures that diffusers flags with the checker in `folder`."""
     found: list[bool] = []
     for seed in range(3):
         case = fields(num_images=PICTURES, seed=seed)(base(tiny, "sd15"))
-        plain = submit(checking, case).result()
+        plain = submit(client, case).result()
         assert plain.response.has_nsfw_concepts == [False] * PICTURES
         case.served["enable_safety_checker"] = True
-        checked = submit(checking, case).result()
-        expected = flags(checker_folder, plain.images)
+        checked = submit(client, case).result()
+        expected = flags(folder, plain.images)
         assert checked.response.has_nsfw_concepts == expected
         for image, other, is_flagged in zip(checked.images, plain.images, expected, strict=True):
             assert image.size == other.size
