@@ -85,7 +85,8 @@ class LruBudget(Generic[Item]):
     @property
     def _own(self) -> Counter[str]:
         """The uses of each key by this thread's request."""
-        return getattr(self._thread, "own", Counter())
+        own: Counter[str] | None = getattr(self._thread, "own", None)
+        return Counter() if own is None else own
 
     def _have_other_users(self) -> bool:
         own = self._own

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 from _pytest.mark import ParameterSet
@@ -16,7 +15,7 @@ from tests.export_command import Export, export
 from tests.server import test_parity_ic_light as ic_light
 from tests.server import test_safety_checker as safety_checker
 from tests.server.graph_server import serve_graphs
-from tests.server.parity import KINDS, Answers, Report, Row, check, row
+from tests.server.parity import KINDS, Answers, Report, Row, check, row, selected
 from tests.server.test_conditioning_bytes import assert_equal_bytes
 from tests.server.test_parity_controlnets import CONTROLNETS
 from tests.server.test_parity_ip_adapters import IP_ADAPTERS
@@ -44,15 +43,9 @@ def _rows() -> list[ParameterSet]:
     ]
 
 
-def _selected(request: pytest.FixtureRequest, name: str) -> list[Any]:
-    """The values of a parameter in the tests of this module that the run has selected."""
-    found = (getattr(item, "callspec", None) for item in request.session.items)
-    return [spec.params[name] for spec in found if spec and name in spec.params]
-
-
 @pytest.fixture(scope="module")
 def used_rows(request: pytest.FixtureRequest) -> list[Row]:
-    return _selected(request, "adapter_row")
+    return selected(request, "adapter_row")
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +70,7 @@ def adapters_client(
     kinds = sorted({"sd15", *(one.kind for one in used_rows)})
     networks = [tiny / name.format(kind) for kind in kinds for name in NETWORKS]
     _export(artifacts, [checker_folder, *(tiny / kind for kind in kinds if kind != "sd15"), *networks])
-    for channels in sorted({FOREGROUND, *map(_channels, _selected(request, "ic_light_row"))}):
+    for channels in sorted({FOREGROUND, *map(_channels, selected(request, "ic_light_row"))}):
         _export(artifacts, [tiny / "sd15"], "--in-channels", str(channels))
     with serve_graphs(tiny, folder, artifacts, safety_checker=str(checker_folder)) as connected:
         yield connected

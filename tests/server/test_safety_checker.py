@@ -16,7 +16,8 @@ from deploy.local_server import LocalServer
 from lorikeet import Client
 from lorikeet.protocol.errors import LorikeetError
 from tests.server.parity import base, fields, submit
-from tests.tiny.safety_checker import SIDE, write_safety_checker
+from tests.tiny.safety_checker import write_safety_checker
+from tests.tiny.vision import SIDE
 
 PICTURES = 4
 THRESHOLD = 0.28
