@@ -99,7 +99,8 @@ class Settings(BaseSettings):
     weights_bytes: ByteSize | None = Field(
         None,
         description="Memory for weights in each stage; or half of the GPU's memory. The stage evicts "
-        "the least recently used weights first. A request waits while running requests use the memory that it needs.",
+        "the least recently used weights first. A request waits while running requests use the memory that it needs. "
+        "A request whose networks do not fit together is refused.",
     )
     calls_per_turn: int = Field(
         0,

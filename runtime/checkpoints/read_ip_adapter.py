@@ -10,7 +10,7 @@ from runtime.checkpoints.checkpoint import Component, WeightFile
 from runtime.checkpoints.checks import CheckpointError
 from runtime.checkpoints.component_shapes import ComponentShapes
 from runtime.checkpoints.cross_attention import CrossAttention
-from runtime.checkpoints.ip_adapter_names import ProjectionKind, projection_kind
+from runtime.checkpoints.ip_adapter_names import ProjectionKind, counts_all_blocks, projection_kind
 from runtime.checkpoints.other_models import other_file, other_model
 from runtime.files.safetensors_file import WeightFileError, read_header
 from runtime.files.stored_file import StoredFile
@@ -53,7 +53,9 @@ def _keys(adapter: Component) -> list[tuple[int, int]]:
 
 
 def _not_an_adapter(names: Collection[str]) -> str:
-    what = other_model(names) or other_file(names)
+    what = (
+        "made for Flux or Stable Diffusion 3" if counts_all_blocks(names) else other_model(names) or other_file(names)
+    )
     hint = f"it is {what}" if what else "expected tensors image_proj.… and ip_adapter.…"
     return f"it is no IP-Adapter of SD or SDXL: {hint}"
 

@@ -155,6 +155,12 @@ def moves(before: Latents, after: Latents) -> bool:
     return relative_error(before, after) > 10 * TOLERANCE
 
 
+def selected(request: pytest.FixtureRequest, name: str) -> list[Any]:
+    """The values of a parameter in the tests that the run has selected."""
+    found = (getattr(item, "callspec", None) for item in request.session.items)
+    return [spec.params[name] for spec in found if spec and name in spec.params]
+
+
 class Answers:
     """The server's answers to rows, all asked for at once, in order, `AT_ONCE` in flight.
 

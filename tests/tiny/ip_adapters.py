@@ -5,12 +5,12 @@ from pathlib import Path
 import torch
 from diffusers import UNet2DConditionModel
 from safetensors.torch import save_file
-from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
+from transformers import CLIPVisionModelWithProjection
 
+from tests.tiny.vision import EMBEDDING, vision_config
+from tests.tiny.vision import WIDTH as ENCODER_WIDTH
 from tests.tiny.weights import fill
 
-IMAGE_SIDE, PATCH = 32, 8
-ENCODER_WIDTH, EMBEDDING = 32, 24
 PLUS_TOKENS, PLUS_WIDTH, PLUS_LAYERS = 6, 64, 4
 KEY_GAIN, VALUE_GAIN = 2.0, 3.0  # louder than published adapters, so that every setting moves the picture
 Tensors = dict[str, torch.Tensor]
@@ -31,18 +31,8 @@ def write_ip_adapters(folder: Path, checkpoint: Path) -> None:
 
 
 def write_image_encoder(folder: Path, seed: int) -> None:
-    """Write a CLIPVisionModelWithProjection of 17 tokens."""
-    config = CLIPVisionConfig(
-        hidden_size=ENCODER_WIDTH,
-        intermediate_size=2 * ENCODER_WIDTH,
-        projection_dim=EMBEDDING,
-        num_hidden_layers=3,
-        num_attention_heads=4,
-        image_size=IMAGE_SIDE,
-        patch_size=PATCH,
-        hidden_act="gelu",
-    )
-    encoder = CLIPVisionModelWithProjection(config)
+    """Write a CLIPVisionModelWithProjection."""
+    encoder = CLIPVisionModelWithProjection(vision_config(hidden_act="gelu"))
     fill(encoder, seed, {})
     encoder.save_pretrained(folder)
 

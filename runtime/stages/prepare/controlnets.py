@@ -72,7 +72,7 @@ def warnings(controlnets: Sequence[Component]) -> list[str]:
 def _network(request: ImageToImageInput, index: int, context: PrepareContext, checkpoint: Checkpoint) -> Component:
     place, controlnet = f"controlnets[{index}]", request.controlnets[index]
     check_variant(f"{place}.variant", controlnet.variant)
-    hash_file = partial(context.store.digest_local, check_cancelled=context.check_cancelled)
+    hash_file = partial(context.files.file_of, f"{place}.path", context=context.request_files)
     config = _config(f"{place}.config_url", controlnet.config_url, context)
     try:
         source = context.files.controlnet(f"{place}.path", controlnet.path, context.request_files, controlnet.variant)

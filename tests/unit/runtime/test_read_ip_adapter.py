@@ -16,7 +16,8 @@ from runtime.checkpoints.read_image_encoder import read_image_encoder
 from runtime.checkpoints.read_ip_adapter import check_fits, read_ip_adapter
 from runtime.networks.architecture import architecture_of
 from runtime.networks.build import build, parameters
-from tests.tiny.ip_adapters import ENCODER_WIDTH, IMAGE_SIDE, PATCH, PLUS_LAYERS, PLUS_TOKENS
+from tests.tiny.ip_adapters import PLUS_LAYERS, PLUS_TOKENS
+from tests.tiny.vision import PATCH, SIDE, WIDTH
 from tests.unit.runtime.tiny_checkpoints import digest
 
 ADAPTERS = ("base", "plus", "full")
@@ -91,14 +92,14 @@ def test_an_image_encoder_is_read_with_its_configuration(tiny: Path) -> None:
     folder = tiny / "ip_adapters" / "sd15" / "image_encoder"
     config = json.loads((folder / "config.json").read_text())
     found = read_image_encoder(digest(folder / "model.safetensors"), config)
-    assert (found.config["hidden_size"], found.config["image_size"]) == (ENCODER_WIDTH, IMAGE_SIDE)
+    assert (found.config["hidden_size"], found.config["image_size"]) == (WIDTH, SIDE)
     whole = {"vision_config": config, "projection_dim": config["projection_dim"], "architectures": ["CLIPModel"]}
     assert read_image_encoder(digest(folder / "model.safetensors"), whole).config["patch_size"] == PATCH
 
 
 def test_an_encoder_of_no_published_size_needs_its_configuration(tiny: Path) -> None:
     folder = tiny / "ip_adapters" / "sd15" / "image_encoder"
-    with pytest.raises(CheckpointError, match=f"hidden size is {ENCODER_WIDTH}"):
+    with pytest.raises(CheckpointError, match=f"hidden size is {WIDTH}"):
         read_image_encoder(digest(folder / "model.safetensors"), None)
 
 
