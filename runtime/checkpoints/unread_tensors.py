@@ -8,6 +8,7 @@ from functools import lru_cache
 
 from lorikeet.protocol.shorten import listed
 from runtime.checkpoints.checkpoint import Component, Role, WeightFile
+from runtime.checkpoints.ip_adapter_names import lora_name
 from runtime.checkpoints.layouts import LayoutName, views
 from runtime.checkpoints.view import Views
 from runtime.files.safetensors_file import read_header
@@ -32,8 +33,9 @@ def warn_of_unread_tensors(components: Iterable[Component]) -> list[str]:
     warnings: dict[str, None] = {}
     for component in components:
         part = f"{component.name}: " if component.layout == "component" else ""
+        is_alone = component.layout == "component" or component.role not in _ROLES
         for file in component.files:
-            texts = _warn(file, component.layout, component.role if part else None)
+            texts = _warn(file, component.layout, component.role if is_alone else None)
             warnings |= dict.fromkeys(f"{component.field}: {part}{text}" for text in texts)
     return list(warnings)
 
@@ -61,6 +63,8 @@ def _held(tensors: dict[str, TensorInfo], layout: LayoutName, role: Role | None)
 
 
 def _is_expected(name: str, info: TensorInfo) -> bool:
+    if lora_name(name) is not None:  # of a FaceID, which `runtime.lora` reads
+        return True
     if name.rpartition(".")[2] == _POSITIONS:
         return info.dtype in _INTEGERS
     return _EXPECTED.fullmatch(name) is not None
