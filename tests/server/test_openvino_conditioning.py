@@ -14,15 +14,20 @@ from tests.server.graph_server import serve_graphs
 from tests.server.parity import KINDS, Answers, Report, Row, check, row
 from tests.server.test_conditioning_bytes import assert_equal_bytes
 from tests.server.test_parity_controlnets import CONTROLNETS
+from tests.server.test_parity_faces import FACES
 from tests.server.test_parity_ip_adapters import IP_ADAPTERS
 
 # `make verify` runs all rows on all kinds. `make test` runs these on SD 1.5: each kind takes a minute to export.
-CHOSEN = ("controlnet", "original_file", "two_masks", "base", "full", "mask_two_images")
-TABLES = {**CONTROLNETS, **IP_ADAPTERS}
+CHOSEN = (
+    *("controlnet", "original_file", "two_masks", "base", "full", "mask_two_images"),
+    *("face_loras", "face_plus_v1", "face_identity_net"),
+)
+TABLES = {**CONTROLNETS, **IP_ADAPTERS, **{f"face_{name}": changes for name, changes in FACES.items()}}
+ADAPTERS = ("base", "plus", "full", "faceid", "faceid_plus", "portrait", "instant_id")
 NETWORKS = (
     "controlnets/{}",
     "ip_adapters/{}/image_encoder",
-    *(f"ip_adapters/{{}}/{name}.safetensors" for name in ("base", "plus", "full")),
+    *(f"ip_adapters/{{}}/{name}.safetensors" for name in ADAPTERS),
 )
 
 
