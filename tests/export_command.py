@@ -25,9 +25,10 @@ class Export(NamedTuple):
         return folder
 
 
-def export(model: Path, artifacts: Path) -> Export:
-    """Export a checkpoint's graphs into the folder `artifacts`."""
-    command = [sys.executable, "-m", "export", "--model", str(model)]
+def export(model: Path, artifacts: Path, *others: Path) -> Export:
+    """Export a checkpoint's graphs, and those of other models of other names, into the folder `artifacts`."""
+    models = [word for one in (model, *others) for word in ("--model", str(one))]
+    command = [sys.executable, "-m", "export", *models]
     done = subprocess.run(
         command,
         cwd=ROOT,

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Sequence
 from importlib.util import find_spec
@@ -24,6 +25,7 @@ _SECONDS = 60.0  # of one answer; the published networks are loaded in some seco
 _POLL_SECONDS = 0.1
 _MOST_ANSWER = 4 << 20  # bytes
 _PACKAGES = ("onnx", "openvino")
+_FARTHEST = 1e5  # pixels; with larger numbers, an aligned face could have none
 _VALUES = 1 + 4 + 2 * POINTS  # of a face: its score, box and points
 
 
@@ -77,7 +79,7 @@ class FaceProcess:
         if any(find_spec(name) is None for name in _PACKAGES):
             raise FaceError("this server cannot find faces: its operator installs the extra `faceid`")
         self._connection, theirs = Pipe()
-        python = shutil.which("python3") or "python3"  # a stub of Triton has another program's name
+        python = _python()
         worker = (python, "-m", "runtime.faces.worker", str(theirs.fileno()), str(self._threads))
         self._process = subprocess.Popen(
             [python, "-m", "runtime.supervisor.exit_with_parent", "SIGKILL", str(os.getpid()), *worker],
@@ -115,6 +117,12 @@ class FaceProcess:
         return found
 
 
+def _python() -> str:
+    """The interpreter of this environment. A stub of Triton may be another program, and finds it on PATH."""
+    own = Path(sys.executable)
+    return str(own) if own.name.startswith("python") else shutil.which("python3") or "python3"
+
+
 def _checked_side(side: Any) -> int:
     if not isinstance(side, int) or side not in range(LARGEST_STRIDE, MOST_SIDE + 1, LARGEST_STRIDE):
         raise FaceError("its detector takes pictures of another size than a multiple of 32")
@@ -127,8 +135,8 @@ def _list(value: Any) -> list[Any]:
 
 def _read_face(values: Any, scale: float) -> Face:
     numbers = _numbers(values)
-    if len(numbers) != _VALUES:
-        raise FaceError("its detector gives faces of another form than SCRFD's")
+    if len(numbers) != _VALUES or np.abs(numbers).max() > _FARTHEST:
+        raise FaceError("its detector gives faces of another form than SCRFD's, or far outside of the picture")
     return Face(numbers[1:5] / scale, numbers[5:].reshape(POINTS, 2) / scale, float(numbers[0]))
 
 

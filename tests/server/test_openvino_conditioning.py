@@ -54,9 +54,9 @@ def adapters_client(
     folder = tmp_path_factory.mktemp("openvino_adapters")
     artifacts = sd15_export.copy(folder / "artifacts")
     for kind in sorted({"sd15", *(one.kind for one in used_rows)}):
-        for model in (*(() if kind == "sd15" else (kind,)), *(name.format(kind) for name in NETWORKS)):
-            made = export(tiny / model, artifacts)
-            assert made.status == 0, made.output
+        models = [*(() if kind == "sd15" else (kind,)), *(name.format(kind) for name in NETWORKS)]
+        made = export(tiny / models[0], artifacts, *(tiny / model for model in models[1:]))
+        assert made.status == 0, made.output
     with serve_graphs(tiny, folder, artifacts) as connected:
         yield connected
 

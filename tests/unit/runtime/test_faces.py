@@ -83,6 +83,15 @@ def test_a_large_face_is_looked_for_in_smaller_sizes(monkeypatch: pytest.MonkeyP
     assert face.box.tolist() == [0, 0, 16, 16], "in pixels of the picture"
 
 
+@pytest.mark.parametrize("faces", [[[0.9] * 14], [[0.9, 1e30, *[1.0] * 13]], [["a"] * 15], [[float("nan")] * 15]])
+def test_what_the_process_answers_is_not_trusted(monkeypatch: pytest.MonkeyPatch, faces: list[Any]) -> None:
+    process = FaceProcess(threads=1)
+    process._sides = (640,)
+    monkeypatch.setattr(process, "_ask", lambda *_: {"faces": faces})
+    with pytest.raises(FaceError, match=r"its (detector|networks) give"):
+        process.detect(np.zeros((64, 64, 3), np.uint8), go_on)
+
+
 def test_points_that_are_one_place_are_no_face() -> None:
     with pytest.raises(ValueError, match="all points"):
         align(np.zeros((9, 9, 3), np.uint8), np.ones((5, 2)), 112)
