@@ -19,6 +19,7 @@ import numpy as np
 from runtime.faces.face import POINTS, Array, CheckCancelled, Face, FaceError, Pixels
 from runtime.faces.geometry import resize
 from runtime.faces.scrfd import LARGEST_STRIDE, MOST_SIDE
+from runtime.files.stored_file import StoredFile, check_unchanged
 
 _SIDES = (640, 512, 384, 256)  # in which a face is looked for; large faces are found in small pictures alone
 _SECONDS = 60.0  # of one answer; the published networks are loaded in some seconds
@@ -34,20 +35,23 @@ class FaceProcess:
 
     def __init__(self, threads: int) -> None:
         self._threads = threads
-        self._loaded: Sequence[Path] = ()
+        self._loaded: Sequence[StoredFile] = ()
         self._sides: Sequence[int] = ()
         self._process: subprocess.Popen[bytes] | None = None
         self._connection: Connection | None = None
 
-    def load(self, paths: Sequence[Path], check_cancelled: CheckCancelled) -> None:
-        """Use the pack in these ONNX files. Raises FaceError, and what `check_cancelled` raises."""
-        if paths == self._loaded and self._process is not None and self._process.poll() is None:
+    def load(self, files: Sequence[StoredFile], check_cancelled: CheckCancelled) -> None:
+        """Use the pack in these ONNX files. Raises FaceError, FileChangedError, and what `check_cancelled` raises."""
+        if files == self._loaded and self._process is not None and self._process.poll() is None:
             return
         self.close()
         self._start()
-        side = self._ask({"action": "load", "paths": list(map(str, paths))}, b"", check_cancelled).get("side")
+        paths = [str(file.path) for file in files]
+        side = self._ask({"action": "load", "paths": paths}, b"", check_cancelled).get("side")
+        for file in files:
+            check_unchanged(file.path, file.fingerprint)
         self._sides = (_checked_side(side),) if side else _SIDES
-        self._loaded = paths
+        self._loaded = files
 
     def detect(self, pixels: Pixels, check_cancelled: CheckCancelled) -> Sequence[Face]:
         """In the largest of the sizes in which some are found, as ComfyUI's nodes look for them."""

@@ -11,8 +11,8 @@ import torch
 from runtime.faces.face import SIDE, Face, FaceError, FaceNetworks, Pixels
 from runtime.faces.geometry import align
 from runtime.faces.process import FaceProcess
-from runtime.files.stored_file import FileChangedError, check_unchanged
-from runtime.plan import FacePackPlan, IpAdapterPlan, Plan
+from runtime.files.stored_file import FileChangedError, StoredFile
+from runtime.plan import IpAdapterPlan, Plan
 from runtime.stage_errors import InvalidArgument
 from runtime.stages.call import Call
 
@@ -41,7 +41,8 @@ class FacePrompts:
             if (pack := adapter.face_pack) is None:
                 continue
             try:
-                self._load(pack, check_cancelled)
+                files = [StoredFile(file.path, file.digest, file.fingerprint) for file in pack.files]
+                self._process.load(files, check_cancelled)
                 generator = torch.Generator("cpu").manual_seed(plan.seed)
                 for field in adapter.images:
                     picture = plan.picture(field)
@@ -54,11 +55,6 @@ class FacePrompts:
 
     def close(self) -> None:
         self._process.close()
-
-    def _load(self, pack: FacePackPlan, check_cancelled: CheckCancelled) -> None:
-        self._process.load([file.path for file in pack.files], check_cancelled)
-        for file in pack.files:
-            check_unchanged(file.path, file.fingerprint)
 
 
 def _prompt(

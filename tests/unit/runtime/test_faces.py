@@ -16,12 +16,18 @@ from runtime.faces import process as processes
 from runtime.faces.face import FaceError, Pixels
 from runtime.faces.geometry import align, resize
 from runtime.faces.process import FaceProcess
+from runtime.files.stored_file import FileChangedError, StoredFile, file_fingerprint
 from runtime.stage_errors import Cancelled
 from tests.reference.faces import embed_face, find_face
 from tests.tiny.face_pack import face_picture
+from tests.unit.runtime.tiny_checkpoints import digest
 
 TWO_FACES = face_picture(("red", 30, 30), ("green", 66, 30))
 ONE_FACE = face_picture(("green", 40, 50), size=(128, 200), seed=3)
+
+
+def pack_files(tiny: Path) -> list[StoredFile]:
+    return [digest(path) for path in sorted((tiny / "face_pack").glob("*.onnx"))]
 
 
 def go_on() -> None:
@@ -29,12 +35,12 @@ def go_on() -> None:
 
 
 @pytest.fixture(scope="module")
-def pack(tiny: Path) -> list[Path]:
-    return sorted((tiny / "face_pack").glob("*.onnx"))
+def pack(tiny: Path) -> list[StoredFile]:
+    return pack_files(tiny)
 
 
 @pytest.fixture(scope="module")
-def faces(pack: list[Path]) -> Iterator[FaceProcess]:
+def faces(pack: list[StoredFile]) -> Iterator[FaceProcess]:
     process = FaceProcess(threads=1)
     process.load(pack, go_on)
     yield process
@@ -102,7 +108,7 @@ def test_a_picture_of_its_own_size_is_not_changed() -> None:
     assert np.array_equal(resize(pixels, 96, 64), pixels)
 
 
-def test_a_process_that_ends_is_an_error_of_its_networks(pack: list[Path]) -> None:
+def test_a_process_that_ends_is_an_error_of_its_networks(pack: list[StoredFile]) -> None:
     process = FaceProcess(threads=1)
     process.load(pack, go_on)
     assert process._process is not None
@@ -115,7 +121,7 @@ def test_a_process_that_ends_is_an_error_of_its_networks(pack: list[Path]) -> No
     process.close()
 
 
-def test_a_cancelled_job_ends_the_computation(pack: list[Path]) -> None:
+def test_a_cancelled_job_ends_the_computation(pack: list[StoredFile]) -> None:
     def cancel() -> None:
         raise Cancelled
 
@@ -127,7 +133,20 @@ def test_a_cancelled_job_ends_the_computation(pack: list[Path]) -> None:
     process.close()
 
 
-def test_a_server_without_the_packages_says_what_to_install(pack: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pack_that_was_changed_is_refused(pack: list[StoredFile], tmp_path: Path) -> None:
+    files = []
+    for file in pack:
+        path = tmp_path / file.path.name
+        path.write_bytes(file.path.read_bytes())
+        files.append(StoredFile(path, file.digest, file_fingerprint(path)))
+    files[0].path.write_bytes(files[0].path.read_bytes())
+    process = FaceProcess(threads=1)
+    with pytest.raises(FileChangedError):
+        process.load(files, go_on)
+    process.close()
+
+
+def test_a_server_without_the_packages_says_what_to_do(pack: list[StoredFile], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(processes, "_PACKAGES", ("no_such_package",))
     with pytest.raises(FaceError, match="extra `faceid`"):
         FaceProcess(threads=1).load(pack, go_on)

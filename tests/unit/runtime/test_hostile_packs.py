@@ -15,8 +15,10 @@ from runtime.faces import process as processes
 from runtime.faces.face import FaceError
 from runtime.faces.onnx_model import OnnxModel
 from runtime.faces.process import FaceProcess
+from runtime.files.stored_file import StoredFile
 from tests.tiny.face_pack import DETECTOR, EMBEDDER, detector, embedder, face_picture
-from tests.unit.runtime.test_faces import go_on
+from tests.unit.runtime.test_faces import go_on, pack_files
+from tests.unit.runtime.tiny_checkpoints import digest
 
 Model = Any  # onnx.ModelProto
 PIXELS = np.array(face_picture(("green", 40, 30)))
@@ -150,20 +152,20 @@ def faces(monkeypatch: pytest.MonkeyPatch) -> Iterator[FaceProcess]:
     process.close()
 
 
-def write(folder: Path, *, detecting: Model | bytes, embedding: Model | bytes) -> list[Path]:
+def write(folder: Path, *, detecting: Model | bytes, embedding: Model | bytes) -> list[StoredFile]:
     paths = [folder / DETECTOR, folder / EMBEDDER]
     for path, content in zip(paths, (detecting, embedding), strict=True):
         path.write_bytes(content if isinstance(content, bytes) else content.SerializeToString())
-    return paths
+    return [digest(path) for path in paths]
 
 
 @pytest.mark.parametrize("change", REFUSED, ids=lambda change: change.__name__)
 def test_a_model_that_names_files_or_programs_is_refused(tmp_path: Path, change: Callable[[Model], None]) -> None:
     model = detector()
-    assert OnnxModel(write(tmp_path, detecting=model, embedding=b"")[0]).task == "detect"
+    assert OnnxModel(write(tmp_path, detecting=model, embedding=b"")[0].path).task == "detect"
     change(model)
     with pytest.raises(FaceError, match=REFUSED[change]):
-        OnnxModel(write(tmp_path, detecting=model, embedding=b"")[0])
+        OnnxModel(write(tmp_path, detecting=model, embedding=b"")[0].path)
 
 
 @pytest.mark.parametrize(
@@ -179,7 +181,7 @@ def test_after_a_hostile_detector_the_next_pack_works(
     with pytest.raises(FaceError, match=FAILING[change]):
         faces.load(write(tmp_path, detecting=model, embedding=embedder(5)), go_on)
         faces.detect(PIXELS, go_on)
-    faces.load(sorted((tiny / "face_pack").glob("*.onnx")), go_on)
+    faces.load(pack_files(tiny), go_on)
     assert faces.detect(PIXELS, go_on)
 
 
