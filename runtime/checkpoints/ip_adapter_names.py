@@ -3,14 +3,15 @@
 The authors' files hold `image_proj.…` and `ip_adapter.<number>.to_k_ip.weight`; the numbers are odd, because they count
 self-attention too. Files of a training run hold `image_proj_model.…` and `adapter_modules.…` instead, and the whole
 UNet, `unet.…`. A safetensors file holds no tensor twice: there, only the UNet's names may be left. Conversions of such
-files have the UNet's names behind `ip_adapter.`.
+files have the UNet's names behind `ip_adapter.`. Those of FaceID also hold a LoRA of the UNet's attention,
+`ip_adapter.<number>.to_q_lora.down.weight`.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Mapping
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from runtime.checkpoints.module_order import module_order
 from runtime.checkpoints.parameter_names import NUMBER
@@ -24,8 +25,16 @@ _UNET_KEYS = re.compile(
     rf"((?:(?:down|up)_blocks\.{NUMBER}|mid_block)\.attentions\.{NUMBER}\.transformer_blocks\.{NUMBER})"
     r"\.attn2\.processor\.to_([kv])_ip\.weight"
 )
-_BASE = {"proj": "image_embeds", "norm": "norm"}
-_FULL = {"proj.0": "ff.net.0.proj", "proj.2": "ff.net.2", "proj.3": "norm"}
+_LORA = re.compile(rf"({NUMBER})\.(to_q|to_k|to_v|to_out)_lora\.(down|up)\.weight")
+# The layers outside of a resampler: stored -> canonical names.
+_STEMS: dict[ProjectionKind, dict[str, str]] = {
+    "base": {"proj": "image_embeds", "norm": "norm"},
+    "full": {"proj.0": "ff.net.0.proj", "proj.2": "ff.net.2", "proj.3": "norm"},
+    "faceid": {"proj.0": "ff.net.0.proj", "proj.2": "ff.net.2", "norm": "norm"},
+    "faceid_plus": {"proj.0": "proj.net.0.proj", "proj.2": "proj.net.2", "norm": "norm"},
+}
+# Before the names of a resampler.
+_RESAMPLERS: dict[ProjectionKind, str] = {"plus": "", "faceid_plus": "perceiver_resampler."}
 _LAYER = re.compile(rf"layers\.({NUMBER})\.([01])\.(.+)")
 _ATTENTION = {"norm1": "ln0", "norm2": "ln1", "to_q": "attn.to_q", "to_out": "attn.to_out.0"}
 _FEED_FORWARD = {"0": "ff.0", "1": "ff.1.net.0.proj", "3": "ff.1.net.2"}
@@ -67,6 +76,20 @@ def ip_adapter_views(names: Collection[str]) -> Callable[[str], Views]:
     return find
 
 
+class LoraName(NamedTuple):
+    """The tensor of a FaceID's LoRA: the number of the attention layer, its projection, and `down` or `up`."""
+
+    number: int
+    projection: str
+    role: str
+
+
+def lora_name(name: str) -> LoraName | None:
+    """The parts of a stored tensor's name; None: it belongs to no LoRA."""
+    match = _LORA.fullmatch(_under("adapter", name) or "")
+    return None if match is None else LoraName(int(match[1]), match[2], match[3])
+
+
 def _under(part: str, name: str) -> str | None:
     return next((name.removeprefix(root) for root in _ROOTS[part] if name.startswith(root)), None)
 
@@ -82,15 +105,19 @@ def _keys_and_values(rest: str, places: Mapping[str, int]) -> Views:
 
 
 def _projection(kind: ProjectionKind, rest: str) -> Views:
-    if kind == "plus":
-        return tuple(View(f"image_proj.{view.name}", view.part, view.parts) for view in _resampler(rest))
     stem, _, ending = rest.rpartition(".")
-    place = (_BASE if kind == "base" else _FULL).get(stem)
-    return () if place is None else (View(f"image_proj.{place}.{ending}"),)
+    place = _STEMS.get(kind, {}).get(stem)
+    if place is not None:
+        return (View(f"image_proj.{place}.{ending}"),)
+    root = _RESAMPLERS.get(kind)
+    if root is None or not rest.startswith(root):
+        return ()
+    views = _resampler(rest.removeprefix(root))
+    return tuple(View(f"image_proj.{view.name}", view.part, view.parts) for view in views)
 
 
 def _resampler(rest: str) -> Views:
-    """Of an IP-Adapter Plus. Its keys and values are one matrix."""
+    """Of an IP-Adapter Plus or FaceID Plus. Its keys and values are one matrix."""
     match = _LAYER.fullmatch(rest)
     if match is None:
         return (View(rest),) if rest.partition(".")[0] in ("latents", "proj_in", "proj_out", "norm_out") else ()

@@ -8,6 +8,7 @@ from functools import lru_cache
 
 from lorikeet.protocol.shorten import listed
 from runtime.checkpoints.checkpoint import Component, Role, WeightFile
+from runtime.checkpoints.ip_adapter_names import lora_name
 from runtime.checkpoints.layouts import LayoutName, views
 from runtime.checkpoints.view import Views
 from runtime.files.safetensors_file import read_header
@@ -70,6 +71,8 @@ def _held(tensors: dict[str, TensorInfo], layout: LayoutName, role: Role) -> dic
 
 
 def _is_expected(name: str, info: TensorInfo, role: Role) -> bool:
+    if lora_name(name) is not None:  # of a FaceID, which `runtime.lora` reads
+        return True
     if name.rpartition(".")[2] == _POSITIONS:
         return info.dtype in _INTEGERS
     return _EXPECTED.fullmatch(name) is not None or (role == "image_encoder" and _OF_CLIP.fullmatch(name) is not None)

@@ -245,6 +245,7 @@ def _controlnet(controlnet: ReferenceControlNet) -> dict[str, Any]:
         "conditioning_scale": controlnet.conditioning_scale,
         "start_percentage": controlnet.start,
         "end_percentage": controlnet.end,
+        "ip_adapter_index": controlnet.ip_adapter,
     }
 
 
@@ -257,6 +258,8 @@ def _ip_adapter(adapter: ReferenceIpAdapter) -> dict[str, Any]:
         "ip_adapter_mask_url": adapter.mask,
         **({"scale_json": json.loads(adapter.scale)} if isinstance(adapter.scale, str) else {"scale": adapter.scale}),
         "unconditional_noising_factor": adapter.noising_factor,
+        "insight_face_model_path": str(adapter.face_pack) if adapter.face_pack else None,
+        "image_projection_shortcut": adapter.shortcut,
     }
 
 

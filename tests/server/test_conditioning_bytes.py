@@ -8,6 +8,7 @@ from typing import Any
 from lorikeet import Client
 from tests.server.parity import Case, Change, base, fields, loras, picture, submit
 from tests.server.test_parity_controlnets import controlnets, half_mask
+from tests.server.test_parity_faces import FACEID, INSTANT_ID, conditioned_by, faces
 from tests.server.test_parity_ip_adapters import BASE, FULL, PLUS, ip_adapters
 
 
@@ -35,6 +36,8 @@ KINDS: dict[str, tuple[Change, ...]] = {
     "plus_masked": (ip_adapters(PLUS, mask=half_mask()), loras("peft")),
     "full": (ip_adapters(FULL), fields(guidance_scale=1.0)),
     "two_adapters": (ip_adapters(BASE, PLUS), controlnets("")),
+    "face": (faces(FACEID), loras("peft")),
+    "identity_net": (faces(INSTANT_ID), controlnets(""), conditioned_by(0)),
     "ic_light": (_ic_light,),
     "long_prompt": (served(prompt="a (red:1.3) fish, " * 30, prompt_weighting=True), controlnets("")),
     "tiles": (served(tile_width=128, tile_height=128), fields(image=picture(1).resize((160, 136))), loras("kohya")),

@@ -18,6 +18,7 @@ from tests.server.graph_server import serve_graphs
 from tests.server.parity import KINDS, Answers, Report, Row, check, row, selected
 from tests.server.test_conditioning_bytes import assert_equal_bytes
 from tests.server.test_parity_controlnets import CONTROLNETS
+from tests.server.test_parity_faces import FACES
 from tests.server.test_parity_ip_adapters import IP_ADAPTERS
 from tests.server.test_parity_tiles import CONDITIONED_TILES
 from tests.tiny.safety_checker import write_safety_checker
@@ -26,12 +27,19 @@ from tests.tiny.safety_checker import write_safety_checker
 CHOSEN = (
     *("controlnet", "original_file", "two_masks", "base", "full", "mask_two_images"),
     *("tiles_controlnet", "tiles_ip_adapter_mask"),
+    *("face_loras", "face_plus_v1", "face_identity_net"),
 )
-TABLES = {**CONTROLNETS, **IP_ADAPTERS, **CONDITIONED_TILES}
+TABLES = {
+    **CONTROLNETS,
+    **IP_ADAPTERS,
+    **CONDITIONED_TILES,
+    **{f"face_{name}": changes for name, changes in FACES.items()},
+}
+ADAPTERS = ("base", "plus", "full", "faceid", "faceid_plus", "portrait", "instant_id")
 NETWORKS = (
     "controlnets/{}",
     "ip_adapters/{}/image_encoder",
-    *(f"ip_adapters/{{}}/{name}.safetensors" for name in ("base", "plus", "full")),
+    *(f"ip_adapters/{{}}/{name}.safetensors" for name in ADAPTERS),
 )
 
 

@@ -15,8 +15,9 @@ from runtime.stages.worker_stage import WorkerStage
 
 
 class ImageEncoderStage(WorkerStage):
-    """PLAN, PICTURES UINT8 [bytes] -> IP_KEYS, IP_VALUES FP32 [branches, adapters, tokens, sum of inner widths] and
-    IP_BIAS FP32 [adapters, tokens]. All axes are 0 without IP-Adapters.
+    """PLAN, IMAGE_PROMPTS UINT8 [bytes] -> IP_KEYS, IP_VALUES FP32 [branches, adapters, tokens, sum of inner widths],
+    IP_BIAS FP32 [adapters, tokens] and IP_TOKENS FP32 [branches, tokens, width], those of the adapters that condition
+    ControlNets. All axes are 0 without such adapters.
 
     The branches are the negative image prompt and the image prompt, or the image prompt alone without guidance.
     """
@@ -26,6 +27,11 @@ class ImageEncoderStage(WorkerStage):
     def __init__(self, settings: Settings, job_table: JobTable) -> None:
         super().__init__(settings, job_table)
         self._maker: PromptMaker | None = None
+
+    def close(self) -> None:
+        super().close()
+        if self._maker is not None:
+            self._maker.close()
 
     def process(self, plan: Plan, call: Call) -> dict[str, Array]:
         if not plan.ip_adapters:

@@ -52,6 +52,7 @@ def _denoiser_inputs(plan: Plan) -> dict[str, Array]:
         "IP_KEYS": np.zeros((0, 0, 0, 0), np.float32),
         "IP_VALUES": np.zeros((0, 0, 0, 0), np.float32),
         "IP_BIAS": np.zeros((0, 0), np.float32),
+        "IP_TOKENS": np.zeros((0, 0, 0), np.float32),
         "LATENT_MEAN": noise(pictures, 4, 8, 8, seed=2).numpy(),
         "LATENT_STD": noise(pictures, 4, 8, 8, seed=3).abs().numpy(),
     }
