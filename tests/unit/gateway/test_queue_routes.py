@@ -107,7 +107,8 @@ def test_repeated_submits_are_one_request(gateway: str, triton: FakeTriton) -> N
     seeded = submitted(gateway, {**BODY, "seed": 5})
     assert submitted(gateway, {"seed": 5, **BODY}) == seeded
     assert submitted(gateway, {**BODY, "seed": 6}) != seeded
-    assert submitted(gateway) != (last := submitted(gateway))
+    last = submitted(gateway)
+    assert submitted(gateway) != last
     wire.wait_until(gateway, last, "COMPLETED")
 
 
