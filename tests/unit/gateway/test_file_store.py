@@ -58,10 +58,13 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture(params=["file", "memory", "s3", "postgres"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[FileStore]:
     """Empty, but for what other tests left on S3."""
-    urls = {"memory": lambda: "memory://files", "s3": lambda: request.getfixturevalue("s3")}
-    url = urls.get(request.param, (tmp_path / "files").as_uri)()
-    is_postgres = request.param == "postgres"
-    database = request.getfixturevalue("postgres") if is_postgres else f"sqlite:///{tmp_path / 'gateway.sqlite'}"
+    url, database = (tmp_path / "files").as_uri(), f"sqlite:///{tmp_path / 'gateway.sqlite'}"
+    if request.param == "memory":
+        url = "memory://files"
+    elif request.param == "s3":
+        url = request.getfixturevalue("s3")
+    elif request.param == "postgres":
+        database = request.getfixturevalue("postgres")
     engine = open_database(database)
     with engine.begin() as connection:
         for table in (file_parts, files):

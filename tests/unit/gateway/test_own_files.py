@@ -90,14 +90,12 @@ async def test_a_file_in_parts(pool: ServerPool, store: FileStore, triton: FakeT
 
 @pytest.mark.parametrize("case", ["expired", "foreign", "unknown", "unfinished"])
 async def test_a_file_that_may_not_be_read(pool: ServerPool, store: FileStore, triton: FakeTriton, case: str) -> None:
-    private = Lifecycle(3600.0, is_private=True)
-    address = {
-        "expired": lambda: url(store, b"x", Lifecycle(0.0)),
-        "foreign": lambda: url(store, b"x", private),
-        "unknown": lambda: _address(store.url("A" * 22)),
-        "unfinished": lambda: _begun(store),
-    }[case]
-    controlnets = [{"path": "org/c", "image_url": await address()}]
+    lifetimes = {"expired": Lifecycle(0.0), "foreign": Lifecycle(3600.0, is_private=True)}
+    if case in lifetimes:
+        address = await url(store, b"x", lifetimes[case])
+    else:
+        address = store.url("A" * 22 if case == "unknown" else await store.begin("owner", "image/png", KEPT))
+    controlnets = [{"path": "org/c", "image_url": address}]
     outcome = await run(pool, store, key_id="stranger", image_url="https://example.com/a.png", controlnets=controlnets)
     assert outcome.status_code == 422
     [error] = outcome.body["detail"]
@@ -136,11 +134,3 @@ async def test_the_files_of_a_request_fit_into_a_message_of_triton(
     assert (outcome.status_code, error["loc"]) == (422, ["body", "loras", 2, "path"])
     assert error["msg"] == "the uploaded files of this request exceed 10 bytes; use fewer or smaller ones"
     assert len(triton.received) == 1
-
-
-async def _address(text: str) -> str:
-    return text
-
-
-async def _begun(store: FileStore) -> str:
-    return store.url(await store.begin("owner", "image/png", KEPT))

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from lorikeet.gateway.files.store import Lifecycle
+from lorikeet.gateway.files.stored_file import Lifecycle
 from lorikeet.gateway.queue.submission import Options, RequestIds, Submission, digest, has_seed, seeded
 
 BODY: dict[str, Any] = {"prompt": "a", "seed": 7}

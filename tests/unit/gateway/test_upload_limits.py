@@ -13,7 +13,7 @@ from urllib.parse import quote, urlsplit
 
 import pytest
 
-from lorikeet.gateway.files import store
+from lorikeet.gateway.files.part_writer import PartWriter
 from lorikeet.gateway.routes import upload_body
 from tests.unit.gateway.conftest import LIMIT
 from tests.unit.gateway.served import Served, serve
@@ -134,7 +134,7 @@ def test_a_full_disk_is_answered(gateway: Served, monkeypatch: pytest.MonkeyPatc
         raise OSError(28, "No space left on device")
 
     before, names = len(gateway.objects()), gateway.stored_names()
-    monkeypatch.setattr(store.PartWriter, "write", fail)
+    monkeypatch.setattr(PartWriter, "write", fail)
     reply = gateway.client.post("/cdn/files/upload", content=b"x", headers=gateway.auth)
     assert (reply.status_code, reply.json()["detail"].split(".")[0]) == (507, "The storage is full")
     assert (len(gateway.objects()), gateway.stored_names()) == (before, names)

@@ -28,11 +28,11 @@ class PartWriter:
         self._out.close()
         return self._digest.hexdigest()
 
-    def discard(self) -> None:
-        """End without an object."""
-        with suppress(Exception):  # the disk is full, say: the first error is the one to report
+    def abandon(self) -> None:
+        """End after an error. What was written is an object then, which the caller removes."""
+        # Not left to the garbage collector: S3 clients upload the rest when their file is collected, after the removal.
+        with suppress(Exception):
             self._out.close()
-        remove_object(self._files, self._path)
 
 
 def remove_object(files: AbstractFileSystem, path: str) -> None:

@@ -201,7 +201,10 @@ class FileStore:
         return f"{self._root}/{key}"
 
     async def _write(self, key: str, chunks: AsyncIterator[bytes], limit: int) -> tuple[int, str]:
-        """Write an object. Returns its size and digest. Raises FileTooLarge above `limit` bytes."""
+        """Write an object. Returns its size and digest. Raises FileTooLarge above `limit` bytes.
+
+        After an error a part of the object may be left.
+        """
         writer = await self._threads.run(PartWriter, self._files, self._path(key))
         size, block = 0, bytearray()
         try:
@@ -215,7 +218,7 @@ class FileStore:
                     block.clear()
             return size, await self._threads.run(writer.close, bytes(block))
         except BaseException:
-            await self._threads.run(writer.discard)
+            await self._threads.run(writer.abandon)
             raise
 
     def _remove_parts(self, keys: Sequence[str]) -> None:
