@@ -29,7 +29,7 @@ LOG_EVENT = "log"
 _VERSION = "1"
 # A submit to an idle gateway starts within 150 ms. Four polls of SQLite take 1 ms.
 _POLL_SECONDS = 0.05
-_WEBHOOK_POLL_SECONDS = 0.25
+_SLOW_POLL_SECONDS = 0.25
 _WEBHOOKS_AT_ONCE = 256
 _WEBHOOK_ATTEMPTS, _WEBHOOK_PAUSE, _WEBHOOK_BACKOFF = 10, 15.0, 2.0  # ten in two hours
 _MAX_RECOVERIES = 1000
@@ -78,9 +78,9 @@ class Workflows:
         await DBOS.register_queue_async(
             REQUESTS, worker_concurrency=capacity, polling_interval_sec=_POLL_SECONDS, on_conflict="always_update"
         )
-        await DBOS.register_queue_async(IMMEDIATE, polling_interval_sec=_POLL_SECONDS, on_conflict="always_update")
+        await DBOS.register_queue_async(IMMEDIATE, polling_interval_sec=_SLOW_POLL_SECONDS, on_conflict="always_update")
         await DBOS.register_queue_async(
-            WEBHOOKS, worker_concurrency=_WEBHOOKS_AT_ONCE, polling_interval_sec=_WEBHOOK_POLL_SECONDS
+            WEBHOOKS, worker_concurrency=_WEBHOOKS_AT_ONCE, polling_interval_sec=_SLOW_POLL_SECONDS
         )
 
     def destroy(self) -> None:
