@@ -1,6 +1,6 @@
 # Each target first makes what it needs. A second call does not repeat finished work.
 .DEFAULT_GOAL := help
-.PHONY: help setup venv demo gallery serve gateway export test test-unit verify soak bench gpu-bench lint lock readme clean trt-full gpu-check
+.PHONY: help setup venv demo gallery serve gateway export test test-unit verify soak bench gpu-bench lint lock readme clean stubs trt-full trt-tiny gpu-check
 
 VENV ?= .venv
 TOOLS ?= .tools
@@ -13,7 +13,7 @@ export THP_MEM_ALLOC_ENABLE ?= 1
 export PATH := $(abspath $(VENV))/bin:$(PATH)
 PY := $(VENV)/bin/python
 PYTEST := $(PY) -m pytest --durations=10
-TESTS := $(wildcard tests/unit tests/server tests/journeys)
+TESTS := $(wildcard tests/unit tests/server tests/gateway tests/journeys)
 # one process for the tests of servers, one for the unit tests
 PARALLEL := -p tests.workers --numprocesses 2 --max-worker-restart 0
 
@@ -65,8 +65,15 @@ lint: venv ## check style, format and types
 lock: venv ## write requirements.lock again (UPGRADE=1: with the newest releases)
 	@mkdir -p $(TOOLS) && deploy/lock.sh
 
+stubs: venv ## write the signatures of TensorRT's bindings in typings/ again: after a new call of TensorRT, or for new versions
+	@$(PY) -m deploy.tensorrt_stubs
+
 trt-full: venv ## build TensorRT-RTX plans of full size without a GPU, or NAMES="sd15-unet sdxl-unet"
 	@$(PY) -m benchmarks.tensorrt.full_size $(NAMES)
+	@$(PY) -m benchmarks.tensorrt.table
+
+trt-tiny: venv ## build TensorRT-RTX plans of the tests' tiny networks without a GPU: ten minutes
+	@$(PY) -m benchmarks.tensorrt.tiny
 	@$(PY) -m benchmarks.tensorrt.table
 
 gpu-check: ## build and check TensorRT plans on an NVIDIA GPU, and time refits and calls: NAMES="sd15 sdxl", RESULT=... names the JSON file

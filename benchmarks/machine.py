@@ -15,8 +15,8 @@ from runtime.settings import ROOT
 
 _LIBRARIES = ("torch", "diffusers", "transformers", "peft", "tritonclient")
 _DIRTY = "+"
-# `make bench` writes these; they change nothing that is measured.
-_WRITTEN_FILES = (":(exclude)benchmarks/results", ":(exclude)README.md")
+# The benchmarks write these; they change nothing that is measured.
+_WRITTEN_FILES = (":(exclude)benchmarks/results", ":(exclude)benchmarks/tensorrt/results", ":(exclude)README.md")
 
 
 class DirtyTree(ValueError):
@@ -25,7 +25,7 @@ class DirtyTree(ValueError):
 
 def describe_machine(root: Path = ROOT) -> dict[str, Any]:
     """A JSON object. `load`: the load average before the case; `commit` ends with "+" when tracked files in the
-    repository `root` differ from it, except for the files that `make bench` writes."""
+    repository `root` differ from it, except for the files that the benchmarks write."""
     return {
         "cpu": _cpu(),
         "cores": len(os.sched_getaffinity(0)),

@@ -1,6 +1,7 @@
 #!/bin/sh
-# Runs mypy --strict on the whole tree, in one run. mypy takes the many files called model.py in the model repository
-# for one module. So each gets a link with a unique name, and sed restores the file's name in the messages.
+# Runs mypy --strict on the whole tree, in one run, then checks the calls of TensorRT: TensorRT-RTX is installed.
+# mypy takes the many files called model.py in the model repository for one module. So each gets a link with a unique
+# name, and sed restores the file's name in the messages.
 set -eu
 cd "$(dirname "$0")/.."
 links=.mypy_cache/models
@@ -21,4 +22,7 @@ status=0
 # shellcheck disable=SC2086 # a list of folders
 report=$("$VENV/bin/python" -m mypy --strict $folders 2>&1) || status=$?
 echo "$report" | sed "s|^$PWD/||$names"
+for flavour in tensorrt-10 tensorrt-11; do
+    deploy/typecheck_tensorrt.sh "$flavour" || status=$?
+done
 exit "$status"

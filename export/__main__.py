@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -54,7 +54,7 @@ def main(
 ) -> None:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # no warnings between the progress lines
     try:
-        architectures = {name: found for one in model for name, found in _named(one, in_channels, len(model) > 1)}
+        architectures = {name: found for one in model for name, found in _named(one, in_channels, model)}
         root = load_settings().artifacts_folder
         with exporting(root, lambda: console.print(f"waits for another export to {root}", markup=False)):
             _export_all(root, architectures)
@@ -68,9 +68,11 @@ def main(
         sys.exit(_INTERRUPTED)
 
 
-def _named(model: Path, in_channels: int | None, is_one_of_many: bool) -> list[tuple[str, Architecture]]:
-    """The architectures of a model, whose names contain its own name if there are others. Raises ExportError."""
-    prefix = f"{model.stem} " if is_one_of_many else ""
+def _named(model: Path, in_channels: int | None, models: Sequence[Path]) -> list[tuple[str, Architecture]]:
+    """The architectures of a model of `models`. Their names contain its own if there are others, or its path if another
+    one has its name. Raises ExportError."""
+    is_unique = [other.stem for other in models].count(model.stem) == 1
+    prefix = f"{model.stem if is_unique else model} " if len(models) > 1 else ""
     return [(prefix + name, found) for name, found in read_architectures(model, in_channels).items()]
 
 

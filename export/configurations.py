@@ -220,13 +220,17 @@ class SafetyCheckerConfig(PictureConfig):
 
 
 class ImageProjectionConfig(NetworkConfig):
-    """`embeds` for the kind `base`, else `penultimate`, whose tokens are those of the image encoder."""
+    """The inputs of each kind of adapter. The tokens of `penultimate` are those of the image encoder."""
 
     @property
     def own_axes(self) -> NamedAxes:
-        width = self._options["image_embed_dim"]
-        if self._options["projection"] == "base":
+        kind, width, face = (self._options[name] for name in ("projection", "image_embed_dim", "face_embed_dim"))
+        if kind == "base":
             return {"embeds": (ROWS, width)}
+        if kind == "faceid":
+            return {"face": (ROWS, face)}
+        if kind == "faceid_plus":
+            return {"face": (ROWS, face), "penultimate": (ROWS, IMAGE_TOKENS, width), "shortcut": (ROWS,)}
         return {"penultimate": (ROWS, IMAGE_TOKENS, width)}
 
     @property

@@ -13,7 +13,8 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 
 from lorikeet.schema import ImageToImageInput
-from runtime.checkpoints.checkpoint import Checkpoint, Component
+from runtime.checkpoints.checkpoint import Checkpoint, Component, WeightFile
+from runtime.checkpoints.ip_adapter_names import ProjectionKind
 from runtime.conditioning.ip_buckets import token_bucket
 from runtime.files.local_path import LocalPath
 from runtime.jobs.job_table import JobRef
@@ -34,7 +35,8 @@ class LoraPlan(BaseModel):
     """A LoRA file that was checked against the checkpoint.
 
     `field`: the request's field that names it. `components`: the names of the components that it changes; the stages of
-    other components do not open the file. `receipt`: which parts of the file are applied.
+    other components do not open the file. `receipt`: which parts of the file are applied. `of_adapter`: the file is an
+    IP-Adapter's, which has a LoRA besides.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -45,13 +47,22 @@ class LoraPlan(BaseModel):
     scale: float
     components: frozenset[str]
     receipt: LoraReceipt
+    of_adapter: bool = False
+
+
+class FacePackPlan(BaseModel):
+    """The ONNX files of an InsightFace pack. `field`: the request's field that names it."""
+
+    model_config = ConfigDict(frozen=True)
+    field: str
+    files: tuple[WeightFile, ...]
 
 
 class IpAdapterPlan(BaseModel):
     """An IP-Adapter that was checked against the checkpoint.
 
     `images`: the fields that name its pictures. `scales`: of each cross-attention layer of the UNet, in module order.
-    `widths`: their inner widths.
+    `widths`: their inner widths. `face_pack`: finds the face in each picture, for the adapters that take one.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -59,6 +70,17 @@ class IpAdapterPlan(BaseModel):
     images: tuple[str, ...]
     scales: tuple[float, ...]
     widths: tuple[int, ...]
+    face_pack: FacePackPlan | None = None
+
+    @property
+    def kind(self) -> ProjectionKind:
+        kind: ProjectionKind = self.projection.config["projection"]
+        return kind
+
+    @property
+    def needs_encoder(self) -> bool:
+        """Whether it takes an output of the image encoder. FaceID and InstantID (`plus`) take a face alone."""
+        return self.face_pack is None or self.kind == "faceid_plus"
 
 
 class IcLightPlan(BaseModel):
@@ -178,21 +200,40 @@ class Plan(BaseModel):
     def image_prompt_shape(self) -> tuple[int, int, int, int]:
         """[branches, adapters, tokens, sum of inner widths]: the keys, and the values, of the image prompts."""
         branches = 2 if self.guided else 1
-        if self.image_encoder is None:
+        if not self.ip_adapters:
             return (branches, 0, 0, 0)
         counts, tokens = 0, 0
         for index, adapter in enumerate(self.ip_adapters):
             is_masked = self.picture(IP_MASK.format(index)) is not None
-            own = self._tokens(adapter.projection.config, self.image_encoder.config)
             counts += len(adapter.images) if is_masked else 1
-            tokens = max(tokens, own if is_masked else own * len(adapter.images))
+            tokens = max(tokens, self._tokens(adapter) if is_masked else self._tokens(adapter) * len(adapter.images))
         return (branches, counts, token_bucket(tokens), sum(self.ip_adapters[0].widths))
 
-    @staticmethod
-    def _tokens(projection: dict[str, Any], encoder: dict[str, Any]) -> int:
+    @property
+    def control_tokens(self) -> dict[int, int]:
+        """The IP-Adapters whose tokens condition ControlNets (InstantID), in order: index -> tokens of all pictures."""
+        named = {controlnet.ip_adapter_index for controlnet in self.request.controlnets}
+        return {
+            index: self._tokens(adapter) * len(adapter.images)
+            for index, adapter in enumerate(self.ip_adapters)
+            if index in named
+        }
+
+    @property
+    def control_tokens_shape(self) -> tuple[int, int, int]:
+        """[branches, tokens of all these IP-Adapters, width]."""
+        if not (counts := self.control_tokens):
+            return (0, 0, 0)
+        width = self.ip_adapters[0].projection.config["cross_attention_dim"]
+        return (2 if self.guided else 1, sum(counts.values()), width)
+
+    def _tokens(self, adapter: IpAdapterPlan) -> int:
         """The tokens of one picture."""
-        if projection["projection"] != "full":
+        projection = adapter.projection.config
+        if adapter.kind != "full":
             return int(projection["tokens"])
+        assert self.image_encoder is not None
+        encoder = self.image_encoder.config
         return 1 + int(encoder.get("image_size", 224) // encoder.get("patch_size", 32)) ** 2
 
     @property

@@ -90,13 +90,17 @@ class Settings(BaseSettings):
         description="`auto`: float16 on CUDA, bfloat16 on a CPU with avx512_bf16 or AMX, else float32. "
         "On other CPUs, bfloat16 halves the weights' memory and computes in float32.",
     )
+    cuda_graphs: bool = Field(
+        True, description="On a GPU, launch each call of UNet and ControlNets at once, as a CUDA graph."
+    )
     threads: int = Field(
         0, ge=0, description="Threads that run one network; 0 means one thread for each physical core."
     )
     weights_bytes: ByteSize | None = Field(
         None,
         description="Memory for weights in each stage; or half of the GPU's memory. The stage evicts "
-        "the least recently used weights first. A request waits while running requests use the memory that it needs.",
+        "the least recently used weights first. A request waits while running requests use the memory that it needs. "
+        "A request whose networks do not fit together is refused.",
     )
     calls_per_turn: int = Field(
         0,

@@ -25,9 +25,9 @@ class Export(NamedTuple):
         return folder
 
 
-def export(model: Path, artifacts: Path) -> Export:
+def export(model: Path, artifacts: Path, *options: str) -> Export:
     """Export a checkpoint's graphs into the folder `artifacts`."""
-    command = [sys.executable, "-m", "export", "--model", str(model)]
+    command = [sys.executable, "-m", "export", "--model", str(model), *options]
     done = subprocess.run(
         command,
         cwd=ROOT,

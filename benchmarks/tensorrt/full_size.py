@@ -6,29 +6,23 @@ Each plan is built in a process of its own, whose peak memory is measured. Weigh
 from __future__ import annotations
 
 import json
-import lzma
 import resource
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Annotated, Any
 
-import onnx
 import typer
 
 from benchmarks.full_size import SD15_SIZES, SDXL_SIZES
 from benchmarks.machine import describe_machine
+from benchmarks.tensorrt.plan_figures import ABOUT, plan_figures
 from export.make_artifact import make_artifact
 from export.publish import exporting, publish
-from export.tensorrt.build_plan import build_for_targets
-from export.tensorrt.precision import cast_graph
-from export.tensorrt.profiles import default_profiles, input_shapes, read_profiles
+from export.tensorrt.profiles import default_profiles, read_profiles
 from runtime.artifacts.artifact import read_artifact
 from runtime.artifacts.manifest import ArtifactKey
-from runtime.artifacts.plan_manifest import Precision
-from runtime.engines.tensorrt import flavour
 from runtime.networks.architecture import Architecture, NetworkKind, architecture_of
 from runtime.settings import ROOT
 
@@ -41,9 +35,6 @@ NETWORKS: dict[str, tuple[NetworkKind, dict[str, Any]]] = {
     "sd15-unet": ("unet", SD15_SIZES.family.unet | SD15_SIZES.unet),
     "sdxl-unet": ("unet", SDXL_SIZES.family.unet | SDXL_SIZES.unet),
 }
-_TARGET = "8.9"
-_PRECISION: Precision = "float16"
-_MEGABYTE = 1_000_000
 
 
 def export(name: str, root: Path) -> None:
@@ -60,22 +51,9 @@ def build(name: str, root: Path) -> dict[str, Any]:
     artifact = read_artifact(root, _key(architecture))
     assert artifact is not None, "it was exported"
     profiles = read_profiles(default_profiles([architecture]))
-    begun = time.monotonic()
-    model = onnx.load_from_string(artifact.graph)
-    cast_graph(model, _PRECISION)
-    shapes = input_shapes(artifact.manifest, architecture, profiles[architecture.kind])
-    plan = build_for_targets(model, shapes, [_TARGET])
-    seconds = time.monotonic() - begun
+    figures = plan_figures(artifact, architecture, profiles[architecture.kind])
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    names = [tensor.name for tensor in model.graph.initializer]
-    return {
-        "weights": len(names),
-        "names in the plan": sum(name.encode() in plan for name in names),
-        "build seconds": round(seconds, 1),
-        "plan MB": round(len(plan) / _MEGABYTE, 1),
-        "compressed MB": round(len(lzma.compress(plan, preset=1)) / _MEGABYTE, 2),
-        "peak MB": round(peak / _MEGABYTE),
-    }
+    return figures | {"peak MB": round(peak / 1_000_000)}
 
 
 def _architecture(name: str) -> Architecture:
@@ -112,8 +90,7 @@ def _measure(name: str) -> dict[str, Any]:
         export(name, Path(folder))
         command = [sys.executable, "-m", "benchmarks.tensorrt.full_size", name, "--built-from", folder]
         done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
-    about = {"precision": _PRECISION, "target": _TARGET, "version": f"{flavour.NAME} {flavour.VERSION}"}
-    about |= {key: machine[key] for key in ("cpu", "cores", "load", "commit", "date")}
+    about = ABOUT | {key: machine[key] for key in ("cpu", "cores", "load", "commit", "date")}
     figures: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return figures | {"machine": about}
 

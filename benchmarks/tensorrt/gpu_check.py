@@ -1,7 +1,8 @@
 """`python -m benchmarks.tensorrt.gpu_check RESULT` (`make gpu-check`): plans of full size on an NVIDIA GPU.
 
 Builds the UNet's plan from weights, compares it with torch, and publishes it only then. Then the engine runs it: with
-the base weights, two LoRAs as changed weights, and the base again; and its refits and calls are timed.
+the base weights, two LoRAs as changed weights, and the base again; with CUDA graphs and without. Its refits and calls
+are timed. With TensorRT-RTX, a plan that was built without weights is compared with torch too.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Annotated, Any
@@ -22,8 +22,10 @@ import typer
 from benchmarks.gpu.models import GpuModels
 from benchmarks.gpu.parity import BoundUnet, lora_weights, make_cache, relative_error
 from benchmarks.gpu.rows import Rows
+from export.errors import ExportError
 from export.make_artifact import make_artifact
 from export.publish import exporting, publish, publish_plan
+from export.tensorrt.gate import PlanGate
 from export.tensorrt.make_plan import PlanMaker
 from export.tensorrt.profiles import default_profiles, read_profiles
 from runtime.artifacts.manifest import ArtifactKey
@@ -31,8 +33,12 @@ from runtime.engines.compiled.low_rank_cache import LowRankCache
 from runtime.engines.engine import Inputs, never_cancelled
 from runtime.engines.lru_budget import LruBudget
 from runtime.engines.placement import Placement
+from runtime.engines.tensorrt import flavour
+from runtime.engines.tensorrt.call_graphs import CALLS_BEFORE
+from runtime.engines.tensorrt.call_stream import CudaStream
 from runtime.engines.tensorrt.machine import this_machine
 from runtime.engines.tensorrt.make_engine import make_tensorrt
+from runtime.engines.tensorrt.plan_error import PlanError
 from runtime.engines.tensorrt.tensorrt_engine import TensorRtEngine
 from runtime.networks.architecture import architecture_of
 from runtime.settings import Settings
@@ -43,6 +49,7 @@ from tests.unit.runtime.merging import Changes
 _PIXELS = {"sd15": 512, "sdxl": 1024}
 _CUDA = torch.device("cuda")
 _CALLS, _REFITS = 50, 10
+_WARM_UPS = CALLS_BEFORE + 2  # the calls before the first replay of a CUDA graph
 _LOW_RANK_BYTES = 1 << 30
 
 
@@ -55,21 +62,26 @@ class UnetCheck:
         self._unet = self._checkpoint.unet
         self._architecture = architecture_of("unet", self._unet.config)
         self._rows = Rows(self._checkpoint, _PIXELS[name], _CUDA, seed=1)
+        self._profiles = read_profiles(default_profiles([self._architecture]))
         self._weights = make_cache()
 
     def run(self) -> dict[str, Any]:
-        found = self._build()
-        engine = self._engine()
-        found["memory of the engine, MB"] = torch.cuda.memory_allocated() // 10**6
+        found = self._build() | self._check_placeholders()
+        # TensorRT does not allocate through torch.
+        torch.cuda.empty_cache()
+        free = torch.cuda.mem_get_info()[0]
+        engine, direct = self._engine(cuda_graphs=True), self._engine(cuda_graphs=False)
+        found["memory of two engines without weights of requests, MB"] = (free - torch.cuda.mem_get_info()[0]) // 10**6
         sets = self._sets()
         found |= self._parity(engine, sets)
-        found |= self._times(engine, sets)
+        found |= self._graphs(engine, direct, sets["base"])
+        found |= self._times(engine, direct, sets)
         return found
 
     def _build(self) -> dict[str, Any]:
         """Export the graph, build the plan, and publish both if the plan computes what torch computes."""
         key = ArtifactKey("unet", self._architecture.digest, "linear")
-        maker = PlanMaker(self._root, read_profiles(default_profiles([self._architecture])))
+        maker = PlanMaker(self._root, self._profiles)
         with exporting(self._root):
             graph = make_artifact(key, self._architecture, _show)
             publish(self._root, graph.artifact.manifest, graph.compressed)
@@ -79,11 +91,28 @@ class UnetCheck:
             publish_plan(self._root, made.plan.manifest, made.compressed)
         return {"build and gate, seconds": seconds, "plan, MB": len(made.plan.plan) / 1e6}
 
-    def _engine(self) -> TensorRtEngine:
+    def _check_placeholders(self) -> dict[str, Any]:
+        """Whether the plan that TensorRT-RTX builds without weights computes what torch computes.
+
+        It has no low-rank inputs, with which the build takes several times as long.
+        """
+        if not flavour.IS_RTX:
+            return {}
+        key = ArtifactKey("unet", self._architecture.digest, "none")
+        maker = PlanMaker(self._root, self._profiles, targets=(this_machine().capability,))
+        try:
+            graph = make_artifact(key, self._architecture, _show)
+            plan = maker.make(graph.artifact, self._architecture, "float16", _show).plan
+            error: object = PlanGate(self._architecture, plan, CudaStream(), _CUDA).check(_show)
+        except (ExportError, PlanError) as failure:
+            error = str(failure)
+        return {"plan from placeholders, largest relative error": error}
+
+    def _engine(self, cuda_graphs: bool) -> TensorRtEngine:
         settings = Settings(artifacts=self._root, engine="tensorrt")
         low_ranks = LowRankCache(LruBudget(_LOW_RANK_BYTES))
         placement = Placement(_CUDA, torch.float16)
-        engine = make_tensorrt(self._architecture, settings, placement, self._weights, low_ranks)
+        engine = make_tensorrt(self._architecture, settings, placement, self._weights, low_ranks, cuda_graphs)
         assert engine is not None, "the plan was published"
         return engine
 
@@ -119,21 +148,32 @@ class UnetCheck:
             ),
         }
 
-    def _times(self, engine: TensorRtEngine, sets: dict[str, WeightSet]) -> dict[str, Any]:
+    def _graphs(self, engine: TensorRtEngine, direct: TensorRtEngine, weights: WeightSet) -> dict[str, Any]:
+        """Whether replays of CUDA graphs, each with other inputs, have the bytes of calls without."""
+        rows = [self._rows.plain() for _ in range(2 * CALLS_BEFORE)]
+        found, expected = ([_predict(one, weights, row) for row in rows] for one in (engine, direct))
+        are_equal = all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))
+        return {"CUDA graphs: equal bytes": are_equal}
+
+    def _times(self, engine: TensorRtEngine, direct: TensorRtEngine, sets: dict[str, WeightSet]) -> dict[str, Any]:
         row = self._rows.plain()
-        bindings = {name: engine.bind(weights, never_cancelled) for name, weights in sets.items()}
-        call = {name: _seconds(partial(engine.run, [(bound, row)] * 2), _CALLS) for name, bound in bindings.items()}
 
-        def change() -> None:
-            for name in ("A", "B"):
-                engine.run([(bindings[name], row)] * 2)
+        def calls(of: TensorRtEngine, *names: str) -> Callable[[], None]:
+            bindings = [of.bind(sets[name], never_cancelled) for name in names]
 
-        changing = _seconds(change, _REFITS) / 2
+            def run() -> None:
+                for binding in bindings:
+                    of.run([(binding, row)] * 2)
+
+            return run
+
+        direct_call = _seconds(calls(direct, "A"), _CALLS)
         unet = BoundUnet(sets["base"], torch.float16)
         return {
-            "call, seconds": call,
+            "call, seconds": {name: _seconds(calls(engine, name), _CALLS) for name in sets},
+            "call without CUDA graphs, seconds": direct_call,
             "call, torch float16, seconds": _seconds(lambda: unet.run(row), _CALLS),
-            "refit from A to B, seconds": changing - call["A"],
+            "refit from A to B, seconds": _seconds(calls(direct, "A", "B"), _REFITS) / 2 - direct_call,
         }
 
 
@@ -148,13 +188,13 @@ def _predict(engine: TensorRtEngine, weights: WeightSet, row: Inputs) -> torch.T
 def _seconds(work: Callable[[], object], count: int) -> float:
     """The median time of `work`, with what it leaves on the GPU."""
     samples = []
-    for _ in range(count + 3):
+    for _ in range(count + _WARM_UPS):
         torch.cuda.synchronize()
         begun = time.perf_counter()
         work()
         torch.cuda.synchronize()
         samples.append(time.perf_counter() - begun)
-    return median(samples[3:])
+    return median(samples[_WARM_UPS:])
 
 
 def _show(phase: str) -> None:

@@ -11,6 +11,7 @@ import torch
 from export.errors import ExportError
 from export.tensorrt.parse import ParsedNetwork, parse
 from export.tensorrt.placeholders import check_refittable, replace_weights
+from export.tensorrt.rtx_targets import capabilities, set_targets
 from runtime.artifacts.plan_manifest import Shape
 from runtime.engines.tensorrt import flavour
 from runtime.engines.tensorrt.flavour import trt
@@ -26,14 +27,12 @@ def build_for_targets(model: onnx.ModelProto, shapes: Shapes, targets: Sequence[
     """
     if not flavour.IS_RTX:
         raise ExportError("tensorrt builds plans on a machine with a GPU only; without one, install tensorrt_rtx")
-    capabilities = [_capability(target) for target in targets]
+    found = capabilities(targets)
     parsed = parse(model, None)
     replace_weights(parsed, model)
     check_refittable(parsed, parsed.weights.keys())
     config = _config(parsed, shapes)
-    config.num_compute_capabilities = len(targets)
-    for index, capability in enumerate(capabilities):
-        config.set_compute_capability(capability, index)
+    set_targets(config, found)
     return _build(parsed, config)
 
 
@@ -57,19 +56,6 @@ def build_on_gpu(
     timing_cache.parent.mkdir(parents=True, exist_ok=True)
     timing_cache.write_bytes(memoryview(cache.serialize()))
     return plan
-
-
-def known_targets() -> list[str]:
-    """The compute capabilities for which the installed TensorRT-RTX builds plans."""
-    names = [name.removeprefix("SM") for name in trt.ComputeCapability.__members__ if name.startswith("SM")]
-    return [f"{name[:-1]}.{name[-1]}" for name in names]
-
-
-def _capability(target: str) -> trt.ComputeCapability:
-    found = trt.ComputeCapability.__members__.get(f"SM{target.replace('.', '')}")
-    if found is None:
-        raise ExportError(f"{flavour.NAME} {flavour.VERSION} builds no plans for {target}; expected {known_targets()}")
-    return found
 
 
 def _config(parsed: ParsedNetwork, shapes: Shapes) -> trt.IBuilderConfig:

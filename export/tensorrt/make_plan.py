@@ -78,9 +78,9 @@ class PlanMaker:
             plan_bytes=len(plan),
             verified=machine is not None,
         )
-        made = Plan(manifest, plan, manifest.key.folder(self.root, manifest.flavour))
+        made = Plan(manifest, graph, plan, manifest.key.folder(self.root, manifest.flavour))
         if machine is not None:
-            _check(architecture, artifact, made, show)
+            _check(architecture, made, show)
         return MadePlan(made, compressed)
 
     def _build(
@@ -100,9 +100,9 @@ class PlanMaker:
         return build_on_gpu(model, shapes, values, self.root / _TIMING_CACHE)
 
 
-def _check(architecture: Architecture, artifact: Artifact, plan: Plan, show: Show) -> None:
+def _check(architecture: Architecture, plan: Plan, show: Show) -> None:
     """Raises ExportError when the plan does not compute what torch computes."""
     try:
-        PlanGate(architecture, artifact.manifest, plan, CudaStream(), torch.device("cuda")).check(show)
+        PlanGate(architecture, plan, CudaStream(), torch.device("cuda")).check(show)
     except PlanError as error:
         raise ExportError(str(error)) from error

@@ -13,7 +13,7 @@ class GraphCall(NamedTuple):
     """The sizes of a call: rows, the latents' height and width, chunks of text, IP-Adapters, the tokens of each, and
     the rank of low-rank inputs.
 
-    With adapters, the call has ControlNet residuals too.
+    With adapters, the call has ControlNet residuals too. With 0 chunks, an adapter's tokens are the text (InstantID).
     """
 
     rows: int
@@ -34,7 +34,7 @@ def axis_size(axis: int | str, architecture: Architecture, call: GraphCall) -> i
     if axis in ("rows", "low_rank_rows"):
         return call.rows
     if axis == "text_length":
-        return MAX_TOKENS * call.chunks
+        return MAX_TOKENS * call.chunks or call.tokens
     if axis == "adapters":
         return call.adapters
     if axis in ("ip_tokens", "image_tokens"):

@@ -14,7 +14,7 @@ from runtime.artifacts.artifact import (
     read_compressed,
     read_manifest,
 )
-from runtime.artifacts.manifest import EXPORTER_VERSION
+from runtime.artifacts.manifest import EXPORTER_VERSION, Manifest
 from runtime.artifacts.plan_manifest import Flavour, PlanKey, PlanManifest
 
 PLAN_FILE = "plan.xz"
@@ -32,9 +32,10 @@ class Machine(NamedTuple):
 
 @dataclass(frozen=True)
 class Plan:
-    """A serialized TensorRT engine without weights. `folder`: its place."""
+    """A serialized TensorRT engine without weights. graph: what it was built from. folder: its place."""
 
     manifest: PlanManifest
+    graph: Manifest
     plan: bytes
     folder: Path
 
@@ -54,19 +55,19 @@ def read_plan(root: Path, key: PlanKey, machine: Machine, unverified: bool) -> P
     if not folder.is_dir():
         return None
     manifest = read_manifest(folder / MANIFEST_FILE, PlanManifest)
-    if reason := _reason_against(root, key, manifest, machine, unverified):
-        raise ArtifactError(folder / MANIFEST_FILE, reason)
-    return Plan(manifest, read_compressed(folder / PLAN_FILE, manifest.plan_sha256), folder)
-
-
-def _reason_against(root: Path, key: PlanKey, manifest: PlanManifest, machine: Machine, unverified: bool) -> str | None:
-    """Why the plan cannot be used; None: it can."""
-    graph = read_artifact(root, key.graph)
-    built_by = f"{manifest.flavour} {manifest.version}"
     if (manifest.key, manifest.flavour) != (key, machine.flavour):
-        return OTHER_ARTIFACT
+        raise ArtifactError(folder / MANIFEST_FILE, OTHER_ARTIFACT)
+    graph = read_artifact(root, key.graph)
     if graph is None or graph.manifest.graph_sha256 != manifest.graph_sha256:
-        return "it was built from another graph"
+        raise ArtifactError(folder / MANIFEST_FILE, "it was built from another graph")
+    if reason := _reason_against(manifest, machine, unverified):
+        raise ArtifactError(folder / MANIFEST_FILE, reason)
+    return Plan(manifest, graph.manifest, read_compressed(folder / PLAN_FILE, manifest.plan_sha256), folder)
+
+
+def _reason_against(manifest: PlanManifest, machine: Machine, unverified: bool) -> str | None:
+    """Why this machine cannot use the plan; None: it can."""
+    built_by = f"{manifest.flavour} {manifest.version}"
     if manifest.version != machine.version:
         return f"it was built by {built_by}, and {machine.version} is installed"
     if machine.capability not in manifest.targets:

@@ -20,8 +20,8 @@ SizeRange = tuple[int, int, int]
 class Profile(BaseModel):
     """The sizes of calls that a plan takes. Each range has the smallest, the typical and the largest size.
 
-    height, width: of the latents. text_chunks: of 77 tokens. adapters, ip_tokens: of IP-Adapters; a call without any
-    has 0 and 1. rank: of the low-rank inputs of a layer.
+    height, width: of the latents. text_chunks: of 77 tokens; 0 for a text of `ip_tokens` tokens, as InstantID's.
+    adapters, ip_tokens: of IP-Adapters; a call without any has 0 and 1. rank: of the low-rank inputs of a layer.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

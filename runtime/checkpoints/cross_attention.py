@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from typing import NamedTuple
 
 from runtime.checkpoints.checkpoint import Component
+from runtime.checkpoints.module_order import module_order
 
 _KEYS = ".attn2.to_k.weight"
-_NUMBER = re.compile(r"\d+")
-_SIDES = ("down_blocks", "up_blocks", "mid_block")  # as diffusers registers them
 
 
 class CrossAttention(NamedTuple):
@@ -26,9 +24,4 @@ def cross_attentions(unet: Component) -> tuple[CrossAttention, ...]:
         for name, shape in unet.shapes.items()
         if name.endswith(_KEYS) and shape
     ]
-    return tuple(sorted(found, key=lambda layer: _order(layer.name)))
-
-
-def _order(name: str) -> tuple[int, ...]:
-    side = name.partition(".")[0]
-    return (_SIDES.index(side), *map(int, _NUMBER.findall(name.removeprefix(side))))
+    return tuple(sorted(found, key=lambda layer: module_order(layer.name)))

@@ -22,6 +22,7 @@ HashFile = Callable[[Path], StoredFile]  # hashes a file, or recalls its hash
 
 _INDEX = "model_index.json"
 _STEMS = dict.fromkeys(("unet", "vae", "controlnet"), "diffusion_pytorch_model")
+_PICKLE = ".bin"
 _CLASSES = {
     "unet": ("UNet2DConditionModel",),
     "vae": ("AutoencoderKL",),
@@ -74,7 +75,10 @@ def read_unet_folder(folder: Folder, hash_file: HashFile, variant: str | None = 
 
 
 def read_controlnet_folder(folder: Folder, hash_file: HashFile, variant: str | None = None) -> Component:
-    """The ControlNet of a folder: its own files, or those of its folder `controlnet`. Raises CheckpointError."""
+    """The ControlNet of a folder: its own files, or those of its folder `controlnet`.
+
+    `hash_file` converts a `.bin` to .safetensors. Raises CheckpointError.
+    """
     reader = _Components(folder, hash_file, variant)
     place = "controlnet/" if reader.has("controlnet/config.json") else ""
     if what := other_class(reader.json(f"{place}config.json").get("_class_name")):
@@ -112,6 +116,8 @@ class _Components(FolderReader):
     def _weights(self, place: str, name: str) -> Path:
         """A weight file with a readable header. Files are checked before they are hashed, which takes much longer."""
         path = self.file(place + name)
+        if name.endswith(_PICKLE):  # checked when it is converted
+            return path
         try:
             read_header(path)
         except WeightFileError as error:
@@ -131,8 +137,15 @@ class _Components(FolderReader):
             return self._shards(index)
         self.inside(place + single)  # a link that leads out of the folder is not missing
         if not self.has(place + single):
+            if name == "controlnet" and (pickle := self._pickle(place, stem)):
+                return [pickle]
             raise CheckpointError(missing_weights(place, stem, self.names(place)))
         return [single]
+
+    def _pickle(self, place: str, stem: str) -> str | None:
+        """The file that diffusers wrote before .safetensors: many repositories of ControlNets have no other."""
+        names = [f"{stem}.{self._variant}{_PICKLE}"] if self._variant else []
+        return next((name for name in (*names, f"{stem}{_PICKLE}") if self.has(place + name)), None)
 
     def _shards(self, index: str) -> list[str]:
         shards = self.json(index).get("weight_map")

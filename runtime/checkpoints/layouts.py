@@ -5,6 +5,9 @@
     original    Stable Diffusion's own names: `model.diffusion_model.…`, `first_stage_model.…`, `cond_stage_model.…`,
                 and those of ControlNet's authors: `control_model.…`
     ip_adapter  the file of an IP-Adapter: `image_proj.…`, `ip_adapter.…`
+    open_clip   a model of OpenCLIP, or its image encoder alone: `visual.…`
+
+A ControlNet alone may have any prefix: wrappers of training runs (`module.`) add theirs.
 
 A component names its layout, because it is sent as JSON. Files are not converted: a parameter is a view of a tensor.
 """
@@ -16,14 +19,14 @@ from typing import Any, Literal
 
 from runtime.checkpoints.canonical_names import canonical_name
 from runtime.checkpoints.ip_adapter_names import ip_adapter_views
-from runtime.checkpoints.open_clip_names import open_clip_name
-from runtime.checkpoints.original_controlnet_names import CONTROLNET_FIRST, CONTROLNET_ROOT, controlnet_name
+from runtime.checkpoints.open_clip_names import open_clip_name, open_clip_vision_name
+from runtime.checkpoints.original_controlnet_names import CONTROLNET_FIRST, controlnet_name
 from runtime.checkpoints.original_unet_names import block_starts, unet_name
 from runtime.checkpoints.original_vae_names import is_later_name, vae_levels, vae_name
 from runtime.checkpoints.parameter_names import is_parameter
 from runtime.checkpoints.view import View, Views
 
-LayoutName = Literal["component", "prefixed", "original", "ip_adapter"]
+LayoutName = Literal["component", "prefixed", "original", "ip_adapter", "open_clip"]
 Finder = Callable[[str], Views]
 
 UNET_ROOT = "model.diffusion_model."
@@ -37,6 +40,9 @@ _OPEN_CLIP_2_ROOT = "conditioner.embedders.1.model."
 _CLIP, _OPEN_CLIP = "transformer.", "model."
 _TOKENS = "token_embedding.weight"
 _FIRST_TENSORS = {_CLIP: ("embeddings.", "text_model.embeddings."), _OPEN_CLIP: ("",)}
+_OPEN_CLIP_VISION_ROOT = "visual."
+OPEN_CLIP_VISION_FIRST = f"{_OPEN_CLIP_VISION_ROOT}conv1.weight"
+CONTROLNET_CANONICAL_FIRST = "controlnet_cond_embedding.conv_in.weight"
 _QKV = ("q_proj", "k_proj", "v_proj")
 # The networks whose blocks are numbered as a UNet's.
 _UNETS = {"unet": unet_name, "controlnet": controlnet_name}
@@ -63,7 +69,12 @@ def _parameters(component: str, found: Views) -> Views:
 
 def _finder(layout: LayoutName, component: str, config: dict[str, Any], names: Collection[str]) -> Finder:
     if layout == "component":
-        return lambda name: _plain(component, name)
+        root = controlnet_root(names, CONTROLNET_CANONICAL_FIRST) if component == "controlnet" else ""
+        return lambda name: _under(root or "", name, lambda inner: _plain(component, inner))
+    if layout == "open_clip":
+        if component == "image_encoder":
+            return lambda name: _under(_OPEN_CLIP_VISION_ROOT, name, _open_clip_vision)
+        return lambda name: _open_clip(name, None)
     if layout == "ip_adapter":
         return ip_adapter_views(names)
     if layout == "prefixed":
@@ -73,7 +84,8 @@ def _finder(layout: LayoutName, component: str, config: dict[str, Any], names: C
 
 def _original(component: str, config: dict[str, Any], names: Collection[str]) -> Finder:
     if component in _UNETS:
-        named, root = _UNETS[component], (unet_root if component == "unet" else controlnet_root)(names)
+        named = _UNETS[component]
+        root = unet_root(names) if component == "unet" else controlnet_root(names, CONTROLNET_FIRST) or ""
         starts = block_starts(name.removeprefix(root) for name in names if name.startswith(root))
         return lambda name: _under(root, name, lambda inner: _view(named(inner, starts)))
     if component == "vae":
@@ -95,9 +107,10 @@ def unet_root(names: Collection[str]) -> str:
     return next((root for root in (UNET_ROOT, _COMFY_ROOT, "") if f"{root}{UNET_FIRST}" in names), UNET_ROOT)
 
 
-def controlnet_root(names: Collection[str]) -> str:
-    """The prefix of the ControlNet; "" in a file without one."""
-    return CONTROLNET_ROOT if f"{CONTROLNET_ROOT}{CONTROLNET_FIRST}" in names else ""
+def controlnet_root(names: Collection[str], first: str) -> str | None:
+    """The prefix of the ControlNet whose first layer is named `first`, the shortest of several; None: there is none."""
+    roots = (name.removesuffix(first) for name in names if name.endswith(first))
+    return min((root for root in roots if not root or root.endswith(".")), key=len, default=None)
 
 
 def _text_root(names: Collection[str]) -> str:
@@ -140,6 +153,18 @@ def _open_clip(inner: str, used_layers: int | None) -> Views:
     layer = name.split(".")[3] if name.startswith("text_model.encoder.layers.") else None
     if layer is not None and used_layers is not None and int(layer) >= used_layers:
         return ()
+    return _separate(name)
+
+
+def _open_clip_vision(inner: str) -> Views:
+    if inner == "proj":  # x @ P, as text_projection
+        return (View("visual_projection.weight", transposed=True),)
+    name = open_clip_vision_name(inner)
+    return () if name is None else _separate(name)
+
+
+def _separate(name: str) -> Views:
+    """A parameter of OpenCLIP; query, key and value are one."""
     stem, fused, kind = name.partition(".in_proj_")
     if not fused:
         return (View(name),)

@@ -30,7 +30,32 @@ class _Config(BaseModel):
     model_config = ConfigDict(strict=True, extra="ignore", allow_inf_nan=False)
 
 
-class _UNet(_Config):
+class _Denoising(_Config):
+    """What a UNet and its ControlNets have alike."""
+
+    attention_head_dim: _Width | Annotated[list[_Width], _Levels] = 8
+    num_attention_heads: _Width | Annotated[list[_Width], _Levels] | None = None
+    use_linear_projection: _Flag = None
+    upcast_attention: _Flag = None
+    only_cross_attention: _Flag | Annotated[list[bool], _Levels] = None
+    norm_num_groups: _Width = 32
+    norm_eps: _Epsilon = 1e-5
+    act_fn: Literal["silu", "swish"] = "silu"
+    downsample_padding: int = Field(default=1, ge=0, le=1)
+    mid_block_scale_factor: _Factor = 1.0
+    resnet_time_scale_shift: Literal["default"] = "default"
+    flip_sin_to_cos: _Flag = None
+    freq_shift: int = Field(default=0, ge=0, le=1)
+    addition_embed_type: Literal["text_time"] | None = None
+    addition_time_embed_dim: _Width | None = None
+    projection_class_embeddings_input_dim: _Width | None = None
+    class_embed_type: None = None
+    num_class_embeds: None = None
+    encoder_hid_dim: None = None
+    encoder_hid_dim_type: None = None
+
+
+class _UNet(_Denoising):
     """A UNet2DConditionModel of Stable Diffusion. Options of other models must have their defaults."""
 
     sample_size: _Width | Annotated[list[_Width], Field(min_length=2, max_length=2)] | None = None
@@ -45,45 +70,25 @@ class _UNet(_Config):
     reverse_transformer_layers_per_block: Annotated[list[_Depth | Annotated[list[_Depth], _Levels]], _Levels] | None = (
         None
     )
-    attention_head_dim: _Width | Annotated[list[_Width], _Levels] = 8
-    num_attention_heads: _Width | Annotated[list[_Width], _Levels] | None = None
     cross_attention_dim: _Width | Annotated[list[_Width], _Levels] = 1280
-    use_linear_projection: _Flag = None
-    upcast_attention: _Flag = None
-    only_cross_attention: _Flag | Annotated[list[bool], _Levels] = None
     mid_block_only_cross_attention: _Flag = None
-    norm_num_groups: _Width = 32
-    norm_eps: _Epsilon = 1e-5
-    act_fn: Literal["silu", "swish"] = "silu"
     dropout: float = Field(default=0.0, ge=0, le=1)
-    downsample_padding: int = Field(default=1, ge=0, le=1)
-    mid_block_scale_factor: _Factor = 1.0
     resnet_out_scale_factor: _Factor = 1.0
-    resnet_time_scale_shift: Literal["default"] = "default"
     resnet_skip_time_act: _Flag = None
     conv_in_kernel: Literal[3] = 3
     conv_out_kernel: Literal[3] = 3
     center_input_sample: _Flag = None
-    flip_sin_to_cos: _Flag = None
-    freq_shift: int = Field(default=0, ge=0, le=1)
     time_embedding_type: Literal["positional"] = "positional"
     time_embedding_dim: _Width | None = None
     time_cond_proj_dim: Annotated[int, Field(ge=4, le=1 << 20)] | None = None
     time_embedding_act_fn: None = None
     timestep_post_act: None = None
-    addition_embed_type: Literal["text_time"] | None = None
-    addition_time_embed_dim: _Width | None = None
-    projection_class_embeddings_input_dim: _Width | None = None
-    class_embed_type: None = None
-    num_class_embeds: None = None
-    encoder_hid_dim: None = None
-    encoder_hid_dim_type: None = None
     attention_type: Literal["default"] = "default"
     cross_attention_norm: None = None
     dual_cross_attention: Literal[False] | None = None
 
 
-class _ControlNet(_Config):
+class _ControlNet(_Denoising):
     """A ControlNetModel of Stable Diffusion. Options of other models must have their defaults."""
 
     in_channels: Literal[4] = 4
@@ -98,30 +103,10 @@ class _ControlNet(_Config):
     mid_block_type: _Mid | None = "UNetMidBlock2DCrossAttn"
     layers_per_block: _Layers = 2
     transformer_layers_per_block: _Depth | Annotated[list[_Depth], _Levels] = 1
-    attention_head_dim: _Width | Annotated[list[_Width], _Levels] = 8
-    num_attention_heads: _Width | Annotated[list[_Width], _Levels] | None = None
     cross_attention_dim: _Width = 1280
     conditioning_embedding_out_channels: Annotated[list[_Width], Field(min_length=2, max_length=8)] = [16, 32, 96, 256]
     controlnet_conditioning_channel_order: Literal["rgb", "bgr"] = "rgb"
     global_pool_conditions: _Flag = None
-    use_linear_projection: _Flag = None
-    upcast_attention: _Flag = None
-    only_cross_attention: _Flag | Annotated[list[bool], _Levels] = None
-    norm_num_groups: _Width = 32
-    norm_eps: _Epsilon = 1e-5
-    act_fn: Literal["silu", "swish"] = "silu"
-    downsample_padding: int = Field(default=1, ge=0, le=1)
-    mid_block_scale_factor: _Factor = 1.0
-    resnet_time_scale_shift: Literal["default"] = "default"
-    flip_sin_to_cos: _Flag = None
-    freq_shift: int = Field(default=0, ge=0, le=1)
-    addition_embed_type: Literal["text_time"] | None = None
-    addition_time_embed_dim: _Width | None = None
-    projection_class_embeddings_input_dim: _Width | None = None
-    class_embed_type: None = None
-    num_class_embeds: None = None
-    encoder_hid_dim: None = None
-    encoder_hid_dim_type: None = None
 
 
 class _Vae(_Config):

@@ -7,7 +7,6 @@ import re
 from runtime.checkpoints.original_unet_names import BlockStarts, unet_name
 from runtime.checkpoints.parameter_names import NUMBER
 
-CONTROLNET_ROOT = "control_model."
 CONTROLNET_FIRST = "input_hint_block.0.weight"
 
 _ZERO_CONVOLUTION = re.compile(rf"zero_convs\.({NUMBER})\.0\.(weight|bias)")

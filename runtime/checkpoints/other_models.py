@@ -8,6 +8,7 @@ from collections.abc import Collection
 _MODELS = {
     "double_blocks": "Flux",
     "single_transformer_blocks": "Flux",
+    "controlnet_x_embedder": "Flux",
     "joint_blocks": "Stable Diffusion 3",
     "add_k_proj": "Stable Diffusion 3",
 }

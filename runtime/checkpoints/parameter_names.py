@@ -36,9 +36,16 @@ _VAE = re.compile(
     rf"|(?:down|up)_blocks\.{NUMBER}\.(?:{_VAE_RESNET}|{_SAMPLER})"
     rf"|mid_block\.(?:{_VAE_RESNET}|attentions\.0\.(?:group_norm|to_[qkv]|to_out\.0)\.(?:weight|bias)))"
 )
+_CLIP_LAYER = (
+    rf"encoder\.layers\.{NUMBER}\.(?:self_attn\.(?:[qkv]|out)_proj|layer_norm[12]|mlp\.fc[12])\.(?:weight|bias)"
+)
 _TEXT_MODEL = (
     r"text_model\.(?:embeddings\.(?:token|position)_embedding\.weight|final_layer_norm\.(?:weight|bias)"
-    rf"|encoder\.layers\.{NUMBER}\.(?:self_attn\.(?:[qkv]|out)_proj|layer_norm[12]|mlp\.fc[12])\.(?:weight|bias))"
+    rf"|{_CLIP_LAYER})"
+)
+_VISION_MODEL = (
+    r"vision_model\.(?:embeddings\.(?:class_embedding|(?:patch|position)_embedding\.weight)"
+    rf"|(?:pre_layrnorm|post_layernorm)\.(?:weight|bias)|{_CLIP_LAYER})|visual_projection\.weight"
 )
 _PARAMETERS = {
     "unet": _UNET,
@@ -46,6 +53,8 @@ _PARAMETERS = {
     "vae": _VAE,
     "text_encoder": re.compile(_TEXT_MODEL),
     "text_encoder_2": re.compile(rf"{_TEXT_MODEL}|text_projection\.weight"),
+    "image_encoder": re.compile(_VISION_MODEL),
+    "safety_checker": re.compile(rf"{_VISION_MODEL}|(?:concept|special_care)_embeds(?:_weights)?"),
 }
 
 

@@ -10,7 +10,7 @@ from runtime.checkpoints.checks import CheckpointError
 from runtime.checkpoints.component_shapes import ComponentShapes
 from runtime.checkpoints.config_from_shapes import controlnet_config
 from runtime.checkpoints.folder import HashFile, read_controlnet_folder
-from runtime.checkpoints.layouts import LayoutName, controlnet_root
+from runtime.checkpoints.layouts import CONTROLNET_CANONICAL_FIRST, LayoutName, controlnet_root
 from runtime.checkpoints.network_config import check_config
 from runtime.checkpoints.original_controlnet_names import CONTROLNET_FIRST
 from runtime.checkpoints.other_controlnets import not_a_controlnet, other_controlnet
@@ -18,9 +18,11 @@ from runtime.checkpoints.sidecar import read_sidecar
 from runtime.files.located import Folder, SingleFile
 from runtime.files.safetensors_file import WeightFileError, read_header
 
-_CANONICAL_FIRST = "controlnet_cond_embedding.conv_in.weight"
 # Options of a UNet that its ControlNets share, and that the shapes of their tensors cannot give.
-_OF_THE_UNET = ("attention_head_dim", "num_attention_heads", "norm_num_groups", "norm_eps", "upcast_attention")
+_OF_THE_UNET = (
+    *("attention_head_dim", "num_attention_heads", "norm_num_groups", "norm_eps", "upcast_attention"),
+    *("cross_attention_dim", "use_linear_projection"),  # of a ControlNet without attention
+)
 _OF_SDXL = ("addition_embed_type", "addition_time_embed_dim")
 
 
@@ -64,9 +66,9 @@ def _read_file(file: SingleFile, unet: Component, config: dict[str, Any]) -> Com
 def _layout(names: Collection[str]) -> LayoutName:
     if what := other_controlnet(names):
         raise CheckpointError(what)
-    if f"{controlnet_root(names)}{CONTROLNET_FIRST}" in names:
+    if controlnet_root(names, CONTROLNET_FIRST) is not None:
         return "original"
-    if _CANONICAL_FIRST in names:
+    if controlnet_root(names, CONTROLNET_CANONICAL_FIRST) is not None:
         return "component"
     raise CheckpointError(not_a_controlnet(names))
 
@@ -79,7 +81,7 @@ def _configured(component: Component, config: dict[str, Any]) -> Component:
 def _check_names(controlnet: Component) -> None:
     """A folder can hold another network than its config.json says."""
     names = {name for file in controlnet.files for name in read_header(file.path).tensors}
-    if _CANONICAL_FIRST not in controlnet.shapes:
+    if CONTROLNET_CANONICAL_FIRST not in controlnet.shapes:
         raise CheckpointError(other_controlnet(names) or not_a_controlnet(names))
 
 

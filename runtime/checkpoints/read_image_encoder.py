@@ -1,18 +1,22 @@
-"""Reads a CLIP image encoder, which is untrusted, from a folder of transformers or from one file."""
+"""Reads a CLIP image encoder, which is untrusted, from a file of transformers or of OpenCLIP."""
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 from runtime.checkpoints.checkpoint import Component, WeightFile
 from runtime.checkpoints.checks import CheckpointError
 from runtime.checkpoints.component_shapes import ComponentShapes
+from runtime.checkpoints.layouts import OPEN_CLIP_VISION_FIRST, LayoutName
 from runtime.checkpoints.network_config import check_config
+from runtime.checkpoints.other_models import other_file
 from runtime.files.safetensors_file import WeightFileError, read_header
 from runtime.files.stored_file import StoredFile
 
 _FIRST = "vision_model.embeddings.patch_embedding.weight"
-_CLASSES = ("CLIPVisionModelWithProjection", "CLIPModel", "CLIPVisionModel")
+_PROJECTION = "visual_projection.weight"
+_CLASSES = ("CLIPVisionModelWithProjection", "CLIPModel", "CLIPVisionModel")  # the last one never has all tensors
 # Attention heads and activation by hidden size: ViT-B, ViT-L, ViT-H and ViT-bigG. Shapes cannot give them.
 _PUBLISHED: dict[int, dict[str, Any]] = {
     768: {"num_attention_heads": 12, "hidden_act": "quick_gelu"},
@@ -25,15 +29,28 @@ _PUBLISHED: dict[int, dict[str, Any]] = {
 def read_image_encoder(stored: StoredFile, config: dict[str, Any] | None) -> Component:
     """The image encoder in a weight file. `config`: of its config.json; None: there is none. Raises CheckpointError."""
     try:
-        if _FIRST not in read_header(stored.path).tensors:
-            raise CheckpointError(f"it is no CLIP image encoder of transformers: its tensor {_FIRST} is missing")
+        names = read_header(stored.path).tensors.keys()
         weights = WeightFile(path=stored.path, digest=stored.digest, fingerprint=stored.fingerprint)
-        bare = Component(role="image_encoder", config={}, files=(weights,))
+        layout: LayoutName = "open_clip" if OPEN_CLIP_VISION_FIRST in names else "component"
+        bare = Component(role="image_encoder", config={}, files=(weights,), layout=layout)
+        _check_names(bare, names)
         known = _known(ComponentShapes(bare)) if config is None else _encoder_config(config)
     except WeightFileError as error:
         raise CheckpointError(str(error)) from error
     check_config("image_encoder", known)
-    return Component(role="image_encoder", config=known, files=bare.files)
+    return Component(role="image_encoder", config=known, files=bare.files, layout=layout)
+
+
+def _check_names(encoder: Component, names: Collection[str]) -> None:
+    if _FIRST not in encoder.shapes:
+        what = other_file(names)
+        hint = f"it is {what}" if what else f"expected {_FIRST}, as in transformers, or {OPEN_CLIP_VISION_FIRST}"
+        raise CheckpointError(f"it is no CLIP image encoder: {hint}")
+    if _PROJECTION not in encoder.shapes:
+        raise CheckpointError(
+            f"its {_PROJECTION} is missing, as in a CLIPVisionModel: expected a CLIPVisionModelWithProjection or a "
+            "CLIPModel"
+        )
 
 
 def _encoder_config(config: dict[str, Any]) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Sequence
 from typing import Any
 
@@ -10,7 +9,7 @@ from runtime.checkpoints.checkpoint import Component, WeightFile
 from runtime.checkpoints.checks import CheckpointError
 from runtime.checkpoints.component_shapes import ComponentShapes
 from runtime.checkpoints.cross_attention import CrossAttention
-from runtime.checkpoints.ip_adapter_names import ProjectionKind, projection_kind
+from runtime.checkpoints.ip_adapter_names import ProjectionKind, counts_all_blocks, projection_kind
 from runtime.checkpoints.other_models import other_file, other_model
 from runtime.files.safetensors_file import WeightFileError, read_header
 from runtime.files.stored_file import StoredFile
@@ -53,7 +52,9 @@ def _keys(adapter: Component) -> list[tuple[int, int]]:
 
 
 def _not_an_adapter(names: Collection[str]) -> str:
-    what = other_model(names) or other_file(names)
+    what = (
+        "made for Flux or Stable Diffusion 3" if counts_all_blocks(names) else other_model(names) or other_file(names)
+    )
     hint = f"it is {what}" if what else "expected tensors image_proj.… and ip_adapter.…"
     return f"it is no IP-Adapter of SD or SDXL: {hint}"
 
@@ -71,24 +72,49 @@ def _config(kind: ProjectionKind, shapes: ComponentShapes) -> dict[str, Any]:
         config = {"image_embed_dim": shapes.size(f"{own}.image_embeds.weight", 1), "tokens": tokens}
         return _checked({"projection": kind, "cross_attention_dim": width, **config})
     if kind == "full":
-        place = f"{own}.ff.net"
-        config = {"image_embed_dim": shapes.size(f"{place}.0.proj.weight", 1)}
+        config = {"image_embed_dim": shapes.size(f"{own}.ff.net.0.proj.weight", 1)}
         return _checked({"projection": kind, "cross_attention_dim": shapes.size(f"{own}.norm.weight", 0), **config})
-    if kind == "plus":
-        return _checked(_resampler(shapes))
-    raise CheckpointError(
-        "it is an IP-Adapter FaceID, which is not available yet: expected a base, plus or full adapter"
-    )
-
-
-def _resampler(shapes: ComponentShapes) -> dict[str, Any]:
-    own, layer = "image_proj", "image_proj.layers.0"
+    if kind == "faceid":
+        face = _face_layers(shapes, f"{own}.ff", shapes.size(f"{own}.norm.weight", 0))
+        return _checked({"projection": kind, "cross_attention_dim": shapes.size(f"{own}.norm.weight", 0), **face})
+    if kind == "faceid_plus":
+        return _checked(_face_resampler(shapes))
     hidden = shapes.size(f"{own}.latents", 2)
+    config = {"tokens": shapes.size(f"{own}.latents", 1), "image_embed_dim": shapes.size(f"{own}.proj_in.weight", 1)}
+    return _checked({"projection": kind, **config, **_resampler(shapes, hidden)})
+
+
+def _face_layers(shapes: ComponentShapes, place: str, width: int) -> dict[str, Any]:
+    """Of the two layers that make tokens of `width` values of a face."""
+    face = shapes.size(f"{place}.net.0.proj.weight", 1)
     return {
-        "projection": "plus",
+        "face_embed_dim": face,
+        "face_ffn_ratio": shapes.size(f"{place}.net.0.proj.weight", 0) / face,
+        "tokens": shapes.size(f"{place}.net.2.weight", 0) // width,
+    }
+
+
+def _face_resampler(shapes: ComponentShapes) -> dict[str, Any]:
+    own = "image_proj"
+    hidden = shapes.size(f"{own}.norm.weight", 0)
+    config = _resampler(shapes, hidden)
+    if config["cross_attention_dim"] != hidden:
+        raise CheckpointError(
+            f"its resampler makes {config['cross_attention_dim']} values of {hidden}: expected equal numbers, because "
+            "the shortcut adds them"
+        )
+    return {
+        "projection": "faceid_plus",
         "image_embed_dim": shapes.size(f"{own}.proj_in.weight", 1),
+        **_face_layers(shapes, f"{own}.proj", hidden),
+        **config,
+    }
+
+
+def _resampler(shapes: ComponentShapes, hidden: int) -> dict[str, Any]:
+    own, layer = "image_proj", "image_proj.layers.0"
+    return {
         "cross_attention_dim": shapes.size(f"{own}.proj_out.weight", 0),
-        "tokens": shapes.size(f"{own}.latents", 1),
         "hidden_dims": hidden,
         "depth": shapes.end(f"{own}.layers."),
         "heads": max(shapes.size(f"{layer}.attn.to_q.weight", 0) // _HEAD_WIDTH, 1),
@@ -99,6 +125,6 @@ def _resampler(shapes: ComponentShapes) -> dict[str, Any]:
 def _checked(config: dict[str, Any]) -> dict[str, Any]:
     """Bounds the time in which the network is built. What does not fit the tensors, the engine refuses."""
     tokens, depth = config.get("tokens", 1), config.get("depth", 1)
-    if not 1 <= tokens <= _MOST_TOKENS or not 1 <= depth <= 16 or not math.isfinite(config.get("ffn_ratio", 1.0)):
+    if not 1 <= tokens <= _MOST_TOKENS or not 1 <= depth <= 16:
         raise CheckpointError(f"it has {tokens} tokens and {depth} layers: expected at most {_MOST_TOKENS} and 16")
     return config

@@ -22,7 +22,8 @@ class ControlNet:
 
     condition: [3, 8h, 8w] in [0, 1]. mask: [8h, 8w] in [0, 1], which multiplies the residuals; None: it acts
     everywhere. `start` and `end`: the part of the steps, from 0 to 1, in which it acts. `pools`: it was trained on one
-    mean of each residual, with guess mode (`global_pool_conditions`).
+    mean of each residual, with guess mode (`global_pool_conditions`). `tokens` [branches, T, D]: image tokens that the
+    network takes in place of the text (InstantID, arXiv 2401.07519); None: it takes the text.
     """
 
     bound: Bound
@@ -32,6 +33,7 @@ class ControlNet:
     start: float = 0.0
     end: float = 1.0
     pools: bool = False
+    tokens: torch.Tensor | None = None
 
     def acts(self, step: int, steps: int) -> bool:
         """Whether it acts in step `step`, from 0, of `steps`."""
@@ -73,6 +75,8 @@ class ControlNets:
 
     def _ask(self, network: ControlNet, latent: torch.Tensor, branch: int, t: torch.Tensor) -> Ask:
         fields = {"latent": latent, "t": t.float(), "condition": network.condition, **self._prompt.fields(branch)}
+        if network.tokens is not None:
+            fields["text"] = network.tokens[branch]
         return Ask(network.bound, fields)
 
     def _scaled(self, network: ControlNet, output: Outputs) -> Residuals:

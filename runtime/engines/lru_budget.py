@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
-from collections.abc import Callable
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
+
+from runtime.engines.engine import WeightsError
 
 
 class Resident(Protocol):
@@ -25,8 +28,15 @@ _POLL_SECONDS = 0.1  # how often `make_room` calls check_cancelled while it wait
 
 @dataclass
 class _Entry(Generic[Item]):
+    """`pins`: items in memory that need this one."""
+
     item: Item
-    users: int
+    users: int = 0
+    pins: int = 0
+
+    @property
+    def is_idle(self) -> bool:
+        return not self.users and not self.pins
 
 
 class LruBudget(Generic[Item]):
@@ -37,17 +47,50 @@ class LruBudget(Generic[Item]):
         self._entries: OrderedDict[str, _Entry[Item]] = OrderedDict()
         self._lock = threading.RLock()
         self._released = threading.Condition(self._lock)
+        self._thread = threading.local()  # `own`: see `one_request`
+
+    @contextmanager
+    def one_request(self) -> Iterator[None]:
+        """What this thread acquires within is for one request, which needs all of it at the same time.
+
+        So `make_room` does not wait for these items: nothing would release them.
+        """
+        self._thread.own = Counter()
+        try:
+            yield
+        finally:
+            del self._thread.own
 
     def make_room(self, nbytes: int, check_cancelled: Callable[[], None], keep: str = "") -> None:
         """Evict idle items, except the key `keep`, until `nbytes` more fit into the budget.
 
-        While they do not fit, wait until an item in use is released. When no item is in use, return even if they exceed
-        the budget. Call this before acquiring the keys that need the memory. Raises the errors of `check_cancelled`.
+        While they do not fit, wait until an item that others use is released. When there is none, return even if they
+        exceed the budget. Call this before acquiring the keys that need the memory. Raises WeightsError when the items
+        of `one_request` leave no room for them, and the errors of `check_cancelled`.
         """
         with self._released:
-            while not self._shrink(nbytes, keep) and any(entry.users for entry in self._entries.values()):
+            self._check_own(nbytes)
+            while not self._shrink(nbytes, keep) and self._have_other_users():
                 check_cancelled()
                 self._released.wait(_POLL_SECONDS)
+
+    def _check_own(self, nbytes: int) -> None:
+        own = sum(self._entries[key].item.nbytes for key, uses in self._own.items() if uses)
+        if own and own + nbytes > self._budget:
+            raise WeightsError(
+                f"with it, the request's weights need {(own + nbytes) / 1e6:,.1f} MB at the same time; this server has "
+                f"{self._budget / 1e6:,.1f} MB for them (LORIKEET_WEIGHTS_BYTES): use fewer or smaller networks"
+            )
+
+    @property
+    def _own(self) -> Counter[str]:
+        """The uses of each key by this thread's request."""
+        own: Counter[str] | None = getattr(self._thread, "own", None)
+        return Counter() if own is None else own
+
+    def _have_other_users(self) -> bool:
+        own = self._own
+        return any(entry.users > own[key] for key, entry in self._entries.items())
 
     def make_place(self, prefix: str, most: int, check_cancelled: Callable[[], None]) -> None:
         """Evict idle items with keys of this prefix, the least recently used first, until at most `most` are left.
@@ -56,7 +99,7 @@ class LruBudget(Generic[Item]):
         """
         with self._released:
             while len(present := [key for key in self._entries if key.startswith(prefix)]) > most:
-                idle = next((key for key in present if self._entries[key].users == 0), None)
+                idle = next((key for key in present if self._entries[key].is_idle), None)
                 if idle is not None:
                     self._entries.pop(idle).item.evicted()
                     continue
@@ -77,25 +120,38 @@ class LruBudget(Generic[Item]):
         """The item of a key, in use until `release`. Makes a missing item; only one thread at a time may do so."""
         with self._lock:
             if key in self._entries:
-                return self.retain(key)
+                return self._use(key)
         item = make()
         with self._lock:
-            self._entries[key] = _Entry(item, 1)
+            self._entries[key] = _Entry(item)
+            self._use(key)
             self._shrink()
         return item
 
-    def retain(self, key: str) -> Item:
-        """The item of an existing key. Starts one more use, which ends with one more `release`."""
-        with self._lock:
-            self._entries.move_to_end(key)
-            entry = self._entries[key]
-            entry.users += 1
-            return entry.item
+    def _use(self, key: str) -> Item:
+        self._entries.move_to_end(key)
+        entry = self._entries[key]
+        entry.users += 1
+        self._own[key] += 1
+        return entry.item
 
     def release(self, key: str) -> None:
         """End one use."""
         with self._lock:
             self._entries[key].users -= 1
+            if self._own[key]:
+                self._own[key] -= 1
+            self._shrink()
+            self._released.notify_all()
+
+    def pin(self, key: str) -> None:
+        """Keep an item while another one in memory needs it: until `unpin`."""
+        with self._lock:
+            self._entries[key].pins += 1
+
+    def unpin(self, key: str) -> None:
+        with self._lock:
+            self._entries[key].pins -= 1
             self._shrink()
             self._released.notify_all()
 
@@ -109,7 +165,7 @@ class LruBudget(Generic[Item]):
         """Evict idle items except `keep` until `more` bytes fit into the budget. Returns whether they fit."""
         # Evicting an item may release another one: a merged set releases its base. So each pass starts from the first.
         while self.nbytes + more > self._budget:
-            idle = next((key for key, entry in self._entries.items() if entry.users == 0 and key != keep), None)
+            idle = next((key for key, entry in self._entries.items() if entry.is_idle and key != keep), None)
             if idle is None:
                 return False
             self._entries.pop(idle).item.evicted()

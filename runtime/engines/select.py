@@ -72,9 +72,13 @@ class Engines:
     def _make(self, architecture: Architecture) -> Engine:
         if engine := self._exported(architecture):
             return engine
-        on_gpu = self.placement.device.type == "cuda"
-        graphs = CudaGraphs() if on_gpu and architecture.kind in _EVERY_STEP else None
+        graphs = CudaGraphs() if self._replays(architecture) else None
         return TorchEngine(architecture, self.placement, self.weights, graphs)
+
+    def _replays(self, architecture: Architecture) -> bool:
+        """Whether calls become CUDA graphs, which is not worth the memory for networks that a request calls once."""
+        on_gpu = self.placement.device.type == "cuda"
+        return on_gpu and self._settings.cuda_graphs and architecture.kind in _EVERY_STEP
 
     def _exported(self, architecture: Architecture) -> Engine | None:
         """The engine of an exported graph. None: the torch engine serves the architecture."""
@@ -115,7 +119,8 @@ class Engines:
             return None
         from runtime.engines.tensorrt.make_engine import make_tensorrt  # a server without plans does not need it
 
-        return make_tensorrt(architecture, self._settings, self.placement, self.weights, self._compiled.low_rank)
+        low_ranks, cuda_graphs = self._compiled.low_rank, self._replays(architecture)
+        return make_tensorrt(architecture, self._settings, self.placement, self.weights, low_ranks, cuda_graphs)
 
     def sizes(self, sizes: CallSizes, scale: int) -> CallSizes | None:
         """These sizes of calls if the settings name them; else None, which is any size. `scale`: pixels of a latent."""

@@ -72,7 +72,7 @@ class Hub:
 
     def controlnet(self, repo_id: str, variant: str | None = None) -> Path:
         """The snapshot folder of a repository with a ControlNet, in the folder `controlnet` or at the top."""
-        return self._snapshot(repo_id, lambda names: _network_files(names, "controlnet", "ControlNet", variant))
+        return self._snapshot(repo_id, lambda names: _controlnet_files(names, variant))
 
     def files(self, repo_id: str, choose: Callable[[list[str]], list[str]]) -> Path:
         """The snapshot folder with the files that `choose` takes of all names; it may raise HubError."""
@@ -163,6 +163,16 @@ def _network_files(names: list[str], folder: str, what: str, variant: str | None
             "name a single file by its URL"
         )
     return files
+
+
+def _controlnet_files(names: list[str], variant: str | None) -> list[str]:
+    """Those of `_network_files`; of a repository without .safetensors, as some with ControlNets are, its `.bin`."""
+    found = _network_files(names, "controlnet", "ControlNet", variant)
+    if any(name.endswith(".safetensors") for name in found):
+        return found
+    stem = found[0].removesuffix("config.json") + "diffusion_pytorch_model"
+    pickles = [f"{stem}.{variant}.bin", f"{stem}.bin"] if variant else [f"{stem}.bin"]
+    return found + [name for name in pickles if name in names][:1]
 
 
 def _part_files(names: list[str], place: str, variant: str | None) -> list[str]:

@@ -35,7 +35,13 @@ _CALLS = {
     ("collections", "OrderedDict"),
     ("torch._utils", "_rebuild_tensor_v2"),
     ("torch._utils", "_rebuild_parameter"),
+    ("torch.nn.modules.container", "ParameterDict"),  # of the authors' textual inversions
+    ("__builtin__", "set"),  # an attribute of a ParameterDict
 }
+
+
+class _ParameterDict(dict[str, Any]):
+    """A torch.nn.ParameterDict. Its content is among its attributes."""
 
 
 @dataclass(frozen=True)
@@ -99,10 +105,7 @@ class _Machine:
         target = self.stack[-1]
         if not isinstance(target, dict) or len(items) % 2:
             raise TypeError
-        # Only strings: a key of nested tuples could take hours to hash.
-        if not all(isinstance(key, str) for key in items[::2]):
-            raise WeightFileError("a dictionary of its pickle has a key that is not a string")
-        target.update(zip(items[::2], items[1::2], strict=True))
+        target.update(zip(map(_key, items[::2]), items[1::2], strict=True))
 
     def append(self, items: list[Any]) -> None:
         if not isinstance(self.stack[-1], list):
@@ -133,6 +136,8 @@ class _Machine:
             raise TypeError
         if function.name == "OrderedDict" and not arguments:
             self.push({})
+        elif function.name == "set" and arguments == ([],):
+            self.push([])
         elif function.name == "_rebuild_tensor_v2":
             self.push(_tensor(*arguments[:4]))
         elif function.name == "_rebuild_parameter" and isinstance(arguments[0], TensorRef):
@@ -140,11 +145,29 @@ class _Machine:
         else:
             raise TypeError
 
-    def build(self) -> None:
-        """Drop the attributes of a dictionary: torch keeps version numbers there."""
-        self.stack.pop()
-        if not isinstance(self.stack[-1], dict):
+    def new(self) -> None:
+        kind, arguments = self.take(2)
+        if not isinstance(kind, _Name) or kind.name != "ParameterDict" or arguments != ():
             raise TypeError
+        self.push(_ParameterDict())
+
+    def build(self) -> None:
+        """Drop the attributes of a dictionary: torch keeps version numbers there. A ParameterDict keeps its content."""
+        attributes, target = self.stack.pop(), self.stack[-1]
+        if not isinstance(target, dict):
+            raise TypeError
+        if isinstance(target, _ParameterDict):
+            target.update(attributes["_parameters"])
+
+
+def _key(key: object) -> str:
+    """A dictionary's key. Of other types, a key of nested tuples could take hours to hash, and integers could collide.
+
+    Integers, which are keys in the states of optimizers, become text.
+    """
+    if not isinstance(key, str | int):
+        raise WeightFileError("a dictionary of its pickle has a key that is not a string")
+    return str(key)
 
 
 def _tensor(storage: object, offset: object, shape: object, strides: object) -> TensorRef:
@@ -178,6 +201,7 @@ _STEPS: dict[str, _Step] = {
     "MARK": _Machine.mark,
     "EMPTY_DICT": lambda machine, _: machine.push({}),
     "EMPTY_LIST": lambda machine, _: machine.push([]),
+    "EMPTY_SET": lambda machine, _: machine.push([]),
     "EMPTY_TUPLE": lambda machine, _: machine.push(()),
     "TUPLE": lambda machine, _: machine.push(tuple(machine.since_mark())),
     "TUPLE1": lambda machine, _: machine.push(tuple(machine.take(1))),
@@ -196,5 +220,6 @@ _STEPS: dict[str, _Step] = {
     "STACK_GLOBAL": lambda machine, _: machine.name(*machine.take(2)),
     "BINPERSID": lambda machine, _: machine.storage(),
     "REDUCE": lambda machine, _: machine.call(),
+    "NEWOBJ": lambda machine, _: machine.new(),
     "BUILD": lambda machine, _: machine.build(),
 }

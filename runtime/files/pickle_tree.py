@@ -89,12 +89,12 @@ class _Copy:
 def named_tensors(tree: Tree) -> dict[str, TensorRef]:
     """The tensors of a state dict, or of nested ones, by their names joined with ".".
 
-    A training checkpoint gives its `state_dict`, an embedding of A1111 its `string_to_param`. Every other value must
-    be a tensor. Raises WeightFileError.
+    A training checkpoint gives its `state_dict`, which may be in another one, an embedding of A1111 its
+    `string_to_param`. Every other value must be a tensor. Raises WeightFileError.
     """
-    if isinstance(tree, dict) and isinstance(tree.get(_STATE_DICT), dict):
+    while isinstance(tree, dict) and isinstance(tree.get(_STATE_DICT), dict):
         tree = tree[_STATE_DICT]
-    elif isinstance(tree, dict) and isinstance(tree.get(_EMBEDDINGS), dict):
+    if isinstance(tree, dict) and isinstance(tree.get(_EMBEDDINGS), dict):
         tree = {_EMBEDDINGS: tree[_EMBEDDINGS]}
     if not isinstance(tree, dict):
         raise WeightFileError("it holds no dictionary of tensors")

@@ -18,6 +18,7 @@ from lorikeet.protocol.shorten import shorten
 from runtime.files.blob_locks import Pins
 from runtime.files.data_uri import DataUri, DataUriError, bare_base64_hint, is_data_uri, parse_data_uri
 from runtime.files.downloads import download_weights, explain
+from runtime.files.face_pack import check_archive, entries, pack_names
 from runtime.files.hub import Hub, HubError, hub_cache
 from runtime.files.image_codec import ImageError, decode_image
 from runtime.files.local_files import find_local
@@ -202,6 +203,35 @@ class FileResolver:
         `choose` takes the files to download by their names; it may raise HubError."""
         return self._model(field, value, context, lambda name: self._hub(context).files(name, choose), check_lora)
 
+    def face_pack(self, field: str, value: str, context: ResolveContext) -> Folder | tuple[StoredFile, ...]:
+        """An InsightFace pack: its folder, local or on the Hub, or the ONNX files of a zip archive from another source.
+
+        Nothing is known of the files' content.
+        """
+        name = trim(value)
+        is_sent = "://" in value or name.startswith("tensor:") or is_data_uri(name)
+        path = None if is_sent else self._local(field, value)
+        if not is_sent and (path is None or not path.is_file()):
+            source = self._model(field, value, context, lambda found: self._hub(context).files(found, _pack_on_hub))
+            assert isinstance(source, Folder), "neither sent nor a file"
+            return source
+        archive = self._weights(field, value, context, check_archive)
+        with _naming(field, value):
+            return self._unpacked(archive, context)
+
+    def _unpacked(self, archive: StoredFile, context: ResolveContext) -> tuple[StoredFile, ...]:
+        """The files of an archive, which the store keeps."""
+        key = f"face pack of {archive.digest}"
+        with self._locks.alone(key, context.check_cancelled):
+            digests = (self._store.recall(key) or {}).values()
+            found = [self._store.blob(digest, context.pins) for digest in digests]
+            kept = [file for file in found if file is not None]
+            if not kept or len(kept) < len(found):
+                kept = [self._store.put(_checking(chunks, context), context.pins) for chunks in entries(archive.path)]
+                check_unchanged(archive.path, archive.fingerprint)
+                self._store.remember(key, {str(place): file.digest for place, file in enumerate(kept)})
+            return tuple(kept)
+
     def file_of(self, field: str, path: Path, context: ResolveContext) -> StoredFile:
         """A weight file of a folder, as a .safetensors file."""
         with _naming(field, path.name), self._locks.alone(f"file:{path}", context.check_cancelled):
@@ -280,6 +310,20 @@ class FileResolver:
 
     def _limits(self, max_bytes: int, context: ResolveContext) -> Limits:
         return Limits(max_bytes, self._settings.fetch_seconds, context.check_cancelled)
+
+
+def _pack_on_hub(names: list[str]) -> list[str]:
+    try:
+        return pack_names(names)
+    except WeightFileError as error:
+        raise HubError(str(error)) from error
+
+
+def _checking(chunks: Iterator[bytes], context: ResolveContext) -> Iterator[bytes]:
+    """The chunks. Raises what `check_cancelled` raises."""
+    for chunk in chunks:
+        context.check_cancelled()
+        yield chunk
 
 
 def _sent(field: str, value: str, context: ResolveContext) -> bytes | None:

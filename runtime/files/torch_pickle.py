@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import struct
 import zipfile
 from collections.abc import Iterator
+from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,12 @@ import numpy as np
 import numpy.typing as npt
 
 from lorikeet.protocol.shorten import shorten
+from runtime.files.bounded_reads import MOST_BYTES, BoundedReads
 from runtime.files.pickle_machine import load_pickle
 from runtime.files.pickle_tree import TensorRef, Tree, named_tensors, to_tree
 from runtime.files.safetensors_file import WeightFileError
 
-_MAX_PICKLE = 4 << 20  # bytes of names and shapes; thousands of tensors need less than one megabyte
+_MAX_PICKLE = MOST_BYTES  # of names and shapes
 _MAX_STRIDED = 256 << 20  # bytes that are read for a tensor that is not contiguous
 _CHUNK = 1 << 20
 _LOCAL_HEADER = struct.Struct("<4s22xHH")  # signature, lengths of the name and of the extra field
@@ -72,27 +73,18 @@ def _refusal(error: Exception) -> WeightFileError:
     return WeightFileError(f"not a readable file of torch.save ({shorten(str(error))})")
 
 
-class _BoundedReads(io.FileIO):
-    """The file as `zipfile` sees it, which reads the list of entries at once: a hostile one would fill the memory."""
-
-    def read(self, size: int | None = -1, /) -> bytes:
-        if size is not None and size > _MAX_PICKLE:
-            raise WeightFileError(f"its list of entries has more than {_MAX_PICKLE} bytes, too many for weights")
-        return super().read(size) or b""
-
-
 class _Archive:
     """The zip archive that torch.save writes: `<root>/data.pkl` and the storages `<root>/data/<key>`, uncompressed.
 
     It is read, not mapped: a mapped file that another process truncates ends this process.
     """
 
-    def __init__(self, file: io.BufferedReader) -> None:
+    def __init__(self, file: BufferedReader) -> None:
         self._descriptor = file.fileno()
         self.size = os.fstat(self._descriptor).st_size
         if os.pread(self._descriptor, len(_SIGNATURE), 0) != _SIGNATURE:
             raise WeightFileError("expected the zip format of torch 1.6 or later: save the file again")
-        with _BoundedReads(self._descriptor, closefd=False) as content, zipfile.ZipFile(content) as archive:
+        with BoundedReads(self._descriptor, closefd=False) as content, zipfile.ZipFile(content) as archive:
             self._entries = {info.filename: info for info in archive.infolist()}
         roots = [name.removesuffix("/data.pkl") for name in self._entries if name.endswith("/data.pkl")]
         if len(roots) != 1:

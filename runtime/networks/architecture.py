@@ -159,14 +159,17 @@ _IMAGE_ENCODER: dict[str, Any] = {
     "attention_dropout": 0.0,
 }
 # An IP-Adapter has no published configuration: these values are read from the shapes of its tensors.
-# projection: `base`, `full` or `plus`. tokens: of one picture (`full`: as many as the image encoder has). inner_widths:
-# of each cross-attention layer of the UNet. The others are those of the resampler of `plus`.
+# projection: a `ProjectionKind`. tokens: of one picture (`full`: as many as the image encoder has). inner_widths: of
+# each cross-attention layer of the UNet. face_…: of the layers that take a face's embedding. The others are those of
+# the resampler of `plus` and `faceid_plus`.
 _IMAGE_PROJECTION: dict[str, Any] = {
     "projection": "base",
     "image_embed_dim": 1024,
     "cross_attention_dim": 768,
     "tokens": 4,
     "inner_widths": [],
+    "face_embed_dim": 512,
+    "face_ffn_ratio": 2.0,
     "hidden_dims": 768,
     "depth": 4,
     "heads": 12,

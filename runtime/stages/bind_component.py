@@ -91,7 +91,7 @@ def _offsets(ic_light: IcLightPlan, unet: Component) -> OffsetChanges:
 def _changes(plan: Plan, lora: LoraPlan, component: Component) -> LoraChanges:
     stored = StoredFile(lora.path, lora.digest, lora.fingerprint)
     try:
-        found = lora_layers(stored, plan.checkpoint.adaptable)
+        found = lora_layers(stored, plan.checkpoint.adaptable, lora.of_adapter)
         mine = [layer for layer in found.layers if layer.target.component == component.name]
         return LoraChanges(stored, mine, lora.scale, partial(InvalidArgument, lora.field), found.tensors)
     except (LoraError, WeightFileError) as error:

@@ -20,7 +20,8 @@ class ReferenceLora:
 class ReferenceControlNet:
     """A ControlNet's folder in diffusers' layout, its picture, and its mask, of the picture's size.
 
-    `served`: a file with the same weights; the request to the server names it instead.
+    `served`: a file with the same weights; the request to the server names it instead. `ip_adapter`: the number of the
+    IP-Adapter whose tokens the network takes in place of the text (InstantID).
     """
 
     path: Path
@@ -30,6 +31,7 @@ class ReferenceControlNet:
     start: float = 0.0
     end: float = 1.0
     served: Path | None = None
+    ip_adapter: int | None = None
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,7 @@ class ReferenceIpAdapter:
     """An IP-Adapter's file, beside the folder `image_encoder`, its image prompts, and its mask.
 
     `scale`: a number, or diffusers' scales by block as JSON. `noising_factor`: 0 is diffusers' negative image prompt.
+    `face_pack`: the folder of the InsightFace pack that finds the face in each image. `shortcut`: of FaceID Plus V2.
     """
 
     path: Path
@@ -44,6 +47,8 @@ class ReferenceIpAdapter:
     mask: Image.Image | None = None
     scale: float | str = 1.0
     noising_factor: float = 0.0
+    face_pack: Path | None = None
+    shortcut: bool = True
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from PIL import Image
 
 from tests.reference.clip_skip import flattened_text_model
 from tests.reference.controlnets import controlnet_arguments, loaded_controlnets
+from tests.reference.instant_id import image_tokens
 from tests.reference.ip_adapters import loaded_ip_adapters
 from tests.reference.multidiffusion import multidiffusion
 from tests.reference.pipelines import pipeline
@@ -58,6 +59,7 @@ def reference(request: ReferenceRequest, unet: torch.nn.Module | None = None) ->
         with (
             flattened_text_model(pipe),
             loaded_ip_adapters(pipe, request) as image_prompts,
+            image_tokens(pipe, request, image_prompts),
             multidiffusion(pipe, request.tiles, request.image),
         ):
             latents = pipe(**arguments, **image_prompts, callback_on_step_end=trace, output_type="latent").images

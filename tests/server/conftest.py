@@ -12,7 +12,7 @@ from deploy.demo_model.paths import CHECKPOINT, WEIGHTS
 from deploy.local_server import LocalServer
 from lorikeet import Client
 from tests.export_command import export
-from tests.server.parity import Answers
+from tests.server.parity import Answers, selected
 from tests.server.web import Web
 
 
@@ -88,7 +88,6 @@ def client(server: LocalServer) -> Iterator[Client]:
 @pytest.fixture(scope="session")
 def answers(request: pytest.FixtureRequest, client: Client, tiny: Path) -> Iterator[Answers]:
     """The answers to all rows of parity that this run has selected."""
-    found = (getattr(item, "callspec", None) for item in request.session.items)
-    running = Answers(client, tiny, [spec.params["row"] for spec in found if spec and "row" in spec.params])
+    running = Answers(client, tiny, selected(request, "row"))
     yield running
     running.close()

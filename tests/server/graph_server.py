@@ -11,14 +11,16 @@ from lorikeet import Client
 
 
 @contextmanager
-def serve_graphs(tiny: Path, folder: Path, artifacts: Path) -> Iterator[Client]:
-    """A client of a server in float32 that runs nothing in torch. `folder` is for its store and its log."""
+def serve_graphs(tiny: Path, folder: Path, artifacts: Path, **more: str) -> Iterator[Client]:
+    """A client of a server in float32 that runs nothing in torch. `folder` is for its store and its log; `more` are
+    further settings."""
     settings = {
         "local_paths": str(tiny),
         "store": str(folder / "store"),
         "artifacts": str(artifacts),
         "precision": "float32",
         "engine": "openvino",
+        **more,
     }
     with LocalServer(folder / "server.log", settings) as server, Client(server.grpc) as connected:
         yield connected

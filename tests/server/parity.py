@@ -155,6 +155,12 @@ def moves(before: Latents, after: Latents) -> bool:
     return relative_error(before, after) > 10 * TOLERANCE
 
 
+def selected(request: pytest.FixtureRequest, name: str) -> list[Any]:
+    """The values of a parameter in the tests that the run has selected."""
+    found = (getattr(item, "callspec", None) for item in request.session.items)
+    return [spec.params[name] for spec in found if spec and name in spec.params]
+
+
 class Answers:
     """The server's answers to rows, all asked for at once, in order, `AT_ONCE` in flight.
 
@@ -239,6 +245,7 @@ def _controlnet(controlnet: ReferenceControlNet) -> dict[str, Any]:
         "conditioning_scale": controlnet.conditioning_scale,
         "start_percentage": controlnet.start,
         "end_percentage": controlnet.end,
+        "ip_adapter_index": controlnet.ip_adapter,
     }
 
 
@@ -251,6 +258,8 @@ def _ip_adapter(adapter: ReferenceIpAdapter) -> dict[str, Any]:
         "ip_adapter_mask_url": adapter.mask,
         **({"scale_json": json.loads(adapter.scale)} if isinstance(adapter.scale, str) else {"scale": adapter.scale}),
         "unconditional_noising_factor": adapter.noising_factor,
+        "insight_face_model_path": str(adapter.face_pack) if adapter.face_pack else None,
+        "image_projection_shortcut": adapter.shortcut,
     }
 
 

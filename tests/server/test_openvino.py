@@ -12,7 +12,7 @@ from _pytest.mark import ParameterSet
 from lorikeet import Client
 from tests.export_command import Export, export
 from tests.server.graph_server import serve_graphs
-from tests.server.parity import KINDS, Answers, Change, Report, Row, base, check, fields, loras, row, submit
+from tests.server.parity import KINDS, Answers, Change, Report, Row, base, check, fields, loras, row, selected, submit
 from tests.server.test_parity import TABLE
 from tests.server.test_parity_prompts import EMBEDDINGS, PROMPTS
 from tests.server.test_parity_schedules import LENGTHS, SCHEDULES
@@ -36,9 +36,7 @@ def _rows() -> list[ParameterSet]:
 
 @pytest.fixture(scope="session")
 def graph_rows(request: pytest.FixtureRequest) -> list[Row]:
-    """The rows of this module that the run has selected."""
-    found = (getattr(item, "callspec", None) for item in request.session.items)
-    return [spec.params["graph_row"] for spec in found if spec and "graph_row" in spec.params]
+    return selected(request, "graph_row")
 
 
 @pytest.fixture(scope="session")

@@ -8,10 +8,12 @@ from PIL import Image
 
 from tests.reference import ReferenceTiles
 from tests.server.parity import Answers, Change, Report, Row, check, fields, loras, rows
+from tests.server.test_parity_controlnets import controlnets, half_mask
+from tests.server.test_parity_ip_adapters import BASE, ip_adapters, with_last
 
 
-def _picture(width: int, height: int) -> Image.Image:
-    noise = np.random.default_rng(3).integers(0, 256, (height // 8, width // 8, 3), np.uint8)
+def _picture(width: int, height: int, seed: int = 3) -> Image.Image:
+    noise = np.random.default_rng(seed).integers(0, 256, (height // 8, width // 8, 3), np.uint8)
     return Image.fromarray(noise).resize((width, height), Image.Resampling.BICUBIC)
 
 
@@ -38,8 +40,19 @@ TILES: dict[str, tuple[Change, ...]] = {
     "tiles_guidance_off": (LARGE, SQUARE, fields(guidance_scale=1.0)),
     "tiles_with_noise": (LARGE, SQUARE, fields(scheduler="Euler A")),
 }
+CONTROLS = (_picture(192, 160, 4), _picture(192, 160, 5))
+CONDITIONED_TILES: dict[str, tuple[Change, ...]] = {
+    "tiles_controlnet": (LARGE, SQUARE, controlnets("", images=CONTROLS)),
+    "tiles_two_controlnets": (
+        LARGE,
+        SQUARE,
+        controlnets("", images=CONTROLS),
+        controlnets("", "_b", images=CONTROLS),
+    ),
+    "tiles_ip_adapter_mask": (LARGE, SQUARE, ip_adapters(BASE), with_last(mask=half_mask((192, 160)))),
+}
 
 
-@pytest.mark.parametrize("row", rows(TILES, on_all=["tiles"]))
+@pytest.mark.parametrize("row", rows({**TILES, **CONDITIONED_TILES}, on_all=["tiles"]))
 def test_latents_equal_those_of_multidiffusion(answers: Answers, row: Row, record_property: Report) -> None:
     check(answers, row, record_property)

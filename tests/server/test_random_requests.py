@@ -17,6 +17,7 @@ from deploy.local_server import LocalServer
 from lorikeet import Client, InvalidRequest
 from lorikeet.schema import SchedulerName
 from tests.server.parity import picture
+from tests.tiny.face_pack import face_picture
 
 AT_ONCE = 8
 EXAMPLES = [4, pytest.param(63, marks=pytest.mark.verify)]  # of 8 requests each
@@ -65,6 +66,22 @@ def ip_adapters(draw: st.DrawFn, kind: str) -> Fields:
     }
 
 
+def face_pictures() -> st.SearchStrategy[Image.Image]:
+    spot = st.tuples(st.sampled_from(["red", "green"]), st.integers(24, 72), st.integers(24, 40))
+    return st.builds(lambda one, number: face_picture(one, seed=number), spot, st.integers(0, 5))
+
+
+@st.composite
+def face_adapters(draw: st.DrawFn, kind: str) -> Fields:
+    names = ["faceid.safetensors", "faceid.bin", "faceid_plus.safetensors", "portrait.safetensors"]
+    return draw(ip_adapters(kind)) | {
+        "weight_name": draw(st.sampled_from([*names, "instant_id.safetensors"])),
+        "ip_adapter_image_url": draw(face_pictures() | st.lists(face_pictures(), min_size=1, max_size=2)),
+        "insight_face_model_path": "face_pack",
+        "image_projection_shortcut": draw(st.booleans()),
+    }
+
+
 @st.composite
 def requests(draw: st.DrawFn) -> Fields:
     kind = draw(st.sampled_from(["sd15", "sd2", "sdxl"]))
@@ -89,7 +106,7 @@ def requests(draw: st.DrawFn) -> Fields:
         "embeddings": draw(st.lists(st.just({"path": f"embeddings/{kind}/two.safetensors"}), max_size=1)),
         "controlnets": draw(st.lists(controlnets(kind), max_size=2)),
         "controlnet_guess_mode": draw(st.booleans()),
-        "ip_adapter": draw(st.lists(ip_adapters(kind), max_size=2)),
+        "ip_adapter": draw(st.lists(ip_adapters(kind) | face_adapters(kind), max_size=2)),
         "seed": draw(st.none() | st.integers(0, 2**64 - 1)),
         "num_inference_steps": draw(st.integers(1, 6)),
         "guidance_scale": draw(fractions(12.0)),
@@ -103,6 +120,8 @@ def requests(draw: st.DrawFn) -> Fields:
         "debug_latents": draw(st.booleans()),
         "debug_per_pass_latents": draw(st.booleans()),
     }
+    for controlnet in asked["controlnets"] if asked["ip_adapter"] else ():
+        controlnet["ip_adapter_index"] = draw(st.none() | st.integers(0, len(asked["ip_adapter"]) - 1))
     if kind == "sd15" and draw(st.booleans()):
         model = draw(st.sampled_from(["fc", "fbc"]))
         asked |= {"ic_light_model_url": f"ic_light/{model}.safetensors", "ic_light_image_url": draw(pictures())}
@@ -111,6 +130,7 @@ def requests(draw: st.DrawFn) -> Fields:
     return {name: value for name, value in asked.items() if value is not None}
 
 
+FACEID = {"path": "ip_adapters/sd15", "weight_name": "faceid.safetensors", "ip_adapter_image_url": face_picture()}
 # A field, and values that no request may have there.
 BAD_VALUES: dict[str, tuple[Any, ...]] = {
     "model_name": ("", "no/such/model", 5),
@@ -118,8 +138,15 @@ BAD_VALUES: dict[str, tuple[Any, ...]] = {
     "noise_strength": (1.5, -0.1, "much", float("nan")),
     "loras": ([{"path": ""}], [{"scale": 1}], {}, [5]),
     "embeddings": ([{"path": "no/such/embedding"}], 7),
-    "controlnets": ([{"path": "controlnets/sd15"}], [{"path": "no/such/net", "image_url": picture()}], "x"),
-    "ip_adapter": ([{"path": "no/such/adapter", "ip_adapter_image_url": picture()}], [{"path": "a/b"}], True),
+    "controlnets": (
+        *([{"path": "controlnets/sd15"}], [{"path": "no/such/net", "image_url": picture()}], "x"),
+        [{"path": "controlnets/sd15", "image_url": picture(), "ip_adapter_index": 7}],
+    ),
+    "ip_adapter": (
+        *([{"path": "no/such/adapter", "ip_adapter_image_url": picture()}], [{"path": "a/b"}], True),
+        [FACEID | {"insight_face_model_path": "face_pack"}],  # its picture has no face
+        *([FACEID], [FACEID | {"insight_face_model_path": "loras"}]),
+    ),
     "seed": (-2, 2**64, "none"),
     "num_inference_steps": (0, 151, 1.5),
     "guidance_scale": (-1, 21),

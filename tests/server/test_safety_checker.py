@@ -16,7 +16,8 @@ from deploy.local_server import LocalServer
 from lorikeet import Client
 from lorikeet.protocol.errors import LorikeetError
 from tests.server.parity import base, fields, submit
-from tests.tiny.safety_checker import SIDE, write_safety_checker
+from tests.tiny.safety_checker import write_safety_checker
+from tests.tiny.vision import SIDE
 
 PICTURES = 4
 THRESHOLD = 0.28
@@ -50,14 +51,19 @@ def flags(folder: Path, images: list[Any]) -> list[bool]:
 
 
 def test_flagged_pictures_are_black(checking: Client, checker_folder: Path, tiny: Path) -> None:
+    check(checking, checker_folder, tiny)
+
+
+def check(client: Client, folder: Path, tiny: Path) -> None:
+    """The server flags the pictures that diffusers flags with the checker in `folder`."""
     found: list[bool] = []
     for seed in range(3):
         case = fields(num_images=PICTURES, seed=seed)(base(tiny, "sd15"))
-        plain = submit(checking, case).result()
+        plain = submit(client, case).result()
         assert plain.response.has_nsfw_concepts == [False] * PICTURES
         case.served["enable_safety_checker"] = True
-        checked = submit(checking, case).result()
-        expected = flags(checker_folder, plain.images)
+        checked = submit(client, case).result()
+        expected = flags(folder, plain.images)
         assert checked.response.has_nsfw_concepts == expected
         for image, other, is_flagged in zip(checked.images, plain.images, expected, strict=True):
             assert image.size == other.size

@@ -9,7 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 STAMP = "complete"
-LIBRARIES = ("diffusers", "safetensors", "torch", "transformers")
+LIBRARIES = ("diffusers", "onnx", "safetensors", "torch", "transformers")
 
 
 def write_all(folder: Path) -> None:
@@ -67,6 +67,8 @@ def _write(folder: Path) -> None:
     )
     from tests.tiny.controlnets import write_controlnets
     from tests.tiny.embeddings import write_bundle, write_embeddings
+    from tests.tiny.face_adapters import write_face_adapters
+    from tests.tiny.face_pack import write_face_pack
     from tests.tiny.ic_light import write_ic_light
     from tests.tiny.ip_adapters import write_ip_adapters
     from tests.tiny.loras import SD15_PARTS, SDXL_PARTS, write_kohya, write_peft
@@ -84,6 +86,8 @@ def _write(folder: Path) -> None:
     write_ic_light(folder / "ic_light", sd15)
     for checkpoint in (sd15, sd2, sdxl):
         write_ip_adapters(folder / "ip_adapters" / checkpoint.name, checkpoint)
+        write_face_adapters(folder / "ip_adapters" / checkpoint.name, checkpoint)
+    write_face_pack(folder / "face_pack")
     write_peft(loras / "sd15" / "peft.safetensors", sd15, SD15_PARTS, 41, alpha=6)
     write_kohya(loras / "sd15" / "kohya.safetensors", sd15, SD15_PARTS, 42)
     write_peft(loras / "sd2" / "peft.safetensors", sd2, SD15_PARTS, 45, alpha=2)

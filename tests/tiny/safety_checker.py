@@ -4,27 +4,17 @@ from pathlib import Path
 
 import torch
 from diffusers.pipelines.stable_diffusion import StableDiffusionSafetyChecker
-from transformers import CLIPConfig, CLIPTextConfig, CLIPVisionConfig
+from transformers import CLIPConfig, CLIPTextConfig
 
+from tests.tiny.vision import EMBEDDING, WIDTH, vision_config
 from tests.tiny.weights import fill
-
-WIDTH, EMBEDDING, SIDE, PATCH = 32, 24, 32, 8
 
 
 def write_safety_checker(folder: Path, threshold: float) -> None:
     """Write a StableDiffusionSafetyChecker all of whose concepts have the threshold, a cosine similarity."""
-    vision = CLIPVisionConfig(
-        hidden_size=WIDTH,
-        intermediate_size=2 * WIDTH,
-        projection_dim=EMBEDDING,
-        num_hidden_layers=3,
-        num_attention_heads=4,
-        image_size=SIDE,
-        patch_size=PATCH,
-    )
     config = CLIPConfig(
         text_config=CLIPTextConfig(hidden_size=WIDTH, num_hidden_layers=1, num_attention_heads=4).to_dict(),
-        vision_config=vision.to_dict(),
+        vision_config=vision_config().to_dict(),
         projection_dim=EMBEDDING,
     )
     checker = StableDiffusionSafetyChecker(config)

@@ -18,7 +18,7 @@ from lorikeet.gateway.browser_guard import LOOPBACK_ORIGIN
 from lorikeet.gateway.endpoints import ENDPOINTS
 from lorikeet.gateway.http_metrics import HttpMetrics
 from lorikeet.gateway.metrics import GatewayMetrics
-from lorikeet.gateway.routes import downloads, queue, run, storage, uploads
+from lorikeet.gateway.routes import downloads, pages, queue, run, storage, uploads
 from lorikeet.gateway.routes.health import health_router
 from lorikeet.gateway.routes.metrics import metrics_router
 from lorikeet.gateway.routes.openapi import publish_schemas
@@ -40,8 +40,15 @@ def create_app(settings: GatewaySettings) -> FastAPI:
         yield
         await app.state.services.stop()
 
-    app = FastAPI(title="Lorikeet", version=version("lorikeet"), lifespan=lifespan)
-    for part in (run, queue, storage, uploads, downloads):
+    app = FastAPI(
+        title="Lorikeet",
+        version=version("lorikeet"),
+        lifespan=lifespan,
+        # FastAPI's pages load their scripts from other hosts.
+        docs_url=None,
+        redoc_url=None,
+    )
+    for part in (run, queue, storage, uploads, downloads, pages):
         app.include_router(part.router)
     app.include_router(metrics_router(metrics, settings.watched_servers, lambda: app.state.services.note_levels()))
     probes = {

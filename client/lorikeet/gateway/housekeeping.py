@@ -10,15 +10,14 @@ from lorikeet.gateway.files.store import FileStore
 from lorikeet.gateway.queue.service import QueueService
 
 _SECONDS = 60.0
-_AT_ONCE = 1000
 _log = logging.getLogger(__name__)
 
 
 class Housekeeping:
-    """Runs once a minute. `keep_results`: seconds that ended requests are kept."""
+    """Runs once a minute."""
 
-    def __init__(self, store: FileStore, queue: QueueService, keep_results: float) -> None:
-        self._store, self._queue, self._keep_results = store, queue, keep_results
+    def __init__(self, store: FileStore, queue: QueueService) -> None:
+        self._store, self._queue = store, queue
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -33,9 +32,7 @@ class Housekeeping:
         while True:
             try:
                 await self._store.delete_expired()
-                old = await self._queue.workflows.ended_before(time.time() - self._keep_results, _AT_ONCE)
-                await self._queue.workflows.remove(old)
-                await self._queue.remove_unkept()
+                await self._queue.remove_old(time.time())
             except Exception:
                 _log.exception("old files and requests could not be removed; the next try is in %s s", _SECONDS)
             await asyncio.sleep(_SECONDS)

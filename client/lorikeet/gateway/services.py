@@ -41,7 +41,7 @@ class Services:
         self.queue = QueueService(settings, self.runner, ids, self.webhooks, metrics)
         self._refresher = Refresher(self.queue, settings.is_shared)
         self._peers = Peers(self.engine, settings.gateway_id, self.queue.workflows)
-        self._housekeeping = Housekeeping(self.files, self.queue, settings.keep_results_s)
+        self._housekeeping = Housekeeping(self.files, self.queue)
 
     async def start(self) -> None:
         """Start the queue; it continues the requests of an earlier process."""

@@ -39,7 +39,9 @@ class ControlNet(Model):
         default=1.0, ge=0, le=1, description="Fraction of the steps at which the ControlNet stops."
     )
     ip_adapter_index: Int | None = Field(
-        default=None, ge=0, description="Index of the IP-Adapter that conditions the ControlNet (InstantID only)."
+        default=None,
+        ge=0,
+        description="Index of the IP-Adapter whose tokens the ControlNet takes in place of the text (InstantID).",
     )
 
     @model_validator(mode="after")

@@ -48,7 +48,8 @@ class IPAdapter(Model):
     model_subfolder: Name | None = Field(default=None, description="Folder of the weights in the repository.")
     weight_name: Name | None = Field(default=None, description="File name of the weights.")
     insight_face_model_path: FileRef | None = Field(
-        default=None, description="URL, Hub id or path of the InsightFace model (FaceID adapters)."
+        default=None,
+        description="Hub id, folder or zip archive of the InsightFace pack that finds the face (FaceID, InstantID).",
     )
     scale: Float = Field(default=1.0, ge=0, description="Strength of the image prompt.")
     scale_json: Annotated[dict[str, Any], AfterValidator(_scales)] | None = Field(
@@ -62,5 +63,6 @@ class IPAdapter(Model):
         description="Share of noise in the unconditional image prompt; 0 uses a zero embedding.",
     )
     image_projection_shortcut: bool = Field(
-        default=True, description="True for FaceID Plus V2 weights, false for FaceID Plus V1."
+        default=True,
+        description="True for FaceID Plus V2 weights, false for FaceID Plus V1; without effect on other kinds.",
     )

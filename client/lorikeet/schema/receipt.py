@@ -29,11 +29,11 @@ class UnmatchedTensors(Model):
 
 
 class AppliedLora(Model):
-    """How a LoRA of the request applied."""
+    """How a LoRA of the request applied, or the one in the file of a FaceID adapter."""
 
     field: str = Field(description="The request's field that names the file.")
     digest: str = Field(description="SHA-256 of the file.")
-    scale: Float = Field(description="Scale in the request.")
+    scale: Float = Field(description="Scale in the request; 1 for the LoRA of a FaceID adapter.")
     tensors: Int = Field(description="Tensors in the file.")
     matched: Int = Field(description="Tensors that change a layer.")
     layers: Int = Field(description="Layers that change.")

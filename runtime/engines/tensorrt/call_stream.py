@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol
 
@@ -20,6 +20,12 @@ class CallStream(Protocol):
 
     def call(self) -> AbstractContextManager[None]:
         """Inside, torch submits to this stream. It waits for the work before, and work afterwards waits for it."""
+
+    def capture(self, work: Callable[[], None]) -> Callable[[], None]:
+        """Record what `work` submits, without running it. The result submits it again. Only inside of a call.
+
+        Raises RuntimeError when something in `work` cannot be recorded.
+        """
 
 
 class CudaStream:
@@ -44,3 +50,10 @@ class CudaStream:
                 self._ahead.end()
         finally:
             before.wait_stream(self._stream)
+
+    def capture(self, work: Callable[[], None]) -> Callable[[], None]:
+        graph = torch.cuda.CUDAGraph()
+        # Other threads may use the GPU during the capture: the loader copies and merges weights.
+        with torch.cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local"):
+            work()
+        return graph.replay

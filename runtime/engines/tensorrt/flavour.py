@@ -11,9 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 from runtime.artifacts.plan_manifest import Flavour
 
-if TYPE_CHECKING:
-    import tensorrt_rtx as trt  # its stub is in typings/
-
 __all__ = ["IS_RTX", "NAME", "VERSION", "FlavourMissing", "trt"]
 _FLAVOURS: tuple[Flavour, ...] = ("tensorrt", "tensorrt_rtx")
 
@@ -36,7 +33,13 @@ def _find() -> tuple[Flavour, Any]:
 
 
 NAME, _module = _find()
-if not TYPE_CHECKING:
-    trt = _module
 VERSION: str = _module.__version__
 IS_RTX = NAME == "tensorrt_rtx"
+if TYPE_CHECKING:
+    # mypy takes IS_RTX for a constant, true or false (deploy/typecheck_tensorrt.sh), and reads a stub in typings/.
+    if IS_RTX:
+        import tensorrt_rtx as trt
+    else:
+        import tensorrt as trt
+else:
+    trt = _module

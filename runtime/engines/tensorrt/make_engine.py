@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from runtime.artifacts.artifact import read_artifact
 from runtime.artifacts.plan import read_plan
 from runtime.engines.compiled.low_rank_cache import LowRankCache
 from runtime.engines.placement import Placement
@@ -21,16 +20,15 @@ def make_tensorrt(
     placement: Placement,
     weights: WeightsCache,
     low_ranks: LowRankCache,
+    cuda_graphs: bool,
 ) -> TensorRtEngine | None:
     """None: no plan was built for the architecture and the precision.
 
-    Raises ArtifactError when the plan is damaged or for another machine, and PlanError when it cannot be loaded.
+    cuda_graphs: whether calls with the same shapes are replayed. Raises ArtifactError when the plan is damaged or for
+    another machine, and PlanError when it cannot be loaded.
     """
-    root, machine = settings.artifacts_folder, this_machine()
     key = plan_key(architecture, placement.dtype)
-    plan = read_plan(root, key, machine, settings.unverified_plans)
+    plan = read_plan(settings.artifacts_folder, key, this_machine(), settings.unverified_plans)
     if plan is None:
         return None
-    graph = read_artifact(root, key.graph)
-    assert graph is not None, "a plan without its graph is refused"
-    return TensorRtEngine(architecture, plan, graph.manifest, placement.device, CudaStream(), weights, low_ranks)
+    return TensorRtEngine(architecture, plan, placement.device, CudaStream(), weights, low_ranks, cuda_graphs)

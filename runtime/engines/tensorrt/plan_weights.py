@@ -26,12 +26,13 @@ class RefitError(PlanError):
 
 
 class PlanWeights:
-    """`names`: the parameters that the plan takes. One thread at a time uses it."""
+    """`names`: the parameters that the plan takes. `refits`: how many there were. One thread at a time uses it."""
 
     def __init__(self, engine: trt.ICudaEngine, stream: CallStream) -> None:
         self._refitter = flavour.trt.Refitter(engine, MESSAGES)
         self._stream = stream
         self.names = frozenset(self._refitter.get_all_weights())
+        self.refits = 0
         self._held = HeldContents(self.names)
 
     def hold(self, contents: Contents) -> None:
@@ -51,6 +52,7 @@ class PlanWeights:
             given.update(missing)
             # TensorRT may have combined a weight with others, which it then needs too.
             missing = [name for name in self._refitter.get_missing_weights() if name not in given]
+        self.refits += bool(given)
         if given and not self._refitter.refit_cuda_engine_async(self._stream.handle):
             raise RefitError(f"a refit of {len(given)} weights failed: {MESSAGES.last_error}")
         for name in given:

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 import torch
 
 from runtime.artifacts.flat_fields import unflatten
-from runtime.artifacts.manifest import Manifest
 from runtime.artifacts.plan import Plan
 from runtime.engines import stacking
 from runtime.engines.check_weights_fit import check_fit
@@ -60,14 +59,15 @@ class TensorRtEngine:
         self,
         architecture: Architecture,
         plan: Plan,
-        graph: Manifest,
         device: torch.device,
         stream: CallStream,
         weights: WeightsCache,
         low_ranks: LowRankCache,
+        cuda_graphs: bool,
     ) -> None:
-        """`graph`: of the graph that the plan was built from. Raises PlanError when the plan cannot be loaded."""
-        self._architecture, self._plan, self._graph = architecture, plan, graph
+        """cuda_graphs: see LoadedPlan. Raises PlanError when the plan cannot be loaded."""
+        self._architecture, self._plan, self._graph = architecture, plan, plan.graph
+        self._cuda_graphs = cuda_graphs
         self._stream, self._weights, self._low_ranks = stream, weights, low_ranks
         dtype: torch.dtype = getattr(torch, plan.manifest.key.precision)
         shapes = {name: parameter.shape for name, parameter in parameters(build(architecture)).items()}
@@ -116,8 +116,7 @@ class TensorRtEngine:
         return stacking.unstack(unflatten(outputs), len(rows))
 
     def _load(self) -> LoadedPlan:
-        outputs = [tensor.name for tensor in self._graph.outputs]
-        return LoadedPlan(self._plan, outputs, self._stream, self.device)
+        return LoadedPlan(self._plan, self._stream, self.device, self._cuda_graphs)
 
     def _refit(self, contents: Contents) -> None:
         """After a failed refit, the plan may hold a part of both sets. Loaded again, it holds none."""

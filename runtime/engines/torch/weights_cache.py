@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol
@@ -122,6 +122,10 @@ class WeightsCache:
         """Call the listener's `forget` at every eviction. The cache keeps only a weak reference to it."""
         self._listeners.add(listener)
 
+    def one_request(self) -> AbstractContextManager[None]:
+        """What this thread binds within is for one request: see `LruBudget`."""
+        return self._budgeted.one_request()
+
     def bind(self, spec: ParameterSpec, weights: WeightSet, check_cancelled: CheckCancelled) -> TorchBinding:
         """The tensors of a weight set that fits the spec (see `check_fit`).
 
@@ -190,7 +194,7 @@ class WeightsCache:
 
         def make() -> _Merged:
             merged = self._merge(wanted, base)
-            self._budgeted.retain(base_key)
+            self._budgeted.pin(base_key)
             self.counts.merges += 1
             return _Merged(merged, lambda evicted: self._evict_merged(key, base_key, evicted))
 
@@ -223,7 +227,7 @@ class WeightsCache:
 
     def _evict_merged(self, key: str, base_key: str, merged: _Merged) -> None:
         self._evicted(key, merged.tensors)
-        self._budgeted.release(base_key)
+        self._budgeted.unpin(base_key)
 
     def _evicted(self, key: str, tensors: Mapping[str, torch.Tensor]) -> None:
         self.counts.evictions += 1

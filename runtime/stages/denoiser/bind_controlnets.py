@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import torch
 
 from runtime.checkpoints.checkpoint import Component
@@ -54,7 +55,18 @@ def _bind(
         start=asked.start_percentage,
         end=asked.end_percentage,
         pools=bool(component.config.get("global_pool_conditions")),
+        tokens=_image_tokens(plan, asked.ip_adapter_index, tensors),
     )
+
+
+def _image_tokens(plan: Plan, adapter: int | None, tensors: Tensors) -> torch.Tensor | None:
+    """The tokens [branches, T, D] of an IP-Adapter; None: the ControlNet names none."""
+    if adapter is None:
+        return None
+    counts = plan.control_tokens
+    start = sum(count for index, count in counts.items() if index < adapter)
+    # Copied: Triton frees its tensors with the request.
+    return torch.from_numpy(np.array(tensors["IP_TOKENS"][:, start : start + counts[adapter]]))
 
 
 def _thresholded(mask: torch.Tensor, threshold: float | None) -> torch.Tensor:

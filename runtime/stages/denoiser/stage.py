@@ -52,7 +52,8 @@ class DenoiserStage(LoopStage[Job]):
 
     def _make_job(self, plan: Plan, call: Call, check_cancelled: Callable[[], None]) -> Job:
         begun = time.monotonic()
-        unet, controlnets = self._bind(plan, call, check_cancelled)
+        with self._engines.weights.one_request():
+            unet, controlnets = self._bind(plan, call, check_cancelled)
         try:
             job = Job(plan, _conditions(plan, call), unet, controlnets)
         except BaseException:

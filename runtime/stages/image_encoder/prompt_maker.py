@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ from runtime.conditioning.ip_tokens import AdapterPrompt, packed_prompts
 from runtime.engines.ask import Bound
 from runtime.engines.engine import Outputs
 from runtime.engines.select import Engines
+from runtime.files.image_codec import crop_square
 from runtime.metrics.stage_metrics import StageMetrics
 from runtime.networks.architecture import NetworkKind
 from runtime.networks.clip_pixels import normalized
@@ -20,9 +22,19 @@ from runtime.plan import IP_MASK, IpAdapterPlan, Plan
 from runtime.settings import Settings
 from runtime.stages.bind_component import bind_component
 from runtime.stages.call import Array, Call
+from runtime.stages.image_encoder.face_prompts import FacePrompt, FacePrompts
+from runtime.stages.image_encoder.projection_inputs import projection_inputs
 from runtime.stages.watch_weights import watch_weights
 
 CheckCancelled = Callable[[], None]
+
+
+@dataclass(frozen=True)
+class _Projected:
+    """What an adapter makes of its pictures. tokens: [branches, tokens of all pictures, width], without any scale."""
+
+    prompts: Sequence[AdapterPrompt]
+    tokens: torch.Tensor
 
 
 class NetworkPrompts:
@@ -31,37 +43,42 @@ class NetworkPrompts:
     def __init__(self, settings: Settings, metrics: StageMetrics) -> None:
         self._engines = Engines(settings, "image_encoder")
         watch_weights(metrics, self._engines.weights)
+        self._faces = FacePrompts()
 
     def make(self, plan: Plan, call: Call, check_cancelled: CheckCancelled) -> dict[str, Array]:
         """Raises InvalidArgument for weights that do not fit, and what `check_cancelled` raises."""
-        assert plan.image_encoder is not None
-        embedded = self._embedded(plan, call, plan.image_encoder, check_cancelled)
-        prompts = [
-            prompt
-            for index, adapter in enumerate(plan.ip_adapters)
-            for prompt in self._prompts(plan, call, index, adapter, embedded, check_cancelled)
-        ]
-        keys, values, bias = packed_prompts(prompts)
-        return {
-            name: array.cpu().numpy()
-            for name, array in zip(("IP_KEYS", "IP_VALUES", "IP_BIAS"), (keys, values, bias), strict=True)
+        faces = self._faces.make(plan, call, check_cancelled)
+        embedded = self._embedded(plan, call, faces, check_cancelled)
+        numbers = range(len(plan.ip_adapters))
+        found = [self._projected(plan, call, index, faces, embedded, check_cancelled) for index in numbers]
+        keys, values, bias = packed_prompts([prompt for projected in found for prompt in projected.prompts])
+        tokens = [found[index].tokens for index in plan.control_tokens]
+        packed = {
+            "IP_KEYS": keys,
+            "IP_VALUES": values,
+            "IP_BIAS": bias,
+            "IP_TOKENS": torch.cat(tokens, dim=1) if tokens else torch.zeros(0, 0, 0),
         }
+        return {name: tensor.cpu().numpy() for name, tensor in packed.items()}
+
+    def close(self) -> None:
+        self._faces.close()
 
     def _embedded(
-        self, plan: Plan, call: Call, encoder: Component, check_cancelled: CheckCancelled
+        self, plan: Plan, call: Call, faces: Mapping[str, FacePrompt], check_cancelled: CheckCancelled
     ) -> dict[str, list[Outputs]]:
         """For each picture, the encoder's outputs of the branches: first the negative one, if there are two."""
         found: dict[str, list[Outputs]] = {}
-        bound = self._bind(plan, call, "image_encoder", encoder, check_cancelled)
+        if plan.image_encoder is None:
+            return found
+        side = int(plan.image_encoder.config.get("image_size", 224))
+        bound = self._bind(plan, call, "image_encoder", plan.image_encoder, check_cancelled)
         try:
             for index, adapter in enumerate(plan.ip_adapters):
                 factor = plan.request.ip_adapter[index].unconditional_noising_factor
                 generator = torch.Generator("cpu").manual_seed(plan.seed)
-                for field in adapter.images:
-                    picture = plan.picture(field)
-                    assert picture is not None
-                    pixels = torch.from_numpy(np.array(picture.pixels(call.inputs))).permute(2, 0, 1)
-                    unit = pixels.float() / 255.0
+                for field in adapter.images if adapter.needs_encoder else ():
+                    unit = _unit(plan, call, field, faces, side)
                     branches = [normalized(unit)]
                     if plan.guided:
                         branches.insert(0, _negative(unit, factor, generator))
@@ -73,38 +90,33 @@ class NetworkPrompts:
             bound.release()
         return found
 
-    def _prompts(
+    def _projected(
         self,
         plan: Plan,
         call: Call,
         index: int,
-        adapter: IpAdapterPlan,
-        embedded: dict[str, list[Outputs]],
+        faces: Mapping[str, FacePrompt],
+        embedded: Mapping[str, list[Outputs]],
         check_cancelled: CheckCancelled,
-    ) -> Sequence[AdapterPrompt]:
+    ) -> _Projected:
         """The image prompts of an adapter. As in diffusers, its pictures share one attention, or have one each when
         there is a mask."""
-        kind = adapter.projection.config["projection"]
-        factor = plan.request.ip_adapter[index].unconditional_noising_factor
+        adapter, asked = plan.ip_adapters[index], plan.request.ip_adapter[index]
         bound = self._bind(plan, call, "image_projection", adapter.projection, check_cancelled)
         try:
-            prompts = []
+            outputs: list[list[Outputs]] = []
             for field in adapter.images:
-                branches = []
-                for number, outputs in enumerate(embedded[field]):
+                inputs = projection_inputs(adapter, asked, embedded.get(field, ()), faces.get(field))
+                outputs.append([])
+                for branch in inputs:
                     check_cancelled()
-                    is_negative = number < len(embedded[field]) - 1
-                    name = "embeds" if kind == "base" else "penultimate"
-                    given = outputs[name]
-                    assert isinstance(given, torch.Tensor)
-                    if kind == "base" and is_negative and not factor:
-                        given = torch.zeros_like(given)
-                    branches.append(_run(bound, {name: given}))
-                prompts.append(_prompt(branches, adapter))
+                    outputs[-1].append(_run(bound, branch))
         finally:
             bound.release()
+        prompts = [_prompt(branches, adapter) for branches in outputs]
         is_masked = plan.picture(IP_MASK.format(index)) is not None
-        return prompts if is_masked else [AdapterPrompt.joined(prompts)]
+        tokens = [torch.stack([_tensor(branch["tokens"]) for branch in branches]) for branches in outputs]
+        return _Projected(prompts if is_masked else [AdapterPrompt.joined(prompts)], torch.cat(tokens, dim=1))
 
     def _bind(
         self, plan: Plan, call: Call, kind: NetworkKind, component: Component, check_cancelled: CheckCancelled
@@ -114,6 +126,15 @@ class NetworkPrompts:
         timings = call.report.timings
         timings["image_encoder_load"] = timings.get("image_encoder_load", 0.0) + time.monotonic() - begun
         return bound
+
+
+def _unit(plan: Plan, call: Call, field: str, faces: Mapping[str, FacePrompt], side: int) -> torch.Tensor:
+    """The picture [3, side, side] in [0, 1] that the encoder sees; of a picture with a face the face alone."""
+    picture = plan.picture(field)
+    assert picture is not None
+    face = faces.get(field)
+    pixels = np.array(picture.pixels(call.inputs)) if face is None else crop_square(face.crop, side)
+    return torch.from_numpy(pixels).permute(2, 0, 1).float() / 255.0
 
 
 def _negative(unit: torch.Tensor, factor: float, generator: torch.Generator) -> torch.Tensor:

@@ -24,10 +24,15 @@ from runtime.stages.prepare.variant import check_variant
 
 
 def check(request: ImageToImageInput) -> None:
-    """Raises InvalidArgument for an image prompt of a ControlNet, which no other field can replace."""
+    """Raises InvalidArgument for an index of an IP-Adapter that the request does not have."""
+    count = len(request.ip_adapter)
     for index, controlnet in enumerate(request.controlnets):
-        if controlnet.ip_adapter_index is not None:
-            raise InvalidArgument(f"controlnets[{index}].ip_adapter_index", "InstantID is not available yet")
+        adapter = controlnet.ip_adapter_index
+        if adapter is not None and adapter >= count:
+            raise InvalidArgument(
+                f"controlnets[{index}].ip_adapter_index",
+                f"{adapter} names no element of ip_adapter, which has {count}: expected an index from 0",
+            )
 
 
 def named_pictures(request: ImageToImageInput) -> Iterator[tuple[str, str]]:
@@ -72,7 +77,7 @@ def warnings(controlnets: Sequence[Component]) -> list[str]:
 def _network(request: ImageToImageInput, index: int, context: PrepareContext, checkpoint: Checkpoint) -> Component:
     place, controlnet = f"controlnets[{index}]", request.controlnets[index]
     check_variant(f"{place}.variant", controlnet.variant)
-    hash_file = partial(context.store.digest_local, check_cancelled=context.check_cancelled)
+    hash_file = partial(context.files.file_of, f"{place}.path", context=context.request_files)
     config = _config(f"{place}.config_url", controlnet.config_url, context)
     try:
         source = context.files.controlnet(f"{place}.path", controlnet.path, context.request_files, controlnet.variant)

@@ -15,8 +15,14 @@ from runtime.checkpoints.read_image_encoder import read_image_encoder
 from runtime.checkpoints.read_ip_adapter import check_fits, read_ip_adapter
 from runtime.conditioning.ip_scales import ScaleError, layer_scales
 from runtime.files.image_codec import as_mask, crop_square, resize
-from runtime.plan import IP_MASK, IpAdapterPlan
+from runtime.files.safetensors_file import WeightFileError
+from runtime.files.stored_file import FileChangedError, StoredFile
+from runtime.lora.adapter_lora import has_lora
+from runtime.lora.known_loras import lora_summary
+from runtime.lora.lora_error import LoraError
+from runtime.plan import IP_MASK, FacePackPlan, IpAdapterPlan, LoraPlan
 from runtime.stage_errors import InvalidArgument
+from runtime.stages.prepare import face_pack
 from runtime.stages.prepare.context import PrepareContext
 from runtime.stages.prepare.network_file import chosen, find_network_file
 from runtime.stages.prepare.pictures import Pictures
@@ -29,27 +35,31 @@ _ENCODER_NAMES = ("model.safetensors", "pytorch_model.bin")
 
 @dataclass(frozen=True)
 class IpAdapters:
-    """`encoder` is None when there are no adapters."""
+    """`encoder` is None when no adapter needs it. `loras`: those in the adapters' files."""
 
     adapters: tuple[IpAdapterPlan, ...] = ()
     encoder: Component | None = None
+    loras: tuple[LoraPlan, ...] = ()
 
     @property
     def components(self) -> tuple[Component, ...]:
         encoder = () if self.encoder is None else (self.encoder,)
         return (*(adapter.projection for adapter in self.adapters), *encoder)
 
+    @property
+    def pack_digests(self) -> dict[str, str]:
+        """Field and number of each file of the InsightFace packs -> its digest."""
+        packs = (adapter.face_pack for adapter in self.adapters if adapter.face_pack)
+        return {f"{pack.field}[{number}]": file.digest for pack in packs for number, file in enumerate(pack.files)}
+
 
 def check(request: ImageToImageInput) -> None:
     """Raises InvalidArgument for fields that do not fit each other, before any file is fetched."""
     if request.image_encoder_subfolder is not None and request.image_encoder_path is None:
         raise InvalidArgument("image_encoder_subfolder", "expected image_encoder_path with it")
+    conditioning = {controlnet.ip_adapter_index for controlnet in request.controlnets}
     for index, adapter in enumerate(request.ip_adapter):
-        if adapter.insight_face_model_path is not None:
-            raise InvalidArgument(
-                f"ip_adapter[{index}].insight_face_model_path", "FaceID adapters are not available yet"
-            )
-        if adapter.scale == 0 and adapter.scale_json is None:
+        if adapter.scale == 0 and adapter.scale_json is None and index not in conditioning:
             raise InvalidArgument(
                 f"ip_adapter[{index}].scale", "0 has no effect: remove the adapter, or give scale_json"
             )
@@ -69,19 +79,25 @@ def resolve(request: ImageToImageInput, context: PrepareContext, checkpoint: Che
         return IpAdapters()
     layers = cross_attentions(checkpoint.unet)
     adapters = tuple(_adapter(request, index, context, layers, checkpoint) for index in range(len(request.ip_adapter)))
-    encoder = _encoder(request, context)
+    first = next((index for index, adapter in enumerate(adapters) if adapter.needs_encoder), None)
+    encoder = None if first is None else _encoder(request, first, context)
     for index, adapter in enumerate(adapters):
-        _check_fit(index, adapter.projection, encoder)
-    return IpAdapters(adapters, encoder)
+        if encoder is not None and adapter.needs_encoder:
+            _check_fit(index, adapter.projection, encoder)
+    return IpAdapters(adapters, encoder, _loras(adapters, checkpoint))
 
 
-def fit_pictures(request: ImageToImageInput, pictures: Pictures, size: Size, encoder: Component | None) -> Pictures:
-    """Image prompts as CLIP's image processor resizes and crops them; masks at the size of the result."""
+def fit_pictures(pictures: Pictures, size: Size, found: IpAdapters) -> Pictures:
+    """Image prompts as CLIP's image processor resizes and crops them; masks at the size of the result.
+
+    Pictures in which a face is to be found stay as they are.
+    """
     pixels = dict(pictures.pixels)
-    for index, adapter in enumerate(request.ip_adapter):
-        assert encoder is not None
-        for field in _image_fields(index, adapter):
-            pixels[field] = crop_square(pixels[field], int(encoder.config.get("image_size", 224)))
+    for index, adapter in enumerate(found.adapters):
+        if adapter.face_pack is None:
+            assert found.encoder is not None
+            for field in adapter.images:
+                pixels[field] = crop_square(pixels[field], int(found.encoder.config.get("image_size", 224)))
         mask = IP_MASK.format(index)
         if mask in pixels:
             pixels[mask] = as_mask(resize(pixels[mask], size.width, size.height, Image.Resampling.LANCZOS))
@@ -112,6 +128,7 @@ def _adapter(
     try:
         projection = read_ip_adapter(found.stored)
         check_fits(projection, layers, _text_width(checkpoint))
+        _check_face(projection, adapter)
     except CheckpointError as error:
         raise InvalidArgument(f"{place}.path", str(error)) from error
     scales = adapter.scale if adapter.scale_json is None else adapter.scale_json
@@ -124,7 +141,51 @@ def _adapter(
         images=tuple(_image_fields(index, adapter)),
         scales=by_layer,
         widths=tuple(layer.width for layer in layers),
+        face_pack=_face_pack(f"{place}.insight_face_model_path", adapter, context),
     )
+
+
+def _face_pack(field: str, adapter: IPAdapter, context: PrepareContext) -> FacePackPlan | None:
+    value = adapter.insight_face_model_path
+    return None if value is None else face_pack.resolve(field, value, context)
+
+
+def _check_face(projection: Component, adapter: IPAdapter) -> None:
+    """Raises CheckpointError when the adapter takes a face and the request finds none, or the other way around."""
+    kind, has_pack = projection.config["projection"], adapter.insight_face_model_path is not None
+    if kind in ("faceid", "faceid_plus") and not has_pack:
+        raise CheckpointError(
+            "it is an IP-Adapter FaceID: name the InsightFace pack that finds the face in insight_face_model_path"
+        )
+    if kind in ("base", "full") and has_pack:
+        raise CheckpointError(
+            "it takes a picture, not a face: expected a FaceID or InstantID adapter with insight_face_model_path"
+        )
+
+
+def _loras(adapters: Sequence[IpAdapterPlan], checkpoint: Checkpoint) -> tuple[LoraPlan, ...]:
+    """The LoRAs in the adapters' files, each file's once: its layers do not depend on the picture."""
+    found: dict[str, LoraPlan] = {}
+    for adapter in adapters:
+        (file,) = adapter.projection.files
+        field, stored = adapter.projection.field, StoredFile(file.path, file.digest, file.fingerprint)
+        try:
+            if file.digest in found or not has_lora(file.path):
+                continue
+            summary = lora_summary(stored, checkpoint.adaptable, of_adapter=True)
+        except (LoraError, WeightFileError, FileChangedError) as error:
+            raise InvalidArgument(field, str(error)) from error
+        found[file.digest] = LoraPlan(
+            field=field,
+            path=file.path,
+            digest=file.digest,
+            fingerprint=file.fingerprint,
+            scale=1.0,
+            components=summary.components,
+            receipt=summary.receipt,
+            of_adapter=True,
+        )
+    return tuple(found.values())
 
 
 def _text_width(checkpoint: Checkpoint) -> int:
@@ -133,12 +194,13 @@ def _text_width(checkpoint: Checkpoint) -> int:
     return next(widths)
 
 
-def _encoder(request: ImageToImageInput, context: PrepareContext) -> Component:
-    """The image encoder that the request names, else that of the first adapter's folder, as in diffusers."""
+def _encoder(request: ImageToImageInput, adapter: int, context: PrepareContext) -> Component:
+    """The image encoder that the request names, else that in the folder of this adapter, the first that needs one, as
+    in diffusers."""
     field, value = "image_encoder_path", request.image_encoder_path
     subfolder = request.image_encoder_subfolder or ""
     if value is None:
-        first = request.ip_adapter[0]
+        first = request.ip_adapter[adapter]
         value, subfolder = first.path, "/".join(filter(None, (first.model_subfolder, _ENCODER_FOLDER)))
     given = "image_encoder_weight_name" in request.model_fields_set
     names = (request.image_encoder_weight_name,) if given else _ENCODER_NAMES
@@ -157,5 +219,6 @@ def _check_fit(index: int, projection: Component, encoder: Component) -> None:
         raise InvalidArgument(
             f"ip_adapter[{index}].path",
             f"it takes embeddings of {projection.config['image_embed_dim']} values, the image encoder gives {width}: "
-            "name the encoder that it was made for in image_encoder_path",
+            "name the encoder that it was made for in image_encoder_path (for InstantID, which takes a face, name the "
+            "InsightFace pack in insight_face_model_path)",
         )

@@ -43,7 +43,8 @@ def need(plan: Plan, sent: int, *, inline: bool = False, parameters: int = 0) ->
     latents = 4 * pixels // plan.checkpoint.vae_scale_factor**2 * request.num_images
     steps = request.num_inference_steps if request.debug_per_pass_latents else 0
     pictures = sum(picture.nbytes for picture in plan.pictures) + 3 * pixels * request.num_images
-    prompts = 2 * _FLOAT * prod(plan.image_prompt_shape) + prompt_embeds_bytes(plan)
+    prompts = 2 * _FLOAT * prod(plan.image_prompt_shape) + _FLOAT * prod(plan.control_tokens_shape)
+    prompts += prompt_embeds_bytes(plan)
     own = sent + _COPIES * (pictures + _FLOAT * latents * (1 + steps) + prompts) + _window_bytes(plan)
     widths = plan.checkpoint.vae.config.get("block_out_channels") or _DECODER_WIDTHS
     # The block before the last one upsamples to the full size in its own width; all later layers are narrower.

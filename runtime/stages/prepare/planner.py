@@ -65,7 +65,7 @@ def make_plan(request: ImageToImageInput, context: PrepareContext, admission: Ad
     inversions = embeddings.resolve(request, context, checkpoint, adapters)
     networks = controlnets.resolve(request, context, checkpoint)
     image_prompts = ip_adapters.resolve(request, context, checkpoint)
-    decoded = ip_adapters.fit_pictures(request, decoded, pixels, image_prompts.encoder)
+    decoded = ip_adapters.fit_pictures(decoded, pixels, image_prompts)
     relighting = ic_light.resolve(request, context, checkpoint)
     decoded = ic_light.fit_pictures(request, decoded, pixels)
     checker = safety_checker.resolve(request, context)
@@ -77,7 +77,7 @@ def make_plan(request: ImageToImageInput, context: PrepareContext, admission: Ad
         priority=admission.priority,
         request=_lean(request),
         checkpoint=checkpoint,
-        loras=adapters,
+        loras=(*adapters, *image_prompts.loras),
         embeddings=inversions,
         controlnets=networks,
         ip_adapters=image_prompts.adapters,
@@ -93,6 +93,7 @@ def make_plan(request: ImageToImageInput, context: PrepareContext, admission: Ad
         files=checkpoints.file_digests(components)
         | {lora.field: lora.digest for lora in adapters}
         | {inversion.field: inversion.digest for inversion in inversions}
+        | image_prompts.pack_digests
         | ({ic_light.FIELD: relighting.digest} if relighting else {}),
         warnings=(
             *unknown_field_warnings(request),

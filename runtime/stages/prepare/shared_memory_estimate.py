@@ -31,7 +31,7 @@ _CLIP_WIDTH = 512  # of a pooled embedding whose configuration has no width: tra
 STAGE_TENSORS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "prepare": ((), ("PICTURES", "IMAGE_PROMPTS", "CONTROLS")),
     "text_encoder": ((), ("PROMPT_EMBEDS", "POOLED_EMBEDS")),
-    "image_encoder": (("IMAGE_PROMPTS",), ("IP_KEYS", "IP_VALUES", "IP_BIAS")),
+    "image_encoder": (("IMAGE_PROMPTS",), ("IP_KEYS", "IP_VALUES", "IP_BIAS", "IP_TOKENS")),
     "vae_encoder": (("PICTURES",), ("LATENT_MEAN", "LATENT_STD", "CONCAT")),
     "denoiser": (
         (
@@ -41,6 +41,7 @@ STAGE_TENSORS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
             "IP_KEYS",
             "IP_VALUES",
             "IP_BIAS",
+            "IP_TOKENS",
             "LATENT_MEAN",
             "LATENT_STD",
             "CONCAT",
@@ -123,6 +124,7 @@ def _tensor_bytes(plan: Plan, inline: bool) -> dict[str, int]:
         "IP_KEYS": image_prompts,
         "IP_VALUES": image_prompts,
         "IP_BIAS": _FLOAT * prod(plan.image_prompt_shape[1:3]),
+        "IP_TOKENS": _FLOAT * prod(plan.control_tokens_shape),
         **{name: _picture_bytes(plan, name) for name in get_args(PictureTensor)},
         "PROMPT_EMBEDS": prompt_embeds_bytes(plan),
         "POOLED_EMBEDS": _FLOAT * branches * max(pooled),

@@ -41,13 +41,14 @@ class _VaeStage(LoopStage[AnyVaeJob]):
     ) -> AnyVaeJob:
         """The job that `make` makes with the VAE's binding."""
         begun = time.monotonic()
-        bound = bind_component(self._engines, self.kind, plan, plan.checkpoint.vae, check_cancelled)
-        call.report.timings[f"{self.kind}_load"] = time.monotonic() - begun
-        try:
-            return make(bound)
-        except BaseException:
-            bound.release()
-            raise
+        with self._engines.weights.one_request():
+            bound = bind_component(self._engines, self.kind, plan, plan.checkpoint.vae, check_cancelled)
+            call.report.timings[f"{self.kind}_load"] = time.monotonic() - begun
+            try:
+                return make(bound)
+            except BaseException:
+                bound.release()
+                raise
 
     def _outputs(self, plan: Plan, call: Call, job: AnyVaeJob) -> dict[str, Array]:
         timings = call.report.timings

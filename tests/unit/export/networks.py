@@ -145,6 +145,8 @@ NETWORKS: dict[str, Callable[[Path], TinyNetwork]] = {
     "base image_projection": _image_projection("base"),
     "plus image_projection": _image_projection("plus"),
     "full image_projection": _image_projection("full"),
+    "faceid image_projection": _image_projection("faceid"),
+    "faceid_plus image_projection": _image_projection("faceid_plus"),
 }
 
 SMALL_UNET = "small unet"

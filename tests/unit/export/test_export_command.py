@@ -18,7 +18,7 @@ from export.architectures import read_architectures
 from export.errors import ExportError
 from runtime.artifacts.artifact import GRAPH_FILE, read_artifact
 from runtime.artifacts.manifest import ArtifactKey
-from runtime.networks.architecture import architecture_of
+from runtime.networks.architecture import Architecture, architecture_of
 from tests.export_command import Export
 from tests.unit.runtime.tiny_checkpoints import read_checkpoint
 
@@ -152,3 +152,12 @@ def test_an_architecture_with_more_input_channels(tiny: Path) -> None:
     found = read_architectures(tiny / "sd15", in_channels=8)["unet"]
     assert found == architecture_of("unet", config | {"in_channels": 8})
     assert found != read_architectures(tiny / "sd15")["unet"]
+
+
+def test_models_of_one_name_do_not_replace_each_other(root: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found: dict[str, Architecture] = {}
+    monkeypatch.setattr("export.__main__._export_all", lambda _, architectures: found.update(architectures))
+    files = [tiny / "ip_adapters" / kind / "base.safetensors" for kind in ("sd15", "sdxl")]
+    assert _export(root, "--model", str(files[0]), "--model", str(files[1])).exit_code == 0
+    assert sorted(found) == [f"{file} image_projection" for file in files]
+    assert len(set(found.values())) == 2

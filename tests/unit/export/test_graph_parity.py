@@ -40,6 +40,7 @@ CASES = (
     Case(2, 8, 8, 154, residuals=True, adapters=2, tokens=16, masked=True),
     Case(1, 13, 15, 77, residuals=True, adapters=2, masked=True),
 )
+IMAGE_TOKENS = Case(2, 8, 8, 16, residuals=False, adapters=0)  # in place of the text, as InstantID's ControlNet takes
 
 
 def assert_equal_outputs(found: Mapping[str, torch.Tensor], expected: Mapping[str, Any]) -> None:
@@ -121,7 +122,7 @@ def test_a_row_without_timestep_cond_equals_one_of_zeros(graphs: Graphs) -> None
     assert_equal_outputs(found, expected_outputs(graphs.network("everything unet"), fields))
 
 
-@pytest.mark.parametrize("case", CASES[:2], ids=["one", "three"])
+@pytest.mark.parametrize("case", [*CASES[:2], IMAGE_TOKENS], ids=["one", "three", "image_tokens"])
 @pytest.mark.parametrize("name", ["sd controlnet", "sdxl controlnet"])
 def test_controlnets(graphs: Graphs, name: str, case: Case) -> None:
     manifest = graphs.artifact(name, "none").manifest
@@ -177,10 +178,17 @@ def test_networks_of_pictures(graphs: Graphs, name: str, rows: int) -> None:
 
 
 @pytest.mark.parametrize("rows", [1, 3])
-@pytest.mark.parametrize("kind", ["base", "plus", "full"])
+@pytest.mark.parametrize("kind", ["base", "plus", "full", "faceid", "faceid_plus"])
 def test_image_projections(graphs: Graphs, kind: str, rows: int) -> None:
     name = f"{kind} image_projection"
-    width = graphs.network(name).options["image_embed_dim"]
-    fields = {"embeds": noise(rows, width)} if kind == "base" else {"penultimate": noise(rows, 17, width)}
+    options = graphs.network(name).options
+    available = {
+        "embeds": noise(rows, options["image_embed_dim"], seed=1),
+        "face": noise(rows, options["face_embed_dim"], seed=2),
+        "penultimate": noise(rows, 17, options["image_embed_dim"], seed=3),
+        "shortcut": (torch.arange(rows) % 2).float(),
+    }
+    taken = {"base": ("embeds",), "faceid": ("face",), "faceid_plus": ("face", "penultimate", "shortcut")}
+    fields = {one: available[one] for one in taken.get(kind, ("penultimate",))}
     found = graphs.compiled(name).run(graph_inputs(graphs.artifact(name, "none").manifest, fields, {}))
     assert_equal_outputs(found, expected_outputs(graphs.network(name), fields))

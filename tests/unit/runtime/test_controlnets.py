@@ -45,6 +45,18 @@ def _values(residuals: Residuals | None) -> list[float]:
     return [float(residual[0, 0, 0]) for residual in residuals]
 
 
+@pytest.mark.parametrize("guess_mode", [False, True])
+def test_image_tokens_replace_the_text_of_their_network_alone(guess_mode: bool) -> None:
+    """InstantID: the negative prompt's rows get the tokens of the negative image prompt."""
+    tokens = noise(2, 16, 32, seed=3)
+    (asks,), _ = _ask([_network(1.0, tokens=tokens), _network(2.0)], guess_mode=guess_mode)
+    branches = [1, 1] if guess_mode else [0, 1, 0, 1]
+    assert len(asks) == 2 * len(branches)
+    for ask, branch in zip(asks, [*branches, *branches], strict=True):
+        expected = tokens if float(tensor(ask, "condition")[0, 0, 0]) == 1.0 else GUIDED.text
+        assert torch.equal(tensor(ask, "text"), expected[branch])
+
+
 def test_each_row_asks_with_its_latent_its_text_and_the_condition() -> None:
     network = _network()
     (asks,), found = _ask([network])

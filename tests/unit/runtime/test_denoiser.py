@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from pathlib import Path
 
@@ -12,6 +13,8 @@ import torch
 from diffusers import DDIMScheduler, StableDiffusionPipeline
 
 from runtime.checkpoints.checkpoint import Checkpoint
+from runtime.checkpoints.read_controlnet import read_controlnet
+from runtime.files.located import Folder
 from runtime.jobs.job_table import JobRef, JobTable
 from runtime.metrics.stage_definitions import (
     CALL_ROWS,
@@ -27,7 +30,7 @@ from runtime.metrics.stage_definitions import (
     WEIGHTS_BYTES,
     WEIGHTS_LOADS,
 )
-from runtime.plan import Plan
+from runtime.plan import CONTROL_IMAGE, PicturePlan, Plan
 from runtime.settings import Settings
 from runtime.stage_errors import Cancelled, InvalidArgument, Unavailable
 from runtime.stages.call import Array
@@ -36,6 +39,7 @@ from tests.unit.runtime import lora_files
 from tests.unit.runtime.engines import assert_near, noise
 from tests.unit.runtime.plans import Answer, make_plan, run_stage, submit
 from tests.unit.runtime.stand_in import fake_bound, releases
+from tests.unit.runtime.tiny_checkpoints import digest
 
 
 def _denoiser_inputs(plan: Plan) -> dict[str, Array]:
@@ -48,6 +52,7 @@ def _denoiser_inputs(plan: Plan) -> dict[str, Array]:
         "IP_KEYS": np.zeros((0, 0, 0, 0), np.float32),
         "IP_VALUES": np.zeros((0, 0, 0, 0), np.float32),
         "IP_BIAS": np.zeros((0, 0), np.float32),
+        "IP_TOKENS": np.zeros((0, 0, 0), np.float32),
         "LATENT_MEAN": noise(pictures, 4, 8, 8, seed=2).numpy(),
         "LATENT_STD": noise(pictures, 4, 8, 8, seed=3).abs().numpy(),
     }
@@ -91,6 +96,40 @@ def test_a_schedule_that_fails_on_the_way_is_refused_before_the_first_step(
     assert isinstance(error, InvalidArgument)
     assert "rescale_betas_snr_zero: LCM cannot run this schedule" in str(error)
     assert job_table.progress(job).step == 0
+
+
+def test_more_controlnets_than_fit_into_memory_are_refused_by_name(
+    tiny: Path, settings: Settings, job_table: JobTable, sd15: Checkpoint, job: JobRef
+) -> None:
+    """The request would wait for memory that it holds itself. The next request is served."""
+    networks = tuple(
+        read_controlnet(Folder(folder, folder), sd15.unet, digest).model_copy(
+            update={"name": f"controlnets[{index}]", "field": f"controlnets[{index}].path"}
+        )
+        for index, folder in enumerate((tiny / "controlnets" / "sd15", tiny / "controlnets" / "sd15_b"))
+    )
+    sizes = [4 * sum(math.prod(shape) for shape in one.shapes.values()) for one in (sd15.unet, *networks)]
+    pictures = tuple(
+        PicturePlan(field=CONTROL_IMAGE.format(index), tensor="CONTROLS", height=64, width=64, offset=0)
+        for index in range(2)
+    )
+    asked = [{"path": "a", "image_url": "tensor:0"}] * 2
+
+    def planned(count: int) -> Plan:
+        found = make_plan(sd15, job, num_inference_steps=1, controlnets=asked[:count])
+        return found.model_copy(update={"controlnets": networks[:count], "pictures": pictures[:count]})
+
+    stage = DenoiserStage(settings.model_copy(update={"weights_bytes": sum(sizes) - 1}), job_table)
+    answers = []
+    for count in (2, 1):
+        plan = planned(count)
+        inputs = _denoiser_inputs(plan) | {"CONTROLS": np.zeros(3 * 64 * 64, np.uint8)}
+        answers.append(submit(stage, plan, inputs))
+        answers[-1].wait()
+    stage.close()
+    assert isinstance(answers[0].error, InvalidArgument)
+    assert str(answers[0].error).startswith("controlnets[1].path: with it, the request's weights need")
+    assert answers[1].tensors["LATENTS"].shape == (1, 4, 8, 8)
 
 
 def test_a_job_that_cannot_be_made_leaves_no_binding(

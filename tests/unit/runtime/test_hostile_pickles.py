@@ -74,7 +74,6 @@ def test_code_in_a_pickle_is_never_run(tmp_path: Path, legacy: bool, protocol: i
         [torch.ones(3)],
         {},
         {"a": 5},
-        {1: torch.ones(1)},
         {"a": {}},
         {"a": {"b": torch.ones(1), "c": 5}},
         {"a": [torch.ones(1)]},

@@ -205,3 +205,15 @@ def test_a_download_stops_in_the_middle_of_a_file(web: Web, cache: Path) -> None
         Hub(size, check_cancelled=stop).lora(REPO)
     assert not [path for path in cache.rglob("*") if path.is_file() and path.stat().st_size == size]
     assert _lora(size).stat().st_size == size
+
+
+def test_the_pickle_of_a_controlnet_is_downloaded_where_there_is_no_other_file(web: Web) -> None:
+    needed = {"config.json": b"{}", "diffusion_pytorch_model.bin": b"0123"}
+    publish(web, REPO, needed | {"diffusion_pytorch_model.fp16.bin": b"01", "model.bin": b"large" * 1000})
+    assert _files(Hub(PLENTY).controlnet(REPO)) == downloaded(web, REPO) == set(needed)
+
+
+def test_a_controlnet_with_safetensors_needs_no_pickle(web: Web) -> None:
+    needed = {"controlnet/config.json": b"{}", "controlnet/diffusion_pytorch_model.safetensors": b"0123"}
+    publish(web, REPO, needed | {"controlnet/diffusion_pytorch_model.bin": b"large" * 1000})
+    assert _files(Hub(PLENTY).controlnet(REPO)) == downloaded(web, REPO) == set(needed)

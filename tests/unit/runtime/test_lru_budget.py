@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runtime.engines.engine import never_cancelled
+from runtime.engines.engine import WeightsError, never_cancelled
 from runtime.engines.lru_budget import LruBudget
 
 
@@ -90,18 +90,82 @@ def test_an_item_above_the_budget_lives_while_it_is_used() -> None:
 
 
 def test_an_eviction_may_release_another_item() -> None:
-    """A merged set keeps its base in use; its eviction releases the base."""
+    """A merged set needs its base; its eviction unpins the base."""
     kept = Kept(0)
     kept.acquire("base", 10)
+    kept.lru_budget.pin("base")
+    kept.lru_budget.release("base")
 
     class Merged(Thing):
         def evicted(self) -> None:
             super().evicted()
-            kept.lru_budget.release("base")
+            kept.lru_budget.unpin("base")
 
     kept.lru_budget.acquire("merged", lambda: Merged(1, kept.evicted_names, "merged"))
     kept.lru_budget.release("merged")
     assert kept.evicted_names == ["merged", "base"]
+
+
+def test_a_request_does_not_wait_for_its_own_items() -> None:
+    """Nothing would release them."""
+    kept = Kept(30)
+    kept.use("of an earlier request", 10)
+    with kept.lru_budget.one_request():
+        kept.lru_budget.make_room(10, _never_waits)
+        kept.acquire("unet", 10)
+        kept.lru_budget.make_room(20, _never_waits)
+        kept.acquire("controlnet", 20)
+        with pytest.raises(
+            WeightsError, match=r"need 0\.0 MB at the same time; this server has .*LORIKEET_WEIGHTS_BYTES"
+        ):
+            kept.lru_budget.make_room(1, _never_waits)
+    assert kept.evicted_names == ["of an earlier request"]
+
+
+def test_the_first_item_of_a_request_may_exceed_the_budget() -> None:
+    kept = Kept(5)
+    with kept.lru_budget.one_request():
+        kept.lru_budget.make_room(10, _never_waits)
+        kept.acquire("unet", 10)
+    assert kept.lru_budget.nbytes == 10
+
+
+def test_a_request_waits_for_the_items_of_others() -> None:
+    kept = Kept(30)
+    kept.acquire("of another request", 20)
+    with kept.lru_budget.one_request():
+        kept.acquire("unet", 10)
+        threading.Timer(0.2, kept.lru_budget.release, ["of another request"]).start()
+        kept.lru_budget.make_room(20, never_cancelled)
+    assert kept.evicted_names == ["of another request"]
+
+
+def test_an_item_that_another_one_pins_is_no_use_by_others() -> None:
+    """A merged set that an earlier request made is in use again: its pin of the base is as old as itself."""
+    kept = Kept(30)
+    kept.acquire("base", 10)
+    kept.lru_budget.pin("base")
+    kept.use("merged", 5)
+    kept.lru_budget.release("base")
+    with kept.lru_budget.one_request():
+        kept.acquire("base", 10)
+        kept.acquire("merged", 5)
+        kept.lru_budget.make_room(15, _never_waits)
+        with pytest.raises(WeightsError):
+            kept.lru_budget.make_room(16, _never_waits)
+
+
+def test_items_of_a_request_are_those_of_others_for_the_next() -> None:
+    kept = Kept(20)
+    with kept.lru_budget.one_request():
+        kept.acquire("unet", 10)
+    with kept.lru_budget.one_request(), pytest.raises(TimeoutError):
+        kept.acquire("a", 5)
+        kept.lru_budget.make_room(10, _never_waits)
+
+
+def _never_waits() -> None:
+    raise TimeoutError("it waits")
 
 
 def test_a_failed_make_keeps_nothing() -> None:

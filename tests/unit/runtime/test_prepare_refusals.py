@@ -81,10 +81,13 @@ INCOMPLETE: dict[str, dict[str, Any]] = {
     "ic_light_model_background_image_url: expected": {"ic_light_model_background_image_url": URL},
     "image_encoder_subfolder: expected image_encoder_path": {"image_encoder_subfolder": "encoder"},
     "ip_adapter[0].scale: 0 has no effect": {"ip_adapter": [{**IP_ADAPTER, "scale": 0}]},
-    "ip_adapter[0].insight_face_model_path: ": {
-        "ip_adapter": [{**IP_ADAPTER, "insight_face_model_path": "owner/name"}]
+    "controlnets[0].ip_adapter_index: 0 names no element of ip_adapter": {
+        "controlnets": [{**CONTROLNET, "ip_adapter_index": 0}]
     },
-    "controlnets[0].ip_adapter_index: ": {"controlnets": [{**CONTROLNET, "ip_adapter_index": 0}]},
+    "controlnets[1].ip_adapter_index: 1 names no element of ip_adapter, which has 1": {
+        "controlnets": [CONTROLNET, {**CONTROLNET, "ip_adapter_index": 1}],
+        "ip_adapter": [IP_ADAPTER],
+    },
     "enable_safety_checker: this server has none": {"enable_safety_checker": True},
 }
 

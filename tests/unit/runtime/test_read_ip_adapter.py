@@ -16,10 +16,11 @@ from runtime.checkpoints.read_image_encoder import read_image_encoder
 from runtime.checkpoints.read_ip_adapter import check_fits, read_ip_adapter
 from runtime.networks.architecture import architecture_of
 from runtime.networks.build import build, parameters
-from tests.tiny.ip_adapters import ENCODER_WIDTH, IMAGE_SIDE, PATCH, PLUS_LAYERS, PLUS_TOKENS
+from tests.tiny.ip_adapters import PLUS_LAYERS, PLUS_TOKENS
+from tests.tiny.vision import PATCH, SIDE, WIDTH
 from tests.unit.runtime.tiny_checkpoints import digest
 
-ADAPTERS = ("base", "plus", "full")
+ADAPTERS = ("base", "plus", "full", "faceid", "faceid_plus", "portrait", "instant_id")
 
 
 def read(path: Path, checkpoint: Checkpoint) -> Component:
@@ -75,15 +76,13 @@ def test_another_file_is_refused_by_its_name(sd15: Checkpoint, tmp_path: Path, n
         read(tmp_path / "file.safetensors", sd15)
 
 
-def test_a_face_adapter_says_what_it_is(tiny: Path, sd15: Checkpoint, tmp_path: Path) -> None:
-    tensors = load_file(tiny / "ip_adapters" / "sd15" / "base.safetensors")
-    tensors |= {
-        "image_proj.proj.0.weight": np.zeros((8, 8), np.float32),
-        "image_proj.proj.2.weight": tensors["image_proj.proj.weight"],
-    }
-    del tensors["image_proj.proj.weight"]
+def test_a_resampler_to_which_no_shortcut_fits_is_refused(tiny: Path, sd15: Checkpoint, tmp_path: Path) -> None:
+    tensors = load_file(tiny / "ip_adapters" / "sd15" / "faceid_plus.safetensors")
+    for name in ("proj_out.weight", "proj_out.bias"):
+        tensor = tensors[f"image_proj.perceiver_resampler.{name}"]
+        tensors[f"image_proj.perceiver_resampler.{name}"] = np.concatenate([tensor, tensor])
     save_file(tensors, tmp_path / "face.safetensors")
-    with pytest.raises(CheckpointError, match="FaceID"):
+    with pytest.raises(CheckpointError, match="shortcut"):
         read(tmp_path / "face.safetensors", sd15)
 
 
@@ -91,14 +90,14 @@ def test_an_image_encoder_is_read_with_its_configuration(tiny: Path) -> None:
     folder = tiny / "ip_adapters" / "sd15" / "image_encoder"
     config = json.loads((folder / "config.json").read_text())
     found = read_image_encoder(digest(folder / "model.safetensors"), config)
-    assert (found.config["hidden_size"], found.config["image_size"]) == (ENCODER_WIDTH, IMAGE_SIDE)
+    assert (found.config["hidden_size"], found.config["image_size"]) == (WIDTH, SIDE)
     whole = {"vision_config": config, "projection_dim": config["projection_dim"], "architectures": ["CLIPModel"]}
     assert read_image_encoder(digest(folder / "model.safetensors"), whole).config["patch_size"] == PATCH
 
 
 def test_an_encoder_of_no_published_size_needs_its_configuration(tiny: Path) -> None:
     folder = tiny / "ip_adapters" / "sd15" / "image_encoder"
-    with pytest.raises(CheckpointError, match=f"hidden size is {ENCODER_WIDTH}"):
+    with pytest.raises(CheckpointError, match=f"hidden size is {WIDTH}"):
         read_image_encoder(digest(folder / "model.safetensors"), None)
 
 

@@ -42,6 +42,10 @@ def test_a_state_dict_of_a_module_is_read(tmp_path: Path) -> None:
     assert_equal(converted(tmp_path / "a.bin", saved(module.state_dict())), module.state_dict())
 
 
+def test_an_integer_is_a_key_as_text(tmp_path: Path) -> None:
+    assert_equal(converted(tmp_path / "a.pt", saved({768: torch.ones(1)})), {"768": torch.ones(1)})
+
+
 def test_an_ip_adapter_keeps_its_names_joined_by_dots(tmp_path: Path) -> None:
     image_proj = {"proj.weight": torch.randn(8, 4), "norm.bias": torch.randn(4)}
     ip_adapter = OrderedDict({"1.to_k_ip.weight": torch.randn(3, 4).half()})

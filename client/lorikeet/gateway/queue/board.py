@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Iterable
 
 from lorikeet.gateway.queue.record import COMPLETED, IN_QUEUE, Record
 
@@ -32,9 +33,6 @@ class Board:
         """The waiting and running ones, in the order in which they were added."""
         return list(self._live.values())
 
-    def ended(self) -> list[Record]:
-        return list(self._ended.values())
-
     def waiting(self) -> int:
         return sum(record.state == IN_QUEUE for record in self._live.values())
 
@@ -48,10 +46,11 @@ class Board:
             self._ended[record.request_id] = record
             self._trim()
 
-    def remove(self, record: Record) -> None:
-        """Forget a record."""
-        self._live.pop(record.request_id, None)
-        self._ended.pop(record.request_id, None)
+    def remove(self, request_ids: Iterable[str]) -> None:
+        """Forget records."""
+        for request_id in request_ids:
+            self._live.pop(request_id, None)
+            self._ended.pop(request_id, None)
 
     def position(self, record: Record) -> int:
         """The number of waiting requests ahead."""

@@ -27,7 +27,6 @@ class Record:
     digest: str
     rank: int
     start_deadline: float | None = None
-    is_kept: bool = True
     state: State = IN_QUEUE
     started_at: float | None = None
     logs: list[LogLine] = field(default_factory=list)
@@ -66,10 +65,6 @@ class Record:
     def run_seconds(self) -> float | None:
         """From start to end; None for a request that has not started or not ended."""
         return self.ended_at - self.started_at if self.ended_at is not None and self.started_at is not None else None
-
-    def ended_before(self, seconds: float) -> bool:
-        """Whether it ended more than so many seconds ago."""
-        return self.ended_at is not None and self.ended_at < time.time() - seconds
 
     def notify(self) -> None:
         self._changed.set()

@@ -10,7 +10,9 @@ from lorikeet.gateway.queue.submission import Submission
 
 ENQUEUED, PENDING, SUCCESS, CANCELLED = "ENQUEUED", "PENDING", "SUCCESS", "CANCELLED"
 LIVE = (ENQUEUED, PENDING)
-ENDED_BY = "ended_by"  # attribute of a cancelled request: the error type of what ended it
+# Attributes of requests.
+ENDED_BY = "ended_by"  # of a cancelled one: the error type of what ended it
+UNKEPT = "unkept"  # true for one whose payloads must not be kept
 
 
 def submission_of(status: WorkflowStatus) -> Submission:

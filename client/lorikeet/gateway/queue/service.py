@@ -68,7 +68,7 @@ class QueueService:
         try:
             await self.workflows.enqueue(submission, REQUESTS if _is_valid(endpoint, body) else IMMEDIATE)
         except BaseException:
-            self.board.remove(record)
+            self.board.remove([record.request_id])
             raise
         self._metrics.submitted(endpoint.id)
         return record
@@ -129,12 +129,13 @@ class QueueService:
                     record.task.cancel()
                 self._archive(record, outcome)
 
-    async def remove_unkept(self) -> None:
-        """Delete the ended requests whose payloads are not kept, once their clients had time to read them."""
-        old = [record for record in self.board.ended() if not record.is_kept and record.ended_before(_UNKEPT_SECONDS)]
-        await self.workflows.remove([record.request_id for record in old])
-        for record in old:
-            self.board.remove(record)
+    async def remove_old(self, now: float) -> None:
+        """Delete the requests that ended long ago, and those whose payloads are not kept once clients had time to read
+        them."""
+        old = await self.workflows.ended_before(now - self._settings.keep_results_s)
+        old += await self.workflows.ended_before(now - _UNKEPT_SECONDS, only_unkept=True)
+        await self.workflows.remove(old)
+        self.board.remove(old)
 
     async def stop_running(self) -> None:
         """End the requests on Triton. They run again at the next start."""
@@ -261,7 +262,6 @@ def _record(submission: Submission) -> Record:
         submission.digest,
         submission.options.rank,
         submission.start_deadline,
-        submission.options.keeps_payloads,
     )
 
 

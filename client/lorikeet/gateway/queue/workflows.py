@@ -15,7 +15,7 @@ from dbos import DBOS, DBOSConfig, EnqueueOptions, StepOptions, WorkflowSerializ
 
 from lorikeet.gateway.execution.log_lines import LogLine
 from lorikeet.gateway.execution.outcome import Outcome
-from lorikeet.gateway.queue.recorded import CANCELLED, ENDED_BY, LIVE
+from lorikeet.gateway.queue.recorded import CANCELLED, ENDED_BY, LIVE, UNKEPT
 from lorikeet.gateway.queue.submission import Submission
 from lorikeet.gateway.webhooks.deliver import WebhookRefused
 from lorikeet.gateway.webhooks.message import Webhook
@@ -29,10 +29,11 @@ LOG_EVENT = "log"
 _VERSION = "1"
 # A submit to an idle gateway starts within 150 ms. Four polls of SQLite take 1 ms.
 _POLL_SECONDS = 0.05
-_WEBHOOK_POLL_SECONDS = 0.25
+_SLOW_POLL_SECONDS = 0.25
 _WEBHOOKS_AT_ONCE = 256
 _WEBHOOK_ATTEMPTS, _WEBHOOK_PAUSE, _WEBHOOK_BACKOFF = 10, 15.0, 2.0  # ten in two hours
 _MAX_RECOVERIES = 1000
+_REMOVED_AT_ONCE = 1000
 _ANY_RANK = 1
 
 
@@ -77,9 +78,9 @@ class Workflows:
         await DBOS.register_queue_async(
             REQUESTS, worker_concurrency=capacity, polling_interval_sec=_POLL_SECONDS, on_conflict="always_update"
         )
-        await DBOS.register_queue_async(IMMEDIATE, polling_interval_sec=_POLL_SECONDS, on_conflict="always_update")
+        await DBOS.register_queue_async(IMMEDIATE, polling_interval_sec=_SLOW_POLL_SECONDS, on_conflict="always_update")
         await DBOS.register_queue_async(
-            WEBHOOKS, worker_concurrency=_WEBHOOKS_AT_ONCE, polling_interval_sec=_WEBHOOK_POLL_SECONDS
+            WEBHOOKS, worker_concurrency=_WEBHOOKS_AT_ONCE, polling_interval_sec=_SLOW_POLL_SECONDS
         )
 
     def destroy(self) -> None:
@@ -88,7 +89,10 @@ class Workflows:
 
     async def enqueue(self, submission: Submission, queue: str = REQUESTS) -> None:
         """Store a request and queue it. Nothing happens when its id exists."""
-        await _enqueue(REQUESTS, queue, submission.request_id, submission.to_json(), submission.options.rank)
+        attributes = {} if submission.options.keeps_payloads else {UNKEPT: True}
+        await _enqueue(
+            REQUESTS, queue, submission.request_id, submission.to_json(), submission.options.rank, attributes
+        )
 
     async def send_webhook(self, submission: Submission, outcome: Outcome) -> None:
         """Deliver the webhook of a request, if it wants one, in the background. A second call has no effect."""
@@ -98,7 +102,7 @@ class Workflows:
 
     async def cancel(self, request_id: str, ended_by: str | None) -> bool:
         """End a request that has no stored outcome. Returns whether it had none. `ended_by`: an error type."""
-        await DBOS.update_workflow_attributes_async(request_id, {ENDED_BY: ended_by})
+        await DBOS.update_workflow_attributes_async(request_id, {ENDED_BY: ended_by}, merge=True)
         await DBOS.cancel_workflow_async(request_id)
         status = await self.status(request_id)
         return status is not None and status.status == CANCELLED
@@ -112,11 +116,14 @@ class Workflows:
         if request_ids:
             await DBOS.delete_workflows_async(list(request_ids))
 
-    async def ended_before(self, unix_seconds: float, limit: int) -> list[str]:
-        """Ids of requests and webhooks that ended before a time, at most `limit`."""
-        before = datetime.fromtimestamp(unix_seconds, timezone.utc).isoformat()
+    async def ended_before(self, unix_seconds: float, only_unkept: bool = False) -> list[str]:
+        """Ids of requests and webhooks that ended before a time; not all of them, if there are many."""
         found = await DBOS.list_workflows_async(
-            completed_before=before, limit=limit, load_input=False, load_output=False
+            completed_before=datetime.fromtimestamp(unix_seconds, timezone.utc).isoformat(),
+            attributes={UNKEPT: True} if only_unkept else None,
+            limit=_REMOVED_AT_ONCE,
+            load_input=False,
+            load_output=False,
         )
         return [status.workflow_id for status in found]
 
@@ -168,7 +175,14 @@ class Workflows:
         await DBOS.run_step_async(options, self._deliver, webhook)
 
 
-async def _enqueue(name: str, queue: str, workflow_id: str, data: dict[str, Any], rank: int = _ANY_RANK) -> None:
+async def _enqueue(
+    name: str,
+    queue: str,
+    workflow_id: str,
+    data: dict[str, Any],
+    rank: int = _ANY_RANK,
+    attributes: dict[str, Any] | None = None,
+) -> None:
     chosen = EnqueueOptions(
         workflow_name=name,
         queue_name=queue,
@@ -176,5 +190,6 @@ async def _enqueue(name: str, queue: str, workflow_id: str, data: dict[str, Any]
         app_version=_VERSION,
         serialization_type=WorkflowSerializationFormat.PORTABLE,
         priority=rank,
+        attributes=attributes or {},
     )
     await DBOS.enqueue_workflow_with_options_async(chosen, data)

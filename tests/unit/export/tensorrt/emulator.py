@@ -1,4 +1,4 @@
-"""Stands for TensorRT-RTX's runtime on a machine without a GPU.
+"""Stands for the runtime of TensorRT-RTX, or of TensorRT, on a machine without a GPU.
 
 A plan is an ONNX graph, which OpenVINO runs. Weights and tensors are read from, and written to, the addresses that the
 engine gives, at the time of the call. What TensorRT leaves undefined is an assertion here.
@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import ctypes
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, partial
+from itertools import count
 from typing import Any
+from weakref import WeakValueDictionary
 
 import ml_dtypes
 import numpy as np
@@ -23,7 +25,6 @@ from runtime.artifacts.plan_manifest import Shape
 from runtime.engines.openvino.core import core
 
 Array = npt.NDArray[Any]
-HANDLE = 77  # of the only stream
 _DTYPES: dict[int, tuple[np.dtype[Any], trt.DataType]] = {
     onnx.TensorProto.FLOAT: (np.dtype(np.float32), trt.DataType.FLOAT),
     onnx.TensorProto.FLOAT16: (np.dtype(np.float16), trt.DataType.HALF),
@@ -38,31 +39,57 @@ def emulated_plan(model: onnx.ModelProto, shapes: Mapping[str, tuple[Shape, Shap
 
 
 class HostStream:
-    """The stream of emulated calls, which end when they return."""
+    """The stream of emulated calls, which end when they return. `recorded`: the calls of the capture that goes on."""
 
-    handle = HANDLE
+    def __init__(self) -> None:
+        self.handle = next(_HANDLES)
+        self.recorded: list[Callable[[], None]] | None = None
+        self._is_in_call = False
+        _STREAMS[self.handle] = self
 
     @contextmanager
     def call(self) -> Iterator[None]:
+        self._is_in_call = True
         yield
+        self._is_in_call = False
+
+    def capture(self, work: Callable[[], None]) -> Callable[[], None]:
+        assert self._is_in_call and self.recorded is None
+        recorded = self.recorded = []
+        try:
+            work()
+        finally:
+            self.recorded = None
+        return partial(_run_all, recorded)
+
+
+_HANDLES = count(77)
+_STREAMS: WeakValueDictionary[int, HostStream] = WeakValueDictionary()
+
+
+def _run_all(calls: list[Callable[[], None]]) -> None:
+    for call in calls:
+        call()
 
 
 class Emulator:
     """The module. `engines`: all engines that were loaded. `refits`: the names of each refit. `failures`: how many of
-    the next refits fail. `is_valid`: whether plans are for this machine."""
+    the next refits fail. `is_valid`: whether plans are for this machine. `is_rtx`: whether it is TensorRT-RTX.
+    `can_capture`: whether calls can be captured."""
 
-    def __init__(self) -> None:
+    def __init__(self, is_rtx: bool) -> None:
+        self.is_rtx = is_rtx
         self.engines: list[Engine] = []
         self.refits: list[set[str]] = []
         self.failures = 0
-        self.is_valid = True
+        self.is_valid = self.can_capture = True
 
     def __getattr__(self, name: str) -> Any:
         """Enumerations are the module's own."""
         return getattr(trt, name)
 
     def Runtime(self, logger: trt.ILogger) -> Runtime:  # noqa: N802 (TensorRT's name)
-        return Runtime(self)
+        return RtxRuntime(self) if self.is_rtx else Runtime(self)
 
     def Refitter(self, engine: Engine, logger: trt.ILogger) -> Refitter:  # noqa: N802
         return Refitter(self, engine)
@@ -75,21 +102,24 @@ class Runtime:
     def __init__(self, emulator: Emulator) -> None:
         self._emulator = emulator
 
+    def deserialize_cuda_engine(self, plan: bytes) -> Engine | None:
+        if not plan.startswith(b"{"):
+            return None
+        self._emulator.engines.append(Engine(plan, self._emulator))
+        return self._emulator.engines[-1]
+
+
+class RtxRuntime(Runtime):
     def get_engine_validity(self, plan: bytes) -> tuple[Any, str]:
         found = trt.EngineValidity.__members__["VALID" if self._emulator.is_valid else "INVALID"]
         return found, "UNSUPPORTED_CC"
 
-    def deserialize_cuda_engine(self, plan: bytes) -> Engine | None:
-        if not plan.startswith(b"{"):
-            return None
-        self._emulator.engines.append(Engine(plan))
-        return self._emulator.engines[-1]
-
 
 class Engine:
-    """Weights that were never refitted are NaN."""
+    """Weights that were never refitted are NaN. `replays`: how many of the calls a graph made."""
 
-    def __init__(self, plan: bytes) -> None:
+    def __init__(self, plan: bytes, emulator: Emulator) -> None:
+        self.emulator = emulator
         header, _, graph = plan.partition(b"\n")
         self.shapes = {name: [tuple(shape) for shape in found] for name, found in json.loads(header).items()}
         model, self.compiled = _compile(graph)
@@ -101,15 +131,15 @@ class Engine:
         }
         self._call_first()
         self.is_complete = False
-        self.calls = 0
-        self.config = RuntimeConfig()
+        self.calls = self.replays = 0
+        self.config = RtxRuntimeConfig() if emulator.is_rtx else RuntimeConfig()
 
     def _call_first(self) -> None:
         """A call of the largest sizes: see `runtime/engines/openvino/first_call.py`."""
         inputs = {name: np.zeros(self.shapes[name][2], dtype) for name, dtype in self.inputs.items()}
         self.compiled({**inputs, **self.weights})
 
-    def create_runtime_config(self) -> RuntimeConfig:
+    def create_runtime_config(self) -> Any:
         return self.config
 
     def create_execution_context(self, config: RuntimeConfig) -> Context:
@@ -118,12 +148,17 @@ class Engine:
 
 
 class RuntimeConfig:
-    """What the engine sets."""
+    """What the engine sets. TensorRT's has no other attributes."""
 
-    strategy: Any = None
+    __slots__ = ("strategy",)
 
     def set_execution_context_allocation_strategy(self, strategy: Any) -> None:
         self.strategy = strategy
+
+
+class RtxRuntimeConfig(RuntimeConfig):
+    cache: RuntimeCache
+    cuda_graph_strategy: trt.CudaGraphStrategy
 
     def create_runtime_cache(self) -> RuntimeCache:
         return RuntimeCache()
@@ -175,7 +210,7 @@ class Refitter:
         return [name for name in weights if name in partners and name not in self._set]
 
     def refit_cuda_engine_async(self, stream_handle: int) -> bool:
-        assert stream_handle == HANDLE and not self.get_missing_weights()
+        assert stream_handle in _STREAMS and not self.get_missing_weights()
         self._emulator.refits.append(set(self._set))
         fails = self._emulator.failures > 0
         self._emulator.failures -= fails
@@ -187,16 +222,20 @@ class Refitter:
 
 
 class Context:
+    """A captured call keeps the shapes, addresses, memory and weights that it was captured with."""
+
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._shapes: dict[str, Shape] = {}
         self._addresses: dict[str, int] = {}
-        self._memory = 0
+        self._memory = self._size = 0
+        self._is_prepared = False  # the last call had the current shapes
 
     def set_input_shape(self, name: str, shape: Shape) -> bool:
         smallest, _, largest = self._engine.shapes[name]
         if not all(low <= size <= high for low, size, high in zip(smallest, shape, largest, strict=True)):
             return False
+        self._is_prepared = self._is_prepared and self._shapes[name] == shape
         self._shapes[name] = shape
         return True
 
@@ -211,29 +250,43 @@ class Context:
 
     def set_device_memory(self, memory: int, size: int) -> None:
         assert memory
-        self._memory = size
+        self._memory, self._size = memory, size
 
     def get_tensor_shape(self, name: str) -> Shape:
         inputs = {name: np.zeros(shape, self._engine.inputs[name]) for name, shape in self._shapes.items()}
-        return tuple(self._run(inputs)[name].shape)
+        return tuple(self._run(inputs, self._engine.weights)[name].shape)
 
     def execute_async_v3(self, stream_handle: int) -> bool:
-        assert stream_handle == HANDLE and self._memory >= self._needed()
+        assert self._size >= self._needed()
+        recorded = _STREAMS[stream_handle].recorded
+        if recorded is None:
+            self._call(self._shapes, self._addresses, self._engine.weights)
+            self._is_prepared = True
+            return True
+        assert self._is_prepared, "TensorRT prepares for other shapes in a call, which cannot be captured"
+        state = dict(self._shapes), dict(self._addresses), dict(self._engine.weights)
+        recorded.append(partial(self._replay, self._memory, *state))
+        return self._engine.emulator.can_capture
+
+    def _replay(self, memory: int, *state: Any) -> None:
+        assert memory == self._memory, "the graph's memory was freed"
+        self._call(*state)
+        self._engine.replays += 1
+
+    def _call(self, shapes: Mapping[str, Shape], addresses: Mapping[str, int], weights: Mapping[str, Array]) -> None:
         inputs = {
-            name: _read(self._addresses[name], np.empty(shape, self._engine.inputs[name]))
-            for name, shape in self._shapes.items()
+            name: _read(addresses[name], np.empty(shape, self._engine.inputs[name])) for name, shape in shapes.items()
         }
-        for name, value in self._run(inputs).items():
+        for name, value in self._run(inputs, weights).items():
             assert value.dtype == np.float32
-            ctypes.memmove(self._addresses[name], np.ascontiguousarray(value).ctypes.data, value.nbytes)
+            ctypes.memmove(addresses[name], np.ascontiguousarray(value).ctypes.data, value.nbytes)
         self._engine.calls += 1
-        return True
 
     def _needed(self) -> int:
         return 8 * sum(int(np.prod(shape)) for shape in self._shapes.values())
 
-    def _run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        found = self._engine.compiled({**inputs, **self._engine.weights})
+    def _run(self, inputs: Mapping[str, Array], weights: Mapping[str, Array]) -> dict[str, Array]:
+        found = self._engine.compiled({**inputs, **weights})
         return {output.get_any_name(): found[output] for output in self._engine.compiled.outputs}
 
 

@@ -49,7 +49,7 @@ def make_plan(artifact: Artifact, architecture: Architecture, folder: Path, prec
         plan_bytes=len(plan),
         verified=True,
     )
-    return Plan(manifest, plan, folder)
+    return Plan(manifest, graph, plan, folder)
 
 
 def compress(plan: bytes) -> bytes:

@@ -13,10 +13,11 @@ import torch
 from export.errors import ExportError
 from export.tensorrt.gate import PlanGate, gate_calls
 from runtime.artifacts.plan import Plan
+from runtime.engines.tensorrt import call_graphs
 from runtime.engines.tensorrt.plan_weights import PlanWeights
 from tests.unit.export.conftest import Graphs
 from tests.unit.export.networks import NETWORKS
-from tests.unit.export.tensorrt.emulator import HostStream
+from tests.unit.export.tensorrt.emulator import Emulator, HostStream
 from tests.unit.export.tensorrt.plans import PROFILE, make_plan
 
 pytestmark = pytest.mark.usefixtures("emulator")
@@ -27,7 +28,7 @@ NAMES = [name if name in IN_EACH_TEST else pytest.param(name, marks=pytest.mark.
 def _gate(graphs: Graphs, name: str, folder: Path) -> PlanGate:
     architecture, artifact = graphs.network(name).architecture, graphs.artifact(name, "linear")
     plan = make_plan(artifact, architecture, folder)
-    return PlanGate(architecture, artifact.manifest, plan, HostStream(), torch.device("cpu"))
+    return PlanGate(architecture, plan, HostStream(), torch.device("cpu"))
 
 
 def _silent(_: str) -> None:
@@ -70,6 +71,22 @@ def test_weights_that_stay_behind_are_refused(graphs: Graphs, tmp_path: Path, mo
     original: Any = PlanWeights._refit
     monkeypatch.setattr(PlanWeights, "_refit", refit_nothing)
     with pytest.raises(ExportError, match="with weights B"):
+        found.check(_silent)
+
+
+@pytest.mark.parametrize("emulator", [False], indirect=True)
+def test_cuda_graphs_are_compared_too(
+    graphs: Graphs, tmp_path: Path, emulator: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = _gate(graphs, "sd15 text_encoder", tmp_path)
+    found.check(_silent)
+    assert emulator.engines[0].replays > 0
+
+    def replay(graph: Any, inputs: Any) -> dict[str, torch.Tensor]:
+        return {name: value.nextafter(value + 1) for name, value in graph.outputs.items()}
+
+    monkeypatch.setattr(call_graphs, "_replayed", replay)
+    with pytest.raises(ExportError, match=r"call 6 with the base weights after others gives other bytes"):
         found.check(_silent)
 
 

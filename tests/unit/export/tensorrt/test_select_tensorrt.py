@@ -14,6 +14,7 @@ import torch
 from export.publish import exporting, publish_plan
 from runtime.artifacts.artifact import GRAPH_FILE, MANIFEST_FILE
 from runtime.artifacts.plan import Machine
+from runtime.engines import select as selecting
 from runtime.engines.engine import Engine, WeightsError
 from runtime.engines.placement import Placement
 from runtime.engines.select import Engines
@@ -35,7 +36,7 @@ class FakeEngine:
     def __init__(self, *arguments: Any) -> None:
         if self.error:
             raise self.error
-        self.plan = arguments[1]
+        self.plan, self.cuda_graphs = arguments[1], arguments[-1]
 
 
 @pytest.fixture
@@ -59,11 +60,11 @@ def select(artifacts: Path, graphs: Graphs, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(make_engine, "TensorRtEngine", FakeEngine)
     monkeypatch.setattr(make_engine, "CudaStream", lambda: None)
 
-    def found(engine: Any = "auto", machine: Machine = MACHINE) -> Engine:
+    def found(engine: Any = "auto", machine: Machine = MACHINE, cuda_graphs: bool = True) -> Engine:
         monkeypatch.setattr(make_engine, "this_machine", lambda: machine)
         engines = Engines(Settings(device="cpu", artifacts=artifacts, threads=1), "vae_decoder")
         engines.placement = Placement(torch.device("cuda"), torch.float16)
-        engines._settings = engines._settings.model_copy(update={"engine": engine})
+        engines._settings = engines._settings.model_copy(update={"engine": engine, "cuda_graphs": cuda_graphs})
         return engines.of(graphs.network(NAME).architecture)
 
     return found
@@ -75,6 +76,19 @@ def test_a_plan_for_this_machine_is_used(select: Callable[..., Engine], engine: 
     found = select(engine)
     assert isinstance(found, FakeEngine)
     assert found.plan.manifest.key.precision == "float32"
+
+
+@pytest.mark.parametrize(
+    ("every_step", "setting", "expected"),
+    [({"vae_decoder"}, True, True), ({"vae_decoder"}, False, False), ({"unet"}, True, False)],
+)
+def test_networks_of_every_step_get_cuda_graphs(
+    select: Callable[..., Engine], monkeypatch: pytest.MonkeyPatch, every_step: set[str], setting: bool, expected: bool
+) -> None:
+    monkeypatch.setattr(selecting, "_EVERY_STEP", every_step)
+    found = select(cuda_graphs=setting)
+    assert isinstance(found, FakeEngine)
+    assert found.cuda_graphs is expected
 
 
 def test_the_setting_torch_uses_no_plan(select: Callable[..., Engine]) -> None:

@@ -2,102 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
+import tensorrt_rtx
 import torch
 
 from runtime.artifacts.plan import RUNTIME_CACHE_FILE
-from runtime.artifacts.plan_manifest import Precision
-from runtime.checkpoints.checkpoint import Checkpoint, Component
-from runtime.engines.compiled.low_rank_cache import LowRankCache
-from runtime.engines.engine import Inputs, WeightsError, never_cancelled
-from runtime.engines.lru_budget import LruBudget
+from runtime.checkpoints.checkpoint import Checkpoint
+from runtime.engines.engine import WeightsError, never_cancelled
 from runtime.engines.tensorrt.plan_error import PlanError
 from runtime.engines.tensorrt.plan_weights import RefitError
-from runtime.engines.tensorrt.tensorrt_engine import TensorRtEngine
-from runtime.engines.torch.merge_threads import MergeThreads
-from runtime.engines.torch.weights_cache import WeightsCache
-from runtime.networks.architecture import architecture_of
-from runtime.weights.change import LowRank
+from runtime.engines.tensorrt.rtx_kernels import KernelCache
 from runtime.weights.weight_set import WeightSet
-from tests.unit.export.conftest import Graphs
-from tests.unit.export.tensorrt.emulator import Emulator, HostStream
-from tests.unit.export.tensorrt.plans import make_plan
+from tests.unit.export.tensorrt.calls import TOLERANCE, assert_near, biases, linear_lora, run, text_batch
+from tests.unit.export.tensorrt.emulator import Emulator
 from tests.unit.runtime.engines import batched, make_engine, noise, rows_of, unet_inputs
-from tests.unit.runtime.merging import Changes
 from tests.unit.runtime.tiny_checkpoints import read_checkpoint
 from tests.unit.runtime.unet_sets import unet_lora
 
 verify = pytest.mark.verify
-TOLERANCE = 5e-5  # of the standard deviation
-
-
-@pytest.fixture(scope="module")
-def sd15(tiny: Path) -> Checkpoint:
-    return read_checkpoint(tiny / "sd15")
-
-
-@pytest.fixture
-def make(graphs: Graphs, emulator: Emulator, tmp_path: Path) -> Any:
-    """Makes the engine of one of the tiny networks."""
-
-    def engine(name: str, component: Component, precision: Precision = "float32") -> TensorRtEngine:
-        architecture = graphs.network(name).architecture
-        assert architecture == architecture_of(architecture.kind, component.config)
-        artifact = graphs.artifact(name, "linear")
-        plan = make_plan(artifact, architecture, tmp_path, precision)
-        budget: LruBudget[Any] = LruBudget(1 << 30)
-        caches = WeightsCache(budget, MergeThreads(1)), LowRankCache(budget)
-        return TensorRtEngine(architecture, plan, artifact.manifest, torch.device("cpu"), HostStream(), *caches)
-
-    return engine
-
-
-def run(engine: Any, weights: WeightSet, batch: Inputs) -> dict[str, Any]:
-    """One call with these weights, which are released."""
-    binding = engine.bind(weights, never_cancelled)
-    try:
-        return batched(engine.run([(binding, row) for row in rows_of(batch)]))
-    finally:
-        binding.release()
-
-
-def assert_near(found: Mapping[str, Any], expected: Mapping[str, Any], tolerance: float = TOLERANCE) -> None:
-    assert found.keys() == expected.keys()
-    for name, value in expected.items():
-        pairs = zip(found[name], value, strict=True) if isinstance(value, tuple) else [(found[name], value)]
-        for one, other in pairs:
-            assert one.dtype == torch.float32
-            assert (one - other).abs().max() < tolerance * other.std(), name
-
-
-def text_batch() -> dict[str, torch.Tensor]:
-    return {"ids": torch.randint(200, (2, 77), generator=torch.Generator().manual_seed(0))}
-
-
-def linear_lora(component: Component, seed: int, names: str = ".weight", rank: int = 4) -> WeightSet:
-    """A LoRA of the linear layers whose parameters have `names` in their names."""
-    changes = {
-        name: LowRank(noise(rank, shape[1], seed=seed + index), noise(shape[0], rank, seed=seed - index), 0.02)
-        for index, (name, shape) in enumerate(component.shapes.items())
-        if len(shape) == 2 and name.endswith(".weight") and "embedding" not in name and names in name
-    }
-    assert changes
-    return WeightSet(component, (Changes(f"{seed}:{names}:{rank}", changes),))
-
-
-def biases(component: Component, seed: int, names: str) -> WeightSet:
-    """A change of biases, which must be merged."""
-    changes = {
-        name: LowRank(noise(1, 1, seed=seed), noise(shape[0], 1, seed=seed + 1), 0.2)
-        for name, shape in component.shapes.items()
-        if name.endswith(".bias") and names in name
-    }
-    assert changes
-    return WeightSet(component, (Changes(f"bias {seed} {names}", changes),))
 
 
 def test_weights_change_and_change_back(make: Any, emulator: Emulator, sd15: Checkpoint) -> None:
@@ -186,7 +111,26 @@ def test_compiled_kernels_are_kept(make: Any, emulator: Emulator, sd15: Checkpoi
     run(make("sd15 text_encoder", component), WeightSet(component), text_batch())
     assert (tmp_path / RUNTIME_CACHE_FILE).read_bytes() == b"kernels"
     make("sd15 text_encoder", component)
-    assert [engine.config.cache.read for engine in emulator.engines] == [None, b"kernels"]
+    assert [engine.create_runtime_config().cache.read for engine in emulator.engines] == [None, b"kernels"]
+
+
+def test_kernels_are_written_once_for_each_shape(make: Any, sd15: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Requests of two sizes whose calls alternate do not write the file again and again."""
+    saves: list[KernelCache] = []
+    monkeypatch.setattr(KernelCache, "save", lambda cache: saves.append(cache))
+    component = sd15.text_encoders[0]
+    engine = make("sd15 text_encoder", component)
+    for rows in (1, 2, 1, 2):
+        run(engine, WeightSet(component), {"ids": text_batch()["ids"][:rows]})
+    assert len(saves) == 2
+
+
+def test_rtx_makes_cuda_graphs_itself(make: Any, emulator: Emulator, sd15: Checkpoint) -> None:
+    for cuda_graphs in (True, False):
+        make("sd15 text_encoder", sd15.text_encoders[0], cuda_graphs=cuda_graphs)
+    strategies = tensorrt_rtx.CudaGraphStrategy
+    found = [engine.create_runtime_config().cuda_graph_strategy for engine in emulator.engines]
+    assert found == [strategies.WHOLE_GRAPH_CAPTURE, strategies.DISABLED]
 
 
 @pytest.mark.parametrize(
