@@ -26,7 +26,7 @@ from runtime.settings import tools_folder
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 console = Console(highlight=False, soft_wrap=True)
 
-_HELP = """Measure the server. All cases take several hours on two idle cores, and over 12 GB of disk for the models.
+_HELP = """Measure the server. All cases take several hours on two idle cores, and over 14 GB of disk for the models.
 
 Each case writes its result when it ends. After an interruption, the command without a case continues with the first
 case that has no result of this commit and machine. The models' files are kept in the tools folder.

@@ -1,4 +1,4 @@
-"""Bare calls of one network of a checkpoint in one engine, in the precision that a server takes on this processor."""
+"""Bare calls of one network in one engine, in the precision that a server takes on this processor."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import torch
 from benchmarks.lora_weights import unet_with_loras
 from runtime.checkpoints.checkpoint import Checkpoint, Component
 from runtime.checkpoints.read_checkpoint import read_checkpoint
+from runtime.checkpoints.read_controlnet import read_controlnet
 from runtime.engines.engine import CallSizes, Engine, Inputs, Outputs, never_cancelled
 from runtime.engines.select import Engines
 from runtime.files.located import Folder
@@ -29,7 +30,7 @@ VARIANTS: tuple[EngineVariant, ...] = ("torch", "openvino", "openvino, one size"
 class BareEngine:
     """Calls of `rows` rows, of pictures with `pixels` x `pixels`. `artifacts`: the folder of the graphs.
 
-    `loras`: files for the UNet."""
+    `loras`: files for the UNet. `controlnet`: the folder of one for the checkpoint, if it is the network."""
 
     def __init__(
         self,
@@ -41,12 +42,11 @@ class BareEngine:
         pixels: int,
         threads: int,
         loras: Sequence[Path] = (),
+        controlnet: Path | None = None,
     ) -> None:
-        self._checkpoint: Checkpoint = read_checkpoint(
-            Folder(checkpoint, checkpoint), lambda path: StoredFile(path, str(path))
-        )
+        self._checkpoint: Checkpoint = read_checkpoint(Folder(checkpoint, checkpoint), _unhashed)
         self._kind, self._rows, self._pixels = kind, rows, pixels
-        component = self._component()
+        component = self._component(controlnet)
         name: Literal["torch", "openvino"] = "torch" if variant == "torch" else "openvino"
         settings = Settings(engine=name, artifacts=artifacts, threads=threads)
         self._engine: Engine = Engines(settings, kind).of(architecture_of(kind, component.config))
@@ -76,7 +76,9 @@ class BareEngine:
     def _side(self) -> int:
         return self._pixels // self._checkpoint.vae_scale_factor
 
-    def _component(self) -> Component:
+    def _component(self, controlnet: Path | None) -> Component:
+        if controlnet is not None:
+            return read_controlnet(Folder(controlnet, controlnet), self._checkpoint.unet, _unhashed)
         if self._kind == "text_encoder":
             return self._checkpoint.text_encoders[0]
         return self._checkpoint.unet if self._kind == "unet" else self._checkpoint.vae
@@ -88,13 +90,24 @@ class BareEngine:
         def noise(*shape: int) -> torch.Tensor:
             return torch.randn(shape, generator=generator)
 
+        def denoising() -> Inputs:
+            return {"latent": noise(4, side, side), "t": torch.tensor(501.0), "text": noise(77, width)}
+
         rows: Mapping[NetworkKind, Callable[[], Inputs]] = {
-            "unet": lambda: {"latent": noise(4, side, side), "t": torch.tensor(501.0), "text": noise(77, width)},
+            "unet": denoising,
+            "controlnet": lambda: {
+                **denoising(),
+                "condition": torch.rand(3, self._pixels, self._pixels, generator=generator),
+            },
             "vae_encoder": lambda: {"pixels": noise(3, self._pixels, self._pixels).clamp(-1, 1)},
             "vae_decoder": lambda: {"latents": noise(4, side, side)},
             "text_encoder": lambda: {"ids": torch.randint(200, (77,), generator=generator)},
         }
         return rows[self._kind]()
+
+
+def _unhashed(path: Path) -> StoredFile:
+    return StoredFile(path, str(path))
 
 
 def _bytes(outputs: Outputs) -> bytes:

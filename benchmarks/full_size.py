@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import diffusers
 import torch
@@ -20,6 +20,7 @@ from tests.tiny.weights import fill
 
 STORED = torch.bfloat16
 MAX_TOKENS = 77
+AnyModule = TypeVar("AnyModule", bound=nn.Module)
 _GAINS = {"conv_out.weight": 0.4}  # with small predictions, pictures stay finite under guidance
 
 
@@ -31,6 +32,9 @@ class Sizes:
     unet: dict[str, Any]
     vae: dict[str, Any]
     text_encoders: tuple[dict[str, Any], ...]
+
+    def make_unet(self) -> UNet2DConditionModel:
+        return UNet2DConditionModel(**self.family.unet | self.unet)
 
 
 _VAE: dict[str, Any] = {
@@ -76,14 +80,14 @@ def write_checkpoint(folder: Path, sizes: Sizes, seed: int, device: torch.device
         CLIPTextConfig(**own | given) for own, given in zip(family.text_encoders, sizes.text_encoders, strict=True)
     ]
     parts: dict[str, Any] = {
-        "unet": _random(lambda: UNet2DConditionModel(**family.unet | sizes.unet), seed, device),
-        "vae": _random(lambda: AutoencoderKL(**family.vae | sizes.vae), seed + 1, device),
-        "text_encoder": _random(lambda: CLIPTextModel(texts[0]), seed + 2, device),
+        "unet": random_network(sizes.make_unet, seed, device),
+        "vae": random_network(lambda: AutoencoderKL(**family.vae | sizes.vae), seed + 1, device),
+        "text_encoder": random_network(lambda: CLIPTextModel(texts[0]), seed + 2, device),
         "tokenizer": _tokenizer(family.pads[0]),
         "scheduler": _scheduler(family),
     }
     if family.kind == "sdxl":
-        second = _random(lambda: CLIPTextModelWithProjection(texts[1]), seed + 3, device)
+        second = random_network(lambda: CLIPTextModelWithProjection(texts[1]), seed + 3, device)
         pipeline = StableDiffusionXLPipeline(**parts, text_encoder_2=second, tokenizer_2=_tokenizer(family.pads[1]))
     else:
         pipeline = StableDiffusionPipeline(
@@ -94,12 +98,12 @@ def write_checkpoint(folder: Path, sizes: Sizes, seed: int, device: torch.device
         _write_vocabulary(tokenizer)
 
 
-def _random(make: Callable[[], nn.Module], seed: int, device: torch.device | None) -> nn.Module:
-    """A network with random weights. At most one tensor at a time is in float32."""
+def random_network(make: Callable[[], AnyModule], seed: int, device: torch.device | None = None) -> AnyModule:
+    """A network with random weights in bfloat16. At most one tensor at a time is in float32."""
     with torch.device("meta"):
         module = make()
-    # diffusers' own `to` warns about casts of weights.
-    module = nn.Module.to(module, STORED).to_empty(device=device or "cpu")
+    nn.Module.to(module, STORED)  # diffusers' own `to` warns about casts of weights
+    module.to_empty(device=device or "cpu")
     fill(module, seed, _GAINS, device)
     return module
 

@@ -1,4 +1,4 @@
-"""The checkpoints and LoRAs of the cases. Each is written at its first use, and kept."""
+"""The checkpoints, LoRAs and adapters of the cases. Each is written at its first use, and kept."""
 
 from __future__ import annotations
 
@@ -15,6 +15,13 @@ from tests.tiny import tiny_folder
 CheckpointName = Literal["sd15", "sd15-other", "sdxl"]
 _SEEDS: dict[CheckpointName, int] = {"sd15": 100, "sd15-other": 200, "sdxl": 300}
 _TINY: dict[CheckpointName, str] = {"sd15": "sd15", "sd15-other": "sd15-oldnames", "sdxl": "sdxl"}
+AdapterName = Literal["controlnet", "ip_adapter", "image_encoder"]
+_TINY_ADAPTERS: dict[AdapterName, str] = {
+    "controlnet": "controlnets/sd15",
+    "ip_adapter": "ip_adapters/sd15/base.safetensors",
+    "image_encoder": "ip_adapters/sd15/image_encoder",
+}
+_ADAPTER_SEED = 400
 _FIRST_LORA_SEED = 1000
 RANK = 16  # of the LoRAs that the cases use, unless they name another rank
 _BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
@@ -42,6 +49,11 @@ class Models:
         path = self.folder / "locons" / f"{number:03}.safetensors"
         return self._once(path, lambda partial: _write_lora(partial, checkpoint, _FIRST_LORA_SEED + number, RANK, True))
 
+    def adapter(self, name: AdapterName) -> Path:
+        """One of the networks for `sd15`: the folder of a ControlNet or image encoder, or an IP-Adapter's file."""
+        path = self.folder / "adapters" / (f"{name}.safetensors" if name == "ip_adapter" else name)
+        return self._once(path, lambda partial: self._write_adapter(partial, name))
+
     def kohya_lora(self, number: int, rank: int = RANK) -> Path:
         """The LoRA `number` under Kohya's names, with which openvino_genai finds the UNet's layers."""
         lora = self.lora(number, rank)
@@ -61,6 +73,22 @@ class Models:
         from benchmarks.full_size import SD15_SIZES, SDXL_SIZES, write_checkpoint
 
         write_checkpoint(folder, SDXL_SIZES if name == "sdxl" else SD15_SIZES, _SEEDS[name])
+
+    def _write_adapter(self, path: Path, name: AdapterName) -> None:
+        if self._quick:
+            source = tiny_folder() / _TINY_ADAPTERS[name]
+            (shutil.copytree if source.is_dir() else shutil.copyfile)(source, path)
+            return
+        self._progress(f"writing the full-size {name}: some seconds, at its first use only")
+        from benchmarks.full_size import SD15_SIZES
+        from benchmarks.full_size_adapters import VIT_H, write_controlnet, write_image_encoder, write_ip_adapter
+
+        if name == "controlnet":
+            write_controlnet(path, SD15_SIZES, _ADAPTER_SEED)
+        elif name == "image_encoder":
+            write_image_encoder(path, VIT_H, _ADAPTER_SEED + 1)
+        else:
+            write_ip_adapter(path, SD15_SIZES, VIT_H, _ADAPTER_SEED + 2)
 
     def _once(self, path: Path, write: Callable[[Path], None]) -> Path:
         """Call `write` unless the path exists. The path appears complete; an interruption leaves no partial files."""

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
@@ -13,11 +12,11 @@ from benchmarks.bench import Bench
 from benchmarks.pairs import ratio
 from benchmarks.results import Figure, Outcome
 from benchmarks.running_server import RunningServer
+from benchmarks.step_watch import StepWatch
 from lorikeet import Cancelled
 from runtime.jobs.job_table import JobRef, JobTable, State
 
 _STEPS = 150  # more than the case waits for
-_POLL_SECONDS = 0.005
 # A request with the least work besides the load.
 _SMALLEST = {"image_size": {"width": 64, "height": 64}, "num_inference_steps": 1, "guidance_scale": 1.0}
 
@@ -57,37 +56,10 @@ class _StepTimes:
     load_seconds: float
 
 
-@dataclass
-class _StepWatch:
-    """The monotonic times at which a job ended its steps, as the job table shows them."""
-
-    job_table: JobTable
-    job: JobRef
-    times: list[float] = field(default_factory=list)
-    _step: int = 0
-
-    def until(self, done: Callable[[], bool]) -> float:
-        """Watch until `done()`; the monotonic time. Raises RuntimeError when the job ends first."""
-        while not done():
-            progress = self.job_table.progress(self.job)
-            if progress.state >= State.DONE or progress.step == _STEPS:
-                raise RuntimeError("the running request ended before the load of the other checkpoint")
-            if progress.stage == "denoiser" and progress.step > self._step:
-                self.times.append(time.monotonic())
-                self._step = progress.step
-            time.sleep(_POLL_SECONDS)
-        return time.monotonic()
-
-    def next_steps(self, steps: int) -> float:
-        """Watch this number of further steps; the monotonic time."""
-        enough = len(self.times) + steps
-        return self.until(lambda: len(self.times) >= enough)
-
-
 def _round(server: RunningServer, running: dict[str, Any], other: dict[str, Any], steps_alone: int) -> _StepTimes:
     """Watch steps alone, then during the load of the other checkpoint, then alone again."""
     long = server.client.submit(running, num_inference_steps=_STEPS)
-    watch = _StepWatch(server.job_table, server.admitted(long))
+    watch = StepWatch(server.job_table, server.admitted(long))
     watch.next_steps(steps_alone + 1)
     sent = time.monotonic()
     loader = server.client.submit(other)

@@ -14,7 +14,8 @@ from benchmarks.poll_thread import PollThread
 from benchmarks.results import Figure, Outcome
 from benchmarks.running_server import RunningServer
 from benchmarks.smaps import anonymous_bytes
-from runtime.jobs.job_table import STAGES, JobRef, JobTable, State
+from benchmarks.step_watch import is_past
+from runtime.jobs.job_table import JobRef, JobTable, State
 
 _STAGES = {"vae_encoder": "VAE encoder", "denoiser": "denoiser", "vae_decoder": "VAE decoder"}  # in the chain's order
 _MEMORY_SECONDS = 0.01
@@ -124,11 +125,11 @@ def _wait(server: RunningServer, stage: str, sizes: _Sizes, large: dict[str, Any
     table = server.job_table
     tiled = server.client.submit(large)
     first = server.admitted(tiled)
-    _until(lambda: _runs(table, first, stage) or _is_past(table, first, stage))
+    _until(lambda: _runs(table, first, stage) or is_past(table, first, stage))
     short = server.client.submit(small)
     second = server.admitted(short)
     begun = _until(lambda: table.has_seen(second, stage))
-    ended = _until(lambda: _is_past(table, second, stage))
+    ended = _until(lambda: is_past(table, second, stage))
     own, tiles = short.result().timings, tiled.result().timings
     load = f"{stage}_load"
     if stage == "denoiser":  # its time does not include its load
@@ -139,12 +140,6 @@ def _wait(server: RunningServer, stage: str, sizes: _Sizes, large: dict[str, Any
 def _runs(table: JobTable, job: JobRef, stage: str) -> bool:
     progress = table.progress(job)
     return progress.stage == stage and progress.state == State.RUNNING
-
-
-def _is_past(table: JobTable, job: JobRef, stage: str) -> bool:
-    """Whether the next stage has the job, or it has ended."""
-    following = STAGES[STAGES.index(stage) + 1]
-    return table.has_seen(job, following) or table.progress(job).state >= State.DONE
 
 
 def _until(done: Callable[[], bool]) -> float:

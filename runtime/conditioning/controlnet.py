@@ -86,7 +86,14 @@ class ControlNets:
         if self._guess_mode and not network.pools:
             # diffusers' scales of guess mode, from 0.1 to 1.
             scales = (torch.logspace(-1, 0, len(residuals)) * network.conditioning_scale).tolist()
-        return tuple(_masked(residual * scale, network.mask) for residual, scale in zip(residuals, scales, strict=True))
+        return tuple(
+            _masked(_times(residual, scale), network.mask) for residual, scale in zip(residuals, scales, strict=True)
+        )
+
+
+def _times(residual: torch.Tensor, scale: float) -> torch.Tensor:
+    # The default scale needs no copy of the residuals, which are 27 MB for a row of SD 1.5 at 512 px.
+    return residual if scale == 1.0 else residual * scale
 
 
 def _masked(residual: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
