@@ -10,9 +10,7 @@ from lorikeet.gateway.queue.submission import Submission
 
 ENQUEUED, PENDING, SUCCESS, CANCELLED = "ENQUEUED", "PENDING", "SUCCESS", "CANCELLED"
 LIVE = (ENQUEUED, PENDING)
-# Attributes of requests.
-ENDED_BY = "ended_by"  # of a cancelled one: the error type of what ended it
-UNKEPT = "unkept"  # true for one whose payloads must not be kept
+ENDED_BY = "ended_by"  # attribute of a cancelled request: the error type of what ended it
 
 
 def submission_of(status: WorkflowStatus) -> Submission:

@@ -15,12 +15,13 @@ from dbos import DBOS, DBOSConfig, EnqueueOptions, StepOptions, WorkflowSerializ
 
 from lorikeet.gateway.execution.log_lines import LogLine
 from lorikeet.gateway.execution.outcome import Outcome
-from lorikeet.gateway.queue.recorded import CANCELLED, ENDED_BY, LIVE, UNKEPT
+from lorikeet.gateway.queue.recorded import CANCELLED, ENDED_BY, LIVE
 from lorikeet.gateway.queue.submission import Submission
 from lorikeet.gateway.webhooks.deliver import WebhookRefused
 from lorikeet.gateway.webhooks.message import Webhook
 
 REQUESTS, WEBHOOKS = "lorikeet_requests", "lorikeet_webhooks"
+UNKEPT = "lorikeet_unkept_requests"  # the workflow of requests whose payloads must not be kept
 IMMEDIATE = "lorikeet_immediate"  # the queue of requests that end without Triton: their input is invalid
 LOG_EVENT = "log"
 
@@ -62,15 +63,8 @@ class Workflows:
         )
         DBOS(config=config)
 
-        # DBOS marks the functions that it registers, which a bound method does not allow.
-        async def request(data: dict[str, Any]) -> dict[str, Any]:
-            return await self._request(data)
-
-        async def webhook(data: dict[str, Any]) -> None:
-            await self._webhook(data)
-
-        DBOS.workflow(name=REQUESTS, max_recovery_attempts=_MAX_RECOVERIES)(request)
-        DBOS.workflow(name=WEBHOOKS, max_recovery_attempts=_MAX_RECOVERIES)(webhook)
+        for name, function in ((REQUESTS, self._request), (UNKEPT, self._request), (WEBHOOKS, self._webhook)):
+            DBOS.workflow(name=name, max_recovery_attempts=_MAX_RECOVERIES)(_as_function(function))
 
     async def launch(self, capacity: int) -> None:
         """Continue what an earlier process of this gateway left, and take new work: `capacity` requests at a time."""
@@ -89,10 +83,8 @@ class Workflows:
 
     async def enqueue(self, submission: Submission, queue: str = REQUESTS) -> None:
         """Store a request and queue it. Nothing happens when its id exists."""
-        attributes = {} if submission.options.keeps_payloads else {UNKEPT: True}
-        await _enqueue(
-            REQUESTS, queue, submission.request_id, submission.to_json(), submission.options.rank, attributes
-        )
+        name = REQUESTS if submission.options.keeps_payloads else UNKEPT
+        await _enqueue(name, queue, submission.request_id, submission.to_json(), submission.options.rank)
 
     async def send_webhook(self, submission: Submission, outcome: Outcome) -> None:
         """Deliver the webhook of a request, if it wants one, in the background. A second call has no effect."""
@@ -120,7 +112,7 @@ class Workflows:
         """Ids of requests and webhooks that ended before a time; not all of them, if there are many."""
         found = await DBOS.list_workflows_async(
             completed_before=datetime.fromtimestamp(unix_seconds, timezone.utc).isoformat(),
-            attributes={UNKEPT: True} if only_unkept else None,
+            name=UNKEPT if only_unkept else None,
             limit=_REMOVED_AT_ONCE,
             load_input=False,
             load_output=False,
@@ -135,7 +127,11 @@ class Workflows:
 
     async def load(self, request_ids: Sequence[str]) -> list[WorkflowStatus]:
         """Requests with their inputs and outputs; unknown ids are left out."""
-        return await DBOS.list_workflows_async(workflow_ids=list(request_ids), name=REQUESTS) if request_ids else []
+        return (
+            await DBOS.list_workflows_async(workflow_ids=list(request_ids), name=[REQUESTS, UNKEPT])
+            if request_ids
+            else []
+        )
 
     async def status(self, request_id: str) -> WorkflowStatus | None:
         """A request with its input and output."""
@@ -181,7 +177,6 @@ async def _enqueue(
     workflow_id: str,
     data: dict[str, Any],
     rank: int = _ANY_RANK,
-    attributes: dict[str, Any] | None = None,
 ) -> None:
     chosen = EnqueueOptions(
         workflow_name=name,
@@ -190,6 +185,14 @@ async def _enqueue(
         app_version=_VERSION,
         serialization_type=WorkflowSerializationFormat.PORTABLE,
         priority=rank,
-        attributes=attributes or {},
     )
     await DBOS.enqueue_workflow_with_options_async(chosen, data)
+
+
+def _as_function(method: Callable[[dict[str, Any]], Coroutine[Any, Any, Any]]) -> Callable[..., Any]:
+    """A function of its own: DBOS marks what it registers, which a bound method does not allow."""
+
+    async def call(data: dict[str, Any]) -> Any:
+        return await method(data)
+
+    return call
