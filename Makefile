@@ -85,8 +85,9 @@ gpu-check: ## build and check TensorRT plans on an NVIDIA GPU, and time refits a
 gpu-bench: ## measure the torch engine on an NVIDIA GPU, without Triton: RESULT=... names the JSON file
 	@python3 -m benchmarks.gpu "$${RESULT:-gpu.json}" --commit "$$(git rev-parse --short=12 HEAD)"
 
-readme: venv ## write the README's generated parts: the tables of settings, metrics and benchmarks
+readme: venv ## write the README's generated parts: the tables of settings, metrics, clients and benchmarks
 	@$(PY) -m deploy.readme
+	@$(PY) -m tests.gateway.clients_table
 	@$(PY) -m benchmarks.gpu.table
 	@$(PY) -m benchmarks.tensorrt.table
 	@$(PY) -m benchmarks.table

@@ -9,7 +9,7 @@ from typing import Any
 
 from deploy.local_server import LocalServer
 from tests.gateway.fal_clients import AnyClient, JavaScriptClient, PythonClient
-from tests.gateway.features import AI_SDK, feature
+from tests.gateway.features import AI_SDK, FIRST, OF_2025, feature
 from tests.gateway.inputs import STEPS, digest_on_triton, quick, slow
 from tests.gateway.target import Target
 
@@ -104,7 +104,7 @@ def test_stream(client: AnyClient, target: Target, triton: LocalServer) -> None:
     assert steps_of([line["message"] for event in progress for line in event["logs"]]) == STEP_NUMBERS
 
 
-@feature("stream with a browser's token")
+@feature("stream with a browser's token", in_verify=(OF_2025, FIRST))
 def test_stream_with_a_token(client: JavaScriptClient, target: Target, triton: LocalServer) -> None:
     """The client asks for a token with its key, and sends the token alone. `requestMiddleware` does not see that."""
     body = quick()

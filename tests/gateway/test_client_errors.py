@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.gateway.fal_clients import AnyClient, ClientError, JavaScriptClient, PythonClient
-from tests.gateway.features import AI_SDK, LATEST, PYTHON_0, feature
+from tests.gateway.features import AI_SDK, FIRST, LATEST, OF_2025, PYTHON_0, PYTHON_ASYNC, SERVERLESS, feature
 from tests.gateway.inputs import quick, slow
 from tests.gateway.target import Target
 from tests.gateway.test_client_calls import UUID
@@ -93,7 +93,7 @@ def test_an_unknown_request(client: AnyClient, target: Target) -> None:
         assert error["body"] == {"status": "NOT_FOUND"}
 
 
-@feature("start timeout")
+@feature("start timeout", in_verify=(PYTHON_ASYNC, PYTHON_0))
 def test_a_start_timeout(client: AnyClient, target: Target) -> None:
     """A request that waits too long for its start ends with 504. The client does not send it again."""
     options = {"startTimeout": 1.2} if client is LATEST else {"start_timeout": 1.2}
@@ -108,7 +108,7 @@ def test_a_start_timeout(client: AnyClient, target: Target) -> None:
         assert error["is_user_timeout"] and queued["is_user_timeout"]
 
 
-@feature("its own timeout cancels")
+@feature("its own timeout cancels", in_verify=(OF_2025, FIRST, SERVERLESS, PYTHON_ASYNC))
 def test_the_clients_own_timeout(client: AnyClient, target: Target) -> None:
     """The client gives up and cancels: the request ends, and the next one runs."""
     is_python = isinstance(client, PythonClient)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import fal_client
@@ -69,7 +70,7 @@ async def upload(content: bytes, type: str, name: str) -> Any:
 
 
 async def upload_file(path: str) -> Any:
-    return {"url": await fal_client.upload_file_async(path)}
+    return {"url": await fal_client.upload_file_async(Path(path))}
 
 
 async def _last(handle: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import fal_client
@@ -68,7 +69,7 @@ def upload(content: bytes, type: str, name: str) -> Any:
 
 
 def upload_file(path: str) -> Any:
-    return {"url": fal_client.upload_file(path)}
+    return {"url": fal_client.upload_file(Path(path))}
 
 
 NAMES = {"Queued": "IN_QUEUE", "InProgress": "IN_PROGRESS", "Completed": "COMPLETED"}

@@ -37,7 +37,7 @@ def _call(job: dict[str, Any]) -> Any:
     if "content" in arguments:
         arguments["content"] = base64.b64decode(arguments["content"])
     result = function(**arguments)
-    return asyncio.run(result) if inspect.isawaitable(result) else result
+    return asyncio.run(result) if inspect.iscoroutine(result) else result
 
 
 def _described(error: Exception) -> dict[str, Any]:
