@@ -110,7 +110,7 @@ def test_a_start_timeout(client: AnyClient, target: Target) -> None:
 
 @feature("its own timeout cancels", in_verify=(OF_2025, FIRST, SERVERLESS, PYTHON_ASYNC))
 def test_the_clients_own_timeout(client: AnyClient, target: Target) -> None:
-    """The client gives up and cancels: the request ends, and the next one runs."""
+    """The client gives up and cancels its request."""
     is_python = isinstance(client, PythonClient)
     options: dict[str, Any] = {"client_timeout": 1.5} if is_python else {"timeout": 500}
     error = error_of(client, target, "subscribe", input=slow(), options=options)
@@ -118,9 +118,7 @@ def test_the_clients_own_timeout(client: AnyClient, target: Target) -> None:
         assert error["type"] == "FalClientTimeoutError"
     else:
         assert "Client timed out waiting for the request" in error["message"]
-    begun = time.monotonic()
-    assert client.call(target, "run", input=quick())["output"]["images"]
-    assert time.monotonic() - begun < 20
+    assert target.wait_until(error["request_id"], "COMPLETED").body["error_type"] == "client_cancelled"
 
 
 def test_a_full_queue(keyed_gateway: Target) -> None:

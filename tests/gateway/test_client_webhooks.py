@@ -72,6 +72,7 @@ def test_a_webhook(client: AnyClient, target: Target, receiver: WebhookReceiver)
     assert delivery.headers["content-type"] == "application/json"
     assert (delivery.message["status"], delivery.message["payload"]["seed"]) == ("OK", body["seed"])
     assert "error" not in delivery.message
+    assert delivery.message["gateway_request_id"] == request_id  # it ran once
     assert delivery.headers["x-fal-webhook-request-id"] == request_id
     keys = target.ask("/rest/.well-known/jwks.json").body["keys"]
     assert verify_as_documented(delivery, keys)

@@ -21,9 +21,18 @@ export async function run({ fal, isBare }, { input, options }) {
 
 export async function subscribe({ fal, isBare }, { input, options }) {
   const updates = [];
-  const onQueueUpdate = (status) => updates.push(seen(status));
-  const result = await fal.subscribe(ENDPOINT, { input, logs: true, pollInterval: POLL_MS, onQueueUpdate, ...options });
-  return { ...unwrapped(result, isBare), updates };
+  let requestId;
+  const onQueueUpdate = (status) => {
+    requestId = status.request_id;
+    updates.push(seen(status));
+  };
+  const all = { input, logs: true, pollInterval: POLL_MS, onQueueUpdate, ...options };
+  try {
+    return { ...unwrapped(await fal.subscribe(ENDPOINT, all), isBare), updates };
+  } catch (error) {
+    error.requestId ??= requestId; // the error of the client's own timeout does not name the request
+    throw error;
+  }
 }
 
 export async function stream({ fal }, { input, options }) {

@@ -47,9 +47,14 @@ def _described(error: Exception) -> dict[str, Any]:
         "message": getattr(error, "message", str(error)),
         "status": getattr(error, "status_code", None),
         "body": _body(response),
-        "request_id": response.headers.get("x-fal-request-id", "") if response is not None else "",
+        "request_id": _request_id(error, response),
         "error_type": getattr(error, "error_type", None),
     }
+
+
+def _request_id(error: Exception, response: Any) -> str | None:
+    header: str | None = None if response is None else response.headers.get("x-fal-request-id")
+    return header or getattr(error, "request_id", None)
 
 
 def _body(response: Any) -> Any:
