@@ -1,6 +1,6 @@
 # Each target first makes what it needs. A second call does not repeat finished work.
 .DEFAULT_GOAL := help
-.PHONY: help setup venv demo gallery serve gateway export test test-unit verify soak bench gpu-bench lint lock readme clean stubs trt-full trt-tiny gpu-check
+.PHONY: help setup venv clients demo gallery serve gateway export test test-unit verify soak bench gpu-bench lint lock readme clean stubs trt-full trt-tiny gpu-check
 
 VENV ?= .venv
 TOOLS ?= .tools
@@ -26,6 +26,9 @@ setup: ## install the Python environment into VENV and the Triton server into TO
 venv:
 	@deploy/setup.sh venv
 
+clients:
+	@deploy/setup.sh venv clients
+
 demo: setup ## make one picture with a real server: IMAGE=in.png PROMPT="..." MODEL=... LORA=... OUT=... (all optional)
 	@$(PY) -m deploy.demo $${IMAGE:+--image "$$IMAGE"} $${PROMPT:+--prompt "$$PROMPT"} \
 	    $${MODEL:+--model "$$MODEL"} $${LORA:+--lora "$$LORA"} $${OUT:+--out "$$OUT"}
@@ -42,13 +45,13 @@ gateway: setup ## run the server and the gateway with fal's protocol until Ctrl-
 export: venv ## make the graphs of a checkpoint's architectures, without weights: MODEL=folder-or-file ENGINE=openvino|tensorrt
 	@$(PY) -m export $${MODEL:+--model "$$MODEL"} $${ENGINE:+--engine "$$ENGINE"} $(ARGS)
 
-test: setup ## before each push and in CI: unit, server and journey tests; 19 to 23 minutes on two cores
+test: setup clients ## before each push and in CI: unit, server and journey tests; 19 to 23 minutes on two cores
 	@$(PYTEST) $(PARALLEL) -m "not verify" $(TESTS) $(ARGS)
 
 test-unit: venv ## while you edit: only the unit tests
 	@$(PYTEST) -m "not verify" tests/unit $(ARGS)
 
-verify: setup ## before a release: every row of every test table; continues an interrupted run, restarts after a source change
+verify: setup clients ## before a release: every row of every test table; continues an interrupted run, restarts after a source change
 	@$(PYTEST) $(PARALLEL) -p tests.passed_rows --passed-rows out/verify $(TESTS) $(ARGS)
 
 soak: setup ## after a change of jobs, stages or the supervisor: hostile requests, kills, a call of 150 s; 25 to 60 minutes, idle machine
@@ -82,8 +85,9 @@ gpu-check: ## build and check TensorRT plans on an NVIDIA GPU, and time refits a
 gpu-bench: ## measure the torch engine on an NVIDIA GPU, without Triton: RESULT=... names the JSON file
 	@python3 -m benchmarks.gpu "$${RESULT:-gpu.json}" --commit "$$(git rev-parse --short=12 HEAD)"
 
-readme: venv ## write the README's generated parts: the tables of settings, metrics and benchmarks
+readme: venv ## write the README's generated parts: the tables of settings, metrics, clients and benchmarks
 	@$(PY) -m deploy.readme
+	@$(PY) -m tests.gateway.clients_table
 	@$(PY) -m benchmarks.gpu.table
 	@$(PY) -m benchmarks.tensorrt.table
 	@$(PY) -m benchmarks.table

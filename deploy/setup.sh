@@ -1,5 +1,5 @@
 #!/bin/sh
-# Runs set-up steps with the system's Python: deploy/setup.sh venv|tools ... (see deploy/setup/).
+# Runs set-up steps with the system's Python: deploy/setup.sh venv|tools|clients ... (see deploy/setup/).
 # The Triton stub loads the system's libpython, so pyenv's or conda's Python does not work here, even if it is the
 # first on PATH. PYTHON=/usr/bin/python3.x selects another system Python.
 set -eu

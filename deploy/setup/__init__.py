@@ -1,1 +1,1 @@
-"""What `make setup` does: the virtual environment and the tools folder. Standard library only."""
+"""What `make setup` does: the virtual environment, the tools folder and the tests' clients. Standard library only."""

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import http.client
 import json
+import ssl
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 IMAGE_TO_IMAGE = "fal-ai/lora/image-to-image"
@@ -28,14 +30,20 @@ class Answer:
 
 
 def ask(
-    url: str, method: str = "GET", body: object = None, headers: Mapping[str, str] | None = None, timeout: float = 60
+    url: str,
+    method: str = "GET",
+    body: object = None,
+    headers: Mapping[str, str] | None = None,
+    timeout: float = 60,
+    authority: Path | None = None,
 ) -> Answer:
-    """One request. Raises one of UNREACHABLE when there is no answer."""
+    """One request. Raises one of UNREACHABLE when there is no answer. `authority`: trusted beside the known ones."""
     data = None if body is None else json.dumps(body).encode()
     sent = {"Content-Type": "application/json", **(headers or {})}
     request = urllib.request.Request(url, data, sent, method=method)
     try:
-        with urllib.request.urlopen(request, timeout=timeout) as reply:
+        context = ssl.create_default_context(cafile=authority) if authority else None
+        with urllib.request.urlopen(request, timeout=timeout, context=context) as reply:
             return _answer(reply.status, reply.read(), reply.headers)
     except urllib.error.HTTPError as error:
         with error:

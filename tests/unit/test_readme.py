@@ -10,6 +10,9 @@ from benchmarks.tensorrt.table import trt_full_table
 from deploy.readme import GATEWAY_PREFIX, PREFIX, README, metrics_table, replace_part, settings_table
 from lorikeet.gateway.settings import GatewaySettings
 from runtime.settings import Settings
+from tests.gateway.clients_table import clients_table
+from tests.gateway.features import FEATURES
+from tests.gateway.ticks import read_ticks
 
 TEXT = "before\n<!-- one: written by x -->\nold\n<!-- /one -->\n<!-- two: written by y -->\nkept\n<!-- /two -->\n"
 
@@ -33,6 +36,17 @@ def test_the_settings_are_up_to_date() -> None:
 def test_the_metrics_are_up_to_date() -> None:
     text = README.read_text("utf-8")
     assert replace_part(text, "metrics", metrics_table()) == text, "run `make readme`"
+
+
+def test_the_table_of_clients_is_up_to_date() -> None:
+    text = README.read_text("utf-8")
+    assert replace_part(text, "clients", clients_table(read_ticks())) == text, "run `make readme`"
+
+
+def test_each_client_passed_its_tests() -> None:
+    """As the last run of each test noted it."""
+    expected = {feature: {client.name: True for client in clients} for feature, clients in FEATURES.items()}
+    assert read_ticks() == expected, "run `make verify` with ARGS='tests/gateway'"
 
 
 def test_the_measurements_are_up_to_date() -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Literal
 
-from lorikeet.schema import ImageToImageOutput, JobStatus
+from lorikeet.schema import ImageToImageInput, ImageToImageOutput, JobStatus
 
 _DENOISER = "denoiser"  # the stage whose steps are denoising steps
 
@@ -38,6 +38,7 @@ class StepLog:
         self._add, self._on_rate = add, on_rate
         self._stage: str | None = None
         self._step, self._of, self._since = 0, 0, 0.0
+        self._has_steps = False
 
     def __call__(self, status: JobStatus) -> None:
         if status.stage != self._stage:
@@ -48,6 +49,13 @@ class StepLog:
         if status.stage == _DENOISER:
             self._of = status.of
             self._add_steps(status.step)
+
+    def finish(self, steps: int, seconds: float) -> None:
+        """The request has ended, after `steps` denoising steps in `seconds`. Short ones lie between two polls."""
+        self.finish_stage()
+        if steps and not self._has_steps:
+            self._step, self._of, self._since = 0, steps, time.monotonic() - seconds
+            self._add_steps(steps)
 
     def finish_stage(self) -> None:
         """The stage has ended: the steps that no status told of are done too."""
@@ -60,8 +68,23 @@ class StepLog:
         rate = (step - self._step) / max(now - self._since, 1e-6)
         for done in range(self._step + 1, step + 1):
             self._add(log_line(f"{done}/{self._of} {rate:.1f} it/s"))
-        self._step, self._since = step, now
+        self._step, self._since, self._has_steps = step, now, True
         self._on_rate(rate)
+
+
+def planned_steps(request: ImageToImageInput) -> int:
+    """The denoising steps that a request asks for; 0 when its own timesteps or sigmas decide.
+
+    A few schedulers make more: PNDM one.
+    """
+    is_round_trip = request.image_url is not None and request.noise_strength == 0
+    is_custom = request.timesteps.is_custom or request.sigmas.is_custom
+    return 0 if is_round_trip or is_custom else request.num_inference_steps
+
+
+def denoising_seconds(response: ImageToImageOutput) -> float:
+    """The time that the denoising steps of a request took."""
+    return response.timings.get(_DENOISER, 0.0)
 
 
 def result_lines(response: ImageToImageOutput) -> list[LogLine]:

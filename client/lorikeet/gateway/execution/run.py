@@ -10,7 +10,14 @@ from dataclasses import dataclass, field
 
 from lorikeet.client.result import Result
 from lorikeet.gateway.api_error import ApiError
-from lorikeet.gateway.execution.log_lines import LogLine, StepLog, log_line, result_lines
+from lorikeet.gateway.execution.log_lines import (
+    LogLine,
+    StepLog,
+    denoising_seconds,
+    log_line,
+    planned_steps,
+    result_lines,
+)
 from lorikeet.gateway.execution.outcome import Outcome
 from lorikeet.gateway.execution.output import store_output
 from lorikeet.gateway.execution.own_files import find_own_files, pack_own_files
@@ -57,10 +64,10 @@ class Runner:
 
     async def _run(self, run: Run, own_files: Mapping[str, StoredFile]) -> Outcome:
         for attempt in range(1, run.attempts + 1):
-            begun = time.monotonic()
             try:
                 async with self._servers.slot(_weights(run.request)) as server:
                     run.on_start()
+                    begun = time.monotonic()
                     result = await self._attempt(server, run, own_files)
             except LorikeetError as error:
                 if not is_retryable(error) or attempt == run.attempts:
@@ -89,7 +96,7 @@ class Runner:
         except BaseException:
             await asyncio.shield(job.abandon())
             raise
-        log.finish_stage()
+        log.finish(planned_steps(packed), denoising_seconds(result.response))
         return result
 
 

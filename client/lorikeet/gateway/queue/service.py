@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import replace
 from typing import Any, Literal
 
 from dbos import WorkflowStatus
@@ -195,6 +196,7 @@ class QueueService:
             on_start=lambda: self._start(record),
             on_rate=self._metrics.step,
         )
+        first_attempt = run.attempt_id
         record.task = task = asyncio.create_task(self._runner.run(run))
         publisher = asyncio.create_task(self._publish_log(record)) if self._settings.is_shared else None
         try:
@@ -203,6 +205,10 @@ class QueueService:
             record.task = None
             if publisher is not None:
                 publisher.cancel()
+        if outcome.attempt_id == first_attempt:
+            # fal's attempts have ids of their own only from the second on. On Triton the first needs one too: after a
+            # restart of the gateway, the request runs again while its old job may still live.
+            outcome = replace(outcome, attempt_id=submission.request_id)
         return outcome.with_logs(record.logs)
 
     async def _publish_log(self, record: Record) -> None:
