@@ -7,9 +7,10 @@ import pytest
 from benchmarks.gpu.table import gpu_table
 from benchmarks.table import benchmarks_table
 from benchmarks.tensorrt.table import trt_full_table
-from deploy.readme import GATEWAY_PREFIX, PREFIX, README, metrics_table, replace_part, settings_table
+from deploy.readme import README, metrics_table, replace_part, settings_table
+from lorikeet.gateway.settings import PREFIX as GATEWAY_PREFIX
 from lorikeet.gateway.settings import GatewaySettings
-from runtime.settings import Settings
+from runtime.settings import PREFIX, Settings
 from tests.gateway.clients_table import clients_table
 from tests.gateway.features import FEATURES
 from tests.gateway.ticks import read_ticks
