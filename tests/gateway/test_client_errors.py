@@ -58,7 +58,7 @@ def test_invalid_fields(client: AnyClient, target: Target) -> None:
         assert {tuple(item["loc"]) for item in found} == INVALID_FIELDS
         assert all(item["msg"] and item["type"] for item in found)
         if client is LATEST or isinstance(client, PythonClient):
-            assert UUID.fullmatch(error["request_id"]) or call == "run"
+            assert UUID.fullmatch(error["request_id"])
 
 
 @feature("result of a failed request")
@@ -83,6 +83,7 @@ def test_a_result_too_early(client: AnyClient, target: Target) -> None:
     with target.occupied() as running:
         error = error_of(client, target, "result", request_id=running)
     assert (error["status"], error["body"]) == (400, {"detail": "Request is still in progress"})
+    assert error.get("request_id", running) == running
 
 
 @feature("unknown request: 404")

@@ -78,7 +78,7 @@ async def result(request: Request, request_id: str, key_id: KeyId) -> JSONRespon
     """The output of a request, or the error that ended it."""
     record = await _find(request, request_id, key_id)
     if record.outcome is None:
-        raise ApiError(400, "Request is still in progress", None)
+        raise ApiError(400, "Request is still in progress", None, _id_header(record))
     outcome = record.outcome
     return JSONResponse(outcome.body, outcome.status_code, {**outcome.headers, **_id_header(record)})
 

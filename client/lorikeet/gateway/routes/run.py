@@ -26,6 +26,7 @@ from lorikeet.gateway.routes.openapi import input_body
 from lorikeet.gateway.routes.read_json import read_json_object
 from lorikeet.gateway.routes.submit_options import read_options
 from lorikeet.gateway.services import services_of
+from lorikeet.schema import ImageToImageInput
 
 router = APIRouter(prefix="/run", tags=["run"])
 
@@ -47,7 +48,7 @@ class RunningRequest:
         self._started = asyncio.Event()
         self._start_timeout = options.start_timeout
         run = Run(
-            request=endpoint.read(seeded(body)),
+            request=self._read(body),
             key_id=key_id,
             lifecycle=options.lifecycle,
             attempts=services.settings.max_attempts if options.may_retry else 1,
@@ -64,6 +65,14 @@ class RunningRequest:
     @property
     def headers(self) -> dict[str, str]:
         return {"x-fal-request-id": self.id}
+
+    def _read(self, body: dict[str, Any]) -> ImageToImageInput:
+        """The input. Raises FieldErrors with the id of the request."""
+        try:
+            return self._endpoint.read(seeded(body))
+        except ApiError as error:
+            error.headers |= self.headers
+            raise
 
     async def outcome(self) -> Outcome:
         """Wait for the end. Raises ApiError (504) when it did not start in the time that its client gave."""
