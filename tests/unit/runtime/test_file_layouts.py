@@ -303,10 +303,10 @@ NETWORKS: dict[str, Callable[[Reader], Loaded]] = {
 }
 
 
-@pytest.mark.parametrize("row", NETWORKS)
-def test_a_network_is_that_of_a_usual_file(reader: Reader, row: str) -> None:
+@pytest.mark.parametrize("layout", NETWORKS)
+def test_a_network_is_that_of_a_usual_file(reader: Reader, layout: str) -> None:
     """Its weights and architecture are equal."""
-    loaded = NETWORKS[row](reader)
+    loaded = NETWORKS[layout](reader)
     found = loaded.network
     kind: NetworkKind = found.role  # type: ignore[assignment]
     architecture = architecture_of(kind, found.config)
@@ -353,9 +353,9 @@ TENSORS: dict[str, Callable[[Reader], tuple[Tensors, Tensors]]] = {
 }
 
 
-@pytest.mark.parametrize("row", TENSORS)
-def test_offsets_and_vectors_are_those_of_the_file(reader: Reader, row: str) -> None:
-    found, expected = TENSORS[row](reader)
+@pytest.mark.parametrize("layout", TENSORS)
+def test_offsets_and_vectors_are_those_of_the_file(reader: Reader, layout: str) -> None:
+    found, expected = TENSORS[layout](reader)
     assert found.keys() == expected.keys()
     assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
 
@@ -441,9 +441,9 @@ REFUSED: dict[str, tuple[Callable[[Reader], object], str]] = {
 }
 
 
-@pytest.mark.parametrize("row", REFUSED)
-def test_another_file_is_refused_by_what_it_is(reader: Reader, row: str) -> None:
-    read, message = REFUSED[row]
+@pytest.mark.parametrize("layout", REFUSED)
+def test_another_file_is_refused_by_what_it_is(reader: Reader, layout: str) -> None:
+    read, message = REFUSED[layout]
     with pytest.raises((CheckpointError, EmbeddingError, InvalidArgument), match=message):
         read(reader)
 
