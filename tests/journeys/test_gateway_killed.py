@@ -92,50 +92,39 @@ def test_an_orderly_stop_keeps_what_runs(triton: LocalServer, receiver: WebhookR
         assert digest(gateway.url, request_id) == expected(triton, body(1, 60))
 
 
-@pytest.mark.verify
-def test_another_gateway_takes_over_from_a_dead_one(
-    triton: LocalServer, receiver: WebhookReceiver, tmp_path: Path
-) -> None:
+@pytest.fixture
+def two_gateways(triton: LocalServer, receiver: WebhookReceiver, tmp_path: Path) -> Iterator[list[LocalGateway]]:
+    """Two gateways that share a PostgreSQL database."""
     with Postgres(tmp_path / "postgres") as database, ExitStack() as stack:
-        first, second = (
-            stack.enter_context(
-                LocalGateway(
-                    tmp_path / f"{name}.log",
-                    settings_of(tmp_path, triton, receiver, database=database.url, gateway_id=name),
-                )
-            )
-            for name in ("first", "second")
-        )
-        ids = [str(wire.submit(first.url, body(seed, 60)).body["request_id"]) for seed in range(6)]
-        running = wire.wait_until(second.url, ids[0], "IN_PROGRESS")
-        assert running.body["request_id"] == ids[0]
-        first.kill()
-        digests = [digest(second.url, request_id) for request_id in ids]
-        assert digests == [expected(triton, body(seed, 60)) for seed in range(6)]
+        made = []
+        for name in ("first", "second"):
+            settings = settings_of(tmp_path, triton, receiver, database=database.url, gateway_id=name)
+            made.append(stack.enter_context(LocalGateway(tmp_path / f"{name}.log", settings)))
+        yield made
 
 
 @pytest.mark.verify
-def test_gateways_that_share_a_database_answer_for_each_other(
-    triton: LocalServer, receiver: WebhookReceiver, tmp_path: Path
-) -> None:
-    with Postgres(tmp_path / "postgres") as database, ExitStack() as stack:
-        first, second = (
-            stack.enter_context(
-                LocalGateway(
-                    tmp_path / f"{name}.log",
-                    settings_of(tmp_path, triton, receiver, database=database.url, gateway_id=name),
-                )
-            )
-            for name in ("first", "second")
-        )
-        key = {"Idempotency-Key": "one"}
-        same = {wire.submit(g.url, body(9, 100), headers=key).body["request_id"] for g in (first, second, first)}
-        assert len(same) == 1
-        request_id = str(same.pop())
-        for gateway in (first, second):
-            running = wire.wait_until(gateway.url, request_id, "IN_PROGRESS")
-        assert wire.ask(f"{wire.request_url(second.url, request_id)}/cancel", "PUT").status in (200, 202)
-        for gateway in (first, second):
-            running = wire.wait_until(gateway.url, request_id, "COMPLETED")
-            assert running.body["error_type"] == "client_cancelled"
-            assert wire.result(gateway.url, request_id).status == 499
+def test_another_gateway_takes_over_from_a_dead_one(triton: LocalServer, two_gateways: list[LocalGateway]) -> None:
+    first, second = two_gateways
+    ids = [str(wire.submit(first.url, body(seed, 60)).body["request_id"]) for seed in range(6)]
+    running = wire.wait_until(second.url, ids[0], "IN_PROGRESS")
+    assert running.body["request_id"] == ids[0]
+    first.kill()
+    digests = [digest(second.url, request_id) for request_id in ids]
+    assert digests == [expected(triton, body(seed, 60)) for seed in range(6)]
+
+
+@pytest.mark.verify
+def test_gateways_that_share_a_database_answer_for_each_other(two_gateways: list[LocalGateway]) -> None:
+    first, second = two_gateways
+    key = {"Idempotency-Key": "one"}
+    same = {wire.submit(g.url, body(9, 100), headers=key).body["request_id"] for g in (first, second, first)}
+    assert len(same) == 1
+    request_id = str(same.pop())
+    for gateway in (first, second):
+        running = wire.wait_until(gateway.url, request_id, "IN_PROGRESS")
+    assert wire.ask(f"{wire.request_url(second.url, request_id)}/cancel", "PUT").status in (200, 202)
+    for gateway in (first, second):
+        running = wire.wait_until(gateway.url, request_id, "COMPLETED")
+        assert running.body["error_type"] == "client_cancelled"
+        assert wire.result(gateway.url, request_id).status == 499
