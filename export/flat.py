@@ -73,12 +73,16 @@ def _run_text_encoder(network: Any, given: Tensors) -> Fields:
 
 
 def _run_unet(network: Any, given: Tensors) -> Fields:
-    masks = {level: given.pop(f"ip_mask_{level}") for level in network.image_prompts.levels}
-    prompt = ImagePrompt(given.pop("ip_k"), given.pop("ip_v"), given.pop("ip_bias"), masks)
+    prompt = _image_prompt(network, given) if "ip_k" in given else None
     residuals: list[torch.Tensor] = []
     while (name := flat_name("residuals", len(residuals))) in given:
         residuals.append(given.pop(name))
     return {"prediction": network.predict(**given, residuals=tuple(residuals), image_prompt=prompt)}
+
+
+def _image_prompt(network: Any, given: Tensors) -> ImagePrompt:
+    masks = {level: given.pop(f"ip_mask_{level}") for level in network.image_prompts.levels}
+    return ImagePrompt(given.pop("ip_k"), given.pop("ip_v"), given.pop("ip_bias"), masks)
 
 
 _RUN: dict[NetworkKind, Callable[[Any, Tensors], Fields]] = {"unet": _run_unet, "text_encoder": _run_text_encoder}

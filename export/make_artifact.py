@@ -26,8 +26,16 @@ from runtime.networks.build import build, parameters
 _PACKAGES = ("torch", "onnx", "optimum", "diffusers", "transformers")
 
 
-def make_artifact(key: ArtifactKey, architecture: Architecture, show: Callable[[str], None]) -> Made:
-    """Export an architecture. Calls `show` with the name of each phase. Raises ExportError."""
+def make_artifact(
+    key: ArtifactKey,
+    architecture: Architecture,
+    show: Callable[[str], None],
+    configuration: type[NetworkConfig] | None = None,
+) -> Made:
+    """Export an architecture. Calls `show` with the name of each phase. Raises ExportError.
+
+    `configuration`: the one of the key's kind, or one with fewer inputs, as a benchmark takes it.
+    """
     show("builds the network")
     try:
         network = build(architecture)
@@ -36,7 +44,7 @@ def make_artifact(key: ArtifactKey, architecture: Architecture, show: Callable[[
     outside = remove_token_embedding(key.kind, network)
     allocate(network)
     low_rank = LowRankInputs(network.weights, key.low_rank)
-    config = CONFIGURATIONS[key.kind](architecture, network, low_rank)
+    config = (configuration or CONFIGURATIONS[key.kind])(architecture, network, low_rank)
     flat = FlatNetwork(key.kind, network, low_rank, tuple(config.input_axes), tuple(config.output_axes))
     show("traces the network")
     model = trace(flat, config)

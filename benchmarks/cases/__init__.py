@@ -20,6 +20,7 @@ CASES = {
     "openvino": "Compares an SD 1.5 request with two LoRAs in OpenVINO with diffusers. Needs the result of `engines`.",
     "genai": "Compares an SD 1.5 request and a new LoRA with openvino_genai, which it installs in the tools folder.",
     "lora_calls": "Compares UNet calls with two LoRAs in OpenVINO with calls without one.",
+    "absent_fields": "Measures what unused inputs for LoRAs, ControlNets and IP-Adapters cost UNet calls in OpenVINO.",
     "conditioning": "Measures what an IP-Adapter and a ControlNet add to a denoising step in OpenVINO.",
     "eight_loras": "Compares eight requests with eight LoRAs in OpenVINO with the same LoRA, and with one at a time.",
     "model_swap": "Measures what a change between two checkpoints in use adds to a request in OpenVINO.",
