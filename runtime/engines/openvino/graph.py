@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from openvino import opset13 as operators
 
 from runtime.artifacts.artifact import Artifact
 from runtime.engines.openvino.core import core
-from runtime.engines.openvino.exact_times import take_times
+from runtime.engines.openvino.exact_times import ExactTimes, take_times
 
 # In the runtime information of a node: OpenVINO keeps a constant in its own type and this conversion of it. Without it,
 # it makes a constant of the converted values, of twice the size, and keeps that beside the weights that it repacks.
@@ -21,20 +22,35 @@ _KEPT_CONVERSION = "decompression_0"
 
 
 class Graph:
-    """`shapes`: the parameters that the graph takes by name. `manifest`: its inputs and outputs.
+    """`manifest`: its inputs and outputs. It is opened at its first use: the UNet of SD 1.5 takes 0.3 s and 40 MB.
 
-    `times`: what a model that computes in `dtype` must not compute itself.
+    One thread at a time uses it.
     """
 
     def __init__(self, artifact: Artifact, dtype: torch.dtype = torch.float32) -> None:
+        """`dtype`: that in which the models will compute."""
         self.manifest = artifact.manifest
-        model = onnx.load_from_string(artifact.graph)
-        self.shapes = {tensor.name: torch.Size(tensor.dims) for tensor in model.graph.initializer}
+        self._graph, self._dtype = artifact.graph, dtype
+
+    @cached_property
+    def shapes(self) -> dict[str, torch.Size]:
+        """The parameters that the graph takes by name."""
+        return {tensor.name: torch.Size(tensor.dims) for tensor in onnx.load_from_string(self._graph).graph.initializer}
+
+    @property
+    def times(self) -> ExactTimes | None:
+        """What a model that computes in `dtype` must not compute itself."""
+        return self._opened[1]
+
+    @cached_property
+    def _opened(self) -> tuple[Any, ExactTimes | None]:
+        """The model with an input for each parameter."""
+        model = onnx.load_from_string(self._graph)
         for tensor in model.graph.initializer:
             model.graph.input.append(onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
         del model.graph.initializer[:]
-        self._model = core().read_model(model.SerializeToString())
-        self.times = take_times(self._model) if dtype == torch.bfloat16 else None
+        opened = core().read_model(model.SerializeToString())
+        return opened, take_times(opened) if self._dtype == torch.bfloat16 else None
 
     def nbytes(self, dtype: torch.dtype) -> int:
         """The size of its weights in `dtype`."""
@@ -42,7 +58,7 @@ class Graph:
 
     def bind(self, weights: Mapping[str, torch.Tensor]) -> Any:
         """An `ov.Model` with copies of these weights, float32 or bfloat16, in the shapes of `shapes`."""
-        model = self._model.clone()
+        model = self._opened[0].clone()
         for parameter in model.get_parameters():
             name = parameter.get_friendly_name()
             if name in self.shapes:
