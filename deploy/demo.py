@@ -10,7 +10,7 @@ import sys
 import time
 from pathlib import Path
 
-from PIL import Image
+from PIL import Image, ImageOps
 from rich.console import Console
 from rich.table import Table
 
@@ -72,12 +72,13 @@ def run(arguments: argparse.Namespace) -> tuple[Result, Image.Image, Row | None]
     Returns the result, the input picture, and with the demo model a row of pictures of its adapters.
     """
     arguments.out.mkdir(parents=True, exist_ok=True)
-    before = Image.open(arguments.image).convert("RGB") if arguments.image else draw(SCENE)
-    model = Path(arguments.model).resolve() if Path(arguments.model).is_dir() else arguments.model
+    before = _upright(arguments.image) if arguments.image else draw(SCENE)
+    model = Path(arguments.model).resolve() if Path(arguments.model).exists() else arguments.model
     is_demo = Path(arguments.model) == CHECKPOINT and not arguments.lora
-    if Path(model).exists():
-        export_missing([Path(model), *(ADAPTERS if is_demo else ())])
-    allowed = [WEIGHTS, *([model] if isinstance(model, Path) else [])]
+    allowed = [WEIGHTS]
+    if isinstance(model, Path):
+        export_missing([model, *(ADAPTERS if is_demo else ())])
+        allowed.append(model if model.is_dir() else model.parent)
     server = LocalServer(arguments.out / "server.log", {"local_paths": ":".join(map(str, allowed))}, _show_server_line)
     with server, Client(server.grpc) as client, ProgressBar(console) as bar:
         # Sent first: the parts that only this request needs are loaded while the other one is computed.
@@ -85,7 +86,7 @@ def run(arguments: argparse.Namespace) -> tuple[Result, Image.Image, Row | None]
         result = client.image_to_image(
             model_name=str(model),
             prompt=arguments.prompt,
-            image=before,
+            image=arguments.image or before,
             loras=_loras(arguments),
             noise_strength=0.8,
             guidance_scale=3.0,
@@ -93,6 +94,12 @@ def run(arguments: argparse.Namespace) -> tuple[Result, Image.Image, Row | None]
             on_progress=bar.show,
         )
         return result, before, _row_of(adapters.result()) if adapters else None
+
+
+def _upright(path: Path) -> Image.Image:
+    """The picture as the server reads it, for the sheet."""
+    with Image.open(path) as image:
+        return ImageOps.exif_transpose(image).convert("RGB")
 
 
 def submit_adapters(client: Client) -> Job:
@@ -139,9 +146,11 @@ def _report(result: Result, total: float) -> None:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="make demo", description=__doc__)
-    parser.add_argument("--image", help="picture to start from (a drawn scene)")
+    parser.add_argument("--image", type=Path, help="picture to start from (a drawn scene)")
     parser.add_argument("--prompt", default=PROMPT, help="what the result should show")
-    parser.add_argument("--model", default=str(CHECKPOINT), help="diffusers-format folder or Hub id (the demo model)")
+    parser.add_argument(
+        "--model", default=str(CHECKPOINT), help="a checkpoint's folder, file or Hub id (the demo model)"
+    )
     parser.add_argument("--lora", help="LoRA files, PATH or PATH:SCALE, comma-separated (two of the demo model's)")
     parser.add_argument("--out", type=Path, default=Path("out"), help="folder for the pictures and the server's log")
     return parser.parse_args()

@@ -23,6 +23,7 @@ SERVERS = "LORIKEET_GATEWAY_SERVERS"
 LOG = Path("out") / "gateway" / "triton.log"
 _GRACE_SECONDS = 20.0  # of the gateway
 _LOOK_SECONDS = 0.2
+_MARGIN_SECONDS = 30.0
 _PORTS = ("http_port", "grpc_port", "metrics_port", "status_port")
 # Ctrl-C reaches all processes of the terminal's group. In sessions of their own, both are stopped in order instead.
 _OWN_SESSION = ("setsid",)
@@ -54,7 +55,15 @@ def main() -> int:
         return 2
     try:
         settings = load_settings()
-        triton = LocalServer(LOG, _ports(settings), say, launcher=_OWN_SESSION)
+        triton = LocalServer(
+            LOG,
+            _ports(settings),
+            say,
+            _OWN_SESSION,
+            # The supervisor keeps both limits itself.
+            ready_within=settings.start_seconds + _MARGIN_SECONDS,
+            stop_within=settings.stop_seconds + _MARGIN_SECONDS,
+        )
         say(f"Triton's output is in {LOG}")
         return run(triton, [str(Path(sys.executable).with_name("lorikeet")), "gateway"])
     except (SettingsError, ServerFailed, OSError) as error:

@@ -28,6 +28,7 @@ class LocalServer:
     """`make serve` as a child process. `settings` are LORIKEET_* variables without the prefix, in lower case.
 
     `launcher`: a command that runs the command appended to it, without a process between (`nice`, `unshare`).
+    `ready_within`, `stop_within`: seconds after which it is given up, or killed.
     As a context manager, it starts the server, waits until it is ready, and stops it with SIGINT at exit.
     """
 
@@ -37,8 +38,11 @@ class LocalServer:
         settings: Mapping[str, str],
         on_progress: Callable[[str], None] = lambda line: None,
         launcher: Sequence[str] = (),
+        ready_within: float = 300,
+        stop_within: float = 30,
     ) -> None:
         self._log, self._on_progress, self._launcher = log, on_progress, launcher
+        self._ready_within, self._stop_within = ready_within, stop_within
         ports = dict.fromkeys(("http_port", "grpc_port", "metrics_port", "status_port"), "0")
         self._environment = os.environ | {f"LORIKEET_{k.upper()}": v for k, v in {**ports, **settings}.items()}
         self.grpc = self.http = self.metrics = self.status = ""
@@ -74,9 +78,9 @@ class LocalServer:
                 stderr=subprocess.STDOUT,
             )
 
-    def wait_ready(self, times: int = 1, timeout: float = 300) -> None:
+    def wait_ready(self, times: int = 1, timeout: float | None = None) -> None:
         """Wait until the server has been ready for the given time (2: after one restart). Raises ServerFailed."""
-        deadline, reported = time.monotonic() + timeout, 0
+        deadline, reported = time.monotonic() + (timeout or self._ready_within), 0
         while True:
             text = self.output()
             lines = [line.removeprefix(_PREFIX) for line in text.splitlines() if line.startswith(_PREFIX)]
@@ -97,11 +101,11 @@ class LocalServer:
         return self._log.read_text(errors="replace")
 
     def stop(self) -> int:
-        """Stop the server with SIGINT, after 30 s with SIGKILL. Returns its exit status."""
+        """Stop the server with SIGINT, and if that takes too long with SIGKILL. Returns its exit status."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGINT)
         try:
-            return self.process.wait(timeout=30)
+            return self.process.wait(timeout=self._stop_within)
         except subprocess.TimeoutExpired:
             self.process.kill()
             return self.process.wait()

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from lorikeet.protocol.errors import CANCELLED, DEADLINE_PREFIX, INTERNAL, INVALID_ARG, NOT_FOUND, UNAVAILABLE
+from lorikeet.protocol.errors import (
+    CANCELLED,
+    CANCELLED_PREFIX,
+    DEADLINE_PREFIX,
+    INTERNAL,
+    INVALID_ARG,
+    NOT_FOUND,
+    UNAVAILABLE,
+)
 
 
 class StageError(Exception):
@@ -40,7 +48,7 @@ class Cancelled(StageError):
     code = CANCELLED
 
     def __init__(self, message: str = "the request was cancelled") -> None:
-        super().__init__(message)
+        super().__init__(f"{CANCELLED_PREFIX}{message}")
 
 
 class DeadlineExceeded(StageError):

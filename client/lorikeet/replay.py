@@ -59,8 +59,10 @@ def request_of(original: Original, files: Mapping[str, str]) -> dict[str, Any]:
     if missing:
         raise ReplayError(f"the receipt lacks files: give each as --file FIELD=PATH: {', '.join(missing)}")
     fields: dict[str, Any] = json.loads(request.to_json())
+    sent = {field for field, value in file_refs(request) if value == SENT}
     for field, value in files.items():
-        _set(fields, field, value)
+        # Text for a checkpoint names one on the server; a Path is sent, as it was.
+        _set(fields, field, Path(value) if field in sent and Path(value).is_file() else value)
     return fields
 
 
@@ -101,7 +103,7 @@ def _leaves(value: object, prefix: str = "") -> Iterator[tuple[str, object]]:
         yield prefix, value
 
 
-def _set(fields: dict[str, Any], location: str, value: str) -> None:
+def _set(fields: dict[str, Any], location: str, value: str | Path) -> None:
     """Set the field at a dotted location such as `loras[0].path`. Raises ReplayError when there is none."""
     keys: list[str | int] = []
     for part in location.split("."):

@@ -11,7 +11,7 @@ from typing import Any
 import grpc
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
-from lorikeet.protocol.errors import DEADLINE_PREFIX
+from lorikeet.protocol.errors import CANCELLED_PREFIX, DEADLINE_PREFIX
 from lorikeet.protocol.tensors import IMAGE_MODEL
 from tests.server.hostile import SECONDS, Answer, Hostile, Tensor
 
@@ -138,7 +138,7 @@ def _answer(response: HTTPResponse) -> Answer:
     if response.status == 200:
         return Answer.of(_decode(data, int(response.headers[_HEADER_LENGTH])))
     message = _message(data).removeprefix(_PREFIX)
-    if message.startswith(DEADLINE_PREFIX):  # Triton 2.51 answers 400 to CANCELLED too
+    if message.startswith((DEADLINE_PREFIX, CANCELLED_PREFIX)):  # Triton 2.51 answers 400 to CANCELLED too
         return Answer("CANCELLED", message)
     if response.status == 500 and message.startswith(_WRONG_TYPE):
         return Answer("INVALID_ARGUMENT", message)

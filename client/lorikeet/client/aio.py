@@ -15,8 +15,8 @@ from lorikeet.client.lease import LEASE_SECONDS, LeaseKeeper
 from lorikeet.client.pack import pack
 from lorikeet.client.result import Result
 from lorikeet.client.transport import Transport, connect
-from lorikeet.protocol.errors import DEADLINE_EXCEEDED, LorikeetError, make_error
-from lorikeet.protocol.parameters import DEFAULT_PRIORITY, JobParameters
+from lorikeet.protocol.errors import DEADLINE_EXCEEDED, INVALID_ARG, LorikeetError, make_error
+from lorikeet.protocol.parameters import DEFAULT_PRIORITY, JobParameters, ParameterError, check_name
 from lorikeet.protocol.tensors import IMAGE_MODEL
 from lorikeet.schema import ImageToImageInput, JobRequest, JobStatus
 
@@ -35,7 +35,8 @@ class AsyncClient:
 
     def __init__(self, url: str, *, headers: Mapping[str, str] | None = None) -> None:
         self._url = url
-        self._headers = dict(headers or {})
+        # gRPC takes names in lower case only; those of HTTP have no case.
+        self._headers = {name.lower(): value for name, value in (headers or {}).items()}
         self._connected: Transport | None = None
         self._leases = LeaseKeeper(url, self._headers)
 
@@ -44,7 +45,7 @@ class AsyncClient:
         request: Request = None,
         *,
         image: object = None,
-        on_progress: Callable[[JobStatus], None] | None = None,
+        on_progress: Callable[[JobStatus], object] | None = None,
         request_id: str | None = None,
         priority: int | None = None,
         timeout: float | None = None,
@@ -99,7 +100,12 @@ class AsyncClient:
         request_id, job_token = request_id or uuid.uuid4().hex, secrets.token_hex(16)
         priority = DEFAULT_PRIORITY if priority is None else priority
         parameters = JobParameters(job_token, priority, deadline, lease=LEASE_SECONDS)
-        reply = asyncio.create_task(self._generate(image_call(valid, files, request_id, parameters)))
+        try:
+            check_name("request_id", request_id)
+            call = image_call(valid, files, request_id, parameters)
+        except ParameterError as error:
+            raise make_error(str(error), INVALID_ARG) from error
+        reply = asyncio.create_task(self._generate(call))
         self._leases.add((request_id, job_token))
         reply.add_done_callback(lambda _: self._leases.remove((request_id, job_token)))
         return AsyncJob(self, request_id, job_token, reply)
@@ -109,7 +115,10 @@ class AsyncClient:
         return await self._ask_jobs("progress", request_id, job_token)
 
     async def cancel(self, request_id: str, job_token: str) -> JobStatus:
-        """Cancel a request; its own call then raises Cancelled. Raises NotFound as `status` does."""
+        """Cancel a request: its own call then raises Cancelled. The status of one that has ended does not change.
+
+        Raises NotFound as `status` does.
+        """
         return await self._ask_jobs("cancel", request_id, job_token)
 
     async def wait_ready(self, timeout: float = 60.0) -> None:

@@ -1,10 +1,10 @@
 """The files that a request carries: each distinct content once, referred to as `tensor:<i>`."""
 
-import io
 from pathlib import Path
 
 from PIL import Image
 
+from lorikeet.client.picture import encode
 from lorikeet.protocol.errors import INVALID_ARG, make_error
 
 # A gRPC message holds at most 2 GiB; 16 MiB of it are reserved for everything but the files.
@@ -33,7 +33,8 @@ class FileTable:
     def add_objects(self, value: object) -> object:
         """`value` (nested lists and dicts) with each Path, bytes and PIL image replaced by a reference.
 
-        A folder becomes its path as text. Raises InvalidRequest for a Path that does not exist.
+        A folder becomes its path as text. Raises InvalidRequest for a Path that does not exist, and for an image that
+        cannot be sent.
         """
         if isinstance(value, dict):
             return {key: self.add_objects(item) for key, item in value.items()}
@@ -42,7 +43,7 @@ class FileTable:
         if isinstance(value, (bytes, bytearray)):
             return self.add(bytes(value))
         if isinstance(value, Image.Image):
-            return self.add(_png(value))
+            return self.add(encode(value))
         if isinstance(value, Path):
             return str(value) if value.is_dir() else self._add_path(value)
         return value
@@ -72,9 +73,3 @@ def _is_local_file(value: str) -> bool:
         return Path(value).is_file()
     except (OSError, ValueError):  # a name that is too long, or that holds a null character
         return False
-
-
-def _png(image: Image.Image) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, format="PNG")
-    return buffer.getvalue()

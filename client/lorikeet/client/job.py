@@ -6,7 +6,7 @@ from contextlib import suppress
 from typing import Any, NoReturn, Protocol
 
 from lorikeet.client.result import Result
-from lorikeet.protocol.errors import CANCELLED, DEADLINE_EXCEEDED, InvalidRequest, LorikeetError, NotFound, make_error
+from lorikeet.protocol.errors import DEADLINE_EXCEEDED, LorikeetError, NotFound, make_error
 from lorikeet.schema import JobStatus
 
 POLL_SECONDS = 0.25
@@ -35,10 +35,10 @@ class AsyncJob:
         self.job_token = job_token
         self._client = client
         self._reply = reply
-        self._cancelled = False
+        self._poll: asyncio.Task[JobStatus] | None = None
 
     async def result(
-        self, timeout: float | None = None, on_progress: Callable[[JobStatus], None] | None = None
+        self, timeout: float | None = None, on_progress: Callable[[JobStatus], object] | None = None
     ) -> Result:
         """Wait for the result, calling `on_progress` on each change of the status.
 
@@ -57,7 +57,7 @@ class AsyncJob:
         if watcher in done:
             watcher.result()
         if self._reply in done:
-            return self._outcome()
+            return self._reply.result()
         raise make_error(f"request {self.request_id} took longer than {timeout:g} s", DEADLINE_EXCEEDED)
 
     async def status(self) -> JobStatus:
@@ -65,8 +65,10 @@ class AsyncJob:
         return await self._client.status(self.request_id, self.job_token)
 
     async def cancel(self) -> JobStatus:
-        """Cancel the request; `result` then raises Cancelled. Raises NotFound when it has ended already."""
-        self._cancelled = True
+        """Cancel the request: `result` then raises Cancelled. The status of one that has ended does not change.
+
+        Raises NotFound when the server does not know the request, or not any more.
+        """
         for _ in range(ADMISSION_POLLS):
             with suppress(NotFound):
                 return await self._client.cancel(self.request_id, self.job_token)
@@ -78,30 +80,26 @@ class AsyncJob:
 
     async def abandon(self) -> None:
         """Cancel the request if it is in flight, wait a moment for its answer, and close its call. Raises nothing."""
-        if not self._reply.done():
-            with suppress(LorikeetError, asyncio.TimeoutError):
-                await asyncio.wait_for(self.cancel(), ABANDON_TIMEOUT)
-                await asyncio.wait({self._reply}, timeout=ANSWER_TIMEOUT)
-        self._reply.cancel()
-        await asyncio.gather(self._reply, return_exceptions=True)
+        try:
+            if not self._reply.done():
+                with suppress(LorikeetError, asyncio.TimeoutError):
+                    await asyncio.wait_for(self.cancel(), ABANDON_TIMEOUT)
+                    await asyncio.wait({self._reply}, timeout=ANSWER_TIMEOUT)
+        finally:
+            self._reply.cancel()
+            await asyncio.gather(self._reply, return_exceptions=True)
 
-    async def _watch(self, on_progress: Callable[[JobStatus], None]) -> NoReturn:
+    async def _watch(self, on_progress: Callable[[JobStatus], object]) -> NoReturn:
         last = None
         while True:
             await asyncio.sleep(POLL_SECONDS)
+            self._poll = asyncio.create_task(self.status())
+            self._poll.add_done_callback(lambda poll: poll.cancelled() or poll.exception())
             try:
-                status = await self.status()
+                # Shielded: the end of the result would close the call, which may be at the moment of its answer.
+                status = await asyncio.shield(self._poll)
             except LorikeetError:  # not admitted yet, or a failed poll: neither affects the result
                 continue
             if status != last:
                 on_progress(status)
                 last = status
-
-    def _outcome(self) -> Result:
-        try:
-            return self._reply.result()
-        except InvalidRequest as error:
-            # Over HTTP Triton answers 400 to both CANCELLED and INVALID_ARG.
-            if self._cancelled:
-                raise make_error(error.message, CANCELLED) from error
-            raise

@@ -1,6 +1,7 @@
 """Renews the leases of a client's jobs: the server ends a job whose client is gone."""
 
 import json
+import logging
 import threading
 import urllib.request
 from collections.abc import Callable, Mapping
@@ -15,6 +16,9 @@ from lorikeet.schema import JobRequest
 LEASE_SECONDS = 30.0
 RENEWAL_SECONDS = LEASE_SECONDS / 3
 _CALL_SECONDS = 5.0
+# Without the proxies of the environment, which the other calls do not use either.
+_opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+_log = logging.getLogger("lorikeet")
 
 Job = tuple[str, str]  # request id and token
 
@@ -22,7 +26,8 @@ Job = tuple[str, str]  # request id and token
 class LeaseKeeper:
     """Renews leases on a thread of its own: an event loop can be busy for longer than a lease.
 
-    The thread ends when there are no jobs. An error of a renewal is ignored: the next one may succeed.
+    The thread ends when there are no jobs. After an error of a renewal, the next one may succeed: the first of several
+    is a warning in the log.
     """
 
     def __init__(self, url: str, headers: Mapping[str, str]) -> None:
@@ -45,7 +50,7 @@ class LeaseKeeper:
             self._changed.notify_all()
 
     def _run(self) -> None:
-        send = _sender(self._url, self._headers)
+        send, failed = _sender(self._url, self._headers), False
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: not self._jobs, timeout=RENEWAL_SECONDS)
@@ -56,8 +61,11 @@ class LeaseKeeper:
             for request_id, job_token in jobs:
                 try:
                     send(job_call(JobRequest(action="renew", request_id=request_id, job_token=job_token)))
-                except Exception:
-                    continue
+                    failed = False
+                except Exception as error:
+                    if not failed:
+                        _log.warning("cannot renew the lease of request %s: %s", request_id, error)
+                    failed = True
 
 
 def _sender(url: str, headers: Mapping[str, str]) -> Callable[[InferCall], None]:
@@ -73,7 +81,7 @@ def _send_http(url: str, headers: Mapping[str, str], call: InferCall) -> None:
     text = call.inputs[REQUEST].flat[0].decode()
     tensor = {"name": REQUEST, "datatype": "BYTES", "shape": [1], "data": [text]}
     request = urllib.request.Request(url, json.dumps({"inputs": [tensor]}).encode(), dict(headers))
-    with urllib.request.urlopen(request, timeout=_CALL_SECONDS) as reply:
+    with _opener.open(request, timeout=_CALL_SECONDS) as reply:
         reply.read()
 
 

@@ -1,11 +1,12 @@
 """The synchronous client: runs the asyncio client in a background thread."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any
 
 from typing_extensions import Self
 
 from lorikeet.client.aio import AsyncClient, Request
-from lorikeet.client.event_loop import run
+from lorikeet.client.event_loop import run, run_with_events
 from lorikeet.client.job import AsyncJob
 from lorikeet.client.result import Result
 from lorikeet.schema import JobStatus
@@ -19,9 +20,11 @@ class Job:
         self.request_id = job.request_id
         self.job_token = job.job_token
 
-    def result(self, timeout: float | None = None, on_progress: Callable[[JobStatus], None] | None = None) -> Result:
+    def result(self, timeout: float | None = None, on_progress: Callable[[JobStatus], object] | None = None) -> Result:
         """Wait for the result."""
-        return run(self._job.result(timeout, on_progress))
+        if on_progress is None:
+            return run(self._job.result(timeout))
+        return run_with_events(lambda show: self._job.result(timeout, show), on_progress)
 
     def status(self) -> JobStatus:
         """The status of the request."""
@@ -35,7 +38,8 @@ class Job:
 class Client:
     """A client of one Lorikeet server; see AsyncClient for the contracts.
 
-    The background thread calls `on_progress`. Ctrl-C during `image_to_image` cancels the request on the server.
+    The calling thread calls `on_progress`, which may call the client. Ctrl-C in `image_to_image` cancels the request
+    on the server.
     """
 
     def __init__(self, url: str, *, headers: Mapping[str, str] | None = None) -> None:
@@ -46,24 +50,26 @@ class Client:
         request: Request = None,
         *,
         image: object = None,
-        on_progress: Callable[[JobStatus], None] | None = None,
+        on_progress: Callable[[JobStatus], object] | None = None,
         request_id: str | None = None,
         priority: int | None = None,
         timeout: float | None = None,
         **fields: object,
     ) -> Result:
         """Generate images and wait for them."""
-        return run(
-            self._client.image_to_image(
+
+        def send(show: Callable[[JobStatus], object] | None) -> Coroutine[Any, Any, Result]:
+            return self._client.image_to_image(
                 request,
                 image=image,
-                on_progress=on_progress,
+                on_progress=show,
                 request_id=request_id,
                 priority=priority,
                 timeout=timeout,
                 **fields,
             )
-        )
+
+        return run(send(None)) if on_progress is None else run_with_events(send, on_progress)
 
     def submit(
         self,

@@ -39,7 +39,8 @@ class Transport(Protocol):
 def connect(url: str, headers: Mapping[str, str]) -> Transport:
     """A transport for `grpc[s]://host:port`, `http[s]://host:port` or `host:port` (gRPC).
 
-    Call it in the event loop that uses the transport. The first call connects. Raises ValueError for another scheme.
+    `headers`: names in lower case. Call it in the event loop that uses the transport. The first call connects. Raises
+    ValueError for another scheme.
     """
     parts = split_url(url)
     if parts.scheme in ("grpc", "grpcs"):
@@ -71,7 +72,7 @@ class _TritonTransport:
     def __init__(self, api: ModuleType, address: str, headers: Mapping[str, str], **options: object) -> None:
         self._api = api
         self._client = api.aio.InferenceServerClient(address, **options)
-        self._headers = {name.lower(): value for name, value in headers.items()}
+        self._headers = dict(headers)
 
     async def infer(self, call: InferCall) -> Arrays:
         inputs = infer_inputs(self._api, call)

@@ -11,6 +11,9 @@ INTERNAL = "INTERNAL"
 # Triton has no such name: a stage answers CANCELLED, with a message that begins with the prefix.
 DEADLINE_EXCEEDED = "DEADLINE_EXCEEDED"
 DEADLINE_PREFIX = f"{DEADLINE_EXCEEDED}: "
+# Over HTTP, Triton before 2.57 answers 400 to CANCELLED too: this prefix of the message distinguishes it.
+CANCELLED_PREFIX = f"{CANCELLED}: "
+_PREFIXES = {DEADLINE_PREFIX: DEADLINE_EXCEEDED, CANCELLED_PREFIX: CANCELLED}
 
 _GRPC_STATUS_PREFIX = "StatusCode."
 # gRPC status names and HTTP codes that differ from the names above.
@@ -70,6 +73,7 @@ def make_error(message: str, status: str) -> LorikeetError:
     """The exception for a Triton error name, a gRPC status (`StatusCode.X` or `X`) or an HTTP code ("404")."""
     name = status.removeprefix(_GRPC_STATUS_PREFIX)
     name = _STATUS_NAMES.get(name, name)
-    if message.startswith(DEADLINE_PREFIX):
-        name, message = DEADLINE_EXCEEDED, message.removeprefix(DEADLINE_PREFIX)
+    for prefix, named in _PREFIXES.items():
+        if message.startswith(prefix):
+            name, message = named, message.removeprefix(prefix)
     return _ERRORS.get(name, LorikeetError)(message, name)

@@ -17,6 +17,7 @@ DATA_URI = "data_uri"  # the value of IMAGES that puts the encoded images into R
 
 DEFAULT_PRIORITY = 2
 MAX_PRIORITY = 3
+MAX_NAME = 255  # characters of a request id, and of a token
 MAX_TIMEOUT_MS = 7 * 24 * 3600 * 1000
 
 Value = str | int | bool
@@ -47,16 +48,19 @@ class JobParameters:
     lease: float | None = None
 
     def to_triton(self) -> dict[str, Value]:
-        """The parameters that differ from their defaults. Triton has no fractions: milliseconds are rounded up."""
+        """The parameters that differ from their defaults. Triton has no fractions: milliseconds are rounded up.
+
+        Raises ParameterError for a time that is not finite.
+        """
         found: dict[str, Value] = {}
         if self.token:
             found[JOB_TOKEN] = self.token
         if self.priority != DEFAULT_PRIORITY:
             found[JOB_PRIORITY] = self.priority
         if self.timeout is not None:
-            found[JOB_TIMEOUT_MS] = max(1, math.ceil(self.timeout * 1000))
+            found[JOB_TIMEOUT_MS] = _milliseconds(JOB_TIMEOUT_MS, self.timeout)
         if self.lease is not None:
-            found[JOB_LEASE_MS] = max(1, math.ceil(self.lease * 1000))
+            found[JOB_LEASE_MS] = _milliseconds(JOB_LEASE_MS, self.lease)
         if self.data_uri:
             found[IMAGES] = DATA_URI
         return found
@@ -65,13 +69,27 @@ class JobParameters:
     def from_triton(cls, parameters: Mapping[str, Value]) -> JobParameters:
         """Read the parameters of a Triton request; unknown ones are ignored. Raises ParameterError."""
         timeout, lease = (_whole_number(parameters, name, MAX_TIMEOUT_MS) for name in (JOB_TIMEOUT_MS, JOB_LEASE_MS))
+        token = str(parameters.get(JOB_TOKEN, ""))
+        check_name(JOB_TOKEN, token)
         return cls(
-            token=str(parameters.get(JOB_TOKEN, "")),
+            token=token,
             priority=_whole_number(parameters, JOB_PRIORITY, MAX_PRIORITY) or DEFAULT_PRIORITY,
             timeout=timeout / 1000 if timeout else None,
             data_uri=parameters.get(IMAGES) == DATA_URI,
             lease=lease / 1000 if lease else None,
         )
+
+
+def check_name(name: str, value: str) -> None:
+    """Raises ParameterError for a request id or token (`name`) that calls of the model `jobs` could not give."""
+    if len(value) > MAX_NAME:
+        raise ParameterError(name, f"expected at most {MAX_NAME} characters, found {len(value)}")
+
+
+def _milliseconds(name: str, seconds: float) -> int:
+    if not math.isfinite(seconds):
+        raise ParameterError(name, f"expected a finite number of seconds, found {seconds}")
+    return max(1, math.ceil(seconds * 1000))
 
 
 def _whole_number(parameters: Mapping[str, Value], name: str, most: int) -> int | None:

@@ -4,7 +4,8 @@ from typing import Literal
 
 from pydantic import Field
 
-from lorikeet.schema.base import Int, Model, Name
+from lorikeet.protocol.parameters import MAX_NAME
+from lorikeet.schema.base import Int, Model
 
 
 class JobRequest(Model):
@@ -13,8 +14,8 @@ class JobRequest(Model):
     action: Literal["progress", "renew", "cancel"] = Field(
         description="All return the status. 'renew' also renews the request's lease; 'cancel' also cancels it."
     )
-    request_id: Name = Field(min_length=1, description="The Triton request id of the request.")
-    job_token: Name = Field(min_length=1, description="The secret that was sent with the request.")
+    request_id: str = Field(min_length=1, max_length=MAX_NAME, description="The Triton request id of the request.")
+    job_token: str = Field(min_length=1, max_length=MAX_NAME, description="The secret that was sent with the request.")
 
 
 class JobStatus(Model):

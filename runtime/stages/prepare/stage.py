@@ -9,7 +9,7 @@ from functools import partial
 
 import numpy as np
 
-from lorikeet.protocol.parameters import DATA_URI, IMAGES, JobParameters, ParameterError
+from lorikeet.protocol.parameters import DATA_URI, IMAGES, JobParameters, ParameterError, check_name
 from lorikeet.protocol.tensors import FILES, IMAGE, REQUEST
 from lorikeet.schema import ImageToImageInput
 from runtime.files.resolve import FileResolver, ResolveContext
@@ -66,6 +66,7 @@ class PrepareStage(Stage):
             raise Unavailable("the server is stopping")
         limit, now = self.settings.max_in_flight, time.monotonic()
         try:
+            check_name("request_id", call.request_id)
             parameters = JobParameters.from_triton(call.parameters)
         except ParameterError as error:
             raise InvalidArgument(error.name, error.reason) from error

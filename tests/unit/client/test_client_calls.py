@@ -2,6 +2,7 @@ import asyncio
 import socket
 import threading
 import time
+from typing import Any
 
 import grpc
 import numpy as np
@@ -17,6 +18,7 @@ from lorikeet import (
     NotFound,
     Unavailable,
 )
+from lorikeet.client import lease
 from lorikeet.schema import JobStatus
 from tests.unit.client.fake_triton import FakeTriton, ScriptedError
 
@@ -135,6 +137,46 @@ def test_an_error_in_the_callback_cancels(triton: FakeTriton) -> None:
     with Client(triton.url) as client, pytest.raises(ZeroDivisionError):
         client.image_to_image(BASE, on_progress=fail)
     assert triton.cancelled.is_set()
+
+
+def test_the_callback_may_call_the_client(triton: FakeTriton) -> None:
+    triton.gate.clear()
+    with Client(triton.url) as client:
+        job = client.submit(BASE)
+        with pytest.raises(Cancelled):
+            job.result(timeout=5, on_progress=lambda status: client.cancel(job.request_id, job.job_token))
+        assert triton.cancelled.is_set()
+
+
+def test_a_lease_is_renewed_whatever_the_case_of_the_headers(
+    triton: FakeTriton, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lease, "RENEWAL_SECONDS", 0.02)
+    triton.gate.clear()
+    with Client(triton.url, headers={"Authorization": "Key x"}) as client:
+        job = client.submit(BASE)
+        deadline = time.monotonic() + 10
+        while {"renew"} - {sent["action"] for sent in triton.jobs}:
+            assert time.monotonic() < deadline, "no renewal came"
+            time.sleep(0.005)
+        triton.gate.set()
+        job.result(timeout=5)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"request_id": "a" * 256}, "request_id: expected at most 255 characters, found 256"),
+        ({"timeout": float("inf")}, "job_timeout_ms: expected a finite number of seconds, found inf"),
+        ({"timeout": float("nan")}, "job_timeout_ms: expected a finite number of seconds, found nan"),
+    ],
+)
+def test_a_name_or_time_that_no_job_can_have_is_refused(
+    triton: FakeTriton, options: dict[str, Any], message: str
+) -> None:
+    with Client(triton.url) as client, pytest.raises(InvalidRequest, match=message):
+        client.image_to_image(BASE, **options)
+    assert triton.received == []
 
 
 def test_a_timeout_cancels(triton: FakeTriton) -> None:

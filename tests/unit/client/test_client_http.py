@@ -33,10 +33,10 @@ def binary_reply(**tensors: list[bytes]) -> web.Response:
 
 
 class Server:
-    """The ensemble answers with `status` or the images. The model `jobs` cancels."""
+    """The ensemble answers with `status` and `error`, or the images. The model `jobs` cancels."""
 
-    def __init__(self, status: int = 200, slow: bool = False) -> None:
-        self.status = status
+    def __init__(self, status: int = 200, slow: bool = False, error: str = "field: text") -> None:
+        self.status, self.error = status, error
         self.gate = asyncio.Event()
         self.arrived = asyncio.Event()
         self.requests: list[dict[str, Any]] = []
@@ -53,7 +53,7 @@ class Server:
         self.arrived.set()
         await self.gate.wait()
         if self.status != 200:
-            return web.json_response({"error": "field: text"}, status=self.status)
+            return web.json_response({"error": self.error}, status=self.status)
         return binary_reply(RESPONSE=[OUTPUT], IMAGES=[b"\x89PNG\0\xff"])
 
     async def ready(self, request: web.Request) -> web.Response:
@@ -108,14 +108,20 @@ def test_headers_do_not_leak_into_the_next_call() -> None:
     asyncio.run(main())
 
 
-def test_a_cancelled_job_is_not_reported_as_a_bad_request() -> None:
+@pytest.mark.parametrize(
+    ("answered", "raised"),
+    [("CANCELLED: the request was cancelled", Cancelled), ("steps: at most 100", InvalidRequest)],
+)
+def test_the_answer_tells_a_cancelled_job_from_a_bad_request(answered: str, raised: type[Exception]) -> None:
+    """Triton answers 400 to both. The cancel may come from another client, or too late."""
+
     async def main() -> None:
-        server = Server(status=400, slow=True)
+        server = Server(status=400, slow=True, error=answered)
         async with TestServer(server.app()) as http, AsyncClient(str(http.make_url(""))) as client:
             job = await client.submit(BASE)
             await server.arrived.wait()
-            await job.cancel()
-            with pytest.raises(Cancelled):
+            await client.cancel(job.request_id, job.job_token)
+            with pytest.raises(raised, match=answered.removeprefix("CANCELLED: ")):
                 await job.result(timeout=5)
 
     asyncio.run(main())

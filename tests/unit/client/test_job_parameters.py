@@ -35,6 +35,12 @@ def test_numbers_may_be_text_and_unknown_parameters_are_ignored() -> None:
     assert JobParameters.from_triton(sent) == JobParameters(priority=3, timeout=0.001)
 
 
+def test_a_token_that_no_call_for_the_job_could_give_is_refused() -> None:
+    assert JobParameters.from_triton({"job_token": "t" * 255}).token == "t" * 255
+    with pytest.raises(ParameterError, match=r"^job_token: expected at most 255 characters, found 256$"):
+        JobParameters.from_triton({"job_token": "t" * 256})
+
+
 @pytest.mark.parametrize("name", ["job_priority", "job_timeout_ms"])
 @pytest.mark.parametrize("value", [0, -1, "", "x", "1.5", "1e3", True, False, 10**12, "9" * 5000, "²", " 1"])
 def test_other_values_are_refused_by_their_name(name: str, value: Any) -> None:

@@ -4,14 +4,16 @@ import asyncio
 import json
 import threading
 import time
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
 
 import pytest
 
 from lorikeet.client import lease
-from lorikeet.client.calls import InferCall
+from lorikeet.client.calls import InferCall, job_call
 from lorikeet.client.lease import LeaseKeeper
 from lorikeet.protocol.tensors import REQUEST
+from lorikeet.schema import JobRequest
 
 
 class Sent:
@@ -70,12 +72,37 @@ def test_the_thread_ends_with_the_last_job_and_comes_back(sent: Sent) -> None:
             time.sleep(0.005)
 
 
-def test_a_renewal_that_fails_is_repeated(sent: Sent) -> None:
+def test_a_renewal_that_fails_is_repeated_and_named_once_in_the_log(
+    sent: Sent, caplog: pytest.LogCaptureFixture
+) -> None:
     sent.fails = True
     keeper = LeaseKeeper("grpc://x", {})
     keeper.add(("a", "1"))
     sent.until(3)
     keeper.remove(("a", "1"))
+    messages = [record.message for record in caplog.records]
+    assert messages == ["cannot renew the lease of request a: unreachable"]
+
+
+def test_a_renewal_over_http_goes_to_the_server_and_to_no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    answered: list[str] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            answered.append(self.path)
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, format: str, *args: object) -> None:
+            """Prints nothing."""
+
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
+    monkeypatch.delenv("no_proxy", raising=False)
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.handle_request, daemon=True).start()
+        renew = JobRequest(action="renew", request_id="a", job_token="1")
+        lease._sender(f"http://127.0.0.1:{server.server_port}", {})(job_call(renew))
+    assert answered == ["/v2/models/jobs/infer"]
 
 
 def test_a_busy_event_loop_does_not_end_a_job(sent: Sent) -> None:

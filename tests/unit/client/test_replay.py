@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from lorikeet.client.pack import pack
 from lorikeet.client.result import Result
 from lorikeet.replay import ReplayError, differences, read_original, request_of, same_images
 from lorikeet.schema import SENT, ImageToImageOutput, Receipt
@@ -79,6 +80,15 @@ def test_a_file_that_the_request_sent_must_be_given_again(tmp_path: Path) -> Non
     assert (fields["image_url"], fields["loras"][0]["path"]) == ("a.png", "b.safetensors")
     with pytest.raises(ReplayError, match=r"^loras\[3\]\.path: the request has no such field"):
         request_of(original, {"image_url": "a", "loras[0].path": "b", "loras[3].path": "c"})
+
+
+def test_a_checkpoint_that_the_request_sent_is_sent_again(tmp_path: Path) -> None:
+    file = tmp_path / "model.safetensors"
+    file.write_bytes(b"weights")
+    (tmp_path / "r.json").write_text(_response(_receipt(request=REQUEST | {"model_name": SENT})).to_json())
+    fields = request_of(read_original(tmp_path / "r.json"), {"model_name": str(file)})
+    request, files = pack(fields, {})
+    assert (request.model_name, files) == ("tensor:0", [b"weights"])
 
 
 NO_RECEIPT = [

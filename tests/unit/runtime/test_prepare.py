@@ -45,6 +45,10 @@ def test_a_second_live_request_of_one_id_is_refused(stage: PrepareStage, web: We
     assert_refused(_addressed(stage, "a", "tensor:0"), "request_id: a request with this id is in flight")
 
 
+def test_an_id_that_no_call_for_the_job_could_give_is_refused(stage: PrepareStage) -> None:
+    assert_refused(_addressed(stage, "a" * 256, "tensor:0"), "request_id: expected at most 255 characters, found 256")
+
+
 def test_no_more_requests_than_the_limit(
     settings: Settings, job_table: JobTable, web: Web, held: threading.Event
 ) -> None:
