@@ -218,12 +218,9 @@ class WeightsCache:
         return merged
 
     def _empty(self, shape: torch.Size, form: TensorForm) -> torch.Tensor:
-        """Memory for a parameter, from an evicted one of equal shape, dtype and device when there is one."""
-        recycled = self._pool.take(shape, form.dtype, form.device)
-        if recycled is not None:
-            return recycled
-        memory_format = form.memory_format if len(shape) == 4 else torch.contiguous_format
-        return torch.empty(shape, dtype=form.dtype, device=form.device, memory_format=memory_format)
+        """Memory for a parameter, from an evicted one of equal shape and form when there is one."""
+        recycled = self._pool.take(shape, form)
+        return form.empty(shape) if recycled is None else recycled
 
     def _evict_merged(self, key: str, base_key: str, merged: _Merged) -> None:
         self._evicted(key, merged.tensors)
