@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from runtime.files.safetensors_file import NotFiniteError, SafetensorsFile
 from runtime.files.stored_file import StoredFile, check_unchanged
 from runtime.weights.change import Change
+from runtime.weights.reshaped import reshaped
 
 if TYPE_CHECKING:
     import torch
@@ -21,7 +22,7 @@ class Offset:
     tensor: torch.Tensor
 
     def delta(self, base: torch.Tensor) -> torch.Tensor:
-        return self.tensor.to(base.device).float()
+        return reshaped(self.tensor.to(base.device).float(), base.shape)
 
 
 class OffsetChanges:
