@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from lorikeet.protocol.shorten import listed
+from lorikeet.protocol.shorten import listed, shorten
 from runtime.checkpoints.checkpoint import Component
 from runtime.checkpoints.checks import CheckpointError
 from runtime.checkpoints.layouts import UNET_FIRST, LayoutName, unet_root, views
 from runtime.checkpoints.other_models import other_file
-from runtime.files.safetensors_file import WeightFileError, read_header
+from runtime.files.safetensors_file import FLOATS, WeightFileError, read_header
 from runtime.files.stored_file import StoredFile
 
 FOREGROUND, WITH_BACKGROUND = 8, 12  # input channels: the latents, the foreground's, and the background's
@@ -30,11 +30,16 @@ class IcLightFile(NamedTuple):
 
 
 def read_ic_light(stored: StoredFile, unet: Component) -> IcLightFile:
-    """Raises CheckpointError: damaged, of another model, or made for another UNet."""
+    """Raises CheckpointError: damaged, of another model or dtype, or made for another UNet."""
     try:
         tensors = read_header(stored.path).tensors
         layout: LayoutName = "original" if f"{unet_root(tensors.keys())}{UNET_FIRST}" in tensors else "component"
         held = views(layout, "unet", unet.config, tensors.keys())
+        for name in held:
+            if tensors[name].dtype not in FLOATS:
+                raise CheckpointError(
+                    f"{shorten(name)} has dtype {tensors[name].dtype}; expected one of {', '.join(FLOATS)}"
+                )
         found = {view.name: (name, view.shape(tensors[name].shape)) for name, parts in held.items() for view in parts}
         expected = unet.shapes
     except WeightFileError as error:

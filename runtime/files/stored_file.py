@@ -30,7 +30,6 @@ class FileChangedError(Exception):
         super().__init__(
             f"{shorten(path_text(Path(path.name)), 100)} was changed while it was in use: send the request again"
         )
-        self.path = path
 
 
 def file_fingerprint(file: Path | int) -> str:

@@ -90,19 +90,27 @@ class WorkerPool:
 
     def _work(self) -> None:
         self._begin()
-        while True:
-            if self._slots is not None:
-                self._slots.acquire()
-            task = self._next()
-            if task is None:
-                break
-            with self._running.of(self._name):
-                try:
-                    task.work()
-                except BaseException as error:
-                    task.fail(error)
+        while self._run_next():
+            pass
+
+    def _run_next(self) -> bool:
+        """Run the next task as soon as there is one; False after `close`, once the queue is empty.
+
+        A thread that waits refers to no task: a job's tensors and weights may hang on it.
+        """
         if self._slots is not None:
-            self._slots.release()
+            self._slots.acquire()
+        task = self._next()
+        if task is None:
+            if self._slots is not None:
+                self._slots.release()
+            return False
+        with self._running.of(self._name):
+            try:
+                task.work()
+            except BaseException as error:
+                task.fail(error)
+        return True
 
     def _next(self) -> Task | None:
         """The next task, as soon as there is one; None after `close`, once the queue is empty."""
@@ -121,10 +129,14 @@ class WorkerPool:
         while not self._closed or self._queue:
             with self._changed:
                 self._changed.wait_for(lambda: self._queue or self._closed)
-                waiting = list(self._queue)
-            for task in waiting:
-                self._retire(task)
+            self._retire_cancelled()
             time.sleep(_SWEEP_SECONDS)
+
+    def _retire_cancelled(self) -> None:
+        with self._changed:
+            waiting = list(self._queue)
+        for task in waiting:
+            self._retire(task)
 
     def _retire(self, task: Task) -> None:
         try:

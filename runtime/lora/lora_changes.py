@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 
-from runtime.files.safetensors_file import NotFiniteError, SafetensorsFile
+from runtime.files.safetensors_file import NotFiniteError, SafetensorsFile, WeightFileError
 from runtime.files.safetensors_header import TensorInfo
-from runtime.files.stored_file import StoredFile, check_unchanged
+from runtime.files.stored_file import FileChangedError, StoredFile, check_unchanged
 from runtime.float32 import is_finite_in_float32
 from runtime.lora.kinds import dora
 from runtime.lora.kinds.lora_kind import Shape
@@ -19,8 +19,8 @@ class LoraChanges:
     """A ChangeSource: `scale * alpha / rank` times what the file's tensors make, for the layers given.
 
     Nothing is read before `read`, so weights that are in memory already need no reading. The tensors are float32.
-    `read` raises `refused` of a message when a number is not finite in float32, and FileChangedError. `tensors`: those
-    of the file's header, if it was read for the fingerprint of `stored`.
+    `read` and `check_unchanged` raise `refused` of a message: a number is not finite in float32, or the file has
+    changed. `tensors`: those of the file's header, if it was read for the fingerprint of `stored`.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class LoraChanges:
         layer = self._layers[name]
         try:
             tensors = {tensor: self._file.read(tensor) for tensor in layer.tensor_names}
-        except NotFiniteError as error:
+        except (NotFiniteError, WeightFileError, FileChangedError) as error:
             raise self._refused(str(error)) from error
         alpha = float(tensors[layer.alpha]) if isinstance(layer.alpha, str) else layer.alpha
         scaling = layer.scaling(alpha)
@@ -68,4 +68,7 @@ class LoraChanges:
         return dora.decomposed(layer.kind, factors, tensors[key].float(), role, scaling, self._scale)
 
     def check_unchanged(self) -> None:
-        check_unchanged(self._stored.path, self._stored.fingerprint)
+        try:
+            check_unchanged(self._stored.path, self._stored.fingerprint)
+        except FileChangedError as error:
+            raise self._refused(str(error)) from error

@@ -42,11 +42,9 @@ def bind_component(
         weights = weight_set(plan, component, check_cancelled)
         sizes = _call_sizes(engines, kind, plan, block_rows)
         return Bound(engine, engine.bind(weights, check_cancelled, sizes), block_rows)
-    except (ArchitectureError, WeightsError, WeightFileError) as error:
+    except (ArchitectureError, WeightsError, WeightFileError, FileChangedError) as error:
+        # Of the component's own files: a source of changes names its field itself.
         raise InvalidArgument(component.field, str(error)) from error
-    except FileChangedError as error:
-        fields = (lora.field for lora in plan.loras if lora.path == error.path)
-        raise InvalidArgument(next(fields, component.field), str(error)) from error
 
 
 def _call_sizes(engines: Engines, kind: NetworkKind, plan: Plan, rows: int) -> CallSizes | None:
@@ -84,7 +82,7 @@ def _offsets(ic_light: IcLightPlan, unet: Component) -> OffsetChanges:
     try:
         file = read_ic_light(stored, unet)
         return OffsetChanges(stored, file.parameters, file.shapes, refused)
-    except (CheckpointError, WeightFileError) as error:
+    except (CheckpointError, WeightFileError, FileChangedError) as error:
         raise refused(str(error)) from error
 
 
@@ -94,5 +92,5 @@ def _changes(plan: Plan, lora: LoraPlan, component: Component) -> LoraChanges:
         found = lora_layers(stored, plan.checkpoint.adaptable, lora.of_adapter)
         mine = [layer for layer in found.layers if layer.target.component == component.name]
         return LoraChanges(stored, mine, lora.scale, partial(InvalidArgument, lora.field), found.tensors)
-    except (LoraError, WeightFileError) as error:
+    except (LoraError, WeightFileError, FileChangedError) as error:
         raise InvalidArgument(lora.field, str(error)) from error

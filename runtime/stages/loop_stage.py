@@ -8,6 +8,7 @@ from __future__ import annotations
 import threading
 from abc import abstractmethod
 from collections.abc import Callable
+from functools import partial
 from typing import Generic, TypeVar
 
 from runtime.engines.engine import never_cancelled
@@ -93,18 +94,15 @@ class LoopStage(PlanStage, Generic[AnyJob]):
         """Called by the loop, which must not wait for the answer to be copied and sent."""
         self._slots.release()
         call.report.timings[self.name] = seconds
-        self._answers.submit(
-            Task(
-                plan.priority,
-                lambda: self._answer(plan, call, job, error),
-                check_cancelled=never_cancelled,
-                fail=lambda failure: self.reporter.fail(plan.job, call, failure),
-            )
-        )
 
-    def _answer(self, plan: Plan, call: Call, job: AnyJob, error: BaseException | None) -> None:
-        if error is not None:
-            raise error
+        def fail(failure: BaseException) -> None:
+            self.reporter.fail(plan.job, call, failure)
+
+        # The error is not raised again: its traceback and that frame would keep each other, and the job.
+        work = partial(self._answer, plan, call, job) if error is None else partial(fail, error)
+        self._answers.submit(Task(plan.priority, work, check_cancelled=never_cancelled, fail=fail))
+
+    def _answer(self, plan: Plan, call: Call, job: AnyJob) -> None:
         outputs = self._outputs(plan, call, job)
         self.reporter.report(plan.job, State.DONE, job.steps_done, job.steps)
         self._reply(plan.job, call, outputs)

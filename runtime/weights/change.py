@@ -41,7 +41,8 @@ class ChangeSource(Protocol):
         """The change of one parameter; any thread may call it. Raises its own errors, which are fit for the client."""
 
     def check_unchanged(self) -> None:
-        """Raises FileChangedError when the file is not the one that `digest` names. Called after the last read."""
+        """Raises an error fit for the client when the file is not the one that `digest` names. Called after the last
+        read."""
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,10 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from runtime.files.safetensors_file import NotFiniteError, SafetensorsFile
-from runtime.files.stored_file import StoredFile, check_unchanged
+from runtime.files.safetensors_file import NotFiniteError, SafetensorsFile, WeightFileError
+from runtime.files.stored_file import FileChangedError, StoredFile, check_unchanged
 from runtime.weights.change import Change
+from runtime.weights.reshaped import reshaped
 
 if TYPE_CHECKING:
     import torch
@@ -21,13 +22,13 @@ class Offset:
     tensor: torch.Tensor
 
     def delta(self, base: torch.Tensor) -> torch.Tensor:
-        return self.tensor.to(base.device).float()
+        return reshaped(self.tensor.to(base.device).float(), base.shape)
 
 
 class OffsetChanges:
     """A ChangeSource. `parameters`: parameter's name -> stored name; `shapes`: by parameter's name.
 
-    `read` raises `refused` of a message when a number is not finite, and FileChangedError.
+    `read` and `check_unchanged` raise `refused` of a message: a number is not finite, or the file has changed.
     """
 
     def __init__(
@@ -57,8 +58,11 @@ class OffsetChanges:
     def read(self, name: str) -> Change:
         try:
             return Offset(self._file.read(self._parameters[name]))
-        except NotFiniteError as error:
+        except (NotFiniteError, WeightFileError, FileChangedError) as error:
             raise self._refused(str(error)) from error
 
     def check_unchanged(self) -> None:
-        check_unchanged(self._stored.path, self._stored.fingerprint)
+        try:
+            check_unchanged(self._stored.path, self._stored.fingerprint)
+        except FileChangedError as error:
+            raise self._refused(str(error)) from error

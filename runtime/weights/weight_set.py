@@ -59,6 +59,6 @@ class WeightSet:
         return [source.read(name) for source in self.changed.get(name, ())]
 
     def check_unchanged(self) -> None:
-        """Raises FileChangedError when a source's file has changed. Called after the last merge."""
+        """Raises the source's error when its file has changed. Called after the last merge."""
         for source in self.sources:
             source.check_unchanged()

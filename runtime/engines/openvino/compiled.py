@@ -33,7 +33,9 @@ class Compiled:
         """
         self.manifest, self.outside = manifest, outside
         self.precision = _PRECISIONS[compiled.get_property("INFERENCE_PRECISION_HINT").to_string()]
-        self._request, self._times = compiled.create_infer_request(), times
+        self._request = compiled.create_infer_request()
+        # Of its own: another compiled model of the graph may make its first call while this one runs.
+        self._times = times.request() if times else None
         self.nbytes = 0
         if first:
             self.run(first)

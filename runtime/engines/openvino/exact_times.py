@@ -26,7 +26,10 @@ def take_times(model: Any) -> ExactTimes | None:
 
 
 class ExactTimes:
-    """The part of a model that computes `_OPERATORS`. In the model, an input replaces each of their outputs."""
+    """The part of a model that computes `_OPERATORS`. In the model, an input replaces each of their outputs.
+
+    One thread at a time uses it.
+    """
 
     def __init__(self, model: Any) -> None:
         outputs = [operation.output(0) for operation in _found(model.clone())]
@@ -45,18 +48,30 @@ class ExactTimes:
         model.reshape({name: ov.PartialShape(list(shapes[name])) for name in _names(model.inputs)})
         return {name: list(output.get_shape()) for name, output in zip(self._names, model.outputs, strict=True)}
 
+    def request(self) -> ExactTimesRequest:
+        """A request of its own for each thread that makes calls."""
+        return ExactTimesRequest(self._compiled, self._names)
+
+    @cached_property
+    def _compiled(self) -> Any:
+        return core().compile_model(self._model, "CPU", _FLOAT32)
+
+
+class ExactTimesRequest:
+    """Computes the added inputs of a model's calls. One thread at a time uses it."""
+
+    def __init__(self, compiled: Any, names: Sequence[str]) -> None:
+        """`compiled`: an `ov.CompiledModel`. `names`: of its outputs."""
+        self._request, self._names = compiled.create_infer_request(), names
+        self._inputs = _names(compiled.inputs)
+
     def run(self, inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """The added inputs. `inputs`: all others."""
-        given = {name: inputs[name].contiguous().numpy() for name in _names(self._model.inputs)}
-        self._request.infer(given)
+        self._request.infer({name: inputs[name].contiguous().numpy() for name in self._inputs})
         return {
             name: torch.from_numpy(self._request.get_output_tensor(place).data.copy())
             for place, name in enumerate(self._names)
         }
-
-    @cached_property
-    def _request(self) -> Any:
-        return core().compile_model(self._model, "CPU", _FLOAT32).create_infer_request()
 
 
 def _found(model: Any) -> list[Any]:

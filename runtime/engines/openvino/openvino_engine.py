@@ -33,6 +33,7 @@ from runtime.memory import give_back, resident_bytes
 from runtime.networks.architecture import Architecture
 from runtime.weights.merge import merge
 from runtime.weights.read_base import read_base
+from runtime.weights.reshaped import reshaped
 from runtime.weights.weight_set import WeightSet
 
 _NOTHING = LowRankPart({})
@@ -167,10 +168,11 @@ class OpenVinoEngine:
         found: dict[str, torch.Tensor] = {}
         for name, stored in read_base(weights.base, names, check_cancelled):
             tensor = torch.empty(shapes[name], dtype=torch.float32)
+            base = reshaped(stored, tensor.shape)
             if name in weights.changed:
-                merge(stored, weights.read(name), tensor)
+                merge(base, weights.read(name), tensor)
             else:
-                tensor.copy_(stored.reshape(tensor.shape))
+                tensor.copy_(base)
             found[name] = tensor.to(dtype) if tensor.dim() > 1 else tensor
         weights.check_unchanged()
         return found

@@ -59,6 +59,7 @@ class PlanWeights:
             self._refitter.unset_named_weights(name)
 
     def _set(self, name: str, tensor: torch.Tensor) -> None:
+        assert tensor.is_contiguous(), name  # TensorRT gets an address without strides
         weights = flavour.trt.Weights(DTYPES[tensor.dtype], tensor.data_ptr(), tensor.numel())
         if not self._refitter.set_named_weights(name, weights, flavour.trt.TensorLocation.DEVICE):
             raise RefitError(f"{name}: the plan takes no {tensor.dtype} of {tensor.numel()} numbers")

@@ -58,8 +58,11 @@ class MergeThreads:
 
         running = [self._pool.submit(run) for _ in range(self._count)]
         wait(running)
-        for future in running:
-            future.result()
+        try:
+            while running:
+                running.pop().result()
+        finally:
+            running.clear()  # else an error and this frame would keep each other, and the tensors of `work`
 
 
 def _begin(begin: Callable[[], None]) -> None:

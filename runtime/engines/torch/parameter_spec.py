@@ -20,6 +20,18 @@ class TensorForm:
     def precision(self) -> str:
         return str(self.dtype).removeprefix("torch.")
 
+    def empty(self, shape: torch.Size) -> torch.Tensor:
+        """New memory for a parameter. Its content is arbitrary."""
+        return self._empty(shape, self.device)
+
+    def strides(self, shape: torch.Size) -> tuple[int, ...]:
+        """The strides of a parameter. Engines that share a device may want different ones."""
+        return self._empty(shape, torch.device("meta")).stride()
+
+    def _empty(self, shape: torch.Size, device: torch.device) -> torch.Tensor:
+        memory_format = self.memory_format if len(shape) == 4 else torch.contiguous_format
+        return torch.empty(shape, dtype=self.dtype, device=device, memory_format=memory_format)
+
 
 @dataclass(frozen=True, eq=False)
 class ParameterSpec:

@@ -9,20 +9,21 @@ from contextlib import contextmanager
 
 import torch
 
+from runtime.engines.torch.parameter_spec import TensorForm
 from runtime.memory import give_back
 
-_TensorKind = tuple[torch.Size, torch.dtype, torch.device]
+_Kind = tuple[torch.Size, tuple[int, ...], torch.dtype, str]  # shape, strides, dtype, type of device
 
 
 class TensorPool:
-    """Keeps the tensors of evicted weights for new weights.
+    """Keeps the tensors of evicted weights for new weights, all on one device.
 
     Memory that was written before is several times faster to write than new pages. Reuse also avoids fragmentation in
     malloc.
     """
 
     def __init__(self) -> None:
-        self._tensors: defaultdict[_TensorKind, list[torch.Tensor]] = defaultdict(list)
+        self._tensors: defaultdict[_Kind, list[torch.Tensor]] = defaultdict(list)
         self._collecting = False
         self._lock = threading.Lock()
 
@@ -45,10 +46,10 @@ class TensorPool:
         with self._lock:
             if self._collecting:
                 for tensor in tensors:
-                    self._tensors[tensor.shape, tensor.dtype, tensor.device].append(tensor)
+                    self._tensors[tensor.shape, tensor.stride(), tensor.dtype, tensor.device.type].append(tensor)
 
-    def take(self, shape: torch.Size, dtype: torch.dtype, device: torch.device) -> torch.Tensor | None:
-        """A recycled tensor of this shape, dtype and device, its content arbitrary; None when there is none."""
+    def take(self, shape: torch.Size, form: TensorForm) -> torch.Tensor | None:
+        """A recycled tensor of this shape and form, its content arbitrary; None when there is none."""
         with self._lock:
-            found = self._tensors.get((shape, dtype, device))
+            found = self._tensors.get((shape, form.strides(shape), form.dtype, form.device.type))
             return found.pop() if found else None

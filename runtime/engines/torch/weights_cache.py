@@ -23,6 +23,7 @@ from runtime.engines.torch.merge_threads import MergeThreads
 from runtime.engines.torch.parameter_spec import ParameterSpec, TensorForm
 from runtime.engines.torch.tensor_pool import TensorPool
 from runtime.weights.merge import merge
+from runtime.weights.reshaped import reshaped
 from runtime.weights.weight_set import WeightSet
 
 CheckCancelled = Callable[[], None]
@@ -136,7 +137,7 @@ class WeightsCache:
             self._make_room(wanted)
             fixed = self._use_fixed(uses, wanted) if spec.fixed else None
             base = self._use_base(uses, wanted)
-            tensors = {name: _reshaped(base.tensors[name], shape) for name, shape in spec.shapes.items()}
+            tensors = {name: reshaped(base.tensors[name], shape) for name, shape in spec.shapes.items()}
             if weights.changed:
                 tensors |= self._use_merged(uses, wanted, tensors).tensors
             contents = Contents(wanted.key, wanted.base_key, frozenset(weights.changed), tensors)
@@ -218,12 +219,9 @@ class WeightsCache:
         return merged
 
     def _empty(self, shape: torch.Size, form: TensorForm) -> torch.Tensor:
-        """Memory for a parameter, from an evicted one of equal shape, dtype and device when there is one."""
-        recycled = self._pool.take(shape, form.dtype, form.device)
-        if recycled is not None:
-            return recycled
-        memory_format = form.memory_format if len(shape) == 4 else torch.contiguous_format
-        return torch.empty(shape, dtype=form.dtype, device=form.device, memory_format=memory_format)
+        """Memory for a parameter, from an evicted one of equal shape and form when there is one."""
+        recycled = self._pool.take(shape, form)
+        return form.empty(shape) if recycled is None else recycled
 
     def _evict_merged(self, key: str, base_key: str, merged: _Merged) -> None:
         self._evicted(key, merged.tensors)
@@ -234,8 +232,3 @@ class WeightsCache:
         for listener in list(self._listeners):
             listener.forget(key)
         self._pool.recycle(tensors.values())
-
-
-def _reshaped(tensor: torch.Tensor, shape: torch.Size) -> torch.Tensor:
-    """A linear layer's weight as that of a 1x1 convolution, or the reverse. Other weights are unchanged."""
-    return tensor if tensor.shape == shape or tensor.numel() != shape.numel() else tensor.reshape(shape)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from runtime.lora.kinds.lora_kind import FactorShapes, FactorTensors, Shape, require
+from runtime.weights.reshaped import reshaped
 
 if TYPE_CHECKING:
     import torch
@@ -39,8 +40,7 @@ class Added:
     scale: float
 
     def delta(self, base: torch.Tensor) -> torch.Tensor:
-        change = self.scale * self.tensor.to(base)
-        return change.reshape(base.shape) if change.numel() == base.numel() else change
+        return reshaped(self.scale * self.tensor.to(base), base.shape)
 
 
 DIFFERENCE = _Difference("full difference", "weight", {".diff": "difference", ".w_norm": "difference"})

@@ -27,6 +27,10 @@ class Batching:
         self._calls_per_turn = calls_per_turn
         self._turns: RoundRobin[Hashable] = RoundRobin()
 
+    def clear(self) -> None:
+        """Forget the last call, whose batch key refers to its weights."""
+        self._turns.clear()
+
     def next(self, asks: Sequence[OpenAsk]) -> list[OpenAsk]:
         """The asks of the next call: of one batch key, and at most a block. Empty when there are none."""
         groups: dict[Hashable, list[OpenAsk]] = {}

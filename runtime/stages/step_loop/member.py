@@ -97,10 +97,12 @@ class Member:
 
     def throw(self, error: BaseException) -> None:
         """Throw the error of a failed call into the job's step. Raises it, or the error that the job raises instead."""
-        if self._step is None:
-            raise error
-        self._step.throw(error)
-        raise error  # a step that catches the error must not continue: some of its asks have no answer
+        try:
+            if self._step is not None:
+                self._step.throw(error)
+            raise error  # a step that catches the error must not continue: some of its asks have no answer
+        finally:
+            del error  # its traceback has this frame: they would keep each other, and the job
 
     def close(self) -> None:
         """Stop the job's step at its current ask, and release what the job holds."""

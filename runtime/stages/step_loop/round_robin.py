@@ -19,6 +19,11 @@ class RoundRobin(Generic[Key]):
         self._current: Key | None = None
         self._calls_left = 0
 
+    def clear(self) -> None:
+        """Forget all keys: none is present."""
+        self._waiting.clear()
+        self._current = None
+
     def next(self, present: Mapping[Key, int]) -> Key:
         """The key of the next call. `present`: the calls of a turn by key, in order of arrival; not empty."""
         if self._current not in present:

@@ -60,21 +60,35 @@ class StepLoop:
     def _run(self) -> None:
         while self._admit():
             self._retire_cancelled()
-            if batch := self._batching.next([item for member in self._members for item in open_asks(member)]):
-                self._run_batch(batch)
+            self._run_next()
         for member in list(self._members):
             self._retire(member, Unavailable("the server is stopping"))
 
     def _admit(self) -> bool:
-        """Take the jobs that have arrived, and wait for one when there is none; False when the loop is closed."""
+        """Take the jobs that have arrived, and wait for one when there is none; False when the loop is closed.
+
+        A loop that waits refers to no job: weights that are evicted meanwhile are freed.
+        """
         while not self._members or not self._arrivals.empty():
-            member = self._arrivals.get()
-            if member is None:
+            if not self._join(self._arrivals.get()):
                 return False
-            member.last_call = self._calls - 1  # the job arrived before the last call ended
-            self._members.append(member)
-            self._advance(member)
         return True
+
+    def _join(self, member: Member | None) -> bool:
+        """Take a job that has arrived; False for the end of the loop."""
+        if member is None:
+            return False
+        member.last_call = self._calls - 1  # the job arrived before the last call ended
+        self._members.append(member)
+        self._advance(member)
+        return True
+
+    def _run_next(self) -> None:
+        """The next call, if a job asks for one."""
+        if batch := self._batching.next([item for member in self._members for item in open_asks(member)]):
+            self._run_batch(batch)
+        if not self._members:
+            self._batching.clear()
 
     def _retire_cancelled(self) -> None:
         for member in list(self._members):
@@ -120,6 +134,8 @@ class StepLoop:
             member.throw(error)
         except BaseException as thrown:
             self._retire(member, thrown)
+        finally:
+            del error  # its traceback has this frame: they would keep each other, and the job
 
     def _retire(self, member: Member, error: BaseException | None) -> None:
         """Remove a job from the loop, close it, and call its `on_end`."""

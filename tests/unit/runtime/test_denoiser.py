@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import math
 import time
+import weakref
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +16,9 @@ from diffusers import DDIMScheduler, StableDiffusionPipeline
 
 from runtime.checkpoints.checkpoint import Checkpoint
 from runtime.checkpoints.read_controlnet import read_controlnet
+from runtime.engines.ask import Bound
+from runtime.engines.engine import Binding
+from runtime.engines.torch.torch_engine import TorchEngine
 from runtime.files.located import Folder
 from runtime.jobs.job_table import JobRef, JobTable
 from runtime.metrics.stage_definitions import (
@@ -33,10 +38,12 @@ from runtime.metrics.stage_definitions import (
 from runtime.plan import CONTROL_IMAGE, PicturePlan, Plan
 from runtime.settings import Settings
 from runtime.stage_errors import Cancelled, InvalidArgument, Unavailable
+from runtime.stages.bind_component import bind_component
 from runtime.stages.call import Array
 from runtime.stages.denoiser.stage import DenoiserStage
 from tests.unit.runtime import lora_files
 from tests.unit.runtime.engines import assert_near, noise
+from tests.unit.runtime.freed import is_freed, no_collector
 from tests.unit.runtime.plans import Answer, make_plan, run_stage, submit
 from tests.unit.runtime.stand_in import fake_bound, releases
 from tests.unit.runtime.tiny_checkpoints import digest
@@ -289,4 +296,36 @@ def test_a_job_that_failed_leaves_its_place(settings: Settings, job_table: JobTa
         plan = make_plan(checkpoint, job_table.open("", "", 9), num_inference_steps=2)
         answer = submit(stage, plan, _denoiser_inputs(plan))
         assert bool(answer.tensors) if checkpoint is sd15 else isinstance(answer.error, InvalidArgument)
+    stage.close()
+
+
+@pytest.mark.parametrize("end", ["done", "call", "cancelled"])
+def test_the_weights_of_the_last_job_can_be_freed(
+    monkeypatch: pytest.MonkeyPatch, settings: Settings, job_table: JobTable, sd15: Checkpoint, job: JobRef, end: str
+) -> None:
+    """However it ended: neither the stage nor the error's traceback keeps its binding."""
+    bindings: list[weakref.ref[Binding]] = []
+
+    def bind(*args: Any) -> Bound:
+        bound = bind_component(*args)
+        bindings.append(weakref.ref(bound.binding))
+        return bound
+
+    def run(engine: TorchEngine, rows: Any) -> Any:
+        if end == "call":
+            raise RuntimeError("out of memory")
+        if end == "cancelled":
+            job_table.cancel(plan.job)
+        return genuine(engine, rows)
+
+    genuine = TorchEngine.run
+    monkeypatch.setattr("runtime.stages.denoiser.stage.bind_component", bind)
+    monkeypatch.setattr(TorchEngine, "run", run)
+    plan, stage = make_plan(sd15, job, num_inference_steps=2), DenoiserStage(settings, job_table)
+    with no_collector():
+        answer = submit(stage, plan, _denoiser_inputs(plan))
+        answer.wait()
+        answer.all.clear()  # an error that was answered has its traceback
+        (binding,) = bindings
+        assert is_freed(binding)
     stage.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import weakref
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import count
@@ -11,6 +12,7 @@ import pytest
 import torch
 
 from runtime.engines.torch.merge_threads import MergeThreads
+from tests.unit.runtime.freed import is_freed, no_collector
 
 _WAIT = 10
 
@@ -63,6 +65,23 @@ def test_an_error_is_raised_when_all_threads_have_ended(merge_threads: MergeThre
     with pytest.raises(InterruptedError):
         merge_threads.map(work, count())  # endless: only the error ends it
     assert ended.is_set()
+
+
+def test_an_error_keeps_nothing_of_the_work(merge_threads: MergeThreads) -> None:
+    """A LoRA that is refused in the middle leaves no half of a merged network in memory."""
+
+    def fail() -> weakref.ref[torch.Tensor]:
+        merged = torch.zeros(3)
+
+        def work(items: Iterator[int]) -> None:
+            raise InterruptedError(merged)
+
+        with pytest.raises(InterruptedError):
+            merge_threads.map(work, [1])
+        return weakref.ref(merged)
+
+    with no_collector():
+        assert is_freed(fail())
 
 
 def test_it_works_after_an_error(merge_threads: MergeThreads) -> None:

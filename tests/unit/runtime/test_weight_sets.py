@@ -11,9 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
 from runtime.checkpoints.checkpoint import Checkpoint
+from runtime.checkpoints.checks import CheckpointError
 from runtime.checkpoints.folder import read_folder
+from runtime.checkpoints.read_ic_light import read_ic_light
 from runtime.engines.engine import never_cancelled
 from runtime.engines.select import Engines
 from runtime.files.located import Folder
@@ -22,10 +26,11 @@ from runtime.jobs.job_table import JobRef
 from runtime.lora.alphas import read_alphas
 from runtime.lora.lora_file import read_lora
 from runtime.lora.lora_receipt import make_lora_receipt
-from runtime.plan import LoraPlan, Plan
+from runtime.plan import IcLightPlan, LoraPlan, Plan
 from runtime.settings import Settings
 from runtime.stage_errors import InvalidArgument
 from runtime.stages.bind_component import bind_component
+from runtime.weights.weight_set import WeightSet
 from tests.unit.runtime.engines import rows_of, unet_inputs
 from tests.unit.runtime.plans import make_plan
 
@@ -49,6 +54,11 @@ def lora(tiny: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
+def ic_light(tiny: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copyfile(tiny / "ic_light/fc.safetensors", tmp_path / "ic_light.safetensors"))
+
+
+@pytest.fixture
 def planned(folder: Path, store: Store, job: JobRef) -> Iterator[Plan]:
     plan = make_plan(read_folder(Folder(folder, folder), store.digest_local), job)
     time.sleep(TICK_SECONDS)
@@ -68,6 +78,16 @@ def _with_lora(plan: Plan, store: Store, path: Path) -> Plan:
         receipt=make_lora_receipt(contents, read_alphas(stored, contents)),
     )
     return plan.model_copy(update={"loras": (lora,)})
+
+
+def _with_ic_light(plan: Plan, store: Store, path: Path) -> Plan:
+    stored = store.digest_local(path)
+    file = read_ic_light(stored, plan.checkpoint.unet)
+    time.sleep(TICK_SECONDS)
+    ic_light = IcLightPlan(
+        path=path, digest=stored.digest, fingerprint=stored.fingerprint, in_channels=file.in_channels
+    )
+    return plan.model_copy(update={"ic_light": ic_light})
 
 
 def _spoil(path: Path) -> None:
@@ -105,11 +125,48 @@ def test_a_checkpoint_that_changed_is_not_kept_under_the_others_digest(
     assert (_prediction(engines, genuine) == expected).all()
 
 
-def test_a_lora_that_changed_is_not_bound(engines: Engines, planned: Plan, store: Store, lora: Path) -> None:
-    plan = _with_lora(planned, store, lora)
-    _spoil(lora)
-    with pytest.raises(InvalidArgument, match=r"^loras\[0\]\.path: lora\.safetensors was changed"):
-        bind_component(engines, "unet", plan, plan.checkpoint.unet, never_cancelled)
+@pytest.mark.parametrize("calls", [0, 1, 50])
+@pytest.mark.parametrize("field", ["loras[0].path", "ic_light_model_url"])
+def test_changes_that_changed_are_not_bound(
+    engines: Engines, planned: Plan, store: Store, lora: Path, ic_light: Path, field: str, calls: int
+) -> None:
+    """Before they are opened, before they are read, or while they are: their own field is named."""
+    path = lora if field == "loras[0].path" else ic_light
+    plan = _with_ic_light(_with_lora(planned, store, lora), store, ic_light)
+    moments = iter(range(calls))
+
+    def check_cancelled() -> None:
+        if next(moments, None) is None:
+            _spoil(path)
+
+    if calls == 0:
+        _spoil(path)
+    with pytest.raises(InvalidArgument, match=f"^{re.escape(field)}: {path.name} was changed"):
+        bind_component(engines, "unet", plan, plan.unet, check_cancelled)
+
+
+def test_changes_that_change_after_the_last_read_are_not_bound(
+    monkeypatch: pytest.MonkeyPatch, engines: Engines, planned: Plan, store: Store, ic_light: Path
+) -> None:
+    """They are not kept under the digest of the file that was planned."""
+    plan = _with_ic_light(planned, store, ic_light)
+    check_unchanged = WeightSet.check_unchanged
+
+    def spoil_and_check(weights: WeightSet) -> None:
+        _spoil(ic_light)
+        check_unchanged(weights)
+
+    monkeypatch.setattr(WeightSet, "check_unchanged", spoil_and_check)
+    with pytest.raises(InvalidArgument, match=r"^ic_light_model_url: ic_light\.safetensors was changed"):
+        bind_component(engines, "unet", plan, plan.unet, never_cancelled)
+
+
+def test_an_ic_light_of_another_dtype_is_refused(planned: Plan, store: Store, ic_light: Path) -> None:
+    """When the request is prepared: the denoiser could not read it."""
+    tensors = load_file(ic_light)
+    save_file(tensors | {"conv_out.bias": tensors["conv_out.bias"].to(torch.float8_e4m3fn)}, ic_light)
+    with pytest.raises(CheckpointError, match=r"^conv_out\.bias has dtype F8_E4M3; expected one of F64, F32"):
+        read_ic_light(store.digest_local(ic_light), planned.checkpoint.unet)
 
 
 def test_files_that_stay_are_bound(engines: Engines, planned: Plan, store: Store, lora: Path) -> None:

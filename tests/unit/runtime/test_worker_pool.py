@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import threading
+import time
+import weakref
 from collections.abc import Callable, Iterator
 
 import pytest
 
 from runtime.jobs.worker_pool import Task, WorkerPool
 from runtime.low_priority import run_at_low_priority
+from tests.unit.runtime.freed import is_freed, no_collector
 
 
 class Work:
@@ -138,6 +141,37 @@ def test_close_waits_until_each_queued_task_ran_or_failed(work: Work) -> None:
     assert not closing.is_alive()
     with pytest.raises(RuntimeError, match="takes no more"):
         workers.submit(work.task("late"))
+
+
+class _Tensors:
+    """What a task needs."""
+
+
+@pytest.mark.parametrize("end", ["done", "error", "cancelled"])
+def test_a_pool_that_waits_keeps_nothing_of_a_task(work: Work, workers: WorkerPool, end: str) -> None:
+    """The sweeper too, which looks at tasks that wait."""
+
+    def submit() -> weakref.ref[_Tensors]:
+        tensors = _Tensors()
+
+        def run(held: _Tensors = tensors) -> None:
+            if end == "error":
+                raise ArithmeticError
+
+        task = work.task("a", work=run)
+        task.fail = lambda error: work.ended.release()
+        workers.submit(task)
+        return weakref.ref(tensors)
+
+    with no_collector():
+        workers.submit(work.task("running"))
+        work.wait(work.begun)
+        tensors = submit()
+        work.cancelled |= {"a"} if end == "cancelled" else set()
+        time.sleep(0.3)  # of the sweeper, which looks every 0.1 s
+        work.go.release(2)
+        work.wait(work.ended, 2)
+        assert is_freed(tensors)
 
 
 def test_begin_runs_once_in_each_thread(work: Work) -> None:

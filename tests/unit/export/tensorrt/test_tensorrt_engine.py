@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,18 @@ def test_a_failed_refit_loads_the_plan_again(make: Any, emulator: Emulator, sd15
     with pytest.raises(RefitError, match="failed"):
         run(engine, WeightSet(component), text_batch())
     assert_near(run(engine, weights, text_batch()), expected)
+
+
+def test_weights_in_another_layout_are_never_taken(make: Any, emulator: Emulator, sd15: Checkpoint) -> None:
+    """TensorRT gets only an address. It would take them for other weights of the same shape."""
+    engine, weights = make("sd15 text_encoder", sd15.text_encoders[0]), WeightSet(sd15.text_encoders[0])
+    binding = engine.bind(weights, never_cancelled)
+    name = next(name for name, tensor in binding.contents.tensors.items() if name.endswith("q_proj.weight"))
+    transposed = binding.contents.tensors[name].t().contiguous().t()
+    contents = replace(binding.contents, tensors={**binding.contents.tensors, name: transposed})
+    with pytest.raises(AssertionError, match=name):
+        engine.run([(replace(binding, contents=contents), row) for row in rows_of(text_batch())])
+    assert not emulator.refits
 
 
 def test_linear_loras_refit_nothing(make: Any, emulator: Emulator, sd15: Checkpoint) -> None:
