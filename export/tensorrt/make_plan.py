@@ -28,6 +28,7 @@ from runtime.engines.tensorrt.plan_error import PlanError
 from runtime.networks.architecture import Architecture
 
 _TIMING_CACHE = "timing_cache"
+_TOO_LITTLE_MEMORY = "the GPU has too little free memory to compare the plan with torch: stop what else uses it"
 
 
 @dataclass(frozen=True)
@@ -106,3 +107,5 @@ def _check(architecture: Architecture, plan: Plan, show: Show) -> None:
         PlanGate(architecture, plan, CudaStream(), torch.device("cuda")).check(show)
     except PlanError as error:
         raise ExportError(str(error)) from error
+    except torch.OutOfMemoryError as error:
+        raise ExportError(f"{_TOO_LITTLE_MEMORY} ({str(error).partition('. ')[0]})") from error
