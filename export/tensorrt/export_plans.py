@@ -13,8 +13,8 @@ from export.publish import publish_plan
 from export.tensorrt.make_plan import PlanMaker
 from export.tensorrt.profiles import default_profiles, read_profiles
 from runtime.artifacts.artifact import ArtifactError, read_artifact
-from runtime.artifacts.plan import Machine, read_plan
-from runtime.artifacts.plan_manifest import PlanKey, Precision
+from runtime.artifacts.plan import Machine, read_plan_in
+from runtime.artifacts.plan_manifest import PlanKey, Precision, plan_folder
 from runtime.engines.tensorrt import flavour
 from runtime.engines.tensorrt.machine import this_machine
 from runtime.engines.tensorrt.plan_key import plan_key
@@ -47,8 +47,9 @@ def export_plans(
 def _export_plan(name: str, architecture: Architecture, maker: PlanMaker, precision: Precision, show: Show) -> None:
     root = maker.root
     key = plan_key(architecture, getattr(torch, precision))
-    place = key.folder(root, flavour.NAME)
-    if _is_built(root, key, maker.targets):
+    machine = Machine(flavour.NAME, flavour.VERSION, "", maker.targets[0]) if maker.targets else this_machine()
+    place = plan_folder(root, key, flavour.NAME, None if maker.targets else machine.gpu, maker.targets)
+    if _is_built(place, root, key, machine, unverified=bool(maker.targets)):
         console.print(f"{name}: built already, {place}", markup=False)
         return
     graph = read_artifact(root, key.graph)
@@ -62,11 +63,10 @@ def _export_plan(name: str, architecture: Architecture, maker: PlanMaker, precis
     console.print(f"{name}: {key.precision} plan built in {watch}, {sizes}, {state}, {place}", markup=False)
 
 
-def _is_built(root: Path, key: PlanKey, targets: tuple[str, ...]) -> bool:
-    """Whether a plan is there that this machine, or one with each of the targets, may load."""
-    machines = [Machine(flavour.NAME, flavour.VERSION, "", target) for target in targets] or [this_machine()]
+def _is_built(place: Path, root: Path, key: PlanKey, machine: Machine, unverified: bool) -> bool:
+    """Whether a plan is there that `machine` may load."""
     try:
-        return all(read_plan(root, key, machine, unverified=bool(targets)) is not None for machine in machines)
+        return read_plan_in(place, root, key, machine, unverified) is not None
     except ArtifactError as error:
         console.print(f"{error}. It is built again now.", style="yellow", markup=False)
         return False

@@ -79,7 +79,7 @@ class PlanMaker:
             plan_bytes=len(plan),
             verified=machine is not None,
         )
-        made = Plan(manifest, graph, plan, manifest.key.folder(self.root, manifest.flavour))
+        made = Plan(manifest, graph, plan, manifest.folder(self.root))
         if machine is not None:
             _check(architecture, made, show)
         return MadePlan(made, compressed)

@@ -15,7 +15,7 @@ from runtime.artifacts.artifact import (
     read_manifest,
 )
 from runtime.artifacts.manifest import EXPORTER_VERSION, Manifest
-from runtime.artifacts.plan_manifest import Flavour, PlanKey, PlanManifest
+from runtime.artifacts.plan_manifest import Flavour, PlanKey, PlanManifest, plan_folder
 
 PLAN_FILE = "plan.xz"
 RUNTIME_CACHE_FILE = "runtime_cache"  # written by the engine beside the plan
@@ -46,12 +46,27 @@ def has_plans(root: Path) -> bool:
 
 
 def read_plan(root: Path, key: PlanKey, machine: Machine, unverified: bool) -> Plan | None:
-    """The plan in the artifacts' folder `root`; None: it was not built.
+    """The plan of this GPU in the artifacts' folder `root`, else one that was built without a GPU; None: there is none.
 
     unverified: whether a plan may be used that was not compared with torch. Raises ArtifactError when the plan is
-    damaged, or is for another machine.
+    damaged, or each is for another machine.
     """
-    folder = key.folder(root, machine.flavour)
+    own, place = plan_folder(root, key, machine.flavour, machine.gpu, ()), key.folder(root, machine.flavour)
+    others = sorted(found for found in place.iterdir() if found.is_dir() and found != own) if place.is_dir() else []
+    first: ArtifactError | None = None
+    for folder in (own, *others):
+        try:
+            if plan := read_plan_in(folder, root, key, machine, unverified):
+                return plan
+        except ArtifactError as error:
+            first = first or error
+    if first:
+        raise first
+    return None
+
+
+def read_plan_in(folder: Path, root: Path, key: PlanKey, machine: Machine, unverified: bool) -> Plan | None:
+    """The plan in `folder`; None: it was not built. See `read_plan`."""
     if not folder.is_dir():
         return None
     manifest = read_manifest(folder / MANIFEST_FILE, PlanManifest)
