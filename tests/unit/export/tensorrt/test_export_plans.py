@@ -128,6 +128,20 @@ def test_profiles_of_ones_own(root: Path, tiny: Path, tmp_path: Path, built: lis
     assert _manifests(root)["unet"].shapes["latent"] == ((1, 4, 8, 8),) * 3
 
 
+def test_a_plan_of_other_sizes_is_built_again(
+    root: Path, tiny: Path, tmp_path: Path, built: list[tuple[str, ...]]
+) -> None:
+    sizes = {"rows": [1, 1, 1], "height": [8, 8, 8], "width": [8, 8, 8]}
+    path = tmp_path / "profiles.json"
+    path.write_text(json.dumps(dict.fromkeys(PARTS, sizes)))
+    for arguments, count in (((), 1), (("--profiles", str(path)), 2), (("--profiles", str(path)), 2), ((), 2)):
+        result = _export(root, tiny, *arguments)
+        assert result.exit_code == 0, result.output
+        assert len(built) == count * len(PARTS)
+        assert ("other sizes of calls" in result.output) == (bool(arguments) and "built already" not in result.output)
+    assert {plan.profile.rows for plan in _manifests(root).values()} == {(1, 1, 1)}
+
+
 def test_without_tensorrt_the_error_says_what_to_install(
     root: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
