@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -43,6 +44,17 @@ class Plan:
 def has_plans(root: Path) -> bool:
     """Whether any plan was built, of any flavour."""
     return any(root.glob(f"tensorrt*-{EXPORTER_VERSION}"))
+
+
+def usable_plans(root: Path, machine: Machine, unverified: bool) -> list[PlanManifest]:
+    """The manifests of all plans that this machine may load; see `read_plan`. Damaged ones are left out."""
+    found = []
+    for path in sorted(root.glob(f"{machine.flavour}-{EXPORTER_VERSION}/*/*/*/*/*/{MANIFEST_FILE}")):
+        with suppress(ArtifactError):  # the request that needs it reports it
+            manifest = read_manifest(path, PlanManifest)
+            if _reason_against(manifest, machine, unverified) is None:
+                found.append(manifest)
+    return found
 
 
 def read_plan(root: Path, key: PlanKey, machine: Machine, unverified: bool) -> Plan | None:

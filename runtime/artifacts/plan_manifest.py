@@ -41,6 +41,8 @@ class Profile(BaseModel):
         for name, sizes in self:
             if list(sizes) != sorted(sizes) or sizes[0] < 0:
                 raise ValueError(f"{name}: expected smallest, typical and largest size, in this order; found {sizes}")
+        if self.rank[0]:
+            raise ValueError(f"rank: expected 0 as the smallest, of a layer without a LoRA; found {self.rank[0]}")
         return self
 
 
