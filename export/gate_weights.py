@@ -58,16 +58,19 @@ def random_lora(manifest: Manifest) -> dict[str, torch.Tensor]:
 
 
 def merged(base: Weights, loras: Weights) -> dict[str, torch.Tensor]:
-    found = dict(base)
-    for name, down in loras.items():
-        layer, _, part = name.rpartition(".")
-        if part == "lora_a":
-            weight = base[f"{layer}.weight"]
-            change = loras[f"{layer}.lora_b"] @ down.flatten(1)
-            if down.dim() == 3:  # [rank, taps, in]
-                change = change.reshape(len(change), *down.shape[1:]).transpose(1, 2)
-            found[f"{layer}.weight"] = weight + change.reshape(weight.shape)
-    return found
+    return {name: merged_weight(name, value, loras) for name, value in base.items()}
+
+
+def merged_weight(name: str, weight: torch.Tensor, loras: Weights) -> torch.Tensor:
+    """A parameter with its layer's low-rank inputs merged, if there are any."""
+    layer = name.removesuffix(".weight")
+    down = None if layer == name else loras.get(f"{layer}.lora_a")
+    if down is None:
+        return weight
+    change = loras[f"{layer}.lora_b"] @ down.flatten(1)
+    if down.dim() == 3:  # [rank, taps, in]
+        change = change.reshape(len(change), *down.shape[1:]).transpose(1, 2)
+    return weight + change.reshape(weight.shape)
 
 
 def _is_low_rank(name: str) -> bool:

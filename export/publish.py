@@ -48,7 +48,7 @@ def publish(root: Path, manifest: Manifest, compressed: bytes) -> Path:
 
 def publish_plan(root: Path, manifest: PlanManifest, compressed: bytes) -> Path:
     """Write a plan inside of `exporting`, instead of one that cannot be used. Returns its folder. Raises OSError."""
-    return _publish(root, manifest.key.folder(root, manifest.flavour), {PLAN_FILE: compressed}, manifest)
+    return _publish(root, manifest.folder(root), {PLAN_FILE: compressed}, manifest)
 
 
 def _publish(root: Path, place: Path, files: Mapping[str, bytes], manifest: BaseModel) -> Path:

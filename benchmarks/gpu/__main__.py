@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import json
 import platform
 import sys
@@ -22,6 +21,7 @@ from benchmarks.gpu import parity
 from benchmarks.gpu.models import GpuModels
 from benchmarks.gpu.peer import PeerForm
 from benchmarks.gpu.speed import Speed
+from export.free_memory import free_memory
 
 _STEPS = 30
 _PIXELS = {"sd15": 512, "distilled": 512, "sdxl": 1024}
@@ -49,8 +49,7 @@ class Sections:
             self._keep(name, measure(), begun)
         except Exception as error:
             self._keep(name, f"failed: {type(error).__name__}: {str(error)[:500]}", begun)
-        gc.collect()  # engines and their caches refer to each other
-        torch.cuda.empty_cache()
+        free_memory()
 
     def _keep(self, name: str, value: Any, begun: float) -> None:
         self._found["sections"][name] = value

@@ -31,11 +31,14 @@ _CONV_IN = "conv_in.weight"
 class BoundUnet:
     """An engine of a UNet with one weight set, in calls of two rows."""
 
-    def __init__(self, weights: WeightSet, dtype: torch.dtype, cache: WeightsCache | None = None) -> None:
+    def __init__(
+        self, weights: WeightSet, dtype: torch.dtype, cache: WeightsCache | None = None, cuda_graphs: bool = True
+    ) -> None:
         placement = Placement(CUDA, dtype)
         set_convolutions(placement)
         self._placement, self.cache = placement, cache or make_cache()
-        self.engine = TorchEngine(architecture_of("unet", weights.base.config), placement, self.cache, CudaGraphs())
+        graphs = CudaGraphs() if cuda_graphs else None
+        self.engine = TorchEngine(architecture_of("unet", weights.base.config), placement, self.cache, graphs)
         self._binding = self.engine.bind(weights, never_cancelled)
 
     def run(self, row: Inputs, other: Inputs | None = None) -> torch.Tensor:

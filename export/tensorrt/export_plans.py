@@ -13,8 +13,8 @@ from export.publish import publish_plan
 from export.tensorrt.make_plan import PlanMaker
 from export.tensorrt.profiles import default_profiles, read_profiles
 from runtime.artifacts.artifact import ArtifactError, read_artifact
-from runtime.artifacts.plan import Machine, read_plan
-from runtime.artifacts.plan_manifest import PlanKey, Precision
+from runtime.artifacts.plan import Machine, read_plan_in
+from runtime.artifacts.plan_manifest import PlanKey, Precision, Profile, plan_folder
 from runtime.engines.tensorrt import flavour
 from runtime.engines.tensorrt.machine import this_machine
 from runtime.engines.tensorrt.plan_key import plan_key
@@ -33,6 +33,7 @@ def export_plans(
 ) -> None:
     """Build the missing plans of exported graphs inside of `exporting`.
 
+    profiles: the sizes of calls; a plan of other sizes is built again. Without it, a plan of any sizes is kept.
     targets: compute capabilities; by default this machine's GPU, or without a GPU the usual ones. Raises ExportError
     and OSError.
     """
@@ -41,14 +42,20 @@ def export_plans(
     maker = PlanMaker(root, read_profiles(profiles or default_profiles(architectures.values())), targets)
     with progress_of(architectures.keys()) as steps:
         for name, show in steps:
-            _export_plan(name, architectures[name], maker, precision, show)
+            architecture = architectures[name]
+            profile = maker.profiles.get(architecture.kind) if profiles else None
+            _export_plan(name, architecture, maker, precision, profile, show)
 
 
-def _export_plan(name: str, architecture: Architecture, maker: PlanMaker, precision: Precision, show: Show) -> None:
+def _export_plan(
+    name: str, architecture: Architecture, maker: PlanMaker, precision: Precision, profile: Profile | None, show: Show
+) -> None:
+    """profile: the sizes that a plan must have to be kept; None: any."""
     root = maker.root
     key = plan_key(architecture, getattr(torch, precision))
-    place = key.folder(root, flavour.NAME)
-    if _is_built(root, key, maker.targets):
+    machine = Machine(flavour.NAME, flavour.VERSION, "", maker.targets[0]) if maker.targets else this_machine()
+    place = plan_folder(root, key, flavour.NAME, None if maker.targets else machine.gpu, maker.targets)
+    if _is_built(place, root, key, machine, profile, unverified=bool(maker.targets)):
         console.print(f"{name}: built already, {place}", markup=False)
         return
     graph = read_artifact(root, key.graph)
@@ -62,11 +69,16 @@ def _export_plan(name: str, architecture: Architecture, maker: PlanMaker, precis
     console.print(f"{name}: {key.precision} plan built in {watch}, {sizes}, {state}, {place}", markup=False)
 
 
-def _is_built(root: Path, key: PlanKey, targets: tuple[str, ...]) -> bool:
-    """Whether a plan is there that this machine, or one with each of the targets, may load."""
-    machines = [Machine(flavour.NAME, flavour.VERSION, "", target) for target in targets] or [this_machine()]
+def _is_built(
+    place: Path, root: Path, key: PlanKey, machine: Machine, profile: Profile | None, unverified: bool
+) -> bool:
+    """Whether a plan of the profile is there that `machine` may load."""
     try:
-        return all(read_plan(root, key, machine, unverified=bool(targets)) is not None for machine in machines)
+        plan = read_plan_in(place, root, key, machine, unverified)
     except ArtifactError as error:
         console.print(f"{error}. It is built again now.", style="yellow", markup=False)
         return False
+    if plan and profile and plan.manifest.profile != profile:
+        console.print(f"{place}: it has other sizes of calls. It is built again now.", style="yellow", markup=False)
+        return False
+    return plan is not None

@@ -28,6 +28,7 @@ from runtime.engines.tensorrt.plan_error import PlanError
 from runtime.networks.architecture import Architecture
 
 _TIMING_CACHE = "timing_cache"
+_TOO_LITTLE_MEMORY = "the GPU has too little free memory to compare the plan with torch: stop what else uses it"
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ class PlanMaker:
             plan_bytes=len(plan),
             verified=machine is not None,
         )
-        made = Plan(manifest, graph, plan, manifest.key.folder(self.root, manifest.flavour))
+        made = Plan(manifest, graph, plan, manifest.folder(self.root))
         if machine is not None:
             _check(architecture, made, show)
         return MadePlan(made, compressed)
@@ -106,3 +107,5 @@ def _check(architecture: Architecture, plan: Plan, show: Show) -> None:
         PlanGate(architecture, plan, CudaStream(), torch.device("cuda")).check(show)
     except PlanError as error:
         raise ExportError(str(error)) from error
+    except torch.OutOfMemoryError as error:
+        raise ExportError(f"{_TOO_LITTLE_MEMORY} ({str(error).partition('. ')[0]})") from error

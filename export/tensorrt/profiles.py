@@ -58,6 +58,11 @@ def call_of(profile: Profile, place: int) -> GraphCall:
 
 
 def _size(axis: int | str, architecture: Architecture, call: GraphCall, place: int) -> int:
-    """An adapter without a mask has a mask of one query, so this is the smallest and the typical size."""
+    """An adapter without a mask has a mask of one query, so this is the smallest and the typical size.
+
+    Likewise, a call without ControlNets has residuals of size 1, and they need no adapters to be larger.
+    """
+    if isinstance(axis, str) and axis.startswith("residual_") and place != 1:
+        return axis_size(axis, architecture, call._replace(adapters=1)) if place == 2 else 1
     is_mask = isinstance(axis, str) and axis.startswith("ip_queries")
     return 1 if is_mask and place < 2 else axis_size(axis, architecture, call)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -15,7 +16,7 @@ from runtime.artifacts.artifact import (
     read_manifest,
 )
 from runtime.artifacts.manifest import EXPORTER_VERSION, Manifest
-from runtime.artifacts.plan_manifest import Flavour, PlanKey, PlanManifest
+from runtime.artifacts.plan_manifest import Flavour, PlanKey, PlanManifest, plan_folder
 
 PLAN_FILE = "plan.xz"
 RUNTIME_CACHE_FILE = "runtime_cache"  # written by the engine beside the plan
@@ -45,13 +46,39 @@ def has_plans(root: Path) -> bool:
     return any(root.glob(f"tensorrt*-{EXPORTER_VERSION}"))
 
 
+def usable_plans(root: Path, machine: Machine, unverified: bool) -> list[PlanManifest]:
+    """The manifests of all plans that this machine may load; see `read_plan`. Damaged ones are left out."""
+    found = []
+    for path in sorted(root.glob(f"{machine.flavour}-{EXPORTER_VERSION}/*/*/*/*/*/{MANIFEST_FILE}")):
+        with suppress(ArtifactError):  # the request that needs it reports it
+            manifest = read_manifest(path, PlanManifest)
+            if _reason_against(manifest, machine, unverified) is None:
+                found.append(manifest)
+    return found
+
+
 def read_plan(root: Path, key: PlanKey, machine: Machine, unverified: bool) -> Plan | None:
-    """The plan in the artifacts' folder `root`; None: it was not built.
+    """The plan of this GPU in the artifacts' folder `root`, else one that was built without a GPU; None: there is none.
 
     unverified: whether a plan may be used that was not compared with torch. Raises ArtifactError when the plan is
-    damaged, or is for another machine.
+    damaged, or each is for another machine.
     """
-    folder = key.folder(root, machine.flavour)
+    own, place = plan_folder(root, key, machine.flavour, machine.gpu, ()), key.folder(root, machine.flavour)
+    others = sorted(found for found in place.iterdir() if found.is_dir() and found != own) if place.is_dir() else []
+    first: ArtifactError | None = None
+    for folder in (own, *others):
+        try:
+            if plan := read_plan_in(folder, root, key, machine, unverified):
+                return plan
+        except ArtifactError as error:
+            first = first or error
+    if first:
+        raise first
+    return None
+
+
+def read_plan_in(folder: Path, root: Path, key: PlanKey, machine: Machine, unverified: bool) -> Plan | None:
+    """The plan in `folder`; None: it was not built. See `read_plan`."""
     if not folder.is_dir():
         return None
     manifest = read_manifest(folder / MANIFEST_FILE, PlanManifest)

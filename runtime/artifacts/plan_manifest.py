@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Collection
 from pathlib import Path
 from typing import Literal
 
@@ -15,6 +17,7 @@ Precision = Literal["float32", "bfloat16", "float16"]
 Shape = tuple[int, ...]
 # The smallest size, the one that the plan is fastest for, and the largest.
 SizeRange = tuple[int, int, int]
+_NOT_IN_NAMES = re.compile(r"[^0-9A-Za-z.]+")  # of folders
 
 
 class Profile(BaseModel):
@@ -38,6 +41,8 @@ class Profile(BaseModel):
         for name, sizes in self:
             if list(sizes) != sorted(sizes) or sizes[0] < 0:
                 raise ValueError(f"{name}: expected smallest, typical and largest size, in this order; found {sizes}")
+        if self.rank[0]:
+            raise ValueError(f"rank: expected 0 as the smallest, of a layer without a LoRA; found {self.rank[0]}")
         return self
 
 
@@ -55,7 +60,7 @@ class PlanKey(BaseModel):
         return ArtifactKey(self.kind, self.architecture, self.low_rank)
 
     def folder(self, root: Path, flavour: Flavour) -> Path:
-        """The place of the plan in the artifacts' folder."""
+        """The place of the plans in the artifacts' folder: see `PlanManifest.folder`."""
         graph = root / f"{flavour}-{EXPORTER_VERSION}" / self.kind / self.architecture / self.low_rank
         return graph / self.precision
 
@@ -84,3 +89,16 @@ class PlanManifest(BaseModel):
     plan_sha256: str
     plan_bytes: int
     verified: bool
+
+    def folder(self, root: Path) -> Path:
+        """The place of the plan in the artifacts' folder."""
+        return plan_folder(root, self.key, self.flavour, self.gpu, self.targets)
+
+
+def plan_folder(root: Path, key: PlanKey, flavour: Flavour, gpu: str | None, targets: Collection[str]) -> Path:
+    """The place of the plan that `gpu` built; or without a GPU, of the plan for `targets`.
+
+    Each has its own: a plan replaces none of another GPU, and an unverified one replaces no verified one.
+    """
+    machine = f"targets {' '.join(sorted(set(targets)))}" if gpu is None else gpu
+    return key.folder(root, flavour) / _NOT_IN_NAMES.sub("-", machine)

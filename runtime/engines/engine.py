@@ -10,10 +10,11 @@ A row has the inputs of the network for one item, without a batch axis. The engi
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 
+from runtime.artifacts.graph_call import GraphCall
 from runtime.weights.weight_set import WeightSet
 
 Field = torch.Tensor | tuple[torch.Tensor, ...] | None
@@ -23,6 +24,17 @@ Outputs = Mapping[str, torch.Tensor | tuple[torch.Tensor, ...]]
 
 class WeightsError(ValueError):
     """A component's tensors do not fit its configuration; the message lists them and is fit for the client."""
+
+
+class SizesError(ValueError):
+    """Calls of these sizes are outside of what an engine takes. The message is fit for the client.
+
+    axis: the name of the axis whose size is refused, as in `export/axes.py`.
+    """
+
+    def __init__(self, axis: str, message: str) -> None:
+        super().__init__(message)
+        self.axis = axis
 
 
 class CallSizes(NamedTuple):
@@ -81,6 +93,14 @@ class Engine(Protocol):
         Inputs are float32 (token ids int64), on any device. Outputs are float32, on `device`; a GPU may still compute
         them when this returns. `runtime/networks` documents the names of both.
         """
+
+
+@runtime_checkable
+class SizedEngine(Engine, Protocol):
+    """An engine that takes calls of some sizes only."""
+
+    def check_sizes(self, call: GraphCall) -> None:
+        """Raises SizesError when it does not take a call of these sizes, whose rank does not count."""
 
 
 def never_cancelled() -> None:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Hashable
+from contextlib import suppress
 from importlib.util import find_spec
 
 import torch
 
 from lorikeet.schema import EngineReceipt
 from runtime.artifacts.artifact import ArtifactError
+from runtime.artifacts.graph_call import GraphCall
 from runtime.artifacts.plan import has_plans
 from runtime.engines.ask import Bound
 from runtime.engines.compiled.graphs import read_graphs
-from runtime.engines.engine import CallSizes, Engine, WeightsError
+from runtime.engines.engine import CallSizes, Engine, SizedEngine, SizesError, WeightsError
 from runtime.engines.lru_budget import LruBudget, Resident
 from runtime.engines.openvino.compiled_cache import CompiledCache
 from runtime.engines.openvino.compiled_files import CompiledFiles
@@ -35,6 +37,7 @@ _EVERY_STEP: set[NetworkKind] = {"unet", "controlnet"}  # the networks that a re
 _WEIGHTS_BYTES = 8 * GIB  # on a CPU, whose memory others use too
 # What keeps an exported graph from being used. TensorRT may not be installed.
 _UNUSABLE = (ArtifactError, PlanError, ImportError)
+_OTHER_SIZES = "other sizes need another plan (make export with --profiles) or LORIKEET_ENGINE=auto"
 
 
 class Engines:
@@ -55,23 +58,56 @@ class Engines:
         self._compiled = CompiledCache(budget)
         self._files = CompiledFiles(settings.compiled_folder, settings.compiled_bytes)
         self._settings = settings
-        self._engines: dict[Architecture, Engine] = {}  # least recently requested first
+        if settings.engine == "tensorrt" and kind in _EVERY_STEP:
+            self._check_block_rows()
+        self._engines: dict[Hashable, Engine] = {}  # least recently requested first
 
-    def of(self, architecture: Architecture) -> Engine:
+    def _check_block_rows(self) -> None:
+        """Raises SettingsError. With the setting `auto`, the torch engine serves what no plan takes."""
+        if not has_plans(self._settings.artifacts_folder):
+            return
+        with suppress(ImportError):  # TensorRT is missing: each request's error says so
+            from runtime.engines.tensorrt.make_engine import check_block_rows
+
+            check_block_rows(self._settings)
+
+    def of(self, architecture: Architecture, calls: Collection[GraphCall] = ()) -> Engine:
         """The engine of an architecture: OpenVINO on a CPU and TensorRT on a GPU if it was exported, else torch.
+
+        calls: the sizes of its calls. If the exported engine does not take them, torch serves them, or with the setting
+        that asks for the engine SizesError is raised.
 
         Raises WeightsError when no network can be built from its configuration, or when the setting asks for an engine
         that cannot serve it.
         """
-        engine = self._engines.pop(architecture, None) or self._make(architecture)
-        self._engines[architecture] = engine
+        engine = self._kept(architecture, lambda: self._make(architecture))
+        try:
+            if isinstance(engine, SizedEngine):
+                for call in calls:
+                    engine.check_sizes(call)
+        except SizesError as error:
+            if self._settings.engine != "auto":
+                raise SizesError(error.axis, f"{error}; {_OTHER_SIZES}") from error
+            reason = error
+            return self._kept((architecture, "other sizes"), lambda: self._make_substitute(architecture, reason))
+        return engine
+
+    def _kept(self, key: Hashable, make: Callable[[], Engine]) -> Engine:
+        """The engine of this key, which `make` makes at its first request."""
+        engine = self._engines.pop(key, None) or make()
+        self._engines[key] = engine
         if len(self._engines) > _MAX_ENGINES:
             del self._engines[next(iter(self._engines))]
         return engine
 
     def _make(self, architecture: Architecture) -> Engine:
-        if engine := self._exported(architecture):
-            return engine
+        return self._exported(architecture) or self._make_torch(architecture)
+
+    def _make_substitute(self, architecture: Architecture, reason: SizesError) -> Engine:
+        log.warning("a request has %s; the torch engine serves requests of such sizes", reason)
+        return self._make_torch(architecture)
+
+    def _make_torch(self, architecture: Architecture) -> Engine:
         graphs = CudaGraphs() if self._replays(architecture) else None
         return TorchEngine(architecture, self.placement, self.weights, graphs)
 

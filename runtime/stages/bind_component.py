@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-from runtime.checkpoints.checkpoint import Component
+from runtime.checkpoints.checkpoint import MAX_TOKENS, Component
 from runtime.checkpoints.checks import CheckpointError
 from runtime.checkpoints.read_ic_light import read_ic_light
 from runtime.engines.ask import Bound
-from runtime.engines.engine import CallSizes, WeightsError
+from runtime.engines.engine import CallSizes, SizesError, WeightsError
 from runtime.engines.select import Engines
 from runtime.files.safetensors_file import WeightFileError
 from runtime.files.stored_file import FileChangedError, StoredFile
@@ -19,6 +19,7 @@ from runtime.lora.lora_error import LoraError
 from runtime.networks.architecture import ArchitectureError, NetworkKind, architecture_of
 from runtime.plan import IcLightPlan, LoraPlan, Plan
 from runtime.stage_errors import InvalidArgument
+from runtime.stages.graph_calls import graph_calls, size_field
 from runtime.weights.change import ChangeSource
 from runtime.weights.offsets import OffsetChanges
 from runtime.weights.weight_set import WeightSet
@@ -31,17 +32,20 @@ def bind_component(
     component: Component,
     check_cancelled: Callable[[], None],
     block_rows: int = 1,
+    tokens: int = MAX_TOKENS,
 ) -> Bound:
-    """The component's engine with its weights bound.
+    """The component's engine with its weights bound. `block_rows`, `tokens`: the sizes of its calls (`graph_calls`).
 
     Raises InvalidArgument, naming the field, for what cannot be built or does not fit, and what `check_cancelled`
     raises, which is called often.
     """
     try:
-        engine = engines.of(architecture_of(kind, component.config))
+        engine = engines.of(architecture_of(kind, component.config), graph_calls(kind, plan, block_rows, tokens))
         weights = weight_set(plan, component, check_cancelled)
         sizes = _call_sizes(engines, kind, plan, block_rows)
         return Bound(engine, engine.bind(weights, check_cancelled, sizes), block_rows)
+    except SizesError as error:
+        raise InvalidArgument(size_field(error.axis, kind, plan, component), str(error)) from error
     except (ArchitectureError, WeightsError, WeightFileError, FileChangedError) as error:
         # Of the component's own files: a source of changes names its field itself.
         raise InvalidArgument(component.field, str(error)) from error

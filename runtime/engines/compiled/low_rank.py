@@ -40,11 +40,15 @@ class LowRankPart:
         """Nothing refers to it."""
 
 
-def takes(manifest: Manifest, weights: WeightSet) -> bool:
-    """Whether all changes of the weight set can be low-rank inputs of the graph, of a rank that has a bucket."""
+def takes(manifest: Manifest, weights: WeightSet, most: int = _BUCKETS[-1]) -> bool:
+    """Whether all changes of the weight set can be low-rank inputs of the graph, of a rank that has a bucket.
+
+    most: the largest rank of an input.
+    """
     taps = _taps(manifest)
+    largest = max((bucket for bucket in _BUCKETS if bucket <= most), default=0)
     return all(
-        name in weights.low_rank and name in taps and _rank(weights, name) <= _BUCKETS[-1] for name in weights.changed
+        name in weights.low_rank and name in taps and _rank(weights, name) <= largest for name in weights.changed
     )
 
 

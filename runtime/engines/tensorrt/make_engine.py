@@ -1,8 +1,8 @@
-"""Makes the TensorRT engine of an architecture, if there is a plan for it."""
+"""Makes the TensorRT engine of an architecture, if there is a plan for it; checks the settings against the plans."""
 
 from __future__ import annotations
 
-from runtime.artifacts.plan import read_plan
+from runtime.artifacts.plan import read_plan, usable_plans
 from runtime.engines.compiled.low_rank_cache import LowRankCache
 from runtime.engines.placement import Placement
 from runtime.engines.tensorrt.call_stream import CudaStream
@@ -11,7 +11,18 @@ from runtime.engines.tensorrt.plan_key import plan_key
 from runtime.engines.tensorrt.tensorrt_engine import TensorRtEngine
 from runtime.engines.torch.weights_cache import WeightsCache
 from runtime.networks.architecture import Architecture
-from runtime.settings import Settings
+from runtime.settings import Settings, SettingsError
+
+
+def check_block_rows(settings: Settings) -> None:
+    """Raises SettingsError when LORIKEET_BLOCK_ROWS is more than a plan of this machine takes: no request would run."""
+    for plan in usable_plans(settings.artifacts_folder, this_machine(), settings.unverified_plans):
+        most = plan.profile.rows[2]
+        if plan.key.kind in ("unet", "controlnet") and settings.block_rows > most:
+            raise SettingsError(
+                f"LORIKEET_BLOCK_ROWS: {settings.block_rows}, but the TensorRT plan of a {plan.key.kind} takes at most "
+                f"{most} rows; set at most {most}, or export it with other --profiles"
+            )
 
 
 def make_tensorrt(

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 
 from runtime.artifacts.flat_fields import unflatten
+from runtime.artifacts.graph_call import GraphCall
 from runtime.artifacts.plan import Plan
 from runtime.engines import stacking
 from runtime.engines.check_weights_fit import check_fit
@@ -27,6 +28,7 @@ from runtime.engines.engine import Binding, CallSizes, Field, Inputs, Outputs
 from runtime.engines.exact_inputs import EXACT_INPUTS
 from runtime.engines.tensorrt.call_stream import CallStream
 from runtime.engines.tensorrt.loaded_plan import LoadedPlan
+from runtime.engines.tensorrt.plan_sizes import check_sizes
 from runtime.engines.tensorrt.plan_weights import RefitError
 from runtime.engines.torch.parameter_spec import ParameterSpec, TensorForm
 from runtime.engines.torch.weights_cache import WeightsCache
@@ -73,6 +75,7 @@ class TensorRtEngine:
         shapes = {name: parameter.shape for name, parameter in parameters(build(architecture)).items()}
         form = TensorForm(dtype, torch.contiguous_format, device)
         self._spec = ParameterSpec(architecture.digest, shapes, form, fixed=False)
+        self._most_rank = plan.manifest.profile.rank[2]
         self._loaded = self._load()
         self._stacked: tuple[tuple[LowRankPart, ...], dict[str, torch.Tensor]] = ((), {})  # of the last call
 
@@ -80,13 +83,17 @@ class TensorRtEngine:
     def device(self) -> torch.device:
         return self._spec.form.device
 
+    def check_sizes(self, call: GraphCall) -> None:
+        """Raises SizesError when the plan does not take a call of these sizes. A LoRA of any rank can be bound."""
+        check_sizes(self._plan, self._architecture, call)
+
     def bind(
         self, weights: WeightSet, check_cancelled: Callable[[], None], sizes: CallSizes | None = None
     ) -> TensorRtBinding:
         check_fit(weights, self._architecture.kind, self._spec.shapes)
         with ExitStack() as uses:
             part = _NOTHING
-            if weights.changed and low_rank.takes(self._graph, weights):
+            if weights.changed and low_rank.takes(self._graph, weights, self._most_rank):
                 part = self._use_low_rank(uses, weights, check_cancelled)
                 weights = WeightSet(weights.base)
             bound = self._weights.bind(self._spec, weights, check_cancelled)
@@ -100,7 +107,7 @@ class TensorRtEngine:
 
     @torch.inference_mode()
     def run(self, rows: Sequence[tuple[Binding, Inputs]]) -> list[Outputs]:
-        """Raises PlanError, also for sizes that the plan does not take."""
+        """Raises PlanError, also for sizes that `check_sizes` refuses."""
         bindings = [binding for binding, _ in rows if isinstance(binding, TensorRtBinding)]
         contents = bindings[0].contents
         with self._stream.call():

@@ -47,15 +47,17 @@ def _bind(
     condition = unit_picture(plan, CONTROL_IMAGE.format(index), tensors)
     mask = unit_picture(plan, CONTROL_MASK.format(index), tensors)
     assert condition is not None
+    image_tokens = _image_tokens(plan, asked.ip_adapter_index, tensors)
+    text = tensors["PROMPT_EMBEDS"] if image_tokens is None else image_tokens
     return ControlNet(
-        bind_component(engines, "controlnet", plan, component, check_cancelled, block_rows),
+        bind_component(engines, "controlnet", plan, component, check_cancelled, block_rows, text.shape[1]),
         condition,
         mask=None if mask is None else _thresholded(mask[0], asked.mask_threshold),  # grey: its channels are equal
         conditioning_scale=asked.conditioning_scale,
         start=asked.start_percentage,
         end=asked.end_percentage,
         pools=bool(component.config.get("global_pool_conditions")),
-        tokens=_image_tokens(plan, asked.ip_adapter_index, tensors),
+        tokens=image_tokens,
     )
 
 

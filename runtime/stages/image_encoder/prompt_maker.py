@@ -102,7 +102,9 @@ class NetworkPrompts:
         """The image prompts of an adapter. As in diffusers, its pictures share one attention, or have one each when
         there is a mask."""
         adapter, asked = plan.ip_adapters[index], plan.request.ip_adapter[index]
-        bound = self._bind(plan, call, "image_projection", adapter.projection, check_cancelled)
+        encoded = [outputs for field in adapter.images for outputs in embedded.get(field, ())]
+        picture_tokens = max((len(_tensor(outputs["penultimate"])) for outputs in encoded), default=1)
+        bound = self._bind(plan, call, "image_projection", adapter.projection, check_cancelled, picture_tokens)
         try:
             outputs: list[list[Outputs]] = []
             for field in adapter.images:
@@ -119,10 +121,16 @@ class NetworkPrompts:
         return _Projected(prompts if is_masked else [AdapterPrompt.joined(prompts)], torch.cat(tokens, dim=1))
 
     def _bind(
-        self, plan: Plan, call: Call, kind: NetworkKind, component: Component, check_cancelled: CheckCancelled
+        self,
+        plan: Plan,
+        call: Call,
+        kind: NetworkKind,
+        component: Component,
+        check_cancelled: CheckCancelled,
+        tokens: int = 1,
     ) -> Bound:
         begun = time.monotonic()
-        bound = bind_component(self._engines, kind, plan, component, check_cancelled)
+        bound = bind_component(self._engines, kind, plan, component, check_cancelled, tokens=tokens)
         timings = call.report.timings
         timings["image_encoder_load"] = timings.get("image_encoder_load", 0.0) + time.monotonic() - begun
         return bound

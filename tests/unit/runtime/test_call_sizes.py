@@ -54,7 +54,7 @@ def test_the_sizes_of_a_networks_calls(
 ) -> None:
     named = ("256x256", "512x512", "128x160")
     engines, engine = Engines(settings.model_copy(update={"static_shapes": named}), kind), _Engine()
-    monkeypatch.setattr(engines, "of", lambda architecture: engine)
+    monkeypatch.setattr(engines, "of", lambda *_: engine)
     plan = make_plan(sd15, size=size, vae_tile_above=400, **tiles)
     component = sd15.unet if kind == "unet" else sd15.vae
     bind_component(engines, kind, plan, component, never_cancelled, 2 if kind == "unet" else 1)

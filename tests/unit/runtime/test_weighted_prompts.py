@@ -183,7 +183,7 @@ def test_a_weighted_plan_does_not_tell_the_size_of_calls(
     seen: list[CallSizes | None] = []
 
     class Engines:
-        def of(self, _: object) -> Any:
+        def of(self, *_: object) -> Any:
             return self
 
         def sizes(self, _: Plan, rows: int) -> CallSizes:

@@ -9,13 +9,15 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+import torch
 from typer.testing import CliRunner, Result
 
 from export.__main__ import app
+from export.tensorrt import export_plans as exporting_plans
 from export.tensorrt import make_plan as making
 from runtime.artifacts.artifact import GRAPH_FILE, MANIFEST_FILE
 from runtime.artifacts.manifest import low_rank_modes
-from runtime.artifacts.plan import PLAN_FILE
+from runtime.artifacts.plan import PLAN_FILE, Machine
 from runtime.artifacts.plan_manifest import PlanManifest
 from runtime.engines.tensorrt import flavour
 from runtime.engines.tensorrt.flavour import FlavourMissing
@@ -85,13 +87,35 @@ def test_each_network_has_a_plan(root: Path, tiny: Path, built: list[tuple[str, 
 
 
 def test_a_second_export_builds_nothing(root: Path, tiny: Path, built: list[tuple[str, ...]]) -> None:
-    for count in (1, 1, 2):
-        targets = "8.9" if count == 1 else "8.6"
+    for targets, count in (("8.9", 1), ("8.9", 1), ("8.6,8.9", 2), ("8.9,8.6", 2), ("8.9", 2)):
         result = _export(root, tiny, "--targets", targets)
         assert result.exit_code == 0, result.output
         assert len(built) == count * len(PARTS)
-    assert "this GPU has 8.6" in result.output
-    assert {plan.targets for plan in _manifests(root).values()} == {("8.6",)}
+        assert "built again" not in result.output
+
+
+def test_plans_for_targets_replace_no_verified_plan(
+    root: Path, tiny: Path, built: list[tuple[str, ...]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a machine with a GPU, and on one that shares its folder."""
+    machine = Machine(flavour.NAME, flavour.VERSION, "NVIDIA L4", "8.9")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(making, "build_on_gpu", lambda model, shapes, *_: emulated_plan(model, shapes))
+    monkeypatch.setattr(making, "_check", lambda *_: None)
+    for gpu in (machine, machine._replace(gpu="NVIDIA L40S")):
+        for module in (making, exporting_plans):
+            monkeypatch.setattr(module, "this_machine", lambda gpu=gpu: gpu)
+        assert _export(root, tiny).exit_code == 0
+    assert _export(root, tiny, "--targets", "8.9").exit_code == 0
+    assert len(built) == len(PARTS)
+    found = [PlanManifest.model_validate_json(path.read_text()) for path in root.glob("tensorrt*/unet/*/*/*/*/*.json")]
+    assert sorted((plan.gpu or "", plan.verified) for plan in found) == [
+        ("", False),
+        ("NVIDIA L4", True),
+        ("NVIDIA L40S", True),
+    ]
+    result = _export(root, tiny)
+    assert "built already" in result.output and "NVIDIA-L40S" in result.output.replace("\n", "")
 
 
 def test_profiles_of_ones_own(root: Path, tiny: Path, tmp_path: Path, built: list[tuple[str, ...]]) -> None:
@@ -102,6 +126,20 @@ def test_profiles_of_ones_own(root: Path, tiny: Path, tmp_path: Path, built: lis
     assert result.exit_code == 1
     assert "the profiles have no sizes for a text_encoder" in result.output
     assert _manifests(root)["unet"].shapes["latent"] == ((1, 4, 8, 8),) * 3
+
+
+def test_a_plan_of_other_sizes_is_built_again(
+    root: Path, tiny: Path, tmp_path: Path, built: list[tuple[str, ...]]
+) -> None:
+    sizes = {"rows": [1, 1, 1], "height": [8, 8, 8], "width": [8, 8, 8]}
+    path = tmp_path / "profiles.json"
+    path.write_text(json.dumps(dict.fromkeys(PARTS, sizes)))
+    for arguments, count in (((), 1), (("--profiles", str(path)), 2), (("--profiles", str(path)), 2), ((), 2)):
+        result = _export(root, tiny, *arguments)
+        assert result.exit_code == 0, result.output
+        assert len(built) == count * len(PARTS)
+        assert ("other sizes of calls" in result.output) == (bool(arguments) and "built already" not in result.output)
+    assert {plan.profile.rows for plan in _manifests(root).values()} == {(1, 1, 1)}
 
 
 def test_without_tensorrt_the_error_says_what_to_install(

@@ -55,6 +55,10 @@ def test_the_shapes_of_a_vae(graphs: Graphs) -> None:
         ({"unet": {"rows": [1, 2, 4]}}, "unet.height: Field required"),
         ({"unet": {"rows": [2, 1, 4], "height": [8, 8, 8], "width": [8, 8, 8]}}, "rows: expected smallest, typical"),
         ({"unet": {"rows": [-1, 1, 4], "height": [8, 8, 8], "width": [8, 8, 8]}}, "rows: expected smallest, typical"),
+        (
+            {"unet": {"rows": [1, 1, 1], "height": [8, 8, 8], "width": [8, 8, 8], "rank": [16, 16, 64]}},
+            "rank: expected 0 as the smallest",
+        ),
         ({"unet": {"rows": [1, 1], "height": [8, 8, 8], "width": [8, 8, 8]}}, "unet.rows"),
     ],
 )

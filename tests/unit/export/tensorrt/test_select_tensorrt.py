@@ -13,21 +13,24 @@ import torch
 
 from export.publish import exporting, publish_plan
 from runtime.artifacts.artifact import GRAPH_FILE, MANIFEST_FILE
+from runtime.artifacts.graph_call import GraphCall
 from runtime.artifacts.plan import Machine
 from runtime.engines import select as selecting
-from runtime.engines.engine import Engine, WeightsError
+from runtime.engines.engine import Engine, SizesError, WeightsError
 from runtime.engines.placement import Placement
 from runtime.engines.select import Engines
 from runtime.engines.tensorrt import make_engine
 from runtime.engines.tensorrt.plan_error import PlanError
+from runtime.engines.tensorrt.plan_sizes import check_sizes
 from runtime.settings import Settings, SettingsError
 from tests.unit.export.conftest import Graphs
 from tests.unit.export.tensorrt.plans import MACHINE, compress, make_plan
+from tests.unit.runtime.fake_engine import FakeEngine
 
 NAME = "sd15 vae_decoder"
 
 
-class FakeEngine:
+class SelectedEngine(FakeEngine):
     """Stands for the engine, whose plan needs a GPU."""
 
     name = "tensorrt"
@@ -36,7 +39,10 @@ class FakeEngine:
     def __init__(self, *arguments: Any) -> None:
         if self.error:
             raise self.error
-        self.plan, self.cuda_graphs = arguments[1], arguments[-1]
+        self.architecture, self.plan, self.cuda_graphs = arguments[0], arguments[1], arguments[-1]
+
+    def check_sizes(self, call: GraphCall) -> None:
+        check_sizes(self.plan, self.architecture, call)
 
 
 @pytest.fixture
@@ -56,16 +62,22 @@ def artifacts(graphs: Graphs, tmp_path: Path) -> Path:
 @pytest.fixture
 def select(artifacts: Path, graphs: Graphs, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Engine]:
     """Selects the engine of the VAE decoder as on a machine with a GPU."""
-    monkeypatch.setattr(FakeEngine, "error", None)
-    monkeypatch.setattr(make_engine, "TensorRtEngine", FakeEngine)
+    monkeypatch.setattr(SelectedEngine, "error", None)
+    monkeypatch.setattr(make_engine, "TensorRtEngine", SelectedEngine)
     monkeypatch.setattr(make_engine, "CudaStream", lambda: None)
 
-    def found(engine: Any = "auto", machine: Machine = MACHINE, cuda_graphs: bool = True) -> Engine:
+    def found(
+        engine: Any = "auto",
+        machine: Machine = MACHINE,
+        cuda_graphs: bool = True,
+        calls: tuple[tuple[GraphCall, ...], ...] = ((),),
+    ) -> Engine:
+        """The engine of the last of `calls`, which one server gets in turn."""
         monkeypatch.setattr(make_engine, "this_machine", lambda: machine)
         engines = Engines(Settings(device="cpu", artifacts=artifacts, threads=1), "vae_decoder")
         engines.placement = Placement(torch.device("cuda"), torch.float16)
         engines._settings = engines._settings.model_copy(update={"engine": engine, "cuda_graphs": cuda_graphs})
-        return engines.of(graphs.network(NAME).architecture)
+        return [engines.of(graphs.network(NAME).architecture, of_request) for of_request in calls][-1]
 
     return found
 
@@ -74,7 +86,7 @@ def select(artifacts: Path, graphs: Graphs, monkeypatch: pytest.MonkeyPatch) -> 
 def test_a_plan_for_this_machine_is_used(select: Callable[..., Engine], engine: str) -> None:
     """The VAE asks for float32, so its float32 plan serves a server in float16."""
     found = select(engine)
-    assert isinstance(found, FakeEngine)
+    assert isinstance(found, SelectedEngine)
     assert found.plan.manifest.key.precision == "float32"
 
 
@@ -87,8 +99,48 @@ def test_networks_of_every_step_get_cuda_graphs(
 ) -> None:
     monkeypatch.setattr(selecting, "_EVERY_STEP", every_step)
     found = select(cuda_graphs=setting)
-    assert isinstance(found, FakeEngine)
+    assert isinstance(found, SelectedEngine)
     assert found.cuda_graphs is expected
+
+
+TAKEN, TOO_LARGE = GraphCall(1, 16, 16, 1, 0), GraphCall(1, 17, 16, 1, 0)
+
+
+def test_torch_serves_the_sizes_that_the_plan_does_not_take(
+    select: Callable[..., Engine], caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING, "lorikeet"):
+        assert select(calls=((TAKEN, TOO_LARGE),)).name == "torch"
+    assert "a request has 17 latents of height, an eighth of the pixels; the TensorRT plan" in caplog.text
+    caplog.clear()
+    assert select(calls=((TAKEN,), (TOO_LARGE,), (TAKEN,))).name == "tensorrt"
+    assert select(calls=((TOO_LARGE,), (TAKEN,), (TOO_LARGE,))).name == "torch"
+    assert caplog.text.count("the torch engine serves requests of such sizes") == 2, "once for each server"
+
+
+def test_the_setting_tensorrt_refuses_such_sizes(select: Callable[..., Engine]) -> None:
+    assert select("tensorrt", calls=((TAKEN,),)).name == "tensorrt"
+    with pytest.raises(SizesError, match=r"17 latents of height.* takes 3 to 16; other sizes need another plan"):
+        select("tensorrt", calls=((TOO_LARGE,),))
+
+
+def test_more_block_rows_than_a_plan_takes_are_refused_at_the_start(
+    artifacts: Path, graphs: Graphs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the setting `tensorrt`; only plans of this machine count."""
+    plan = make_plan(graphs.artifact("sd15 unet", "linear"), graphs.network("sd15 unet").architecture, artifacts)
+    with exporting(artifacts):
+        publish_plan(artifacts, plan.manifest, compress(plan.plan))
+    monkeypatch.setattr(selecting, "place", lambda _: Placement(torch.device("cpu"), torch.float32))
+
+    def start(rows: int, machine: Machine = MACHINE, engine: Any = "tensorrt") -> Engines:
+        monkeypatch.setattr(make_engine, "this_machine", lambda: machine)
+        return Engines(Settings(device="cpu", engine=engine, artifacts=artifacts, threads=1, block_rows=rows), "unet")
+
+    with pytest.raises(SettingsError, match=r"^LORIKEET_BLOCK_ROWS: 5, but .* takes at most 4 rows; set at most 4"):
+        start(5)
+    for given in ((4,), (0,), (5, OTHER), (5, MACHINE, "auto")):
+        assert start(*given)
 
 
 def test_the_setting_torch_uses_no_plan(select: Callable[..., Engine]) -> None:
@@ -111,7 +163,7 @@ def test_a_plan_for_another_machine_leaves_torch(
 def test_a_plan_that_cannot_be_loaded_leaves_torch(
     select: Callable[..., Engine], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(FakeEngine, "error", PlanError("the plan cannot be loaded"))
+    monkeypatch.setattr(SelectedEngine, "error", PlanError("the plan cannot be loaded"))
     assert select().name == "torch"
     with pytest.raises(WeightsError, match="the plan cannot be loaded"):
         select("tensorrt")
