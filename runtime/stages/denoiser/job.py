@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -141,11 +141,15 @@ def _part(plan: Plan, window: Window, conditions: Conditions, controlnets: Seque
         place = (scale * window.top, scale * window.left)
         prompt = Prompt(conditions.text, conditions.pooled, size_ids(plan.padded_height, plan.padded_width, *place))
     cropped = [network.crop(window) for network in controlnets]
+    image_prompts = conditions.image_prompts
+    if conditions.ip_masks is not None:
+        masks = conditions.ip_masks.resize(window, plan.checkpoint.vae_scale_factor, plan.unet.config)
+        image_prompts = replace(image_prompts, masks=masks.to(image_prompts.bias.device))
     return _Part(
         window,
         prompt,
         ControlNets(cropped, prompt, guess_mode=plan.request.controlnet_guess_mode),
-        conditions.image_prompts.crop(window),
+        image_prompts,
         window.crop(conditions.concat) if len(conditions.concat) else None,
     )
 
