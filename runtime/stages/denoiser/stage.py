@@ -65,7 +65,7 @@ class DenoiserStage(LoopStage[Job]):
 
     def _bind(self, plan: Plan, call: Call, check_cancelled: CheckCancelled) -> tuple[Bound, list[ControlNet]]:
         """The request's networks with their weights."""
-        block_rows = self.settings.block_rows or (2 if plan.guided else 1)
+        block_rows = plan.block_rows(self.settings.block_rows)
         unet = bind_component(self._engines, "unet", plan, plan.unet, check_cancelled, block_rows)
         try:
             return unet, bind_controlnets(self._engines, plan, call.inputs, check_cancelled, block_rows)
