@@ -62,6 +62,7 @@ class StepLoop:
             self._retire_cancelled()
             if batch := self._batching.next([item for member in self._members for item in open_asks(member)]):
                 self._run_batch(batch)
+            del batch  # its rows are large, and the next ones may take hours to come
         for member in list(self._members):
             self._retire(member, Unavailable("the server is stopping"))
 
