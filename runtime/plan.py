@@ -249,6 +249,10 @@ class Plan(BaseModel):
         """The width of the guidance scale's embedding that the UNet takes as input; None when it takes none."""
         return self.checkpoint.unet.config.get("time_cond_proj_dim")
 
+    def block_rows(self, setting: int) -> int:
+        """Rows in one call of the UNet, and of the ControlNets. `setting`: `LORIKEET_BLOCK_ROWS`; 0 is the default."""
+        return setting or (2 if self.guided else 1)
+
     def to_json(self) -> bytes:
         """The plan as JSON; `model_validate_json` reads it."""
         return self.model_dump_json(exclude_unset=True).encode()

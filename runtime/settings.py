@@ -174,7 +174,8 @@ class Settings(BaseSettings):
     )
     memory_bytes: ByteSize = Field(
         default_factory=lambda: ByteSize(_machine_bytes() * 3 // 4),
-        description="Memory for the pictures and latents of all requests in flight. Weights are not included.",
+        description="Memory for the pictures, latents and ControlNet residuals of all requests in flight. "
+        "Weights are not included.",
     )
 
     start_seconds: Positive = Field(300, description="Time limit for the start of all stages, in seconds.")

@@ -9,9 +9,11 @@ import torch
 
 from benchmarks.gpu.models import GUIDANCE_WIDTH
 from runtime.checkpoints.checkpoint import Checkpoint
+from runtime.conditioning.ip_masks import PictureMasks
 from runtime.engines.engine import Field, Inputs
 from runtime.networks.architecture import Architecture
 from runtime.networks.build import build
+from runtime.window import Window
 
 _TOKENS = 77
 _ADAPTERS, _IMAGE_TOKENS = 2, 4
@@ -57,13 +59,16 @@ class Rows:
         """A row with two IP-Adapters, the second one masked."""
         network: Any = build(architecture)
         width = network.image_prompts.width
-        mask = torch.ones(_ADAPTERS, self._side, self._side, device=self._device)
-        mask[1, :, : self._side // 2] = 0
+        mask = torch.ones(1, self._side, self._side, dtype=torch.bool)
+        mask[:, :, : self._side // 2] = False
+        window = Window(0, 0, self._side, self._side)
+        masks = PictureMasks(mask, torch.tensor([-1, 0])).resize(window, 1, self._config).to(self._device)
         return self.plain() | {
             "ip_k": self._noise(_ADAPTERS, _IMAGE_TOKENS, width),
             "ip_v": self._noise(_ADAPTERS, _IMAGE_TOKENS, width) * _WEAK,
             "ip_bias": torch.zeros(_ADAPTERS, _IMAGE_TOKENS, device=self._device),
-            "ip_mask": mask,
+            "ip_masks": masks.masks,
+            "ip_mask_index": masks.index,
         }
 
     def with_picture(self) -> Inputs:

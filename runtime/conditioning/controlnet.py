@@ -56,21 +56,28 @@ class ControlNets:
         self._networks, self._prompt = networks, prompt
         self._guess_mode = guess_mode or any(network.pools for network in networks[:1])
 
+    @property
+    def rows_per_latent(self) -> int:
+        """How many rows of a latent ask a network."""
+        return 1 if self._guess_mode else self._prompt.branches
+
     def residuals(
         self, scaled: torch.Tensor, t: torch.Tensor, step: int, steps: int
     ) -> Generator[list[Ask], list[Outputs], list[Residuals | None]]:
-        """The residuals of each row: each latent of `scaled` [N, 4, h, w] in each branch. None: the row has none."""
-        acting = [network for network in self._networks if network.acts(step, steps)]
+        """The residuals of each row: each latent of `scaled` [N, 4, h, w] in each branch. None: the row has none.
+
+        One network at a time: the residuals of a row are held once for the sum, and once for the last network.
+        """
         branches = self._prompt.branches
         rows = [(latent, branch) for latent in scaled for branch in range(branches)]
         asked = [row for row, (_, branch) in enumerate(rows) if not self._guess_mode or branch == branches - 1]
         found: list[Residuals | None] = [None] * len(rows)
-        if not acting:
-            return found
-        outputs = yield [self._ask(network, *rows[row], t) for network in acting for row in asked]
-        for index, output in enumerate(outputs):
-            network, row = acting[index // len(asked)], asked[index % len(asked)]
-            found[row] = _add(found[row], self._scaled(network, output))
+        for network in self._networks:
+            if network.acts(step, steps):
+                outputs = yield [self._ask(network, *rows[row], t) for row in asked]
+                for row, output in zip(asked, outputs, strict=True):
+                    found[row] = _add(found[row], self._scaled(network, output))
+                del outputs, output  # before the next network's are there
         return found
 
     def _ask(self, network: ControlNet, latent: torch.Tensor, branch: int, t: torch.Tensor) -> Ask:

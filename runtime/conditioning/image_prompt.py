@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 
-from runtime.window import Window
-
-_PIXELS = 8  # of a mask for each latent
+from runtime.conditioning.ip_masks import LevelMasks
 
 
 @dataclass(frozen=True)
 class ImagePrompts:
     """keys, values: [branches, adapters, tokens, sum of inner widths]; bias: [adapters, tokens]; see `Row`.
 
-    mask: [adapters, 8h, 8w], 0 or 1; None: all adapters act everywhere.
+    masks: None: all adapters act everywhere.
     """
 
     keys: torch.Tensor
     values: torch.Tensor
     bias: torch.Tensor
-    mask: torch.Tensor | None = None
+    masks: LevelMasks | None = None
 
     @classmethod
     def none(cls) -> ImagePrompts:
@@ -29,16 +28,14 @@ class ImagePrompts:
         return cls(torch.zeros(1, 0, 0, 0), torch.zeros(1, 0, 0, 0), torch.zeros(0, 0))
 
     def to(self, device: torch.device) -> ImagePrompts:
-        mask = None if self.mask is None else self.mask.to(device)
-        return ImagePrompts(self.keys.to(device), self.values.to(device), self.bias.to(device), mask)
+        masks = None if self.masks is None else self.masks.to(device)
+        return ImagePrompts(self.keys.to(device), self.values.to(device), self.bias.to(device), masks)
 
-    def crop(self, window: Window) -> ImagePrompts:
-        """The image prompts with this part of the mask."""
-        return self if self.mask is None else replace(self, mask=window.crop(self.mask, _PIXELS))
-
-    def fields(self, branch: int) -> dict[str, torch.Tensor]:
+    def fields(self, branch: int) -> dict[str, Any]:
         """The fields of a row of this branch of the prompt; none without adapters."""
         if not len(self.bias):
             return {}
-        found = {"ip_k": self.keys[branch], "ip_v": self.values[branch], "ip_bias": self.bias}
-        return found if self.mask is None else {**found, "ip_mask": self.mask}
+        found: dict[str, Any] = {"ip_k": self.keys[branch], "ip_v": self.values[branch], "ip_bias": self.bias}
+        return (
+            found if self.masks is None else {**found, "ip_masks": self.masks.masks, "ip_mask_index": self.masks.index}
+        )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -22,7 +23,7 @@ class Prompt:
     def branches(self) -> int:
         return len(self.text)
 
-    def fields(self, branch: int) -> dict[str, torch.Tensor]:
+    def fields(self, branch: int) -> dict[str, Any]:
         """The fields of a row of this branch."""
         if self.pooled is None or self.time_ids is None:
             return {"text": self.text[branch]}

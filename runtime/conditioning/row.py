@@ -19,7 +19,8 @@ class Row:
     ip_k, ip_v [adapters, tokens, sum of inner widths] (IP-Adapter): keys and values, packed over all cross-attention
     layers in module order, the adapter's scale folded into ip_v. ip_bias [adapters, tokens] is 0, or -inf where an
     adapter has fewer tokens; each adapter has at least one 0. An absent adapter has zero values and zero bias.
-    ip_mask [adapters, H, W] of the latents' aspect ratio, as 8h and 8w: where each adapter acts; None means everywhere.
+    ip_masks: for each resolution level of the UNet, masks [masks, queries]; None: all adapters act everywhere.
+    ip_mask_index [adapters], integers: the mask of each adapter.
     """
 
     latent: torch.Tensor
@@ -33,7 +34,8 @@ class Row:
     ip_k: torch.Tensor | None = None
     ip_v: torch.Tensor | None = None
     ip_bias: torch.Tensor | None = None
-    ip_mask: torch.Tensor | None = None
+    ip_masks: tuple[torch.Tensor, ...] | None = None
+    ip_mask_index: torch.Tensor | None = None
 
     def inputs(self) -> Inputs:
         """The fields that are not None, by name."""

@@ -38,4 +38,5 @@ def together(parts: Sequence[Asking[Returned]]) -> Asking[list[Returned]]:
             for place, its in asked.items():
                 advance(place, list(answers[start : start + len(its)]))
                 start += len(its)
+            del answers  # they may be large, and the next ones take long
     return [returned[place] for place in range(len(parts))]

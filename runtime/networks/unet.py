@@ -10,7 +10,7 @@ from torch import nn
 
 from runtime.networks.architecture import Architecture
 from runtime.networks.attention import ImagePrompt, install_attention
-from runtime.networks.ip_masks import resize_masks
+from runtime.networks.ip_masks import adapter_masks
 from runtime.networks.network import Network
 
 
@@ -19,10 +19,8 @@ class UNet(Network):
 
     def __init__(self, architecture: Architecture) -> None:
         super().__init__()
-        options = architecture.options
-        self.unet = UNet2DConditionModel.from_config(options)
+        self.unet = UNet2DConditionModel.from_config(architecture.options)
         self.image_prompts = install_attention(self.unet)
-        self._downsample_padding = options["downsample_padding"]
 
     @property
     def weights(self) -> nn.Module:
@@ -36,16 +34,16 @@ class UNet(Network):
         ip_k: torch.Tensor | None = None,
         ip_v: torch.Tensor | None = None,
         ip_bias: torch.Tensor | None = None,
-        ip_mask: torch.Tensor | None = None,
+        ip_masks: tuple[torch.Tensor, ...] | None = None,
+        ip_mask_index: torch.Tensor | None = None,
         **fields: Any,
     ) -> dict[str, torch.Tensor]:
         """Returns `prediction` [rows, 4, h, w]. `fields`: the other ones of `Row`, as `predict` takes them."""
         prompt = None
         if ip_k is not None and ip_v is not None and ip_bias is not None:
-            levels, padding = self.image_prompts.levels, self._downsample_padding
-            masks = (
-                None if ip_mask is None else resize_masks(ip_mask, (latent.shape[2], latent.shape[3]), levels, padding)
-            )
+            masks = None
+            if ip_masks is not None and ip_mask_index is not None:
+                masks = {level: adapter_masks(ip_masks[level], ip_mask_index) for level in self.image_prompts.levels}
             prompt = ImagePrompt(ip_k, ip_v, ip_bias, masks)
         if concat is not None:
             latent = torch.cat([latent, concat], dim=1)

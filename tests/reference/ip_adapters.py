@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-import numpy as np
 import torch
 from diffusers.image_processor import IPAdapterMaskProcessor
 from diffusers.models.embeddings import IPAdapterFaceIDPlusImageProjection, IPAdapterPlusImageProjection
@@ -124,11 +123,11 @@ def _masks(request: ReferenceRequest) -> dict[str, Any]:
     return {"cross_attention_kwargs": {"ip_adapter_masks": masks}}
 
 
-def _mask(adapter: ReferenceIpAdapter, size: Any) -> torch.Tensor:
+def _mask(adapter: ReferenceIpAdapter, size: Any) -> torch.Tensor | None:
+    """diffusers lets an adapter without a mask act everywhere, beside others that have one."""
+    if adapter.mask is None:
+        return None
     width, height = size
-    white = Image.fromarray(np.full((height, width), 255, np.uint8))
-    mask = IPAdapterMaskProcessor().preprocess(
-        [adapter.mask or white] * len(adapter.images), height=height, width=width
-    )
+    mask = IPAdapterMaskProcessor().preprocess([adapter.mask] * len(adapter.images), height=height, width=width)
     stacked: torch.Tensor = mask.reshape(1, len(adapter.images), height, width)
     return stacked

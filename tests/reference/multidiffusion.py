@@ -146,6 +146,6 @@ def _cropped(kwargs: dict[str, Any], window: _Window) -> dict[str, Any]:
             changed["added_cond_kwargs"]["time_ids"] = time_ids
     attention = kwargs.get("cross_attention_kwargs") or {}
     if masks := attention.get("ip_adapter_masks"):
-        cropped = [window.pixels(mask) for mask in masks]
+        cropped = [None if mask is None else window.pixels(mask) for mask in masks]
         changed["cross_attention_kwargs"] = {**attention, "ip_adapter_masks": cropped}
     return changed

@@ -39,6 +39,8 @@ def with_last(**values: Any) -> Change:
     return change
 
 
+# diffusers' resized masks end early here: a mask of ones would turn an adapter off at the bottom.
+NARROW = fields(image=None, width=72, height=384)
 BASE, PLUS, FULL = "base.safetensors", "plus.safetensors", "full.safetensors"
 IP_ADAPTERS: dict[str, tuple[Change, ...]] = {
     "base": (ip_adapters(BASE),),
@@ -57,6 +59,12 @@ IP_ADAPTERS: dict[str, tuple[Change, ...]] = {
     "mask_two_images": (ip_adapters(PLUS, images=(FIRST, SECOND)), with_last(mask=half_mask())),
     "two_masks": (ip_adapters(BASE, PLUS, mask=half_mask()), with_last(mask=half_mask().rotate(180))),
     "one_of_two_masked": (ip_adapters(BASE, PLUS), with_last(mask=half_mask())),
+    "one_of_two_masked_narrow": (NARROW, ip_adapters(BASE, PLUS), with_last(mask=half_mask((72, 384)))),
+    "unmasked_two_images": (
+        NARROW,
+        ip_adapters(BASE, PLUS, images=(FIRST, SECOND)),
+        with_last(mask=half_mask((72, 384))),
+    ),
     "noising_factor": (ip_adapters(BASE), with_last(noising_factor=0.5)),
     "noising_factor_plus": (ip_adapters(PLUS, images=(FIRST, SECOND)), with_last(noising_factor=0.8)),
     "loras": (ip_adapters(BASE), loras("peft", "kohya")),

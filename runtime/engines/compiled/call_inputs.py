@@ -10,6 +10,7 @@ from runtime.artifacts.flat_fields import flatten
 from runtime.artifacts.manifest import GraphTensor, Manifest
 from runtime.checkpoints.checkpoint import MAX_TOKENS
 from runtime.engines.engine import CallSizes, Field
+from runtime.networks.ip_masks import adapter_masks
 
 _MASK = "ip_mask_"
 _PIXELS = 8  # per latent, along each axis: of all VAEs of Stable Diffusion
@@ -19,7 +20,6 @@ def call_inputs(
     manifest: Manifest,
     fields: Mapping[str, Field],
     low_rank: Mapping[str, torch.Tensor],
-    downsample_padding: int,
 ) -> dict[str, torch.Tensor]:
     """All inputs of a call, on the device of `fields`.
 
@@ -30,16 +30,13 @@ def call_inputs(
     first = first[0] if isinstance(first, tuple) else first
     assert isinstance(first, torch.Tensor)
     rows, device = len(first), first.device
-    concat, mask = given.pop("concat", None), given.pop("ip_mask", None)
+    concat, masks, index = (given.pop(name, None) for name in ("concat", "ip_masks", "ip_mask_index"))
     latent = given.get("latent")
     if isinstance(concat, torch.Tensor) and isinstance(latent, torch.Tensor):
         given["latent"] = torch.cat([latent, concat], dim=1)
-    if isinstance(mask, torch.Tensor) and isinstance(latent, torch.Tensor):
-        from runtime.networks.ip_masks import resize_masks  # imports diffusers: seconds, which few requests need
-
+    if isinstance(masks, tuple) and isinstance(index, torch.Tensor):
         levels = [int(tensor.name.removeprefix(_MASK)) for tensor in manifest.inputs if tensor.name.startswith(_MASK)]
-        resized = resize_masks(mask, (latent.shape[2], latent.shape[3]), levels, downsample_padding)
-        given |= {f"{_MASK}{level}": small for level, small in resized.items()}
+        given |= {f"{_MASK}{level}": adapter_masks(masks[level], index) for level in levels}
     sizes = {"rows": rows, "low_rank_rows": rows, "adapters": _adapters(given)}
     found = {**flatten(given), **low_rank}
     return {

@@ -87,8 +87,7 @@ class OpenVinoEngine:
             fields = embed_tokens(fields, compiled.outside, self._options)
         # Each row has its own low-rank inputs even if all are equal: another shape of them could give other bytes.
         inputs = {name: torch.stack([binding.low_rank.inputs[name] for binding in bindings]) for name in first.inputs}
-        padding = self._options.get("downsample_padding", 1)
-        outputs = compiled.run(call_inputs(compiled.manifest, fields, inputs, padding))
+        outputs = compiled.run(call_inputs(compiled.manifest, fields, inputs))
         return stacking.unstack(unflatten(outputs), len(rows))
 
     def _mode(self, weights: WeightSet) -> LowRankMode:

@@ -116,8 +116,7 @@ class TensorRtEngine:
             if "ids" in fields:
                 fields = embed_tokens(fields, contents.tensors, self._architecture.options)
             parts = self._stack([binding.low_rank for binding in bindings])
-            padding = self._architecture.options.get("downsample_padding", 1)
-            inputs = call_inputs(self._graph, fields, parts, padding)
+            inputs = call_inputs(self._graph, fields, parts)
             self._refit(contents)
             outputs = self._loaded.run({name: self._typed(name, value) for name, value in inputs.items()})
         return stacking.unstack(unflatten(outputs), len(rows))

@@ -8,6 +8,7 @@ import torch
 from diffusers.utils.torch_utils import randn_tensor
 
 from runtime.conditioning.image_prompt import ImagePrompts
+from runtime.conditioning.ip_masks import PictureMasks
 from runtime.plan import Plan
 from runtime.schedulers.schedule import Schedule, make_schedule
 
@@ -18,7 +19,8 @@ class Conditions:
 
     text [branches, T, D] and pooled [branches, P] (P = 0: none). The branches are the negative prompt and the prompt,
     or the prompt alone. mean and std [1, 4, h, w] of the init image's posterior; [0, 4, h, w] without one.
-    `image_prompts` are those of the IP-Adapters. concat [C, h, w]: IC-Light's further input channels (C = 0: none).
+    `image_prompts` are those of the IP-Adapters, `ip_masks` the masks of the whole picture (None: no adapter has one).
+    concat [C, h, w]: IC-Light's further input channels (C = 0: none).
     """
 
     text: torch.Tensor
@@ -27,6 +29,7 @@ class Conditions:
     std: torch.Tensor
     image_prompts: ImagePrompts = field(default_factory=ImagePrompts.none)
     concat: torch.Tensor = field(default_factory=lambda: torch.zeros(0, 1, 1))
+    ip_masks: PictureMasks | None = None
 
     def to(self, device: torch.device) -> Conditions:
         """What conditions the rows of each step, on this device. The posterior stays where it is."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -12,6 +12,7 @@ from runtime.conditioning.guidance import guidance_embedding, guide
 from runtime.conditioning.image_prompt import ImagePrompts
 from runtime.conditioning.prompt import Prompt, size_ids
 from runtime.conditioning.row import Row
+from runtime.conditioning.slices import slice_latents
 from runtime.conditioning.tiles import average, make_windows
 from runtime.engines.ask import Ask, Bound
 from runtime.engines.engine import Outputs
@@ -30,6 +31,14 @@ class _Part:
     controlnets: ControlNets
     image_prompts: ImagePrompts
     concat: torch.Tensor | None
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """Some of the N latents in a window."""
+
+    part: _Part
+    latents: slice
 
 
 class Job:
@@ -55,7 +64,8 @@ class Job:
         self._windows = make_windows(*plan.latents_shape[2:], plan.unet_tiles)
         on_device = conditions.to(device)
         parts = [_part(plan, window, on_device, controlnets) for window in self._windows]
-        self._groups = _groups(parts, request.num_images, unet.block_rows if controlnets else None)
+        size = slice_latents(unet.block_rows, parts[0].controlnets.rows_per_latent) if controlnets else None
+        self._groups = _groups(parts, request.num_images, size)
         width = plan.guidance_width
         self._timestep_cond = None if width is None else guidance_embedding(request.guidance_scale - 1.0, width)
         self._generator = torch.Generator("cpu").manual_seed(plan.seed)
@@ -89,9 +99,11 @@ class Job:
         t = self._schedule.timesteps[self._steps_done]
         scaled = self._schedule.scale(self.latents, t)
         predictions: list[torch.Tensor] = []
-        for parts in self._groups:
-            predictions += yield from together([self._predict(part, scaled, t) for part in parts])
-        prediction = average(predictions, self._windows, self.latents)
+        for pieces in self._groups:
+            predictions += yield from together([self._predict(piece, scaled, t) for piece in pieces])
+        joined = torch.cat(predictions)
+        of_windows = joined.view(len(self._windows), -1, *joined.shape[1:]).unbind()
+        prediction = average(of_windows, self._windows, self.latents)
         self.latents = self._schedule.step(prediction, t, self.latents, self._generator)
         if self._keep_passes:
             self._passes.append(self.latents)
@@ -103,10 +115,11 @@ class Job:
             bound.release()
 
     def _predict(
-        self, part: _Part, scaled: torch.Tensor, t: torch.Tensor
+        self, piece: _Piece, scaled: torch.Tensor, t: torch.Tensor
     ) -> Generator[list[Ask], list[Outputs], torch.Tensor]:
-        """The guided predictions [N, 4, h, w] of a window."""
-        latents = part.window.crop(scaled)
+        """The guided predictions [latents, 4, h, w] of a piece."""
+        part = piece.part
+        latents = part.window.crop(scaled[piece.latents])
         residuals = yield from part.controlnets.residuals(latents, t, self._steps_done, self.steps)
         outputs = yield self._unet_asks(part, latents, t, residuals)
         return guide(_stacked(outputs), self._guidance_scale)
@@ -141,24 +154,33 @@ def _part(plan: Plan, window: Window, conditions: Conditions, controlnets: Seque
         place = (scale * window.top, scale * window.left)
         prompt = Prompt(conditions.text, conditions.pooled, size_ids(plan.padded_height, plan.padded_width, *place))
     cropped = [network.crop(window) for network in controlnets]
+    image_prompts = conditions.image_prompts
+    if conditions.ip_masks is not None:
+        masks = conditions.ip_masks.resize(window, plan.checkpoint.vae_scale_factor, plan.unet.config)
+        image_prompts = replace(image_prompts, masks=masks.to(image_prompts.bias.device))
     return _Part(
         window,
         prompt,
         ControlNets(cropped, prompt, guess_mode=plan.request.controlnet_guess_mode),
-        conditions.image_prompts.crop(window),
+        image_prompts,
         window.crop(conditions.concat) if len(conditions.concat) else None,
     )
 
 
-def _groups(parts: Sequence[_Part], num_images: int, block_rows: int | None) -> list[Sequence[_Part]]:
-    """The parts whose rows are asked for together.
+def _groups(parts: Sequence[_Part], num_images: int, size: int | None) -> list[Sequence[_Piece]]:
+    """The pieces whose rows are asked for together: each group has `size` latents, window by window. None: all."""
+    count = len(parts) * num_images
+    size = size or count
+    return [_pieces(parts, num_images, start, min(start + size, count)) for start in range(0, count, size)]
 
-    All of them, unless ControlNets act: residuals of one row are hundreds of times larger than its prediction. Then a
-    group has `block_rows` rows or a few more.
-    """
-    rows = num_images * parts[0].prompt.branches
-    size = len(parts) if block_rows is None else -(-block_rows // rows)
-    return [parts[start : start + size] for start in range(0, len(parts), size)]
+
+def _pieces(parts: Sequence[_Part], num_images: int, start: int, stop: int) -> list[_Piece]:
+    """The latents `start` to `stop` of all windows."""
+    pieces = []
+    for place in range(start // num_images, -(-stop // num_images)):
+        first = place * num_images
+        pieces.append(_Piece(parts[place], slice(max(start - first, 0), min(stop - first, num_images))))
+    return pieces
 
 
 def _stacked(outputs: Sequence[Outputs]) -> torch.Tensor:

@@ -19,4 +19,4 @@ def unit_picture(plan: Plan, field: str, tensors: Tensors) -> torch.Tensor | Non
         return None
     bottom, right = plan.padded_height - picture.height, plan.padded_width - picture.width
     padded = np.pad(picture.pixels(tensors), ((0, bottom), (0, right), (0, 0)), mode="edge")
-    return torch.from_numpy(padded).permute(2, 0, 1).float() / 255.0
+    return torch.from_numpy(padded).permute(2, 0, 1).float().div_(255.0)

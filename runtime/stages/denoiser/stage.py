@@ -21,7 +21,7 @@ from runtime.stage_errors import InvalidArgument
 from runtime.stages.bind_component import bind_component
 from runtime.stages.call import Array, Call
 from runtime.stages.denoiser.bind_controlnets import bind_controlnets
-from runtime.stages.denoiser.image_prompt_mask import image_prompt_mask
+from runtime.stages.denoiser.image_prompt_masks import image_prompt_masks
 from runtime.stages.denoiser.initial_latents import Conditions
 from runtime.stages.denoiser.job import Job
 from runtime.stages.loop_stage import LoopStage
@@ -65,7 +65,7 @@ class DenoiserStage(LoopStage[Job]):
 
     def _bind(self, plan: Plan, call: Call, check_cancelled: CheckCancelled) -> tuple[Bound, list[ControlNet]]:
         """The request's networks with their weights."""
-        block_rows = self.settings.block_rows or (2 if plan.guided else 1)
+        block_rows = plan.block_rows(self.settings.block_rows)
         tokens = call.inputs["PROMPT_EMBEDS"].shape[1]
         unet = bind_component(self._engines, "unet", plan, plan.unet, check_cancelled, block_rows, tokens)
         try:
@@ -96,5 +96,5 @@ def _conditions(plan: Plan, call: Call) -> Conditions:
     # Copied: Triton frees its tensors with the request, and the job's tensors may live longer.
     text, pooled, mean, std, concat, *prompts = (torch.from_numpy(np.array(call.inputs[name])) for name in _TENSORS)
     keys, values, bias = prompts
-    mask = image_prompt_mask(plan, call.inputs)
-    return Conditions(text, pooled, mean, std, ImagePrompts(keys, values, bias, mask), concat)
+    masks = image_prompt_masks(plan, call.inputs)
+    return Conditions(text, pooled, mean, std, ImagePrompts(keys, values, bias), concat, masks)

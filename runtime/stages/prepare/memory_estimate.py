@@ -1,7 +1,7 @@
 """Estimates the memory that a request needs, from its plan alone. The estimate is an upper bound.
 
-It covers pictures, latents, the prompts' embeddings and the activations of a network. Weights are not included:
-`LruBudget` limits them.
+It covers pictures, latents, the prompts' embeddings, the residuals of ControlNets and the activations of a network.
+Weights are not included: `LruBudget` limits them.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
 
-from runtime.conditioning.tiles import make_windows
 from runtime.plan import Plan
+from runtime.stages.prepare.denoiser_bytes import call_bytes, job_bytes
 from runtime.stages.prepare.shared_memory_estimate import StageBytes, stage_bytes
 from runtime.stages.prepare.text_size import prompt_embeds_bytes
 
@@ -33,11 +33,12 @@ class Need:
     stages: Mapping[str, StageBytes]
 
 
-def need(plan: Plan, sent: int, *, inline: bool = False, parameters: int = 0) -> Need:
+def need(plan: Plan, sent: int, *, block_rows: int = 0, inline: bool = False, parameters: int = 0) -> Need:
     """The memory that a plan needs. `sent`: bytes of the files in the request's tensors.
 
-    `inline` and `parameters`: see `stage_bytes`.
+    `block_rows`: the setting. `inline` and `parameters`: see `stage_bytes`.
     """
+    rows = plan.block_rows(block_rows)
     request = plan.request
     pixels = plan.padded_width * plan.padded_height
     latents = 4 * pixels // plan.checkpoint.vae_scale_factor**2 * request.num_images
@@ -45,12 +46,13 @@ def need(plan: Plan, sent: int, *, inline: bool = False, parameters: int = 0) ->
     pictures = sum(picture.nbytes for picture in plan.pictures) + 3 * pixels * request.num_images
     prompts = 2 * _FLOAT * prod(plan.image_prompt_shape) + _FLOAT * prod(plan.control_tokens_shape)
     prompts += prompt_embeds_bytes(plan)
-    own = sent + _COPIES * (pictures + _FLOAT * latents * (1 + steps) + prompts) + _window_bytes(plan)
+    own = sent + _COPIES * (pictures + _FLOAT * latents * (1 + steps) + prompts) + job_bytes(plan, rows)
     widths = plan.checkpoint.vae.config.get("block_out_channels") or _DECODER_WIDTHS
     # The block before the last one upsamples to the full size in its own width; all later layers are narrower.
     widest = widths[min(1, len(widths) - 1)]
     stages = stage_bytes(plan, inline=inline, parameters=parameters)
-    return Need(own, _TENSORS_AT_ONCE * _FLOAT * widest * _pixels_of_a_call(plan), stages)
+    peak = max(_TENSORS_AT_ONCE * _FLOAT * widest * _pixels_of_a_call(plan), call_bytes(plan, rows))
+    return Need(own, peak, stages)
 
 
 def _pixels_of_a_call(plan: Plan) -> int:
@@ -60,14 +62,3 @@ def _pixels_of_a_call(plan: Plan) -> int:
         scale = plan.checkpoint.vae_scale_factor
         height, width = min(height, scale * plan.vae_tile.height), min(width, scale * plan.vae_tile.width)
     return height * width
-
-
-def _window_bytes(plan: Plan) -> int:
-    """Bytes of the predictions of all windows, which are kept until the last one's. They overlap, many times if the
-    request says so."""
-    if plan.unet_tiles is None:
-        return 0
-    count, channels, height, width = plan.latents_shape
-    windows = len(make_windows(height, width, plan.unet_tiles))
-    rows = count * (2 if plan.guided else 1)
-    return _FLOAT * channels * windows * rows * plan.unet_tiles.height * plan.unet_tiles.width

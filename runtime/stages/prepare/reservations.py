@@ -65,7 +65,9 @@ class Reservations:
             needs, has = wanted / 1e9, self._budget / 1e9
             message = f"its pictures need about {needs:.1f} GB of memory, the server has {has:.1f} GB"
             raise InvalidArgument("", f"{message} (LORIKEET_MEMORY_BYTES): ask for fewer or smaller pictures")
-        if sum(held.need.own for held in self._held.values()) + wanted > self._budget:
+        # A request in flight may be in the network that takes the most while this one is in the server.
+        in_flight = [need, *(held.need for held in self._held.values())]
+        if sum(one.own for one in in_flight) + max(one.peak for one in in_flight) > self._budget:
             raise Unavailable("other requests in flight use the memory that this one needs: try again later")
 
     def _check_shared_memory(self, need: Need) -> None:

@@ -98,8 +98,13 @@ class PrepareStage(Stage):
             files = ResolveContext(sent, pins, lambda: self.reporter.check(admission.job))
             context = PrepareContext(self.settings, self._store, self._files, files)
             prepared = make_plan(_request(call, sent, int(self.settings.max_request_bytes)), context, admission)
-            inline = call.parameters.get(IMAGES) == DATA_URI
-            needed = need(prepared.plan, sum(map(len, sent)), inline=inline, parameters=_parameter_bytes(call))
+            needed = need(
+                prepared.plan,
+                sum(map(len, sent)),
+                block_rows=self.settings.block_rows,
+                inline=call.parameters.get(IMAGES) == DATA_URI,
+                parameters=_parameter_bytes(call),
+            )
             self._reservations.hold(admission.job, pins, needed, prepared.plan.to_json())
         except BaseException:
             pins.release()

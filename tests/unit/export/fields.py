@@ -9,7 +9,7 @@ import torch
 
 from runtime.artifacts.flat_fields import flatten
 from runtime.artifacts.manifest import GraphTensor, Manifest
-from runtime.networks.ip_masks import resize_masks
+from runtime.networks.ip_masks import adapter_masks
 
 Tensors = dict[str, torch.Tensor]
 
@@ -20,10 +20,9 @@ def graph_inputs(manifest: Manifest, fields: Mapping[str, Any], low_rank: Mappin
     rows = len(next(iter(given.values())))
     if "concat" in given:
         given["latent"] = torch.cat([given["latent"], given.pop("concat")], dim=1)
-    if "ip_mask" in given:
-        levels = {int(tensor.name.rpartition("_")[2]) for tensor in manifest.inputs if "ip_mask" in tensor.name}
-        resized = resize_masks(given.pop("ip_mask"), given["latent"].shape[2:], sorted(levels), 1)
-        given |= {f"ip_mask_{level}": mask for level, mask in resized.items()}
+    if "ip_masks" in given:
+        index = given.pop("ip_mask_index")
+        given["ip_masks"] = tuple(adapter_masks(masks, index) for masks in given["ip_masks"])
     adapters = given["ip_k"].shape[1] if "ip_k" in given else 0
     found = {**flatten(given), **low_rank}
     sizes = {"rows": rows, "adapters": adapters, "text_length": 77, "residual_rows": 1, "low_rank_rows": 1}

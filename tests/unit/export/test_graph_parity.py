@@ -92,7 +92,11 @@ def unet_fields(manifest: Manifest, case: Case) -> dict[str, Any]:
         bias[0, 0, 1] = float("-inf")
         fields |= {"ip_k": noise(*shape, seed=5), "ip_v": noise(*shape, seed=6), "ip_bias": bias}
     if case.masked:
-        fields["ip_mask"] = (noise(case.rows, case.adapters, case.height, case.width, seed=7) > 0).float()
+        sizes = [_sizes(case, level) for level in range(4)]
+        fields["ip_masks"] = tuple(
+            (noise(case.rows, case.adapters + 1, height * width, seed=7) > 0).float() for height, width in sizes
+        )
+        fields["ip_mask_index"] = torch.arange(case.adapters).expand(case.rows, -1) + 1
     return fields
 
 

@@ -53,5 +53,5 @@ def _predict(artifact: Artifact, network: TinyNetwork) -> torch.Tensor:
         "t": torch.tensor([501.0, 501.0]),
         "text": torch.randn(2, 77, network.options["cross_attention_dim"][0], generator=generator),
     }
-    inputs = call_inputs(artifact.manifest, fields, {}, network.options["downsample_padding"])
+    inputs = call_inputs(artifact.manifest, fields, {})
     return OpenVinoGraph(artifact, network.weights).run(inputs)["prediction"]

@@ -9,14 +9,15 @@ from typing import Any
 import pytest
 import torch
 from diffusers import UNet2DConditionModel
-from diffusers.image_processor import IPAdapterMaskProcessor
 from diffusers.models.attention_processor import AttnProcessor2_0, IPAdapterAttnProcessor2_0
 
 from runtime.checkpoints.checkpoint import Component
+from runtime.conditioning.ip_masks import PictureMasks
 from runtime.conditioning.row import Row
 from runtime.engines.stacking import stack
 from runtime.engines.torch.torch_engine import TorchEngine
 from runtime.weights.weight_set import WeightSet
+from runtime.window import Window
 from tests.unit.runtime.engines import assert_near, make_engine, noise, predict
 from tests.unit.runtime.tiny_checkpoints import read_component
 
@@ -67,10 +68,18 @@ IMAGES = noise(2, TOKENS, TEXT, seed=7)  # one for each adapter
 MASK = torch.zeros(2, SIDE, SIDE)
 MASK[0, :, : SIDE // 2] = 1.0
 MASK[1, 4:, :] = 0.5
+WHOLE = Window(0, 0, SIDE, SIDE)
+NO_MASKS: dict[str, Any] = {"ip_masks": None, "ip_mask_index": None}
+
+
+def masked(component: Component, pixels: torch.Tensor, index: list[int]) -> dict[str, Any]:
+    """The fields of a row whose adapters have these masks."""
+    masks = PictureMasks(pixels, torch.tensor(index)).resize(WHOLE, 1, component.config)
+    return {"ip_masks": masks.masks, "ip_mask_index": masks.index}
 
 
 @pytest.fixture(scope="module")
-def row(oracle: Any) -> Row:
+def row(component: Component, oracle: Any) -> Row:
     """A row with every field; the residuals are as many, and as large, as the UNet's skip connections."""
     keys, values = [], []
     with torch.no_grad():
@@ -92,7 +101,7 @@ def row(oracle: Any) -> Row:
         ip_k=torch.cat(keys, dim=-1),
         ip_v=torch.cat(values, dim=-1),
         ip_bias=torch.zeros(2, TOKENS),
-        ip_mask=MASK,
+        **masked(component, MASK, [0, 1]),
     )
 
 
@@ -146,10 +155,12 @@ def projected(oracle: Any) -> None:
     oracle.register_to_config(encoder_hid_dim_type="ip_image_proj")
 
 
-@pytest.mark.parametrize("masked", [True, False])
-def test_a_row_with_every_field(engine: TorchEngine, component: Component, oracle: Any, row: Row, masked: bool) -> None:
-    masks = [mask[None, None] for mask in MASK] if masked else None
-    found = _predicted(engine, component, row if masked else replace(row, ip_mask=None))
+@pytest.mark.parametrize("has_masks", [True, False])
+def test_a_row_with_every_field(
+    engine: TorchEngine, component: Component, oracle: Any, row: Row, has_masks: bool
+) -> None:
+    masks = [mask[None, None] for mask in MASK] if has_masks else None
+    found = _predicted(engine, component, row if has_masks else replace(row, **NO_MASKS))
     assert_near(found, _expected(oracle, row, masks))
 
 
@@ -167,12 +178,14 @@ def test_a_row_with_every_field(engine: TorchEngine, component: Component, oracl
         lambda row: replace(row, residuals=None),
         lambda row: replace(row, residuals=(*row.residuals[:-1], 0 * row.residuals[-1])),
         lambda row: replace(row, residuals=(0 * row.residuals[0], *row.residuals[1:])),
-        lambda row: replace(row, ip_k=None, ip_v=None, ip_bias=None, ip_mask=None),
+        lambda row: replace(row, ip_k=None, ip_v=None, ip_bias=None, **NO_MASKS),
         lambda row: replace(row, ip_k=-row.ip_k),
         lambda row: replace(row, ip_v=row.ip_v.flip(0)),
         lambda row: replace(row, ip_v=_without_last_layer(row.ip_v)),
         lambda row: replace(row, ip_bias=_without_token(row.ip_bias, 0, 1)),
-        lambda row: replace(row, ip_mask=1 - row.ip_mask),
+        lambda row: replace(row, ip_masks=tuple(1 - masks for masks in row.ip_masks)),
+        lambda row: replace(row, ip_mask_index=1 - row.ip_mask_index),
+        lambda row: replace(row, ip_mask_index=row.ip_mask_index + 1),
     ],
 )
 def test_every_field_counts(engine: TorchEngine, component: Component, row: Row, change: Any) -> None:
@@ -195,7 +208,7 @@ def _without_token(bias: torch.Tensor, adapter: int, token: int) -> torch.Tensor
 
 def test_zero_values_have_no_effect(engine: TorchEngine, component: Component, row: Row) -> None:
     assert row.ip_v is not None
-    without = replace(row, ip_k=None, ip_v=None, ip_bias=None, ip_mask=None)
+    without = replace(row, ip_k=None, ip_v=None, ip_bias=None, **NO_MASKS)
     zero = replace(row, ip_v=0 * row.ip_v)
     found, expected = (_predicted(engine, component, one) for one in (zero, without))
     torch.testing.assert_close(found, expected, rtol=0, atol=0)
@@ -203,39 +216,22 @@ def test_zero_values_have_no_effect(engine: TorchEngine, component: Component, r
 
 def test_an_absent_adapter_has_no_effect(engine: TorchEngine, component: Component, row: Row) -> None:
     """So that a row with fewer adapters can share a call: zero keys, values and bias fill its place."""
-    assert row.ip_k is not None and row.ip_v is not None and row.ip_bias is not None and row.ip_mask is not None
-    parts: dict[str, Any] = {name: getattr(row, name) for name in ("ip_k", "ip_v", "ip_bias", "ip_mask")}
-    one = replace(row, **{name: part[:1] for name, part in parts.items()})
+    assert row.ip_k is not None and row.ip_v is not None and row.ip_bias is not None
+    parts: dict[str, Any] = {name: getattr(row, name) for name in ("ip_k", "ip_v", "ip_bias")}
+    one = replace(row, **{name: part[:1] for name, part in parts.items()}, **masked(component, MASK, [0]))
     padded: dict[str, Any] = {name: torch.cat([part[:1], 0 * part[:1]]) for name, part in parts.items()}
     expected = _predicted(engine, component, one)
-    for mask in (padded["ip_mask"], torch.cat([MASK[:1], torch.ones_like(MASK[:1])])):
-        found = _predicted(engine, component, replace(row, **padded | {"ip_mask": mask}))
+    for index in ([0, 1], [0, -1]):
+        found = _predicted(engine, component, replace(row, **padded, **masked(component, MASK, index)))
         torch.testing.assert_close(found, expected, rtol=0, atol=0)
 
 
 def test_no_adapters_have_no_effect(engine: TorchEngine, component: Component, row: Row) -> None:
     """As in an exported graph, where the adapters are an axis that may be 0."""
     parts = {name: getattr(row, name)[:0] for name in ("ip_k", "ip_v", "ip_bias")}
-    without = replace(row, ip_k=None, ip_v=None, ip_bias=None, ip_mask=None)
-    found, expected = (_predicted(engine, component, one) for one in (replace(row, **parts, ip_mask=None), without))
+    without = replace(row, ip_k=None, ip_v=None, ip_bias=None, **NO_MASKS)
+    found, expected = (_predicted(engine, component, one) for one in (replace(row, **parts, **NO_MASKS), without))
     torch.testing.assert_close(found, expected, rtol=0, atol=0)
-
-
-def test_masks_are_resized_once_for_each_resolution(
-    engine: TorchEngine, component: Component, row: Row, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Of the levels of SDXL, the first one has no cross-attention."""
-    queries = []
-    downsample = IPAdapterMaskProcessor.downsample
-
-    def count(mask: torch.Tensor, batch: int, number: int, width: int) -> torch.Tensor:
-        queries.append(number)
-        found: torch.Tensor = downsample(mask, batch, number, width)
-        return found
-
-    monkeypatch.setattr(IPAdapterMaskProcessor, "downsample", staticmethod(count))
-    _predicted(engine, component, row)
-    assert queries == [(SIDE // 2) ** 2, (SIDE // 4) ** 2]
 
 
 def test_a_token_of_bias_minus_infinity_has_no_effect(engine: TorchEngine, component: Component, row: Row) -> None:
@@ -260,10 +256,11 @@ def test_an_adapter_of_fewer_tokens_equals_itself_padded(engine: TorchEngine, co
     noisy_k = row.ip_k.clone()
     noisy_k[0, 2:] = noise(2, row.ip_k.shape[-1], seed=10)
     assert_near(_predicted(engine, component, replace(row, ip_bias=bias, ip_k=noisy_k)), both)
-    first: dict[str, Any] = {name: getattr(row, name)[:1] for name in ("ip_k", "ip_v", "ip_bias", "ip_mask")}
-    short = {name: part if name == "ip_mask" else part[:, :2] for name, part in first.items()}
-    padded = replace(row, **first | {"ip_bias": bias[:1]})
-    assert_near(_predicted(engine, component, padded), _predicted(engine, component, replace(row, **short)))
+    mask = masked(component, MASK, [0])
+    first: dict[str, Any] = {name: getattr(row, name)[:1] for name in ("ip_k", "ip_v", "ip_bias")}
+    short = {name: part[:, :2] for name, part in first.items()}
+    padded = replace(row, **first | {"ip_bias": bias[:1]}, **mask)
+    assert_near(_predicted(engine, component, padded), _predicted(engine, component, replace(row, **short, **mask)))
 
 
 def test_rows_with_every_field_keep_their_own(engine: TorchEngine, component: Component, row: Row) -> None:
@@ -272,7 +269,7 @@ def test_rows_with_every_field_keep_their_own(engine: TorchEngine, component: Co
         row,
         latent=-row.latent,
         ip_v=-row.ip_v,
-        ip_mask=1 - MASK,
+        **masked(component, 1 - MASK, [0, 1]),
         residuals=tuple(-r for r in row.residuals),
     )
     both = predict(engine, WeightSet(component), stack([row.inputs(), other.inputs()]))

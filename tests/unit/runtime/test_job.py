@@ -207,10 +207,9 @@ def test_the_controlnets_are_asked_first_and_their_residuals_go_to_the_unet(sd15
         return _respond(ask) if ask.bound is unet else {"residuals": _residuals(values[ask.bound])}
 
     while not job.done:
-        controlnets, unets = answered(job.step(), respond)[0]
-        assert [ask.bound for ask in controlnets] == [one, one, other, other]
-        assert [ask.bound for ask in unets] == [unet, unet]
-        for asked, ask in zip(controlnets, unets * 2, strict=True):
+        first, second, unets = answered(job.step(), respond)[0]
+        assert [[ask.bound for ask in asks] for asks in (first, second, unets)] == [[one] * 2, [other] * 2, [unet] * 2]
+        for asked, ask in zip([*first, *second], unets * 2, strict=True):
             assert all(torch.equal(tensor(asked, name), tensor(ask, name)) for name in ("latent", "t", "text"))
         for ask in unets:
             residuals = ask.inputs["residuals"]

@@ -13,20 +13,21 @@ from runtime.shared_memory import REGION_BYTES, SharedMemory, needs_new_regions
 from runtime.stage_errors import InvalidArgument, Unavailable
 from runtime.stages.prepare.memory_estimate import Need, need
 from runtime.stages.prepare.reservations import Reservations
-from runtime.stages.prepare.shared_memory_estimate import STAGE_TENSORS
+from runtime.stages.prepare.shared_memory_estimate import STAGE_TENSORS, StageBytes
 from tests.unit.runtime.plans import make_plan
 
 MIB = 1 << 20
 NEW = dict.fromkeys(STAGE_TENSORS, REGION_BYTES)
+NO_STAGES = dict.fromkeys(STAGE_TENSORS, StageBytes(0, 0, 0))
 CONTAINER = SharedMemory(64 * MIB, 58 * MIB, NEW)  # docker's default
 
 
 class Bench:
     """`Reservations` over `memory`, which a test may replace."""
 
-    def __init__(self, job_table: JobTable, store: Store) -> None:
+    def __init__(self, job_table: JobTable, store: Store, budget: int = 1 << 40) -> None:
         self.memory, self.job_table, self._store = CONTAINER, job_table, store
-        self.reservations = Reservations(job_table, 1 << 40, lambda: self.memory)
+        self.reservations = Reservations(job_table, budget, lambda: self.memory)
 
     def hold(self, needed: Need) -> JobRef:
         job = self.job_table.open("", "", SLOTS)
@@ -116,3 +117,17 @@ def test_a_request_that_needs_no_growth_is_taken_whatever_others_need(
     bench.hold(need(make_plan(sd15, size=64), 0))
     with pytest.raises(Unavailable, match="the server lacks shared memory"):
         bench.hold(usual)
+
+
+def test_the_peak_of_a_request_in_flight_counts(job_table: JobTable, store: Store) -> None:
+    """The request that comes next may need little in the networks."""
+    bench = Bench(job_table, store, budget=1000)
+    try:
+        held = bench.hold(Need(100, 700, NO_STAGES))
+        bench.hold(Need(200, 10, NO_STAGES))
+        with pytest.raises(Unavailable, match="use the memory"):
+            bench.hold(Need(1, 10, NO_STAGES))
+        bench.end(held)
+        bench.hold(Need(790, 10, NO_STAGES))
+    finally:
+        bench.reservations.close()

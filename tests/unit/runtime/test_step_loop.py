@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import threading
+import time
 import weakref
 from collections.abc import Generator, Hashable, Iterator
 from typing import Any
@@ -387,3 +389,25 @@ def test_a_loop_that_waits_keeps_no_weights(loop: StepLoop, end: str) -> None:
 
 def test_an_empty_loop_closes() -> None:
     StepLoop().close()
+
+
+def test_an_idle_loop_keeps_no_rows(loop: StepLoop, engine: FakeEngine) -> None:
+    """The last call's rows hold a job's residuals."""
+    binding = FakeBinding()
+    bound = Bound(engine, binding, 2)
+    kept: list[weakref.ref[Ask]] = []
+
+    def script(_: FakeJob) -> Generator[list[Ask], list[Outputs], None]:
+        asks = [ask(bound, number) for number in range(3)]
+        kept.extend(map(weakref.ref, asks))
+        yield asks
+
+    one = Rider(FakeJob(1, script, [binding]))
+    loop.add(one.member)
+    assert one.end is None
+    del one
+    deadline = time.monotonic() + 5
+    while any(row() for row in kept) and time.monotonic() < deadline:
+        gc.collect()
+        time.sleep(0.01)
+    assert [row() for row in kept] == [None] * 3
