@@ -14,7 +14,8 @@ from runtime.checkpoints.cross_attention import CrossAttention, cross_attentions
 from runtime.checkpoints.read_image_encoder import read_image_encoder
 from runtime.checkpoints.read_ip_adapter import check_fits, read_ip_adapter
 from runtime.conditioning.ip_scales import ScaleError, layer_scales
-from runtime.files.image_codec import as_mask, crop_square, resize
+from runtime.files.crop_square import crop_square
+from runtime.files.image_codec import as_mask, resize
 from runtime.files.safetensors_file import WeightFileError
 from runtime.files.stored_file import FileChangedError, StoredFile
 from runtime.lora.adapter_lora import has_lora
