@@ -8,14 +8,12 @@ import torch
 
 from runtime.window import Window
 
-_PIXELS = 8  # of a mask for each latent
-
 
 @dataclass(frozen=True)
 class ImagePrompts:
     """keys, values: [branches, adapters, tokens, sum of inner widths]; bias: [adapters, tokens]; see `Row`.
 
-    mask: [adapters, 8h, 8w], 0 or 1; None: all adapters act everywhere.
+    mask: [adapters, H, W], 0 or 1, in pixels; None: all adapters act everywhere.
     """
 
     keys: torch.Tensor
@@ -32,9 +30,9 @@ class ImagePrompts:
         mask = None if self.mask is None else self.mask.to(device)
         return ImagePrompts(self.keys.to(device), self.values.to(device), self.bias.to(device), mask)
 
-    def crop(self, window: Window) -> ImagePrompts:
-        """The image prompts with this part of the mask."""
-        return self if self.mask is None else replace(self, mask=window.crop(self.mask, _PIXELS))
+    def crop(self, window: Window, scale: int) -> ImagePrompts:
+        """The image prompts with this part of the mask, of `scale` pixels a latent."""
+        return self if self.mask is None else replace(self, mask=window.crop(self.mask, scale))
 
     def fields(self, branch: int) -> dict[str, torch.Tensor]:
         """The fields of a row of this branch of the prompt; none without adapters."""

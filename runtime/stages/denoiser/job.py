@@ -135,17 +135,16 @@ class Job:
 
 def _part(plan: Plan, window: Window, conditions: Conditions, controlnets: Sequence[ControlNet]) -> _Part:
     """Each spatial input of a row is cropped here, once for the whole job."""
-    prompt = Prompt(conditions.text)
+    prompt, scale = Prompt(conditions.text), plan.checkpoint.vae_scale_factor
     if conditions.pooled.shape[-1]:
-        scale = plan.checkpoint.vae_scale_factor
         place = (scale * window.top, scale * window.left)
         prompt = Prompt(conditions.text, conditions.pooled, size_ids(plan.padded_height, plan.padded_width, *place))
-    cropped = [network.crop(window) for network in controlnets]
+    cropped = [network.crop(window, scale) for network in controlnets]
     return _Part(
         window,
         prompt,
         ControlNets(cropped, prompt, guess_mode=plan.request.controlnet_guess_mode),
-        conditions.image_prompts.crop(window),
+        conditions.image_prompts.crop(window, scale),
         window.crop(conditions.concat) if len(conditions.concat) else None,
     )
 
