@@ -60,6 +60,18 @@ def test_the_tensor_image_is_the_picture(stage: PrepareStage) -> None:
     assert np.array_equal(_init_image(answer), PIXELS)
 
 
+def test_image_prompts_that_grow_too_large_are_refused(stage: PrepareStage, tiny_allowed: Path) -> None:
+    """Pictures of 14 KB, which the encoder wants in 3 MB each. LORIKEET_MAX_PIXELS is 4 times 1024 x 1024."""
+    path = tiny_allowed / "ip_adapters/sd15/image_encoder/config.json"
+    config = json.loads(path.read_text())
+    path.unlink()
+    path.write_text(json.dumps(config | {"image_size": 1024}))
+    adapter = {"path": "ip_adapters/sd15", "weight_name": "base.safetensors"}
+    many, few = ({**adapter, "ip_adapter_image_url": ["tensor:0"] * count} for count in (16, 1))
+    message = "ip_adapter[1].ip_adapter_image_url[0]: its pictures have more than 16777216 pixels together"
+    assert_refused(ask(stage, [make_png()], ip_adapter=[many, few]), message)
+
+
 @pytest.mark.parametrize("name", ["network", "network/diffusion_pytorch_model.safetensors"])
 def test_a_controlnet_for_a_vae_of_another_factor_is_refused(
     stage: PrepareStage, tiny_allowed: Path, name: str
