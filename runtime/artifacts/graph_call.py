@@ -53,11 +53,11 @@ def _picture_size(axis: str, architecture: Architecture, call: GraphCall) -> int
         padding = int(architecture.options.get("downsample_padding", 1))
         height, width = (level_size(size, int(level), padding) for size in (call.height, call.width))
         return height * width if stem == "ip_queries" else height if stem == "height" else width
-    factor = 1 if not stem else _pixels(stem, architecture)
+    factor = 1 if not stem else pixels_per_latent(stem, architecture)
     return factor * (call.height if level == "height" else call.width)
 
 
-def _pixels(prefix: str, architecture: Architecture) -> int:
-    """Pixels per latent: of the VAE, or of a ControlNet's condition."""
+def pixels_per_latent(prefix: str, architecture: Architecture) -> int:
+    """Along each axis: of the VAE (`pixel`), or of a ControlNet's condition (`condition`)."""
     levels = {"pixel": "block_out_channels", "condition": "conditioning_embedding_out_channels"}[prefix]
     return int(2 ** (len(architecture.options[levels]) - 1))

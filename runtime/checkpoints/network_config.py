@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from typing_extensions import Self
 
 from lorikeet.schema import describe_errors
 from runtime.checkpoints.checkpoint import MAX_TOKENS
@@ -127,6 +128,15 @@ class _Vae(_Config):
     use_quant_conv: _Flag = None
     use_post_quant_conv: _Flag = None
     mid_block_add_attention: _Flag = None
+
+    @model_validator(mode="after")
+    def _one_block_a_level(self) -> Self:
+        """Pixels per latent are counted by levels, and each block but the last halves the picture."""
+        levels = len(self.block_out_channels)
+        for name, blocks in (("down_block_types", self.down_block_types), ("up_block_types", self.up_block_types)):
+            if len(blocks) != levels:
+                raise ValueError(f"{name}: expected {levels} entries, one for each of block_out_channels")
+        return self
 
 
 class _TextEncoder(_Config):

@@ -17,12 +17,14 @@ from runtime.checkpoints.other_controlnets import not_a_controlnet, other_contro
 from runtime.checkpoints.sidecar import read_sidecar
 from runtime.files.located import Folder, SingleFile
 from runtime.files.safetensors_file import WeightFileError, read_header
+from runtime.networks.architecture import DEFAULTS
 
 # Options of a UNet that its ControlNets share, and that the shapes of their tensors cannot give.
 _OF_THE_UNET = (
     *("attention_head_dim", "num_attention_heads", "norm_num_groups", "norm_eps", "upcast_attention"),
     *("cross_attention_dim", "use_linear_projection"),  # of a ControlNet without attention
 )
+_HINT_CHANNELS = "conditioning_embedding_out_channels"
 _OF_SDXL = ("addition_embed_type", "addition_time_embed_dim")
 
 
@@ -49,6 +51,16 @@ def read_controlnet(
     except WeightFileError as error:
         raise CheckpointError(str(error)) from error
     return found
+
+
+def check_strides(controlnet: Component, pixels: int) -> None:
+    """Raises CheckpointError when the ControlNet does not reduce its picture as the VAE does: `pixels` to a latent."""
+    channels = controlnet.config.get(_HINT_CHANNELS, DEFAULTS["controlnet"][_HINT_CHANNELS])
+    if (own := 2 ** (len(channels) - 1)) != pixels:
+        raise CheckpointError(
+            f"it does not fit the checkpoint: it reduces a picture by {own} along each axis, the VAE by {pixels}: use "
+            "a ControlNet that was made for this kind of checkpoint"
+        )
 
 
 def _read_file(file: SingleFile, unet: Component, config: dict[str, Any]) -> Component:

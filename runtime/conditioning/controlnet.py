@@ -13,14 +13,13 @@ from runtime.engines.engine import Outputs
 from runtime.window import Window
 
 Residuals = tuple[torch.Tensor, ...]
-_PIXELS = 8  # of a condition for each latent: ControlNetModel's condition embedding has three strides of two
 
 
 @dataclass(frozen=True, eq=False)
 class ControlNet:
     """One network of a request.
 
-    condition: [3, 8h, 8w] in [0, 1]. mask: [8h, 8w] in [0, 1], which multiplies the residuals; None: it acts
+    condition: [3, H, W] in pixels, in [0, 1]. mask: [H, W] in [0, 1], which multiplies the residuals; None: it acts
     everywhere. `start` and `end`: the part of the steps, from 0 to 1, in which it acts. `pools`: it was trained on one
     mean of each residual, with guess mode (`global_pool_conditions`). `tokens` [branches, T, D]: image tokens that the
     network takes in place of the text (InstantID, arXiv 2401.07519); None: it takes the text.
@@ -39,10 +38,10 @@ class ControlNet:
         """Whether it acts in step `step`, from 0, of `steps`."""
         return step / steps >= self.start and (step + 1) / steps <= self.end
 
-    def crop(self, window: Window) -> ControlNet:
-        """The network with this part of its condition and mask. It has the same binding."""
-        mask = None if self.mask is None else window.crop(self.mask, _PIXELS)
-        return replace(self, condition=window.crop(self.condition, _PIXELS), mask=mask)
+    def crop(self, window: Window, scale: int) -> ControlNet:
+        """The network with this part of its condition and mask, `scale` pixels a latent. It has the same binding."""
+        mask = None if self.mask is None else window.crop(self.mask, scale)
+        return replace(self, condition=window.crop(self.condition, scale), mask=mask)
 
 
 class ControlNets:

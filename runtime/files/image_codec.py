@@ -116,19 +116,6 @@ def resize(pixels: Pixels, width: int, height: int, method: Image.Resampling) ->
     return np.asarray(Image.fromarray(pixels).resize((width, height), method))
 
 
-def crop_square(pixels: Pixels, side: int) -> Pixels:
-    """As CLIP's image processor: the shortest side resized to `side` with bicubic interpolation, then the middle.
-
-    RGB pixels [H, W, 3] -> [side, side, 3].
-    """
-    height, width = pixels.shape[:2]
-    longer = int(side * max(height, width) / min(height, width))
-    new_height, new_width = (side, longer) if height <= width else (longer, side)
-    resized = resize(pixels, new_width, new_height, Image.Resampling.BICUBIC)
-    top, left = (new_height - side) // 2, (new_width - side) // 2
-    return np.ascontiguousarray(resized[top : top + side, left : left + side])
-
-
 def as_mask(pixels: Pixels) -> Pixels:
     """RGB pixels [H, W, 3] of a mask in grey: all channels have the picture's luma."""
     return np.asarray(Image.fromarray(pixels).convert("L").convert("RGB"))

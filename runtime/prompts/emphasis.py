@@ -14,7 +14,7 @@ def emphasize(states: torch.Tensor, weights: Sequence[float]) -> torch.Tensor:
 
     `weights`: of the tokens after the first one, which like the tokens behind them has the weight 1.
 
-    Raises PromptError when no scale restores the mean.
+    Raises PromptError when no scale restores the mean. States that are not finite stay so: weights did not cause it.
     """
     if all(weight == 1.0 for weight in weights):
         return states
@@ -22,6 +22,6 @@ def emphasize(states: torch.Tensor, weights: Sequence[float]) -> torch.Tensor:
     factors[1 : 1 + len(weights)] = torch.tensor(weights, dtype=states.dtype)
     weighted = states * factors[:, None].to(states.device)
     restored = weighted * (states.double().mean() / weighted.double().mean()).to(states.dtype)
-    if not torch.isfinite(restored).all():
+    if torch.isfinite(states).all() and not torch.isfinite(restored).all():
         raise PromptError("its weights cancel each other in a text encoder: choose other weights")
     return restored

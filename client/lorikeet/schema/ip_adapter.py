@@ -7,10 +7,19 @@ from pydantic import AfterValidator, Discriminator, Field, Tag
 
 from lorikeet.schema.base import FileRef, Float, Model, Name, json_problem
 
+# Beyond any use; with it, the scaled values of an attention layer stay finite in the engines' precisions.
+MAX_SCALE = 1000.0
+
 
 def _scales(tree: dict[str, Any]) -> dict[str, Any]:
     if problem := json_problem(tree):
         raise ValueError(problem)
+    nodes: list[Any] = [tree]
+    for node in nodes:
+        if isinstance(node, (dict, list)):
+            nodes.extend(node.values() if isinstance(node, dict) else node)
+        elif isinstance(node, (int, float)) and abs(node) > MAX_SCALE:
+            raise ValueError(f"a scale is {float(node):g}: expected one from {-MAX_SCALE:g} to {MAX_SCALE:g}")
     return tree
 
 
@@ -51,7 +60,7 @@ class IPAdapter(Model):
         default=None,
         description="Hub id, folder or zip archive of the InsightFace pack that finds the face (FaceID, InstantID).",
     )
-    scale: Float = Field(default=1.0, ge=0, description="Strength of the image prompt.")
+    scale: Float = Field(default=1.0, ge=0, le=MAX_SCALE, description="Strength of the image prompt.")
     scale_json: Annotated[dict[str, Any], AfterValidator(_scales)] | None = Field(
         default=None,
         description='Scales by U-Net block, overriding `scale`, e.g. {"down": {"block_2": [0.0, 1.0]}}.',

@@ -7,13 +7,14 @@ from collections.abc import Mapping
 import torch
 
 from runtime.artifacts.flat_fields import flatten
+from runtime.artifacts.graph_call import pixels_per_latent
 from runtime.artifacts.manifest import GraphTensor, Manifest
 from runtime.checkpoints.checkpoint import MAX_TOKENS
 from runtime.engines.engine import CallSizes, Field
+from runtime.networks.architecture import Architecture
 from runtime.networks.ip_masks import adapter_masks
 
 _MASK = "ip_mask_"
-_PIXELS = 8  # per latent, along each axis: of all VAEs of Stable Diffusion
 
 
 def call_inputs(
@@ -59,15 +60,17 @@ def _absent(tensor: GraphTensor, sizes: Mapping[str, int], device: torch.device)
     return fill(shape, device=device)
 
 
-def fixed_shapes(manifest: Manifest, sizes: CallSizes) -> dict[str, list[int]]:
+def fixed_shapes(manifest: Manifest, architecture: Architecture, sizes: CallSizes) -> dict[str, list[int]]:
     """The shapes of all inputs in calls of these sizes whose rows have no optional fields.
 
     -1 is any size: of a rank, and of the axes that are 0. In bfloat16, OpenVINO compiles no fixed size of 0 (2026.4.1:
     "object is not initialized").
     """
     known = {"rows": sizes.rows, "low_rank_rows": sizes.rows, "text_length": MAX_TOKENS, "adapters": -1}
-    for prefix, factor in (("", 1), ("pixel_", _PIXELS)):
-        known |= {f"{prefix}height": factor * sizes.height, f"{prefix}width": factor * sizes.width}
+    known |= {"height": sizes.height, "width": sizes.width}
+    if architecture.kind in ("vae_encoder", "vae_decoder"):
+        factor = pixels_per_latent("pixel", architecture)
+        known |= {"pixel_height": factor * sizes.height, "pixel_width": factor * sizes.width}
     return {
         tensor.name: [
             axis if isinstance(axis, int) else -1 if axis.endswith(".rank") else known.get(axis, 1)

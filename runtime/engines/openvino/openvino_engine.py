@@ -145,7 +145,7 @@ class OpenVinoEngine:
             return model
 
         outside = self._read(graph.manifest.outside, weights, check_cancelled)
-        shapes = None if sizes is None else fixed_shapes(graph.manifest, sizes)
+        shapes = None if sizes is None else fixed_shapes(graph.manifest, self._architecture, sizes)
         if shapes and graph.times:
             shapes |= graph.times.shapes(shapes)
         key = f"{graph.manifest.graph_sha256}:{weights.digest}"

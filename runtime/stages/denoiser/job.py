@@ -148,15 +148,14 @@ class Job:
 
 def _part(plan: Plan, window: Window, conditions: Conditions, controlnets: Sequence[ControlNet]) -> _Part:
     """Each spatial input of a row is cropped here, once for the whole job."""
-    prompt = Prompt(conditions.text)
+    prompt, scale = Prompt(conditions.text), plan.checkpoint.vae_scale_factor
     if conditions.pooled.shape[-1]:
-        scale = plan.checkpoint.vae_scale_factor
         place = (scale * window.top, scale * window.left)
         prompt = Prompt(conditions.text, conditions.pooled, size_ids(plan.padded_height, plan.padded_width, *place))
-    cropped = [network.crop(window) for network in controlnets]
+    cropped = [network.crop(window, scale) for network in controlnets]
     image_prompts = conditions.image_prompts
     if conditions.ip_masks is not None:
-        masks = conditions.ip_masks.resize(window, plan.checkpoint.vae_scale_factor, plan.unet.config)
+        masks = conditions.ip_masks.resize(window, scale, plan.unet.config)
         image_prompts = replace(image_prompts, masks=masks.to(image_prompts.bias.device))
     return _Part(
         window,

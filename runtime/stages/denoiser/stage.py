@@ -17,19 +17,18 @@ from runtime.low_priority import run_at_low_priority
 from runtime.metrics.stage_definitions import CALL_ROWS, CALL_SECONDS, ROWS, STEPS
 from runtime.plan import Plan
 from runtime.settings import Settings
-from runtime.stage_errors import InvalidArgument
 from runtime.stages.bind_component import bind_component
 from runtime.stages.call import Array, Call
 from runtime.stages.denoiser.bind_controlnets import bind_controlnets
 from runtime.stages.denoiser.image_prompt_masks import image_prompt_masks
 from runtime.stages.denoiser.initial_latents import Conditions
 from runtime.stages.denoiser.job import Job
+from runtime.stages.denoiser.not_finite import not_finite
 from runtime.stages.loop_stage import LoopStage
 from runtime.stages.watch_weights import watch_weights
 
 _TENSORS = ("PROMPT_EMBEDS", "POOLED_EMBEDS", "LATENT_MEAN", "LATENT_STD", "CONCAT", "IP_KEYS", "IP_VALUES", "IP_BIAS")
 CheckCancelled = Callable[[], None]
-_NOT_FINITE = "the latents are not finite in {}: a LoRA's scale or guidance_scale is too large, or the weights are bad"
 
 
 class DenoiserStage(LoopStage[Job]):
@@ -84,7 +83,7 @@ class DenoiserStage(LoopStage[Job]):
 
     def _outputs(self, plan: Plan, call: Call, job: Job) -> dict[str, Array]:
         if not torch.isfinite(job.latents).all():
-            raise InvalidArgument("", _NOT_FINITE.format(job.unet.binding.precision))
+            raise not_finite(plan, job.unet.binding.precision)
         call.report.engine = self._engines.receipt(job.unet)
         return {
             "LATENTS": np.ascontiguousarray(job.latents.cpu().numpy()),

@@ -14,7 +14,7 @@ from runtime.conditioning.ip_tokens import AdapterPrompt, packed_prompts
 from runtime.engines.ask import Bound
 from runtime.engines.engine import Outputs
 from runtime.engines.select import Engines
-from runtime.files.image_codec import crop_square
+from runtime.files.crop_square import crop_square
 from runtime.metrics.stage_metrics import StageMetrics
 from runtime.networks.architecture import NetworkKind
 from runtime.networks.clip_pixels import normalized

@@ -11,7 +11,7 @@ from lorikeet.schema import ImageToImageInput
 from runtime.checkpoints.checkpoint import Checkpoint, Component
 from runtime.checkpoints.checks import CheckpointError
 from runtime.checkpoints.json_file import parse_json
-from runtime.checkpoints.read_controlnet import read_controlnet
+from runtime.checkpoints.read_controlnet import check_strides, read_controlnet
 from runtime.checkpoints.unread_tensors import warn_of_unread_tensors
 from runtime.files.image_codec import Pixels, as_mask, resize
 from runtime.files.stored_file import FileChangedError
@@ -82,6 +82,7 @@ def _network(request: ImageToImageInput, index: int, context: PrepareContext, ch
     try:
         source = context.files.controlnet(f"{place}.path", controlnet.path, context.request_files, controlnet.variant)
         found = read_controlnet(source, checkpoint.unet, hash_file, controlnet.variant, config)
+        check_strides(found, checkpoint.vae_scale_factor)
     except (CheckpointError, FileChangedError) as error:
         raise InvalidArgument(f"{place}.path", str(error)) from error
     return found.model_copy(update={"name": place, "field": f"{place}.path"})

@@ -14,7 +14,8 @@ from runtime.checkpoints.cross_attention import CrossAttention, cross_attentions
 from runtime.checkpoints.read_image_encoder import read_image_encoder
 from runtime.checkpoints.read_ip_adapter import check_fits, read_ip_adapter
 from runtime.conditioning.ip_scales import ScaleError, layer_scales
-from runtime.files.image_codec import as_mask, crop_square, resize
+from runtime.files.crop_square import crop_square
+from runtime.files.image_codec import as_mask, resize
 from runtime.files.safetensors_file import WeightFileError
 from runtime.files.stored_file import FileChangedError, StoredFile
 from runtime.lora.adapter_lora import has_lora
@@ -25,7 +26,7 @@ from runtime.stage_errors import InvalidArgument
 from runtime.stages.prepare import face_pack
 from runtime.stages.prepare.context import PrepareContext
 from runtime.stages.prepare.network_file import chosen, find_network_file
-from runtime.stages.prepare.pictures import Pictures
+from runtime.stages.prepare.pictures import Pictures, check_pixels
 from runtime.stages.prepare.size import Size
 
 _IMAGE = "ip_adapter_image_url"
@@ -87,17 +88,21 @@ def resolve(request: ImageToImageInput, context: PrepareContext, checkpoint: Che
     return IpAdapters(adapters, encoder, _loras(adapters, checkpoint))
 
 
-def fit_pictures(pictures: Pictures, size: Size, found: IpAdapters) -> Pictures:
+def fit_pictures(pictures: Pictures, size: Size, found: IpAdapters, context: PrepareContext) -> Pictures:
     """Image prompts as CLIP's image processor resizes and crops them; masks at the size of the result.
 
-    Pictures in which a face is to be found stay as they are.
+    Pictures in which a face is to be found stay as they are. Raises InvalidArgument for image prompts that have too
+    many pixels when they are resized: a small file may name hundreds of small pictures.
     """
-    pixels = dict(pictures.pixels)
+    pixels, prompts = dict(pictures.pixels), 0
     for index, adapter in enumerate(found.adapters):
         if adapter.face_pack is None:
             assert found.encoder is not None
+            side = int(found.encoder.config.get("image_size", 224))
             for field in adapter.images:
-                pixels[field] = crop_square(pixels[field], int(found.encoder.config.get("image_size", 224)))
+                context.check_cancelled()
+                check_pixels(field, prompts := prompts + side**2, context)
+                pixels[field] = crop_square(pixels[field], side)
         mask = IP_MASK.format(index)
         if mask in pixels:
             pixels[mask] = as_mask(resize(pixels[mask], size.width, size.height, Image.Resampling.LANCZOS))

@@ -8,6 +8,7 @@ from lorikeet.schema import ImageToImageInput
 from runtime.checkpoints.checkpoint import Checkpoint
 from runtime.files.safetensors_file import WeightFileError
 from runtime.files.stored_file import FileChangedError
+from runtime.float32 import is_finite_in_float32
 from runtime.lora.known_loras import lora_summary
 from runtime.lora.lora_error import LoraError
 from runtime.lora.lora_receipt import UnmatchedGroup
@@ -47,6 +48,10 @@ def _lora(request: ImageToImageInput, index: int, context: PrepareContext, check
         summary = lora_summary(stored, checkpoint.adaptable)
     except (LoraError, WeightFileError, FileChangedError) as error:
         raise InvalidArgument(field, str(error)) from error
+    if not all(is_finite_in_float32(lora.scale * group.multiplier) for group in summary.receipt.groups):
+        raise InvalidArgument(
+            f"loras[{index}].scale", f"{lora.scale:g} times alpha / rank is not finite in float32: use a smaller scale"
+        )
     return LoraPlan(
         field=field,
         path=stored.path,

@@ -50,13 +50,18 @@ def resolve(named: Iterable[tuple[str, str]], context: PrepareContext) -> Pictur
     Raises InvalidArgument that names the field of a picture that cannot be fetched or decoded, or with which a request
     has too many pixels. Raises what `context.check_cancelled` raises.
     """
-    most = _LARGEST_AT_ONCE * context.settings.max_pixels
     found: dict[str, Pixels] = {}
     for field, url in named:
         found[field] = _picture(field, url, context)
-        if sum(pixels.size for pixels in found.values()) > 3 * most:
-            raise InvalidArgument(field, f"its pictures have more than {most} pixels together: send smaller ones")
+        check_pixels(field, sum(pixels.size // 3 for pixels in found.values()), context)
     return Pictures(found)
+
+
+def check_pixels(field: str, pixels: int, context: PrepareContext) -> None:
+    """Raises InvalidArgument when the pictures up to that of `field` have too many pixels for one request."""
+    most = _LARGEST_AT_ONCE * context.settings.max_pixels
+    if pixels > most:
+        raise InvalidArgument(field, f"its pictures have more than {most} pixels together: send fewer or smaller ones")
 
 
 def _tensor_of(field: str) -> PictureTensor:

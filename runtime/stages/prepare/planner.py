@@ -65,7 +65,7 @@ def make_plan(request: ImageToImageInput, context: PrepareContext, admission: Ad
     inversions = embeddings.resolve(request, context, checkpoint, adapters)
     networks = controlnets.resolve(request, context, checkpoint)
     image_prompts = ip_adapters.resolve(request, context, checkpoint)
-    decoded = ip_adapters.fit_pictures(decoded, pixels, image_prompts)
+    decoded = ip_adapters.fit_pictures(decoded, pixels, image_prompts, context)
     relighting = ic_light.resolve(request, context, checkpoint)
     decoded = ic_light.fit_pictures(request, decoded, pixels)
     checker = safety_checker.resolve(request, context)

@@ -10,7 +10,7 @@ import torch
 
 from runtime.engines.ask import Ask, Bound
 from runtime.engines.engine import Outputs
-from runtime.files.image_codec import crop_square
+from runtime.files.crop_square import crop_square
 from runtime.networks.clip_pixels import normalized
 from runtime.stages.call import Array
 

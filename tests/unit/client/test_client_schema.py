@@ -115,6 +115,14 @@ def test_ranges(name: str, default: object, least: float, greatest: float, below
             "ip_adapter[0].scale_json: numbers must be finite",
         ),
         (
+            {"ip_adapter": [{"path": "x", "ip_adapter_image_url": "u", "scale": 1e38}]},
+            "ip_adapter[0].scale: Input should be less than or equal to 1000 (got 1e+38)",
+        ),
+        (
+            {"ip_adapter": [{"path": "x", "ip_adapter_image_url": "u", "scale_json": {"up": {"block_1": [1, -1001]}}}]},
+            "ip_adapter[0].scale_json: a scale is -1001: expected one from -1000 to 1000",
+        ),
+        (
             {"controlnets": [{"path": "x", "image_url": "u", "start_percentage": 0.5, "end_percentage": 0.5}]},
             "controlnets[0]: start_percentage must be less than end_percentage",
         ),

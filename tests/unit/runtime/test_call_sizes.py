@@ -6,10 +6,12 @@ from typing import Any
 
 import pytest
 
+from runtime.artifacts.manifest import GraphTensor, Manifest
 from runtime.checkpoints.checkpoint import Checkpoint
+from runtime.engines.compiled.call_inputs import fixed_shapes
 from runtime.engines.engine import CallSizes, never_cancelled
 from runtime.engines.select import Engines
-from runtime.networks.architecture import NetworkKind
+from runtime.networks.architecture import NetworkKind, architecture_of
 from runtime.settings import Settings
 from runtime.stages.bind_component import bind_component
 from tests.unit.runtime.fake_engine import FakeBinding, FakeEngine
@@ -59,3 +61,25 @@ def test_the_sizes_of_a_networks_calls(
     component = sd15.unet if kind == "unet" else sd15.vae
     bind_component(engines, kind, plan, component, never_cancelled, 2 if kind == "unet" else 1)
     assert engine.sizes == expected
+
+
+@pytest.mark.parametrize("levels", [2, 3, 4])
+def test_fixed_pictures_have_the_vaes_factor(levels: int) -> None:
+    architecture = architecture_of("vae_encoder", {"block_out_channels": [16] * levels})
+    axes = ("rows", 3, "pixel_height", "pixel_width")
+    manifest = Manifest(
+        exporter=1,
+        kind="vae_encoder",
+        architecture=architecture.digest,
+        low_rank="none",
+        opset=18,
+        versions={},
+        inputs=(GraphTensor(name="pixels", dtype="float32", axes=axes),),
+        outputs=(),
+        initializers=0,
+        outside=(),
+        graph_sha256="",
+        graph_bytes=0,
+    )
+    factor = 2 ** (levels - 1)
+    assert fixed_shapes(manifest, architecture, CallSizes(1, 6, 10)) == {"pixels": [1, 3, 6 * factor, 10 * factor]}

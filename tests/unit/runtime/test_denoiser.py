@@ -210,7 +210,10 @@ def test_latents_that_are_not_finite_are_no_picture(
     plan = make_plan(sd15, job, num_inference_steps=2, loras={tiny / "loras/sd15/kohya.safetensors": 1e30})
     error = _denoised(settings, job_table, plan).error
     assert isinstance(error, InvalidArgument)
-    assert str(error).startswith("the latents are not finite in float32")
+    expected = (
+        "loras[0].scale: the latents are not finite in float32: lower loras[0].scale (1e+30), guidance_scale (7.5),"
+    )
+    assert str(error).startswith(expected)
 
 
 def test_the_order_of_loras_hardly_matters(

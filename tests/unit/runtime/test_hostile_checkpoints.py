@@ -102,6 +102,8 @@ def test_hostile_json_is_refused(sd15_folder: Path, name: str, content: str | by
         ("unet", {"block_out_channels": [16] * 10**5}),
         ("vae", {"block_out_channels": 5}),
         ("vae", {"block_out_channels": [16] * 60}),
+        ("vae", {"down_block_types": ["DownEncoderBlock2D"] * 2}),
+        ("vae", {"up_block_types": ["UpDecoderBlock2D"] * 5}),
         ("vae", {"scaling_factor": 0}),
         ("vae", {"scaling_factor": "0.18215"}),
         ("vae", {"scaling_factor": math.nan}),

@@ -14,10 +14,12 @@ from safetensors.torch import save
 
 from runtime.checkpoints.checkpoint import Checkpoint
 from runtime.stages.prepare.stage import PrepareStage
+from tests.tiny.controlnets import write_controlnet
+from tests.tiny.unets import SD15
 from tests.unit.runtime import lora_files
 from tests.unit.runtime.picture_files import chunk, with_chunk
 from tests.unit.runtime.plans import Answer, make_call, text_tensor
-from tests.unit.runtime.prepare_requests import PIXELS, ask, make_png
+from tests.unit.runtime.prepare_requests import PIXELS, ask, assert_refused, make_png
 
 # A control image, its mask and an image prompt: shapes and greys.
 CONDITIONS = (((64, 96, 3), 50), ((64, 96, 3), 150), ((70, 90, 3), 250))
@@ -56,6 +58,28 @@ def test_the_tensor_image_is_the_picture(stage: PrepareStage) -> None:
     answer = ask(stage, [b"other"], image=make_png())
     assert answer.plan.has_image
     assert np.array_equal(_init_image(answer), PIXELS)
+
+
+def test_image_prompts_that_grow_too_large_are_refused(stage: PrepareStage, tiny_allowed: Path) -> None:
+    """Pictures of 14 KB, which the encoder wants in 3 MB each. LORIKEET_MAX_PIXELS is 4 times 1024 x 1024."""
+    path = tiny_allowed / "ip_adapters/sd15/image_encoder/config.json"
+    config = json.loads(path.read_text())
+    path.unlink()
+    path.write_text(json.dumps(config | {"image_size": 1024}))
+    adapter = {"path": "ip_adapters/sd15", "weight_name": "base.safetensors"}
+    many, few = ({**adapter, "ip_adapter_image_url": ["tensor:0"] * count} for count in (16, 1))
+    message = "ip_adapter[1].ip_adapter_image_url[0]: its pictures have more than 16777216 pixels together"
+    assert_refused(ask(stage, [make_png()], ip_adapter=[many, few]), message)
+
+
+@pytest.mark.parametrize("name", ["network", "network/diffusion_pytorch_model.safetensors"])
+def test_a_controlnet_for_a_vae_of_another_factor_is_refused(
+    stage: PrepareStage, tiny_allowed: Path, name: str
+) -> None:
+    """It has two strides of two. The UNet's latents have an eighth of the pixels."""
+    write_controlnet(tiny_allowed / "network", 5, SD15, conditioning_embedding_out_channels=(8, 8, 16))
+    answer = ask(stage, [make_png()], controlnets=[{"path": name, "image_url": "tensor:0"}])
+    assert_refused(answer, "controlnets[0].path: it does not fit the checkpoint: it reduces a picture by 4 along each")
 
 
 def test_each_stage_is_sent_the_pictures_that_it_needs(stage: PrepareStage, tiny: Path) -> None:

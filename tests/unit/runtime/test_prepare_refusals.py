@@ -36,6 +36,7 @@ def test_two_pictures_for_one_are_refused(stage: PrepareStage) -> None:
         ({"loras": [{"path": "loras/sdxl/peft.safetensors"}]}, "loras[0].path: "),
         ({"loras": [{"path": "loras/sd15/peft.safetensors"}, {"path": "../x"}]}, "loras[1].path: "),
         ({"loras": [{"path": "loras/sd15/peft.safetensors"}] * 101}, "loras: at most 100"),
+        ({"loras": [{"path": "loras/sd15/peft.safetensors", "scale": 1e39}]}, "loras[0].scale: 1e+39 times alpha"),
         ({"image_url": "tensor:0"}, "image_url: tensor:0: expected an index from 0; FILES has 0 files"),
         ({"image_url": "data:,nothing"}, "image_url: not a picture"),
         ({"image_size": {"width": 63, "height": 64}}, "image_size: 63x64"),
@@ -81,6 +82,8 @@ INCOMPLETE: dict[str, dict[str, Any]] = {
     "ic_light_model_background_image_url: expected": {"ic_light_model_background_image_url": URL},
     "image_encoder_subfolder: expected image_encoder_path": {"image_encoder_subfolder": "encoder"},
     "ip_adapter[0].scale: 0 has no effect": {"ip_adapter": [{**IP_ADAPTER, "scale": 0}]},
+    "ip_adapter[0].scale: Input should be less": {"ip_adapter": [{**IP_ADAPTER, "scale": 1e39}]},
+    "ip_adapter[0].scale_json: a scale is -1e+300": {"ip_adapter": [{**IP_ADAPTER, "scale_json": {"down": -1e300}}]},
     "controlnets[0].ip_adapter_index: 0 names no element of ip_adapter": {
         "controlnets": [{**CONTROLNET, "ip_adapter_index": 0}]
     },

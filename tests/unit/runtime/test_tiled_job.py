@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Hashable, Iterator, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -13,6 +14,8 @@ from diffusers import DDIMScheduler
 
 from runtime.checkpoints.checkpoint import Checkpoint
 from runtime.conditioning.controlnet import ControlNet
+from runtime.conditioning.image_prompt import ImagePrompts
+from runtime.conditioning.ip_masks import PictureMasks
 from runtime.engines.ask import Ask, Bound
 from runtime.engines.engine import Inputs, Outputs, never_cancelled
 from runtime.engines.stacking import shapes
@@ -21,6 +24,7 @@ from runtime.stages.denoiser.initial_latents import Conditions
 from runtime.stages.denoiser.job import Job
 from runtime.stages.step_loop.member import Member
 from runtime.stages.step_loop.step_loop import StepLoop
+from runtime.window import Window
 from tests.unit.runtime.engines import assert_near, noise
 from tests.unit.runtime.fake_engine import FakeBinding, FakeEngine
 from tests.unit.runtime.plans import make_plan
@@ -131,6 +135,39 @@ def test_a_controlnet_sees_the_same_window(sd15: Checkpoint) -> None:
             residuals = ask.inputs["residuals"]
             assert isinstance(residuals, tuple)
             assert torch.equal(residuals[0], tensor(asked, "latent") * 2) and torch.equal(residuals[1], crop)
+
+
+def test_pictures_are_cut_by_the_vaes_factor(sd15: Checkpoint) -> None:
+    """A VAE of three levels has 4 pixels for a latent."""
+    vae = sd15.vae.model_copy(update={"config": {**sd15.vae.config, "block_out_channels": [16, 16, 32]}})
+    plan = _plan(sd15.model_copy(update={"vae": vae}))
+    condition, mask, ip_mask = (
+        noise(3, HEIGHT, WIDTH),
+        noise(HEIGHT, WIDTH, seed=1),
+        noise(1, HEIGHT, WIDTH, seed=2) > 0,
+    )
+    unet, network = fake_bound(), fake_bound("controlnet")
+    prompts, index = (
+        ImagePrompts(noise(2, 1, 4, 8), noise(2, 1, 4, 8), torch.zeros(1, 4)),
+        torch.zeros(1, dtype=torch.long),
+    )
+    conditions = replace(_conditions(plan), image_prompts=prompts, ip_masks=PictureMasks(ip_mask, index))
+    job = Job(plan, conditions, unet, [ControlNet(network, condition, mask)])
+
+    def respond(ask: Ask) -> Outputs:
+        return _respond(ask) if ask.bound is unet else {"residuals": (torch.ones(1, 128, 128),)}
+
+    lists = answered(job.step(), respond)[0]
+    assert len(lists) == 8 and tensor(lists[1][0], "latent").shape[1:] == (32, 32)
+    places = [(top, left) for top in (0, 32) for left in (0, 56)]  # in pixels
+    for (top, left), (asked, _), (ask, _) in zip(places, lists[::2], lists[1::2], strict=True):
+        rows, columns = slice(top, top + 128), slice(left, left + 128)
+        assert torch.equal(tensor(asked, "condition"), condition[:, rows, columns])
+        cut = PictureMasks(ip_mask[:, rows, columns], index).resize(Window(0, 0, 32, 32), 4, plan.unet.config)
+        levels = ask.inputs["ip_masks"]
+        assert isinstance(levels, tuple) and all(map(torch.equal, levels, cut.masks))
+        residuals = ask.inputs["residuals"]
+        assert isinstance(residuals, tuple) and torch.equal(residuals[0][0], mask[rows, columns])
 
 
 def test_the_windows_of_a_controlled_job_fill_a_block(sd15: Checkpoint) -> None:

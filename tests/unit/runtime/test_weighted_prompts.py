@@ -95,6 +95,7 @@ def test_weights_that_leave_no_mean_are_refused() -> None:
     torch.testing.assert_close(emphasize(states, [4.0]), torch.tensor([[0.5], [2.0], [0.5]]))
     with pytest.raises(PromptError, match="cancel each other"):
         emphasize(states, [-2.0])
+    assert not emphasize(states * torch.inf, [4.0]).isfinite().any()  # a LoRA's fault, not that of the weights
 
 
 def test_the_clip_skip_and_a_weight_apply_together(encode: Encode, checkpoint: Checkpoint) -> None:
