@@ -72,6 +72,8 @@ def _new_loras(
     timer = FirstStepTimer(bench, server, model)
     names = ("without", "new", "seen", "peer, new", "peer, seen", "new rank", "peer, new rank")
     samples: dict[str, list[float]] = {name: [] for name in names}
+    for path in (*fresh, *other_ranks):
+        path.read_bytes()  # into the page cache: else the first side to use a file would wait for the disk alone
     bench.progress("warming up: requests of one step")
     for _ in range(2):
         timer.seconds("without")
