@@ -98,7 +98,8 @@ class PlanManifest(BaseModel):
 def plan_folder(root: Path, key: PlanKey, flavour: Flavour, gpu: str | None, targets: Collection[str]) -> Path:
     """The place of the plan that `gpu` built; or without a GPU, of the plan for `targets`.
 
-    Each has its own: a plan replaces none of another GPU, and an unverified one replaces no verified one.
+    Each GPU and each list of targets has a folder of its own. So a new plan never replaces the plan of another GPU, and
+    a plan that was not compared with torch never replaces one that was.
     """
     machine = f"targets {' '.join(sorted(set(targets)))}" if gpu is None else gpu
     return key.folder(root, flavour) / _NOT_IN_NAMES.sub("-", machine)

@@ -17,6 +17,7 @@ _MOST_BYTES = 1 << 30  # of a file; the largest published one has 260 MB
 _CHUNK = 1 << 20
 _SUFFIX = ".onnx"
 _PLACES = (f"*{_SUFFIX}", f"*/*{_SUFFIX}", f"*/*/*{_SUFFIX}")  # InsightFace's own folders are models/<pack>
+# zipfile raises NotImplementedError for a compression that it does not know.
 _ERRORS = (OSError, ValueError, EOFError, NotImplementedError, RuntimeError, zlib.error, zipfile.BadZipFile)
 
 

@@ -25,6 +25,7 @@ _MAX_STRIDED = 256 << 20  # bytes that are read for a tensor that is not contigu
 _CHUNK = 1 << 20
 _LOCAL_HEADER = struct.Struct("<4s22xHH")  # signature, lengths of the name and of the extra field
 _SIGNATURE = b"PK\x03\x04"
+# zipfile raises NotImplementedError for a compression that it does not know.
 _ERRORS = (OSError, ValueError, struct.error, zipfile.BadZipFile, NotImplementedError)
 
 

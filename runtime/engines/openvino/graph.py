@@ -40,7 +40,8 @@ class Graph:
     @property
     def times(self) -> ExactTimes | None:
         """What a model that computes in `dtype` must not compute itself."""
-        return self._opened[1]
+        # A model in float32 that is read from the disk needs nothing of the graph.
+        return self._opened[1] if self._dtype == torch.bfloat16 else None
 
     @cached_property
     def _opened(self) -> tuple[Any, ExactTimes | None]:

@@ -6,9 +6,9 @@ The configuration's lists may have different lengths. The denoiser refuses such 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from math import lcm
 from typing import Any
 
+from runtime.conditioning.slices import slice_latents
 from runtime.conditioning.tiles import make_windows
 from runtime.networks.architecture import architecture_of
 from runtime.networks.level_size import level_size
@@ -70,7 +70,7 @@ def _residual_bytes(plan: Plan, block_rows: int) -> int:
         return 0
     branches = _branches(plan)
     rows = plan.request.num_images * _windows(plan) * branches
-    blocks = -(-min(rows, lcm(block_rows, branches)) // block_rows)
+    blocks = -(-min(rows, slice_latents(block_rows, branches) * branches) // block_rows)
     return 2 * (blocks * block_rows + _ADDED_ROWS) * _row_bytes(plan)
 
 
