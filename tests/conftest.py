@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -10,9 +13,13 @@ import pytest
 from tests.export_command import Export, export
 from tests.tiny import tiny_folder
 
-# The settings of whoever runs the tests are not the tests'.
+# The tests use neither the settings nor the folders of whoever runs them: graphs exported there would change the engine.
 for name in [name for name in os.environ if name.startswith("LORIKEET_") and name != "LORIKEET_TOOLS"]:
     del os.environ[name]
+_FOLDERS = tempfile.mkdtemp(prefix="lorikeet-tests-")
+atexit.register(shutil.rmtree, _FOLDERS, ignore_errors=True)
+os.environ["LORIKEET_STORE"] = f"{_FOLDERS}/store"
+os.environ["LORIKEET_GATEWAY_DATA"] = f"{_FOLDERS}/gateway"
 
 
 @pytest.fixture(scope="session")

@@ -55,10 +55,11 @@ class Running:
 
     def __init__(self, folder: Path, gateway: float, triton: float) -> None:
         self._folder = folder
+        unset = {name: value for name, value in os.environ.items() if not name.startswith("LORIKEET_GATEWAY_")}
         self._command = subprocess.Popen(
             [sys.executable, "-c", STAND_IN, str(gateway), str(triton)],
             cwd=folder,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            env={**unset, "PYTHONPATH": str(ROOT)},
             stdout=subprocess.PIPE,
             text=True,
         )
