@@ -13,7 +13,7 @@ import pytest
 from tests.export_command import Export, export
 from tests.tiny import tiny_folder
 
-# The tests use neither the settings nor the folders of whoever runs them: graphs exported there would change the engine.
+# The tests use neither the settings nor the folders of whoever runs them: graphs there would change the engine.
 for name in [name for name in os.environ if name.startswith("LORIKEET_") and name != "LORIKEET_TOOLS"]:
     del os.environ[name]
 _FOLDERS = tempfile.mkdtemp(prefix="lorikeet-tests-")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
@@ -47,7 +47,7 @@ class LruBudget(Generic[Item]):
         self._entries: OrderedDict[str, _Entry[Item]] = OrderedDict()
         self._lock = threading.RLock()
         self._released = threading.Condition(self._lock)
-        self._thread = threading.local()  # `own`: see `one_request`
+        self._thread = threading.local()  # `own` and `needs`: see `one_request`
 
     @contextmanager
     def one_request(self) -> Iterator[None]:
@@ -55,32 +55,42 @@ class LruBudget(Generic[Item]):
 
         So `make_room` does not wait for these items: nothing would release them.
         """
-        self._thread.own = Counter()
+        self._thread.own, self._thread.needs = Counter(), {}
         try:
             yield
         finally:
-            del self._thread.own
+            del self._thread.own, self._thread.needs
 
-    def make_room(self, nbytes: int, check_cancelled: Callable[[], None], keep: str = "") -> None:
-        """Evict idle items, except the key `keep`, until `nbytes` more fit into the budget.
+    def make_room(
+        self, needs: Mapping[str, int], check_cancelled: Callable[[], None], missing: int | None = None
+    ) -> None:
+        """Evict idle items until those of a network fit into the budget.
+
+        needs: the bytes of each, by key; none is evicted here, and none may be in use by the caller yet. missing: how
+        many of these bytes are not in memory; by default, those of the keys that are not.
 
         While they do not fit, wait until an item that others use is released. When there is none, return even if they
-        exceed the budget. Call this before acquiring the keys that need the memory. Raises WeightsError when the items
-        of `one_request` leave no room for them, and the errors of `check_cancelled`.
+        exceed the budget. Call this before acquiring the keys. Raises WeightsError when the request's other networks
+        leave no room for them, whatever is in memory, and the errors of `check_cancelled`.
         """
         with self._released:
-            self._check_own(nbytes)
-            while not self._shrink(nbytes, keep) and self._have_other_users():
+            self._check_own(needs)
+            if missing is None:
+                missing = sum(nbytes for key, nbytes in needs.items() if key not in self._entries)
+            while missing and not self._shrink(missing, needs) and self._have_other_users():
                 check_cancelled()
                 self._released.wait(_POLL_SECONDS)
 
-    def _check_own(self, nbytes: int) -> None:
-        own = sum(self._entries[key].item.nbytes for key, uses in self._own.items() if uses)
-        if own and own + nbytes > self._budget:
+    def _check_own(self, needs: Mapping[str, int]) -> None:
+        """The first network of a request may exceed the budget."""
+        own: dict[str, int] = getattr(self._thread, "needs", {})
+        total = sum({**own, **needs}.values())
+        if own and total > self._budget:
             raise WeightsError(
-                f"with it, the request's weights need {(own + nbytes) / 1e6:,.1f} MB at the same time; this server has "
+                f"with it, the request's weights need {total / 1e6:,.1f} MB at the same time; this server has "
                 f"{self._budget / 1e6:,.1f} MB for them (LORIKEET_WEIGHTS_BYTES): use fewer or smaller networks"
             )
+        own.update(needs)
 
     @property
     def _own(self) -> Counter[str]:
@@ -161,11 +171,11 @@ class LruBudget(Generic[Item]):
         with self._lock:
             return sum(entry.item.nbytes for entry in self._entries.values())
 
-    def _shrink(self, more: int = 0, keep: str = "") -> bool:
+    def _shrink(self, more: int = 0, keep: Collection[str] = ()) -> bool:
         """Evict idle items except `keep` until `more` bytes fit into the budget. Returns whether they fit."""
         # Evicting an item may release another one: a merged set releases its base. So each pass starts from the first.
         while self.nbytes + more > self._budget:
-            idle = next((key for key, entry in self._entries.items() if entry.is_idle and key != keep), None)
+            idle = next((key for key, entry in self._entries.items() if entry.is_idle and key not in keep), None)
             if idle is None:
                 return False
             self._entries.pop(idle).item.evicted()

@@ -42,7 +42,7 @@ def bind_component(
     try:
         engine = engines.of(architecture_of(kind, component.config), graph_calls(kind, plan, block_rows, tokens))
         weights = weight_set(plan, component, check_cancelled)
-        sizes = _call_sizes(engines, kind, plan, block_rows)
+        sizes = _call_sizes(engines, kind, plan, block_rows, tokens)
         return Bound(engine, engine.bind(weights, check_cancelled, sizes), block_rows)
     except SizesError as error:
         raise InvalidArgument(size_field(error.axis, kind, plan, component), str(error)) from error
@@ -51,13 +51,13 @@ def bind_component(
         raise InvalidArgument(component.field, str(error)) from error
 
 
-def _call_sizes(engines: Engines, kind: NetworkKind, plan: Plan, rows: int) -> CallSizes | None:
+def _call_sizes(engines: Engines, kind: NetworkKind, plan: Plan, rows: int, tokens: int) -> CallSizes | None:
     """The sizes of the component's calls if the settings name their size; None is any size.
 
     The rows of these calls have no optional fields, and a text of one chunk.
     """
     is_vae = kind in ("vae_encoder", "vae_decoder")
-    has_more = plan.controlnets or plan.ip_adapters or plan.ic_light or plan.request.prompt_weighting
+    has_more = plan.controlnets or plan.ip_adapters or plan.ic_light or tokens != MAX_TOKENS
     # The VAE's tiles at the picture's edges are smaller.
     if not ((kind == "unet" and not has_more) or (is_vae and not plan.vae_tile)):
         return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -73,6 +74,16 @@ def read_low_rank(
         inputs |= {layer + _DOWN: down.to(dtype), layer + _UP: up.to(dtype)}
     weights.check_unchanged()
     return LowRankPart(inputs)
+
+
+def part_bytes(manifest: Manifest, weights: WeightSet, dtype: torch.dtype = torch.float32) -> int:
+    """The size of the part that `read_low_rank` makes, from the headers of the files."""
+    numbers = {
+        tensor.name: math.prod(axis for axis in tensor.axes if isinstance(axis, int)) for tensor in manifest.inputs
+    }
+    layers = {name: name.removesuffix(_WEIGHT) for name in weights.changed}
+    of_one_rank = {name: numbers[layer + _DOWN] + numbers[layer + _UP] for name, layer in layers.items()}
+    return dtype.itemsize * sum(_bucket(_rank(weights, name)) * count for name, count in of_one_rank.items())
 
 
 def _taps(manifest: Manifest) -> dict[str, int | None]:

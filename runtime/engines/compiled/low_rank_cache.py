@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
@@ -18,9 +18,16 @@ class LowRankCache:
     def __init__(self, budget: LruBudget[Resident]) -> None:
         self._budget = budget
 
+    def need(self, key: str, nbytes: int) -> Mapping[str, int]:
+        """For `LruBudget.make_room`, before the part `key` of `nbytes` is used."""
+        return {_full(key): nbytes}
+
     def use(self, uses: ExitStack, key: str, make: Callable[[], LowRankPart]) -> LowRankPart:
         """The low-rank part `key`, in use until `uses` ends. Raises the errors of `make`."""
-        full_key = f"low rank:{key}"
-        part = self._budget.acquire(full_key, make)
-        uses.callback(self._budget.release, full_key)
+        part = self._budget.acquire(_full(key), make)
+        uses.callback(self._budget.release, _full(key))
         return part  # type: ignore[return-value]  # a key always names items of one type
+
+
+def _full(key: str) -> str:
+    return f"low rank:{key}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -46,16 +46,17 @@ class CompiledCache:
         make: Callable[[], Compiled],
         nbytes: int,
         check_cancelled: Callable[[], None],
+        beside: Mapping[str, int],
     ) -> Compiled:
         """The compiled model `key` of the base weights `base`, in use until `uses` ends.
 
-        `nbytes`: an estimate of its memory. Raises the errors of `make` and of
-        `check_cancelled`.
+        nbytes: an estimate of its memory. beside: bytes of further items of the budget, by key, which the caller
+        acquires next; there is room for both. Raises the errors of `make` and of `check_cancelled`.
         """
         prefix = f"compiled:{base}:"
         if prefix + key not in self._budget:
             self._budget.make_place(prefix, _MOST_OF_A_BASE - 1, check_cancelled)
-            self._budget.make_room(nbytes, check_cancelled)
+        self._budget.make_room({prefix + key: nbytes, **beside}, check_cancelled)
         compiled = self._budget.acquire(prefix + key, make)
         uses.callback(self._budget.release, prefix + key)
         return compiled  # type: ignore[return-value]  # a key always names items of one type

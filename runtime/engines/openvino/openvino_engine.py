@@ -20,7 +20,7 @@ from runtime.engines import stacking
 from runtime.engines.check_weights_fit import check_fit
 from runtime.engines.compiled import low_rank
 from runtime.engines.compiled.call_inputs import call_inputs, fixed_shapes
-from runtime.engines.compiled.embed_tokens import embed_tokens
+from runtime.engines.compiled.embed_tokens import embed_tokens, first_tokens, outside_shapes, token_count
 from runtime.engines.compiled.low_rank import LowRankPart
 from runtime.engines.engine import Binding, CallSizes, Field, Inputs, Outputs
 from runtime.engines.openvino.compiled import Compiled
@@ -37,6 +37,8 @@ from runtime.weights.reshaped import reshaped
 from runtime.weights.weight_set import WeightSet
 
 _NOTHING = LowRankPart({})
+# A compiled model has at most so many times the bytes of its weights, plus these.
+_MOST_GROWTH, _FIXED_BYTES = 2, 32 << 20
 
 
 class OpenVinoEngine:
@@ -65,13 +67,20 @@ class OpenVinoEngine:
     def bind(
         self, weights: WeightSet, check_cancelled: Callable[[], None], sizes: CallSizes | None = None
     ) -> OpenVinoBinding:
-        check_fit(weights, self._architecture.kind, self._shapes(weights))
+        check_fit(weights, self._architecture.kind, self._shapes())
+        mode = self._mode(weights)
+        manifest = self._graphs[mode].manifest
+        key = f"{self._architecture.digest}:{weights.digest}"
         with ExitStack() as uses:
-            mode, part = self._mode(weights), _NOTHING
-            if mode != "none":
-                part = self._use_low_rank(uses, mode, weights, check_cancelled)
-                weights = WeightSet(weights.base)
-            compiled = self._use_compiled(uses, mode, weights, check_cancelled, sizes)
+            if mode == "none":
+                compiled, part = self._use_compiled(uses, mode, weights, check_cancelled, sizes, {}), _NOTHING
+            else:
+                beside = self._cache.low_rank.need(key, low_rank.part_bytes(manifest, weights))
+                base = WeightSet(weights.base)
+                compiled = self._use_compiled(uses, mode, base, check_cancelled, sizes, beside)
+                part = self._cache.low_rank.use(
+                    uses, key, lambda: low_rank.read_low_rank(manifest, weights, check_cancelled)
+                )
             return OpenVinoBinding(compiled, part, uses.pop_all().close, has_fixed_sizes=sizes is not None)
 
     def batch_key(self, binding: Binding, inputs: Inputs) -> Hashable:
@@ -83,12 +92,13 @@ class OpenVinoEngine:
         bindings = [binding for binding, _ in rows if isinstance(binding, OpenVinoBinding)]
         compiled, first = bindings[0].compiled, bindings[0].low_rank
         fields: dict[str, Field] = stacking.stack([inputs for _, inputs in rows])
-        if "ids" in fields:
+        tokens = token_count(fields)
+        if tokens:
             fields = embed_tokens(fields, compiled.outside, self._options)
         # Each row has its own low-rank inputs even if all are equal: another shape of them could give other bytes.
         inputs = {name: torch.stack([binding.low_rank.inputs[name] for binding in bindings]) for name in first.inputs}
         outputs = compiled.run(call_inputs(compiled.manifest, fields, inputs))
-        return stacking.unstack(unflatten(outputs), len(rows))
+        return stacking.unstack(first_tokens(unflatten(outputs), tokens), len(rows))
 
     def _mode(self, weights: WeightSet) -> LowRankMode:
         """The graph for these weights: the first that takes all their changes as low-rank inputs.
@@ -98,18 +108,9 @@ class OpenVinoEngine:
         takers = (mode for mode, graph in self._graphs.items() if low_rank.takes(graph.manifest, weights))
         return next(takers, "none")
 
-    def _shapes(self, weights: WeightSet) -> dict[str, torch.Size]:
-        """The parameters of the network. Those outside of the graph have the shapes of the files."""
-        graph = self._graphs["none"]
-        stored = weights.base.shapes
-        outside = {name: torch.Size(stored.get(name, ())) for name in graph.manifest.outside}
-        return graph.shapes | outside
-
-    def _use_low_rank(
-        self, uses: ExitStack, mode: LowRankMode, weights: WeightSet, check_cancelled: Callable[[], None]
-    ) -> LowRankPart:
-        key, manifest = f"{self._architecture.digest}:{weights.digest}", self._graphs[mode].manifest
-        return self._cache.low_rank.use(uses, key, lambda: low_rank.read_low_rank(manifest, weights, check_cancelled))
+    def _shapes(self) -> dict[str, torch.Size]:
+        """The parameters of the network."""
+        return self._graphs["none"].shapes | outside_shapes(self._architecture)
 
     def _use_compiled(
         self,
@@ -118,7 +119,9 @@ class OpenVinoEngine:
         weights: WeightSet,
         check_cancelled: Callable[[], None],
         sizes: CallSizes | None,
+        beside: Mapping[str, int],
     ) -> Compiled:
+        """beside: bytes of what is acquired next, by key."""
         base = f"{self._architecture.digest}:{weights.base.weights_digest}"
         key = f"{mode}:{sizes}:{weights.digest}"
         graph = self._graphs[mode]
@@ -129,10 +132,11 @@ class OpenVinoEngine:
             before = resident_bytes()
             compiled = self._compile(graph, weights, check_cancelled, sizes)
             give_back()
-            compiled.nbytes = max(nbytes, resident_bytes() - before)
+            # Other threads may need memory in this time.
+            compiled.nbytes = min(max(nbytes, resident_bytes() - before), _MOST_GROWTH * nbytes + _FIXED_BYTES)
             return compiled
 
-        return self._cache.use_compiled(uses, base, key, make, nbytes, check_cancelled)
+        return self._cache.use_compiled(uses, base, key, make, nbytes, check_cancelled, beside)
 
     def _compile(
         self, graph: Graph, weights: WeightSet, check_cancelled: Callable[[], None], sizes: CallSizes | None
@@ -163,7 +167,7 @@ class OpenVinoEngine:
         dtype: torch.dtype = torch.float32,
     ) -> dict[str, torch.Tensor]:
         """These parameters with their changes, in the network's shapes. Vectors are float32, others have `dtype`."""
-        shapes = self._shapes(weights)
+        shapes = self._shapes()
         found: dict[str, torch.Tensor] = {}
         for name, stored in read_base(weights.base, names, check_cancelled):
             tensor = torch.empty(shapes[name], dtype=torch.float32)

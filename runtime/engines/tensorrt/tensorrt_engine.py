@@ -20,7 +20,7 @@ from runtime.engines import stacking
 from runtime.engines.check_weights_fit import check_fit
 from runtime.engines.compiled import low_rank
 from runtime.engines.compiled.call_inputs import call_inputs
-from runtime.engines.compiled.embed_tokens import embed_tokens
+from runtime.engines.compiled.embed_tokens import embed_tokens, first_tokens, token_count
 from runtime.engines.compiled.low_rank import LowRankPart
 from runtime.engines.compiled.low_rank_cache import LowRankCache
 from runtime.engines.contents import Contents
@@ -31,7 +31,7 @@ from runtime.engines.tensorrt.loaded_plan import LoadedPlan
 from runtime.engines.tensorrt.plan_sizes import check_sizes
 from runtime.engines.tensorrt.plan_weights import RefitError
 from runtime.engines.torch.parameter_spec import ParameterSpec, TensorForm
-from runtime.engines.torch.weights_cache import WeightsCache
+from runtime.engines.torch.weights_cache import NOTHING_BESIDE, WeightsCache
 from runtime.networks.architecture import Architecture
 from runtime.networks.build import build, parameters
 from runtime.weights.weight_set import WeightSet
@@ -91,13 +91,16 @@ class TensorRtEngine:
         self, weights: WeightSet, check_cancelled: Callable[[], None], sizes: CallSizes | None = None
     ) -> TensorRtBinding:
         check_fit(weights, self._architecture.kind, self._spec.shapes)
+        takes_all = bool(weights.changed) and low_rank.takes(self._graph, weights, self._most_rank)
+        key = f"{self._architecture.digest}:{weights.digest}:{self._spec.form}"
+        merged, beside = weights, NOTHING_BESIDE
+        if takes_all:
+            merged = WeightSet(weights.base)
+            beside = self._low_ranks.need(key, low_rank.part_bytes(self._graph, weights, self._spec.form.dtype))
         with ExitStack() as uses:
-            part = _NOTHING
-            if weights.changed and low_rank.takes(self._graph, weights, self._most_rank):
-                part = self._use_low_rank(uses, weights, check_cancelled)
-                weights = WeightSet(weights.base)
-            bound = self._weights.bind(self._spec, weights, check_cancelled)
+            bound = self._weights.bind(self._spec, merged, check_cancelled, beside)
             uses.callback(bound.release)
+            part = self._use_low_rank(uses, key, weights, check_cancelled) if takes_all else _NOTHING
             precision = self._plan.manifest.key.precision
             return TensorRtBinding(bound.contents, part, precision, uses.pop_all().close)
 
@@ -113,13 +116,14 @@ class TensorRtEngine:
         with self._stream.call():
             stacked = stacking.stack([inputs for _, inputs in rows])
             fields = {name: _placed(value, self.device) for name, value in stacked.items()}
-            if "ids" in fields:
+            tokens = token_count(fields)
+            if tokens:
                 fields = embed_tokens(fields, contents.tensors, self._architecture.options)
             parts = self._stack([binding.low_rank for binding in bindings])
             inputs = call_inputs(self._graph, fields, parts)
             self._refit(contents)
             outputs = self._loaded.run({name: self._typed(name, value) for name, value in inputs.items()})
-        return stacking.unstack(unflatten(outputs), len(rows))
+        return stacking.unstack(first_tokens(unflatten(outputs), tokens), len(rows))
 
     def _load(self) -> LoadedPlan:
         return LoadedPlan(self._plan, self._stream, self.device, self._cuda_graphs)
@@ -133,9 +137,10 @@ class TensorRtEngine:
             self._loaded = self._load()
             self._loaded.weights.hold(contents)
 
-    def _use_low_rank(self, uses: ExitStack, weights: WeightSet, check_cancelled: Callable[[], None]) -> LowRankPart:
+    def _use_low_rank(
+        self, uses: ExitStack, key: str, weights: WeightSet, check_cancelled: Callable[[], None]
+    ) -> LowRankPart:
         form = self._spec.form
-        key = f"{self._architecture.digest}:{weights.digest}:{form}"
         return self._low_ranks.use(
             uses, key, lambda: low_rank.read_low_rank(self._graph, weights, check_cancelled, form.device, form.dtype)
         )

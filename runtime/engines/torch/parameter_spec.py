@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -44,3 +44,7 @@ class ParameterSpec:
     shapes: Mapping[str, torch.Size]
     form: TensorForm
     fixed: bool = False
+
+    def nbytes(self, names: Iterable[str]) -> int:
+        """The size of these parameters in memory."""
+        return self.form.dtype.itemsize * sum(self.shapes[name].numel() for name in names)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from functools import cached_property
+from types import MappingProxyType
 from typing import Any, Protocol
 
 import torch
@@ -27,6 +28,7 @@ from runtime.weights.reshaped import reshaped
 from runtime.weights.weight_set import WeightSet
 
 CheckCancelled = Callable[[], None]
+NOTHING_BESIDE: Mapping[str, int] = MappingProxyType({})
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,14 +129,21 @@ class WeightsCache:
         """What this thread binds within is for one request: see `LruBudget`."""
         return self._budgeted.one_request()
 
-    def bind(self, spec: ParameterSpec, weights: WeightSet, check_cancelled: CheckCancelled) -> TorchBinding:
+    def bind(
+        self,
+        spec: ParameterSpec,
+        weights: WeightSet,
+        check_cancelled: CheckCancelled,
+        beside: Mapping[str, int] = NOTHING_BESIDE,
+    ) -> TorchBinding:
         """The tensors of a weight set that fits the spec (see `check_fit`).
 
+        beside: bytes of further items of the budget, by key, which the caller acquires next; there is room for both.
         Raises the errors of reading the weights and of `check_cancelled`.
         """
         wanted = _Wanted(spec, weights, check_cancelled)
         with self._pool.collecting(), ExitStack() as uses:
-            self._make_room(wanted)
+            self._make_room(wanted, beside)
             fixed = self._use_fixed(uses, wanted) if spec.fixed else None
             base = self._use_base(uses, wanted)
             tensors = {name: reshaped(base.tensors[name], shape) for name, shape in spec.shapes.items()}
@@ -143,19 +152,19 @@ class WeightsCache:
             contents = Contents(wanted.key, wanted.base_key, frozenset(weights.changed), tensors)
             return TorchBinding(contents, fixed, spec.form.precision, uses.pop_all().close)
 
-    def _make_room(self, wanted: _Wanted) -> None:
+    def _make_room(self, wanted: _Wanted, beside: Mapping[str, int]) -> None:
         """Evict unused weights until the tensors that are not in memory yet fit into the budget."""
-        spec, weights = wanted.spec, wanted.weights
-        base = self._budgeted.get(wanted.base_key)
-        missing = spec.shapes.keys() - (base.tensors.keys() if isinstance(base, BaseTensors) else ())
-        numbers = sum(spec.shapes[name].numel() for name in missing)
-        if weights.changed and wanted.key not in self._budgeted:
-            numbers += sum(spec.shapes[name].numel() for name in weights.changed)
-        if spec.fixed and wanted.fixed_key not in self._budgeted:
-            numbers += sum(shape.numel() for shape in spec.shapes.values())
-        if numbers:
-            nbytes = numbers * spec.form.dtype.itemsize
-            self._budgeted.make_room(nbytes, wanted.check_cancelled, keep=wanted.base_key)
+        spec = wanted.spec
+        needs = dict(beside)
+        if wanted.weights.changed:
+            needs[wanted.key] = spec.nbytes(wanted.weights.changed)
+        if spec.fixed:
+            needs[wanted.fixed_key] = spec.nbytes(spec.shapes)
+        missing = sum(nbytes for key, nbytes in needs.items() if key not in self._budgeted)
+        needs[wanted.base_key] = spec.nbytes(spec.shapes)
+        base = self._budgeted.get(wanted.base_key)  # of other architectures, it may have a part of the tensors
+        missing += spec.nbytes(spec.shapes.keys() - (base.tensors.keys() if isinstance(base, BaseTensors) else ()))
+        self._budgeted.make_room(needs, wanted.check_cancelled, missing)
 
     def _use(self, uses: ExitStack, key: str, make: Callable[[], BaseTensors | _Merged | FixedTensors]) -> Any:
         """The item of a key, in use until `uses` ends."""

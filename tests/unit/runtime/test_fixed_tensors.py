@@ -72,7 +72,7 @@ def test_fixed_tensors_count_in_the_budget_and_can_be_evicted(sd15: Checkpoint) 
     engine, graphs = _engine(sd15, cache)
     first = predict(engine, base, INPUTS)
     assert cache.nbytes == 2 * nbytes
-    cache._budgeted.make_room(2 * nbytes, never_cancelled)
+    cache._budgeted.make_room({"other": 2 * nbytes}, never_cancelled)
     assert cache.nbytes == 0
     assert graphs.cleared == 2
     assert torch.equal(predict(engine, base, INPUTS), first)

@@ -111,23 +111,37 @@ def test_a_request_does_not_wait_for_its_own_items() -> None:
     kept = Kept(30)
     kept.use("of an earlier request", 10)
     with kept.lru_budget.one_request():
-        kept.lru_budget.make_room(10, _never_waits)
+        kept.lru_budget.make_room({"unet": 10}, _never_waits)
         kept.acquire("unet", 10)
-        kept.lru_budget.make_room(20, _never_waits)
+        kept.lru_budget.make_room({"controlnet": 20}, _never_waits)
         kept.acquire("controlnet", 20)
         with pytest.raises(
             WeightsError, match=r"need 0\.0 MB at the same time; this server has .*LORIKEET_WEIGHTS_BYTES"
         ):
-            kept.lru_budget.make_room(1, _never_waits)
+            kept.lru_budget.make_room({"another": 1}, _never_waits)
     assert kept.evicted_names == ["of an earlier request"]
 
 
 def test_the_first_item_of_a_request_may_exceed_the_budget() -> None:
     kept = Kept(5)
     with kept.lru_budget.one_request():
-        kept.lru_budget.make_room(10, _never_waits)
-        kept.acquire("unet", 10)
+        kept.lru_budget.make_room({"unet": 8, "low rank": 2}, _never_waits)
+        kept.acquire("unet", 8)
+        kept.acquire("low rank", 2)
     assert kept.lru_budget.nbytes == 10
+
+
+@pytest.mark.parametrize("is_in_memory", [False, True])
+def test_what_is_in_memory_decides_nothing(is_in_memory: bool) -> None:
+    kept = Kept(30)
+    if is_in_memory:
+        kept.use("controlnet", 25)
+    with kept.lru_budget.one_request():
+        kept.lru_budget.make_room({"unet": 10}, _never_waits)
+        kept.acquire("unet", 10)
+        kept.lru_budget.make_room({"unet": 10}, _never_waits)  # once more: it needs no more memory
+        with pytest.raises(WeightsError):
+            kept.lru_budget.make_room({"controlnet": 25}, _never_waits)
 
 
 def test_a_request_waits_for_the_items_of_others() -> None:
@@ -136,7 +150,7 @@ def test_a_request_waits_for_the_items_of_others() -> None:
     with kept.lru_budget.one_request():
         kept.acquire("unet", 10)
         threading.Timer(0.2, kept.lru_budget.release, ["of another request"]).start()
-        kept.lru_budget.make_room(20, never_cancelled)
+        kept.lru_budget.make_room({"controlnet": 20}, never_cancelled)
     assert kept.evicted_names == ["of another request"]
 
 
@@ -148,11 +162,12 @@ def test_an_item_that_another_one_pins_is_no_use_by_others() -> None:
     kept.use("merged", 5)
     kept.lru_budget.release("base")
     with kept.lru_budget.one_request():
+        kept.lru_budget.make_room({"base": 10, "merged": 5}, _never_waits)
         kept.acquire("base", 10)
         kept.acquire("merged", 5)
-        kept.lru_budget.make_room(15, _never_waits)
+        kept.lru_budget.make_room({"controlnet": 15}, _never_waits)
         with pytest.raises(WeightsError):
-            kept.lru_budget.make_room(16, _never_waits)
+            kept.lru_budget.make_room({"another": 1}, _never_waits)
 
 
 def test_items_of_a_request_are_those_of_others_for_the_next() -> None:
@@ -160,8 +175,9 @@ def test_items_of_a_request_are_those_of_others_for_the_next() -> None:
     with kept.lru_budget.one_request():
         kept.acquire("unet", 10)
     with kept.lru_budget.one_request(), pytest.raises(TimeoutError):
+        kept.lru_budget.make_room({"a": 5}, _never_waits)
         kept.acquire("a", 5)
-        kept.lru_budget.make_room(10, _never_waits)
+        kept.lru_budget.make_room({"b": 10}, _never_waits)
 
 
 def _never_waits() -> None:
@@ -222,7 +238,7 @@ def test_make_room_evicts_idle_items() -> None:
     kept = Kept(30)
     for name in ("a", "b", "c"):
         kept.use(name, 10)
-    kept.lru_budget.make_room(15, pytest.fail)
+    kept.lru_budget.make_room({"d": 15}, pytest.fail)
     assert kept.evicted_names == ["a", "b"]
     assert "c" in kept.lru_budget and "a" not in kept.lru_budget
 
@@ -233,7 +249,7 @@ def test_make_room_waits_until_an_item_in_use_is_released() -> None:
     asked, made = threading.Event(), threading.Event()
 
     def make_room() -> None:
-        kept.lru_budget.make_room(5, asked.set)
+        kept.lru_budget.make_room({"b": 5}, asked.set)
         made.set()
 
     thread = threading.Thread(target=make_room)
@@ -254,21 +270,29 @@ def test_make_room_can_be_cancelled() -> None:
         raise InterruptedError
 
     with pytest.raises(InterruptedError):
-        kept.lru_budget.make_room(5, check_cancelled)
+        kept.lru_budget.make_room({"b": 5}, check_cancelled)
 
 
 def test_a_request_above_the_budget_waits_only_for_items_in_use() -> None:
     kept = Kept(10)
     kept.use("a", 10)
-    kept.lru_budget.make_room(1000, pytest.fail)
+    kept.lru_budget.make_room({"b": 1000}, pytest.fail)
     assert kept.evicted_names == ["a"]
 
 
-def test_make_room_keeps_the_named_key() -> None:
+def test_make_room_keeps_what_is_needed() -> None:
     kept = Kept(20)
     for name in ("base", "other"):
         kept.use(name, 10)
-    kept.lru_budget.make_room(10, pytest.fail, keep="base")
+    kept.lru_budget.make_room({"base": 10, "merged": 10}, pytest.fail)
+    assert kept.evicted_names == ["other"]
+
+
+def test_an_item_may_lack_a_part_of_its_bytes() -> None:
+    kept = Kept(20)
+    for name in ("base", "other"):
+        kept.use(name, 10)
+    kept.lru_budget.make_room({"base": 15}, pytest.fail, missing=5)
     assert kept.evicted_names == ["other"]
 
 

@@ -99,6 +99,22 @@ def test_rows_with_different_loras_share_a_call(make: Any, sd15: Checkpoint) -> 
         assert (together[index] - expected).abs().max() < TOLERANCE * expected.std()
 
 
+def test_a_lora_fits_wherever_the_base_does(make: Any, sd15: Checkpoint) -> None:
+    """The first network of a request may exceed the budget, and its low-rank inputs belong to it."""
+    component = sd15.text_encoders[0]
+    engine, weights = make("sd15 text_encoder", component), linear_lora(component, 1000)
+    engine._low_ranks._budget._budget = 10
+    with engine._low_ranks._budget.one_request():
+        found = run(engine, weights, text_batch())
+    assert_near(found, run(make_engine("text_encoder", component)[0], weights, text_batch()))
+
+
+def test_a_tokenizer_of_fewer_tokens(make: Any, sd15: Checkpoint) -> None:
+    component, short = sd15.text_encoders[0], {"ids": text_batch()["ids"][:, :40]}
+    expected = run(make_engine("text_encoder", component)[0], WeightSet(component), short)
+    assert_near(run(make("sd15 text_encoder", component), WeightSet(component), short), expected)
+
+
 def test_a_size_that_the_plan_does_not_take_is_named(make: Any, sd15: Checkpoint) -> None:
     engine = make("sd15 text_encoder", sd15.text_encoders[0])
     ids = text_batch()["ids"][:1].expand(5, -1)
