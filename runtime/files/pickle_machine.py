@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lorikeet.protocol.shorten import shorten
-from runtime.files.pickle_tree import StorageRef, TensorRef
+from runtime.files.pickle_tree import ParameterDict, StorageRef, TensorRef
 from runtime.files.safetensors_file import WeightFileError
 
 _MAX_INTEGER = 1 << 62
@@ -38,10 +38,6 @@ _CALLS = {
     ("torch.nn.modules.container", "ParameterDict"),  # of the authors' textual inversions
     ("__builtin__", "set"),  # an attribute of a ParameterDict
 }
-
-
-class _ParameterDict(dict[str, Any]):
-    """A torch.nn.ParameterDict. Its content is among its attributes."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +72,12 @@ def load_pickle(pickle: bytes) -> object:
 
 
 class _Machine:
-    """The stack that a pickle's instructions work on, the stacks below its marks, and its memo."""
+    """The stack that a pickle's instructions work on, the stacks below its marks, and its memo.
+
+    Every value is hostile: a tuple may be 100,000 deep, and one value may be in 2 ** 60 places. So no instruction
+    hashes, compares or copies a value before it checked the type and the length: one instruction takes constant time,
+    or time in proportion to the instructions that made its own operands.
+    """
 
     def __init__(self) -> None:
         self.stack: list[Any] = []
@@ -124,7 +125,10 @@ class _Machine:
 
     def storage(self) -> None:
         """`("storage", class, key, device, items)` refers to a file of the archive."""
-        tag, storage_class, key, *_ = self.stack.pop()
+        reference = self.stack.pop()
+        if not isinstance(reference, tuple) or len(reference) != 5:
+            raise TypeError
+        tag, storage_class, key, _, _ = reference
         if tag != "storage" or not isinstance(storage_class, _Name) or not isinstance(key, str):
             raise TypeError
         dtype, itemsize = _STORAGES[storage_class.name]
@@ -149,15 +153,18 @@ class _Machine:
         kind, arguments = self.take(2)
         if not isinstance(kind, _Name) or kind.name != "ParameterDict" or arguments != ():
             raise TypeError
-        self.push(_ParameterDict())
+        self.push(ParameterDict())
 
     def build(self) -> None:
         """Drop the attributes of a dictionary: torch keeps version numbers there. A ParameterDict keeps its content."""
         attributes, target = self.stack.pop(), self.stack[-1]
-        if not isinstance(target, dict):
+        if isinstance(target, ParameterDict):
+            content = attributes["_parameters"]
+            if not isinstance(content, dict):  # a list of pairs could have keys of any type
+                raise TypeError
+            target.content = content
+        elif not isinstance(target, dict):
             raise TypeError
-        if isinstance(target, _ParameterDict):
-            target.update(attributes["_parameters"])
 
 
 def _key(key: object) -> str:

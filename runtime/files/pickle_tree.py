@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import TypeAlias
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
 
 from lorikeet.protocol.shorten import shorten
 from runtime.files.safetensors_file import WeightFileError
@@ -55,6 +55,13 @@ class TensorRef:
         return True
 
 
+@dataclass
+class ParameterDict:
+    """A torch.nn.ParameterDict. It refers to its content: a pickle could name one large dictionary 100,000 times."""
+
+    content: dict[str, Any] = field(default_factory=dict)
+
+
 Tree: TypeAlias = "dict[str, Tree] | list[Tree] | str | int | float | TensorRef | None"
 
 
@@ -79,6 +86,8 @@ class _Copy:
             return value
         if depth == 0:
             raise WeightFileError(f"its pickle is nested deeper than {_MAX_DEPTH} levels")
+        if isinstance(value, ParameterDict):
+            value = value.content
         if isinstance(value, dict):
             return {key: self.copy(item, depth - 1) for key, item in value.items()}
         if isinstance(value, list | tuple):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import pickle
+import tracemalloc
 import zipfile
 from collections import OrderedDict
 from pathlib import Path
@@ -161,9 +162,63 @@ def test_an_empty_tensor_of_huge_sizes_is_one_without_data(tmp_path: Path) -> No
     assert read_header(tmp_path / "a.safetensors").tensors["a"].shape == (0, 1 << 60)
 
 
+def _text(text: str) -> bytes:
+    return b"X" + len(text).to_bytes(4, "little") + text.encode()
+
+
+PARAMETER_DICT = b"ctorch.nn.modules.container\nParameterDict\n"
+NESTED = b")" + b"\x85" * 120_000
+SHARED = b")" + b"q\x00h\x00\x86" * 60  # 2 ** 60 values to hash
+
+
+def _parameter_dict(content: bytes) -> bytes:
+    """A pickle of a ParameterDict with this `_parameters`."""
+    return _archive(b"\x80\x02" + PARAMETER_DICT + b")\x81}" + _text("_parameters") + content + b"sb.")
+
+
+def _pairs(key: bytes) -> bytes:
+    """A pickled list of one pair, which dict.update would take."""
+    return b"](" + key + b"N\x86e"
+
+
+def test_a_parameter_dict_by_hand_is_read(tmp_path: Path) -> None:
+    """Or the refusals of others would say little."""
+    with pytest.raises(WeightFileError, match="its entry name is int; expected a tensor"):
+        converted(tmp_path / "a.pt", _parameter_dict(b"}" + _text("name") + b"K\x01s"))
+
+
+def test_a_dictionary_that_is_named_often_is_not_copied(tmp_path: Path) -> None:
+    """1,000 ParameterDicts have one content of 16,000 keys. Their copies would take 600 MB."""
+    keys = b"".join(b"M" + number.to_bytes(2, "little") + b"N" for number in range(16_000))
+    attributes = b"}" + _text("_parameters") + b"}(" + keys + b"usq\x01"
+    start = b"\x80\x02" + PARAMETER_DICT + b"q\x00" + attributes
+    content = _archive(start + b"](" + b"h\x00)\x81h\x01b" * 1_000 + b"e.")
+    tracemalloc.start()
+    try:
+        with pytest.raises(WeightFileError, match="more than 131072 values"):
+            converted(tmp_path / "a.pt", content)
+        assert tracemalloc.get_traced_memory()[1] < 100e6
+    finally:
+        tracemalloc.stop()
+
+
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
+        (_parameter_dict(_pairs(NESTED)), "damaged"),
+        (_parameter_dict(_pairs(SHARED)), "damaged"),
+        (_parameter_dict(_pairs(b"K\x01")), "damaged"),
+        (_parameter_dict(b"](" + _text("ab") + b"e"), "damaged"),  # dict.update takes it for a pair too
+        (_parameter_dict(b"}" + NESTED + b"Ns"), "not a string"),
+        (_parameter_dict(b"}" + _text("a") + NESTED + b"s"), "deeper than 16"),
+        (_archive(b"\x80\x02}(K\x01K\x02u" + NESTED + b"b."), "is int; expected"),
+        (_archive(b"\x80\x02" + PARAMETER_DICT + NESTED + b"\x81."), "damaged"),
+        (_archive(b"\x80\x02" + PARAMETER_DICT + SHARED + b"\x81."), "damaged"),
+        (_archive(b"\x80\x02" + PARAMETER_DICT + b")\x81" + SHARED + b"b."), "damaged"),
+        (_archive(b"\x80\x02c__builtin__\nset\n" + SHARED + b"R."), "damaged"),
+        (_archive(b"\x80\x02" + SHARED + b"Q."), "damaged"),
+        (_archive(b"\x80\x02(" + _text("storage") + b"ctorch\nFloatStorage\n" + _text("0") * 4 + b"tQ."), "damaged"),
+        (_archive(b"\x80\x02}X\x03\x00\x00\x00\xed\xa0\x80K\x01s."), r"its entry \\ud800 is int"),
         (_archive(_pickled(0, (4,), (1,)), compression=zipfile.ZIP_DEFLATED), "compressed"),
         (_archive(_pickled(0, (4,), (1,), "1")), "lacks its entry data/1"),
         (_archive(_pickled(0, (4,), (1,), "../../x")), "lacks its entry"),
