@@ -143,7 +143,7 @@ class _Machine:
         elif function.name == "set" and arguments == ([],):
             self.push([])
         elif function.name == "_rebuild_tensor_v2":
-            self.push(_tensor(*arguments[:4]))
+            self.push(_tensor(*arguments))
         elif function.name == "_rebuild_parameter" and isinstance(arguments[0], TensorRef):
             self.push(arguments[0])
         else:
@@ -177,9 +177,16 @@ def _key(key: object) -> str:
     return str(key)
 
 
-def _tensor(storage: object, offset: object, shape: object, strides: object) -> TensorRef:
+def _tensor(
+    storage: object, offset: object, shape: object, strides: object, _grad: object, _hooks: object, marks: object = None
+) -> TensorRef:
+    """The arguments of torch's _rebuild_tensor_v2. `marks`: a dictionary of what the view does to each number."""
     if not isinstance(storage, StorageRef) or not isinstance(shape, tuple) or not isinstance(strides, tuple):
         raise TypeError
+    if marks:
+        raise WeightFileError(
+            "a tensor is stored with the opposite sign (a view that torch negates lazily): save it after resolve_neg()"
+        )
     for number in (offset, *shape, *strides):
         if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number < _MAX_INTEGER:
             raise WeightFileError(

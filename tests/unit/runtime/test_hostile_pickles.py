@@ -155,6 +155,14 @@ def test_a_tensor_that_its_storage_does_not_hold_is_refused(
         converted(tmp_path / "a.pt", _archive(_pickled(offset, shape, strides)))
 
 
+def test_a_tensor_that_is_stored_with_the_opposite_sign_is_refused(tmp_path: Path) -> None:
+    negated = torch.tensor([1 + 2j, 3 + 4j]).conj().imag
+    assert negated.is_neg()
+    with pytest.raises(WeightFileError, match=r"opposite sign .* save it after resolve_neg\(\)"):
+        converted(tmp_path / "a.pt", saved({"a": negated}))
+    assert_equal(converted(tmp_path / "a.pt", saved({"a": negated.resolve_neg()})), {"a": torch.tensor([-2.0, -4.0])})
+
+
 def test_an_empty_tensor_of_huge_sizes_is_one_without_data(tmp_path: Path) -> None:
     path = tmp_path / "a.pt"
     path.write_bytes(_archive(_pickled(0, (0, 1 << 60), (1, 1))))
