@@ -3,14 +3,14 @@
 The authors' files hold `image_proj.…` and `ip_adapter.<number>.to_k_ip.weight`; the numbers are odd, because they count
 self-attention too. Files of a training run hold `image_proj_model.…` and `adapter_modules.…` instead, and the whole
 UNet, `unet.…`. A safetensors file holds no tensor twice: there, only the UNet's names may be left. Conversions of such
-files have the UNet's names behind `ip_adapter.`. Those of FaceID also hold a LoRA of the UNet's attention,
-`ip_adapter.<number>.to_q_lora.down.weight`.
+files have the UNet's names behind `ip_adapter.`. Those of FaceID also hold a LoRA of the UNet's attention, in each of
+these namings: `ip_adapter.<number>.to_q_lora.down.weight`, `unet.….attn1.processor.to_q_lora.down.weight`.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Literal, NamedTuple
 
 from runtime.checkpoints.module_order import module_order
@@ -21,11 +21,9 @@ ProjectionKind = Literal["base", "full", "plus", "faceid", "faceid_plus"]
 
 _ROOTS = {"image_proj": ("image_proj.", "image_proj_model."), "adapter": ("ip_adapter.", "adapter_modules.", "unet.")}
 _KEYS = re.compile(rf"({NUMBER})\.to_([kv])_ip\.weight")
-_UNET_KEYS = re.compile(
-    rf"((?:(?:down|up)_blocks\.{NUMBER}|mid_block)\.attentions\.{NUMBER}\.transformer_blocks\.{NUMBER})"
-    r"\.attn2\.processor\.to_([kv])_ip\.weight"
-)
-_LORA = re.compile(rf"({NUMBER})\.(to_q|to_k|to_v|to_out)_lora\.(down|up)\.weight")
+_BLOCK = rf"(?:(?:down|up)_blocks\.{NUMBER}|mid_block)\.attentions\.{NUMBER}\.transformer_blocks\.{NUMBER}"
+_UNET_KEYS = re.compile(rf"({_BLOCK})\.attn2\.processor\.to_([kv])_ip\.weight")
+_LORA = re.compile(rf"(?:({NUMBER})|({_BLOCK}\.attn[12])\.processor)\.(to_q|to_k|to_v|to_out)_lora\.(down|up)\.weight")
 # The layers outside of a resampler: stored -> canonical names.
 _STEMS: dict[ProjectionKind, dict[str, str]] = {
     "base": {"proj": "image_embeds", "norm": "norm"},
@@ -77,17 +75,29 @@ def ip_adapter_views(names: Collection[str]) -> Callable[[str], Views]:
 
 
 class LoraName(NamedTuple):
-    """The tensor of a FaceID's LoRA: the number of the attention layer, its projection, and `down` or `up`."""
+    """The tensor of a FaceID's LoRA: the attention layer, its projection, and `down` or `up`.
 
-    number: int
+    `layer` is the layer's number, or its name in the UNet.
+    """
+
+    layer: int | str
     projection: str
     role: str
 
 
-def lora_name(name: str) -> LoraName | None:
-    """The parts of a stored tensor's name; None: it belongs to no LoRA."""
-    match = _LORA.fullmatch(_under("adapter", name) or "")
-    return None if match is None else LoraName(int(match[1]), match[2], match[3])
+def lora_names(names: Iterable[str]) -> dict[str, LoraName | None]:
+    """Stored name -> its parts, for the tensors of a LoRA; None: it repeats another one.
+
+    A file of a training run has each layer twice. The names with numbers are used.
+    """
+    found: dict[str, LoraName | None] = {}
+    for name in names:
+        if match := _LORA.fullmatch(_under("adapter", name) or ""):
+            number, layer, projection, role = match.groups()
+            found[name] = LoraName(layer if number is None else int(number), projection, role)
+    if any(parts and isinstance(parts.layer, int) for parts in found.values()):
+        return {name: parts if parts and isinstance(parts.layer, int) else None for name, parts in found.items()}
+    return found
 
 
 def _under(part: str, name: str) -> str | None:

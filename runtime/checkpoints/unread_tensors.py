@@ -8,7 +8,7 @@ from functools import lru_cache
 
 from lorikeet.protocol.shorten import listed
 from runtime.checkpoints.checkpoint import Component, Role, WeightFile
-from runtime.checkpoints.ip_adapter_names import lora_name
+from runtime.checkpoints.ip_adapter_names import lora_names
 from runtime.checkpoints.layouts import LayoutName, views
 from runtime.checkpoints.view import Views
 from runtime.files.safetensors_file import read_header
@@ -52,10 +52,12 @@ def warn_of_unread_tensors(components: Iterable[Component]) -> list[str]:
 def _warn(file: WeightFile, layout: LayoutName, role: Role) -> tuple[str, ...]:
     tensors = read_header(file.path).tensors
     held = _held(tensors, layout, role)
-    unread = [name for name, info in tensors.items() if name not in held and not _is_expected(name, info, role)]
+    loras = lora_names(tensors) if role == "image_projection" else {}  # of a FaceID, which `runtime.lora` reads
+    known = held.keys() | loras.keys()
+    unread = [name for name, info in tensors.items() if name not in known and not _is_expected(name, info, role)]
     average = [name for name in unread if name.startswith(_EMA)]
     kinds = {
-        "which repeat others under a second name": [name for name, found in held.items() if not found],
+        "which repeat others under a second name": [name for name, found in {**held, **loras}.items() if not found],
         "a moving average of the weights (EMA)": average if len(average) >= _MANY else [],
         "which no network of Stable Diffusion has": [name for name in unread if not name.startswith(_EMA)],
     }
@@ -71,8 +73,6 @@ def _held(tensors: dict[str, TensorInfo], layout: LayoutName, role: Role) -> dic
 
 
 def _is_expected(name: str, info: TensorInfo, role: Role) -> bool:
-    if lora_name(name) is not None:  # of a FaceID, which `runtime.lora` reads
-        return True
     if name.rpartition(".")[2] == _POSITIONS:
         return info.dtype in _INTEGERS
     return _EXPECTED.fullmatch(name) is not None or (role == "image_encoder" and _OF_CLIP.fullmatch(name) is not None)

@@ -7,7 +7,7 @@ from pathlib import Path
 from lorikeet.protocol.shorten import listed
 from runtime.checkpoints.checkpoint import Component
 from runtime.checkpoints.cross_attention import cross_attentions
-from runtime.checkpoints.ip_adapter_names import LoraName, lora_name
+from runtime.checkpoints.ip_adapter_names import LoraName, lora_names
 from runtime.files.safetensors_file import read_header
 from runtime.lora.key_suffixes import LoraKey
 from runtime.lora.kinds.lora import LORA
@@ -25,7 +25,7 @@ _MODULES = {"to_q": "to_q", "to_k": "to_k", "to_v": "to_v", "to_out": "to_out.0"
 
 def has_lora(path: Path) -> bool:
     """Whether the file of an IP-Adapter has a LoRA. Raises WeightFileError."""
-    return any(lora_name(name) for name in read_header(path).tensors)
+    return bool(lora_names(read_header(path).tensors))
 
 
 def read_adapter_lora(path: Path, unet: Component) -> LoraContents:
@@ -36,8 +36,8 @@ def read_adapter_lora(path: Path, unet: Component) -> LoraContents:
     header = read_header(path)
     attentions = _attentions(unet)
     groups: dict[Target, KeyGroup] = {}
-    for name in header.tensors:
-        if (found := lora_name(name)) is None:
+    for name, found in lora_names(header.tensors).items():
+        if found is None:
             continue
         target = _target(found, attentions, unet)
         group = groups.setdefault(target, KeyGroup(target.module, target.attribute, (target,)))
@@ -63,12 +63,15 @@ def _attentions(unet: Component) -> list[str]:
 
 
 def _target(name: LoraName, attentions: list[str], unet: Component) -> Target:
-    if name.number >= len(attentions):
+    layer = name.layer
+    if isinstance(layer, int) and layer < len(attentions):
+        layer = attentions[layer]
+    if layer not in attentions:
         raise LoraError(
-            f"its LoRA changes the attention layer {name.number}, the UNet has {len(attentions)}: use an IP-Adapter "
-            "that was made for this kind of checkpoint"
+            f"its LoRA changes the attention layer {layer}, the UNet has {len(attentions)}: use an IP-Adapter that was "
+            "made for this kind of checkpoint"
         )
-    target = Target(unet.name, f"{attentions[name.number]}.{_MODULES[name.projection]}")
+    target = Target(unet.name, f"{layer}.{_MODULES[name.projection]}")
     if target.parameter not in unet.shapes:
         raise LoraError(f"its LoRA changes {target.parameter}, which the checkpoint's UNet does not have")
     return target

@@ -67,19 +67,11 @@ def lightning_checkpoint(controlnet: Tensors, checkpoint: Tensors) -> dict[str, 
     }
 
 
-def cross_attention_names(unet: UNet2DConditionModel) -> list[str]:
-    """The attention processors that an IP-Adapter replaces, in diffusers' order."""
-    return [name for name in unet.attn_processors if name.endswith("attn2.processor")]
-
-
 def named_by_unet(adapter: Tensors, unet: UNet2DConditionModel) -> Tensors:
-    """The keys and values of an IP-Adapter's file, without root, under the names that they have in the UNet."""
-    names = cross_attention_names(unet)
-    return {
-        f"{names[int(name.split('.')[1]) // 2]}.{name.split('.', 2)[2]}": tensor
-        for name, tensor in adapter.items()
-        if name.startswith("ip_adapter.")
-    }
+    """The layers of an IP-Adapter's file, without root, under the names that they have in the UNet."""
+    names = list(unet.attn_processors)  # of self-attention too, as the numbers in the file count them
+    layers = (name.split(".", 2) for name in adapter if name.startswith("ip_adapter."))
+    return {f"{names[int(number)]}.{rest}": adapter[f"{root}.{number}.{rest}"] for root, number, rest in layers}
 
 
 def training_run(adapter: Tensors, folder: Path, with_modules: bool) -> Tensors:

@@ -216,17 +216,18 @@ def _adapter(reader: Reader, kind: str, name: str, content: object) -> Loaded:
     return _as(reader.adapter(reader.write(name, content, name.endswith(".bin")), reader.sd15), usual)
 
 
-def _training_run(reader: Reader, name: str) -> Loaded:
+def _training_run(reader: Reader, name: str, kind: str = "base", repeated: int = 32) -> Loaded:
+    """`repeated`: tensors that the file has twice. The LoRA of a FaceID is compared in test_adapter_lora.py."""
     with_modules = name.endswith(".bin")
-    tensors = files.training_run(reader.adapter_tensors("base"), reader.tiny / "sd15", with_modules)
-    loaded = _adapter(reader, "base", name, tensors)
-    return replace(loaded, warning="ignored 32 tensors, which repeat others") if with_modules else loaded
+    tensors = files.training_run(reader.adapter_tensors(kind), reader.tiny / "sd15", with_modules)
+    loaded = _adapter(reader, kind, name, tensors)
+    return replace(loaded, warning=f"ignored {repeated} tensors, which repeat others") if with_modules else loaded
 
 
-def _named_by_unet(reader: Reader) -> Loaded:
-    tensors, unet = reader.adapter_tensors("plus"), UNet2DConditionModel.from_pretrained(reader.tiny / "sd15" / "unet")
+def _named_by_unet(reader: Reader, kind: str = "plus") -> Loaded:
+    tensors, unet = reader.adapter_tensors(kind), UNet2DConditionModel.from_pretrained(reader.tiny / "sd15" / "unet")
     content = files.nested(tensors) | {"ip_adapter": files.named_by_unet(tensors, unet)}
-    return _adapter(reader, "plus", "ip_adapter.bin", content)
+    return _adapter(reader, kind, "ip_adapter.bin", content)
 
 
 def _encoder(reader: Reader, name: str, tensors: Tensors, **config: Any) -> Loaded:
@@ -290,6 +291,9 @@ NETWORKS: dict[str, Callable[[Reader], Loaded]] = {
     "ip-adapter-training-run-safetensors": lambda reader: _training_run(reader, "model.safetensors"),
     "ip-adapter-training-run-bin": lambda reader: _training_run(reader, "pytorch_model.bin"),
     "ip-adapter-named-by-unet": _named_by_unet,
+    "faceid-training-run-safetensors": lambda reader: _training_run(reader, "model.safetensors", "faceid"),
+    "faceid-training-run-bin": lambda reader: _training_run(reader, "pytorch_model.bin", "faceid", 32 + 256),
+    "faceid-named-by-unet": lambda reader: _named_by_unet(reader, "faceid"),
     "image-encoder-position-ids": _encoder_with_positions,
     "image-encoder-whole-clip": _whole_clip,
     "image-encoder-open-clip": lambda reader: _encoder(
