@@ -43,10 +43,10 @@ def read_controlnet(
     try:
         if isinstance(source, Folder):
             found = read_controlnet_folder(source, hash_file, variant)
+            _check_names(found)
             found = _configured(found, found.config | (config or {})) if config else found
         else:
             found = _read_file(source, unet, config or {})
-        _check_names(found)
         _check_fit(found, unet)
     except WeightFileError as error:
         raise CheckpointError(str(error)) from error
@@ -91,10 +91,12 @@ def _configured(component: Component, config: dict[str, Any]) -> Component:
 
 
 def _check_names(controlnet: Component) -> None:
-    """A folder can hold another network than its config.json says."""
+    """A folder can hold another network than its config.json says, also one with all tensors of a ControlNet."""
     names = {name for file in controlnet.files for name in read_header(file.path).tensors}
+    if what := other_controlnet(names):
+        raise CheckpointError(what)
     if CONTROLNET_CANONICAL_FIRST not in controlnet.shapes:
-        raise CheckpointError(other_controlnet(names) or not_a_controlnet(names))
+        raise CheckpointError(not_a_controlnet(names))
 
 
 def _check_fit(controlnet: Component, unet: Component) -> None:

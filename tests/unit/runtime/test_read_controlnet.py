@@ -110,6 +110,25 @@ def test_a_folder_of_another_class_is_refused(tiny: Path, sd15: Checkpoint, tmp_
         read_controlnet(folder(copy), sd15.unet, digest)
 
 
+MORE = {
+    "task_embedding": "it is a ControlNet-Union",
+    "control_add_embedding.linear_1.weight": "it is a ControlNet-Union",
+    "difference": "it is a difference ControlNet",
+    "down_blocks.0.motion_modules.0.proj_in.weight": "it is a SparseCtrl network",
+}
+
+
+@pytest.mark.parametrize("form", ["folder", "file"])
+@pytest.mark.parametrize("name", MORE)
+def test_a_relative_with_all_tensors_of_a_controlnet_is_refused(
+    tiny: Path, sd15: Checkpoint, tmp_path: Path, form: str, name: str
+) -> None:
+    copy = shutil.copytree(tiny / "controlnets" / "sd15", tmp_path / "network")
+    save_file({**load_file(copy / WEIGHTS), name: np.zeros((4, 4), np.float32)}, copy / WEIGHTS)
+    with pytest.raises(CheckpointError, match=MORE[name]):
+        read_controlnet(folder(copy) if form == "folder" else single(copy / WEIGHTS), sd15.unet, digest)
+
+
 LOST = (
     "controlnet_cond_embedding.conv_in.weight",
     "mid_block.resnets.0.conv1.weight",
