@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from pathlib import Path
 from typing import Any
 
 from runtime.checkpoints.checkpoint import Component, WeightFile
@@ -25,6 +26,8 @@ _OF_THE_UNET = (
     *("cross_attention_dim", "use_linear_projection"),  # of a ControlNet without attention
 )
 _HINT_CHANNELS = "conditioning_embedding_out_channels"
+# ComfyUI knows those of "shuffle" by these names: they average each residual over the picture, which no shape shows.
+_POOLING_NAMES = ("_shuffle", "_shuffle_fp16")
 _OF_SDXL = ("addition_embed_type", "addition_time_embed_dim")
 
 
@@ -71,8 +74,9 @@ def _read_file(file: SingleFile, unet: Component, config: dict[str, Any]) -> Com
     derived = controlnet_config(ComponentShapes(bare))
     options = (*_OF_THE_UNET, *(_OF_SDXL if "projection_class_embeddings_input_dim" in derived else ()))
     shared = {name: unet.config[name] for name in options if name in unet.config}
+    named = {"global_pool_conditions": True} if Path(file.name).stem.endswith(_POOLING_NAMES) else {}
     sidecar = read_sidecar(file).config("controlnet")
-    return _configured(bare, shared | derived | sidecar | config)
+    return _configured(bare, shared | derived | named | sidecar | config)
 
 
 def _layout(names: Collection[str]) -> LayoutName:

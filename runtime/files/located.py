@@ -18,7 +18,11 @@ class Folder:
 
 @dataclass(frozen=True)
 class SingleFile:
-    """A checkpoint in one file. The files next to it must resolve to paths within `inside`; None: they are not read."""
+    """A checkpoint in one file. The files next to it must resolve to paths within `inside`; None: they are not read.
+
+    `name`: that of the file in its URL or in the local path of the request; "" for a file that the request sent.
+    """
 
     stored: StoredFile
     inside: Path | None = None
+    name: str = ""

@@ -8,6 +8,7 @@ from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from urllib.parse import unquote
 
 from lorikeet.net.answer_text import HEAD_BYTES
 from lorikeet.net.fetch import Fetcher, Response
@@ -251,7 +252,7 @@ class FileResolver:
         if "://" in value or name.startswith("tensor:") or is_data_uri(name):
             found = self._weights(field, value, context, check)
             with _naming(field, value):
-                return SingleFile(self._as_safetensors(found, context))
+                return SingleFile(self._as_safetensors(found, context), name=_name_in_url(value))
         path = self._local(field, value)
         if path is not None:
             inside = next(root for root in self._settings.local_paths if path.is_relative_to(root))
@@ -264,7 +265,7 @@ class FileResolver:
                 if is_pickled(path):
                     check(path)
                 readable = self._as_safetensors(stored, context)
-            return SingleFile(readable, inside if readable is stored else None)
+            return SingleFile(readable, inside if readable is stored else None, Path(name).name)
         if _HUB_ID.fullmatch(name):
             with _naming(field, value), self._locks.alone(name, context.check_cancelled):
                 return Folder(download(name), hub_cache())
@@ -335,6 +336,13 @@ def _sent(field: str, value: str, context: ResolveContext) -> bytes | None:
     if not (index.isascii() and index.isdigit() and len(index) < 6 and int(index) < len(context.files)):
         raise InvalidArgument(field, f"{_shown(name)}: expected an index from 0; FILES has {len(context.files)} files")
     return context.files[int(index)]
+
+
+def _name_in_url(value: str) -> str:
+    """The last part of a URL's path; "" for every other value."""
+    if "://" not in value or is_data_uri(trim(value)):
+        return ""
+    return unquote(parse_url(value).path).rpartition("/")[2]
 
 
 def _answered(response: Response | None) -> Response:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -60,6 +61,24 @@ def test_given_options_win(tiny: Path, sd15: Checkpoint) -> None:
     assert found.config["global_pool_conditions"] is True
     with pytest.raises(CheckpointError, match="block_out_channels"):
         read_controlnet(single(path), sd15.unet, digest, config={"block_out_channels": "wide"})
+
+
+@pytest.mark.parametrize(
+    ("name", "pools"),
+    [
+        ("control_v11e_sd15_shuffle.pth", True),
+        ("control_v11e_sd15_shuffle_fp16.safetensors", True),
+        ("control_v11p_sd15_canny.pth", False),
+        ("_shuffle/control.safetensors", False),
+        ("control_shuffled.safetensors", False),
+        ("", False),
+    ],
+)
+def test_the_name_of_a_file_says_whether_it_pools(tiny: Path, sd15: Checkpoint, name: str, pools: bool) -> None:
+    file = replace(single(tiny / "controlnets" / "sd15_original.safetensors"), name=name)
+    assert read_controlnet(file, sd15.unet, digest).config.get("global_pool_conditions", False) is pools
+    given = read_controlnet(file, sd15.unet, digest, config={"global_pool_conditions": False})
+    assert given.config["global_pool_conditions"] is False
 
 
 @pytest.mark.parametrize("own", KINDS)

@@ -15,6 +15,7 @@ from runtime.files.store import Store
 from runtime.stage_errors import InvalidArgument
 from tests.unit.runtime.hub import downloaded, publish
 from tests.unit.runtime.resolving import BASE64, WEIGHTS, read_source, sha256
+from tests.unit.runtime.torch_files import saved
 from tests.unit.runtime.web import Web, reply
 
 
@@ -46,6 +47,30 @@ def test_a_checkpoint_is_a_file_from_elsewhere(
     assert isinstance(found, SingleFile)
     assert found.inside is None
     assert found.stored.path.read_bytes() == WEIGHTS
+
+
+@pytest.mark.parametrize(
+    ("value", "name"),
+    [
+        ("inner/file", "file"),
+        ("dir/control_shuffle.pth", "control_shuffle.pth"),
+        ("dir/link_shuffle.safetensors\n", "link_shuffle.safetensors"),
+        ("URL/models/control%5Fshuffle.pth?download=true#a/b", "control_shuffle.pth"),
+        ("URL/models/", ""),
+        ("tensor:2", ""),
+        (f"data:;base64,{BASE64['weights']}", ""),
+    ],
+)
+def test_a_file_has_the_name_of_the_request(
+    sources: FileResolver, request_: ResolveContext, secret: Path, allowed: Path, web: Web, value: str, name: str
+) -> None:
+    """Not the one of a link's target, or of the store."""
+    (allowed / "dir/control_shuffle.pth").write_bytes(saved({"a": torch.ones(1)}))
+    (allowed / "dir/link_shuffle.safetensors").symlink_to("file")
+    for path in ("/models/control%5Fshuffle.pth", "/models/"):
+        web.answers[path] = reply(WEIGHTS)
+    found = sources.controlnet("field", value.replace("URL", web.url("")), request_)
+    assert isinstance(found, SingleFile) and found.name == name
 
 
 @pytest.mark.parametrize(
