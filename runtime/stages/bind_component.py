@@ -11,7 +11,7 @@ from runtime.checkpoints.read_ic_light import read_ic_light
 from runtime.engines.ask import Bound
 from runtime.engines.engine import CallSizes, SizesError, WeightsError
 from runtime.engines.select import Engines
-from runtime.files.safetensors_file import WeightFileError
+from runtime.files.safetensors_file import NotFiniteError, WeightFileError
 from runtime.files.stored_file import FileChangedError, StoredFile
 from runtime.lora.known_loras import lora_layers
 from runtime.lora.lora_changes import LoraChanges
@@ -46,7 +46,7 @@ def bind_component(
         return Bound(engine, engine.bind(weights, check_cancelled, sizes), block_rows)
     except SizesError as error:
         raise InvalidArgument(size_field(error.axis, kind, plan, component), str(error)) from error
-    except (ArchitectureError, WeightsError, WeightFileError, FileChangedError) as error:
+    except (ArchitectureError, WeightsError, WeightFileError, NotFiniteError, FileChangedError) as error:
         # Of the component's own files: a source of changes names its field itself.
         raise InvalidArgument(component.field, str(error)) from error
 

@@ -16,8 +16,14 @@ def not_finite(plan: Plan, precision: str) -> InvalidArgument:
     factors = sorted(_factors(plan), key=lambda factor: abs(factor[1]), reverse=True)[:_MAX_NAMED]
     named = ", ".join(f"{field} ({value:g})" for field, value in factors)
     field = next((field for field, value in factors if abs(value) > _LARGE), "")
-    advice = f"lower {named}, or use other weights" if named else "use other weights"
+    other = f"use other weights in {', '.join(_unchecked(plan))}"
+    advice = f"lower {named}, or {other}" if named else other
     return InvalidArgument(field, f"the latents are not finite in {precision}: {advice}")
+
+
+def _unchecked(plan: Plan) -> list[str]:
+    """The fields of the checkpoint's files, whose numbers may be NaN. Numbers of other files were checked."""
+    return list(dict.fromkeys(component.field for component in plan.checkpoint.components))
 
 
 def _factors(plan: Plan) -> Iterator[tuple[str, float]]:
