@@ -21,6 +21,7 @@ FOREGROUND, WITH_BACKGROUND = 8, 12  # input channels: the latents, the foregrou
 _FIRST = "conv_in.weight"
 _NORM = "conv_norm_out.weight"  # training changes the scales of a norm little: offsets are far smaller than the scales
 _OF_LCM = "time_embedding.cond_proj.weight"  # of UNets distilled for LCM, whose other parameters are those of SD 1.5
+_OF_A_CHECKPOINT = ("first_stage_model.", "cond_stage_model.", "conditioner.")
 _EXPECTED = "expected the offsets of IC-Light, which are added to the checkpoint's UNet, and nothing else"
 
 
@@ -37,19 +38,32 @@ class IcLightFile(NamedTuple):
 
 
 def read_ic_light(stored: StoredFile, unet: Component) -> IcLightFile:
-    """Raises CheckpointError: damaged, of another model or dtype, no offsets, or made for another UNet; and
-    FileChangedError."""
+    """Raises CheckpointError: damaged, a checkpoint, of another model or dtype, or made for another UNet."""
     try:
         tensors = read_header(stored.path).tensors
         file = _offsets(tensors, unet)
         _check_kind(file, tensors)
         _check_fit(file, unet.shapes)
-        _check_complete(file, tensors, unet.shapes)
-        if _size(unet, _NORM) < 2 * _norm(stored.path, stored.fingerprint, file.parameters[_NORM]):
-            raise CheckpointError(f"it is a whole UNet: {_EXPECTED}")
     except WeightFileError as error:
         raise CheckpointError(str(error)) from error
     return file
+
+
+def ic_light_warnings(stored: StoredFile, file: IcLightFile, unet: Component) -> list[str]:
+    """How the file differs from the published ones, which hold an offset of each parameter of a UNet of SD 1.5.
+
+    Raises WeightFileError and FileChangedError.
+    """
+    found, used = [], set(file.parameters.values())
+    if missing := [name for name in unet.shapes if name not in file.parameters and name != _OF_LCM]:
+        found.append(f"it lacks {len(missing)} offsets, as of {listed(missing)}")
+    if other := [name for name in read_header(stored.path).tensors if name not in used]:
+        found.append(f"ignored {len(other)} tensors, which are no offsets of the UNet: {listed(other)}")
+    if _NORM in file.parameters and _size(unet, _NORM) < 2 * _norm(
+        stored.path, stored.fingerprint, file.parameters[_NORM]
+    ):
+        found.append(f"it looks like a whole UNet: {_EXPECTED}")
+    return found
 
 
 def _offsets(tensors: Mapping[str, TensorInfo], unet: Component) -> IcLightFile:
@@ -67,6 +81,8 @@ def _offsets(tensors: Mapping[str, TensorInfo], unet: Component) -> IcLightFile:
 
 
 def _check_kind(file: IcLightFile, tensors: Collection[str]) -> None:
+    if other := [name for name in tensors if name.startswith(_OF_A_CHECKPOINT)]:
+        raise CheckpointError(f"it is a checkpoint, with {listed(other)}: {_EXPECTED}")
     first = file.shapes.get(_FIRST, ())
     if len(first) != 4 or first[1] not in (FOREGROUND, WITH_BACKGROUND):
         what = other_file(tensors)
@@ -82,15 +98,6 @@ def _check_fit(file: IcLightFile, expected: Mapping[str, tuple[int, ...]]) -> No
             f"it does not fit the checkpoint's UNet in {len(other)} tensors, as {listed(other)}: IC-Light is made for "
             "SD 1.5"
         )
-
-
-def _check_complete(file: IcLightFile, tensors: Collection[str], expected: Collection[str]) -> None:
-    """Published files hold an offset of each parameter of a UNet of SD 1.5, and nothing else."""
-    if missing := [name for name in expected if name not in file.parameters and name != _OF_LCM]:
-        raise CheckpointError(f"it is incomplete: it lacks {len(missing)} offsets, as of {listed(missing)}")
-    used = set(file.parameters.values())
-    if other := [name for name in tensors if name not in used]:
-        raise CheckpointError(f"it has {len(other)} other tensors, as {listed(other)}: {_EXPECTED}")
 
 
 def _size(unet: Component, parameter: str) -> float:

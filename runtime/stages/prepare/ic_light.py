@@ -9,10 +9,10 @@ from PIL import Image
 from lorikeet.schema import ImageToImageInput
 from runtime.checkpoints.checkpoint import Checkpoint
 from runtime.checkpoints.checks import CheckpointError
-from runtime.checkpoints.read_ic_light import WITH_BACKGROUND, read_ic_light
+from runtime.checkpoints.read_ic_light import WITH_BACKGROUND, ic_light_warnings, read_ic_light
 from runtime.files.image_codec import resize
 from runtime.files.safetensors_file import WeightFileError
-from runtime.files.stored_file import FileChangedError
+from runtime.files.stored_file import FileChangedError, StoredFile
 from runtime.plan import BACKGROUND, FOREGROUND, IcLightPlan
 from runtime.stage_errors import InvalidArgument
 from runtime.stages.prepare.context import PrepareContext
@@ -58,6 +58,18 @@ def resolve(request: ImageToImageInput, context: PrepareContext, checkpoint: Che
     return IcLightPlan(
         path=stored.path, digest=stored.digest, fingerprint=stored.fingerprint, in_channels=file.in_channels
     )
+
+
+def warnings(plan: IcLightPlan | None, checkpoint: Checkpoint) -> list[str]:
+    """Raises InvalidArgument."""
+    if plan is None:
+        return []
+    stored = StoredFile(plan.path, plan.digest, plan.fingerprint)
+    try:
+        found = ic_light_warnings(stored, read_ic_light(stored, checkpoint.unet), checkpoint.unet)
+    except (CheckpointError, WeightFileError, FileChangedError) as error:
+        raise InvalidArgument(FIELD, str(error)) from error
+    return [f"{FIELD}: {warning}" for warning in found]
 
 
 def fit_pictures(request: ImageToImageInput, pictures: Pictures, size: Size) -> Pictures:

@@ -102,6 +102,7 @@ def make_plan(request: ImageToImageInput, context: PrepareContext, admission: Ad
             *loras.warnings(adapters),
             *embeddings.warnings(request, inversions),
             *controlnets.warnings((*networks, *image_prompts.components)),
+            *ic_light.warnings(relighting, checkpoint),
             *schedule.warnings(request, checkpoint),
             *tiles.warnings(request),
         ),

@@ -1,4 +1,4 @@
-"""IC-Light files: offsets of every parameter of the UNet and nothing else, in both namings; others are refused."""
+"""IC-Light files: offsets of every parameter of the UNet, in all namings; what others give."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from safetensors.numpy import load_file, save_file
 
 from runtime.checkpoints.checkpoint import Checkpoint, Component, WeightFile
 from runtime.checkpoints.checks import CheckpointError
-from runtime.checkpoints.read_ic_light import FOREGROUND, WITH_BACKGROUND, read_ic_light
-from runtime.files.stored_file import FileChangedError, file_fingerprint
+from runtime.checkpoints.read_ic_light import FOREGROUND, WITH_BACKGROUND, ic_light_warnings, read_ic_light
+from runtime.files.stored_file import FileChangedError, StoredFile, file_fingerprint
 from tests.unit.runtime.tiny_checkpoints import digest
 
 Tensors = dict[str, npt.NDArray[np.float32]]
@@ -53,6 +53,11 @@ def test_a_unet_of_lcm_takes_the_offsets_of_sd15(tiny: Path, sd15: Checkpoint, t
     )
 
 
+def write(folder: Path, tensors: Tensors) -> StoredFile:
+    save_file({key: np.ascontiguousarray(tensor) for key, tensor in tensors.items()}, folder / "a.safetensors")
+    return digest(folder / "a.safetensors")
+
+
 def ldm(tiny: Path) -> Tensors:
     return load_file(tiny / "ic_light" / "fc_ldm.safetensors")
 
@@ -72,36 +77,44 @@ def unet_alone(tiny: Path) -> Tensors:
     return {name: tensor for name, tensor in checkpoint(tiny).items() if name.startswith(UNET)}
 
 
-REFUSED: dict[str, tuple[Callable[[Path], Tensors], str]] = {
-    "checkpoint": (checkpoint, r"it has \d+ other tensors, as cond_stage_model\..* expected the offsets of IC-Light"),
-    "unet_alone": (unet_alone, "it is a whole UNet: expected the offsets"),
+WARNED: dict[str, tuple[Callable[[Path], Tensors], str]] = {
+    "unet_alone": (unet_alone, "it looks like a whole UNet: expected the offsets of IC-Light"),
     "foreign_tensor": (
         lambda tiny: {**ldm(tiny), "foreign": np.zeros(1, np.float32)},
-        "it has 1 other tensors, as foreign: expected the offsets",
+        "ignored 1 tensors, which are no offsets of the UNet: foreign",
     ),
-    "one_missing": (
-        lambda tiny: without(ldm(tiny), NORM),
-        "it is incomplete: it lacks 1 offsets, as of conv_norm_out.weight",
-    ),
-    "first_layer_alone": (
-        lambda tiny: {
-            **{name: tensor for name, tensor in ldm(tiny).items() if ".input_blocks.0." in name},
-            "foreign": np.zeros(1, np.float32),
-        },
-        r"it is incomplete: it lacks \d+ offsets, as of .* and \d+ more",
-    ),
+    "one_missing": (lambda tiny: without(ldm(tiny), NORM), "it lacks 1 offsets, as of conv_norm_out.weight"),
+}
+
+
+@pytest.mark.parametrize("name", WARNED)
+def test_a_file_unlike_the_published_ones_gives_a_warning(
+    tiny: Path, sd15: Checkpoint, tmp_path: Path, name: str
+) -> None:
+    make, expected = WARNED[name]
+    stored = write(tmp_path, make(tiny))
+    (warning,) = ic_light_warnings(stored, read_ic_light(stored, sd15.unet), sd15.unet)
+    assert warning.startswith(expected)
+
+
+@pytest.mark.parametrize("name", ["fc", "fbc", "fc_ldm"])
+def test_a_published_file_gives_none(tiny: Path, sd15: Checkpoint, name: str) -> None:
+    stored = digest(tiny / "ic_light" / f"{name}.safetensors")
+    assert not ic_light_warnings(stored, read_ic_light(stored, sd15.unet), sd15.unet)
+
+
+REFUSED: dict[str, tuple[Callable[[Path], Tensors], str]] = {
+    "checkpoint": (checkpoint, r"it is a checkpoint, with cond_stage_model\..* expected the offsets of IC-Light"),
     "controlnet": (lambda tiny: load_file(tiny / "controlnets/sd15_original.safetensors"), "it is a ControlNet"),
 }
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_a_file_that_holds_no_offsets_or_not_all_is_refused(
-    tiny: Path, sd15: Checkpoint, tmp_path: Path, name: str
-) -> None:
+def test_a_file_of_another_kind_is_refused(tiny: Path, sd15: Checkpoint, tmp_path: Path, name: str) -> None:
     make, message = REFUSED[name]
-    save_file({key: np.ascontiguousarray(tensor) for key, tensor in make(tiny).items()}, tmp_path / "a.safetensors")
+    stored = write(tmp_path, make(tiny))
     with pytest.raises(CheckpointError, match=message):
-        read_ic_light(digest(tmp_path / "a.safetensors"), sd15.unet)
+        read_ic_light(stored, sd15.unet)
 
 
 def test_a_file_that_was_changed_is_noticed(tiny: Path, sd15: Checkpoint, tmp_path: Path) -> None:
@@ -110,4 +123,4 @@ def test_a_file_that_was_changed_is_noticed(tiny: Path, sd15: Checkpoint, tmp_pa
     stored = replace(digest(path), fingerprint=file_fingerprint(path))
     save_file({**ldm(tiny), NORM: np.zeros_like(ldm(tiny)[NORM])}, path)
     with pytest.raises(FileChangedError):
-        read_ic_light(stored, sd15.unet)
+        ic_light_warnings(stored, read_ic_light(stored, sd15.unet), sd15.unet)
