@@ -165,8 +165,10 @@ class JobTable:
         return JobRef(int(self._jobs[slot]["id"]), slot)
 
     def report(self, job: JobRef, stage: str, state: State, step: int = 0, of: int = 0) -> None:
-        """Write this stage's record of the job."""
+        """Write this stage's record of the job. A job that fails or is cancelled keeps the steps that it has done."""
         at = (job.slot, STAGES.index(stage))
+        if state >= State.FAILED and self.has_seen(job, stage):
+            step, of = int(self._progress["step"][at]), int(self._progress["of"][at])
         # The state is written last: a concurrent reader must not read an earlier job's state with this job's id.
         self._progress[at] = (job.id, time.monotonic(), step, of, State.NONE)
         self._progress["state"][at] = state

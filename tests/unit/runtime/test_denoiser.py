@@ -20,7 +20,7 @@ from runtime.engines.ask import Bound
 from runtime.engines.engine import Binding
 from runtime.engines.torch.torch_engine import TorchEngine
 from runtime.files.located import Folder
-from runtime.jobs.job_table import JobRef, JobTable
+from runtime.jobs.job_table import JobRef, JobTable, State
 from runtime.metrics.stage_definitions import (
     CALL_ROWS,
     CALL_SECONDS,
@@ -257,14 +257,15 @@ def test_a_cancelled_job_leaves_the_denoiser(
     settings: Settings, job_table: JobTable, sd15: Checkpoint, job: JobRef
 ) -> None:
     stage = DenoiserStage(settings, job_table)
-    plan = make_plan(sd15, job, num_inference_steps=150)
+    plan = make_plan(sd15, job, scheduler="DDIM", num_inference_steps=150)
     answer = submit(stage, plan, _denoiser_inputs(plan))
     while job_table.progress(job).step < 2:
         assert not answer.all
         time.sleep(0.01)
     job_table.cancel(job)
     assert isinstance(answer.error, Cancelled)
-    assert job_table.progress(job).step < 150
+    ended = job_table.progress(job)
+    assert ended.state == State.CANCELLED and 2 <= ended.step < 150 and ended.of == 150
     stage.close()
 
 

@@ -119,6 +119,22 @@ def test_a_job_that_failed_anywhere_has_ended(job_table: JobTable, stage: str, s
     assert job_table.progress(job) == Progress(state, stage, 3, 9)
 
 
+@pytest.mark.parametrize("state", [State.FAILED, State.CANCELLED])
+def test_a_job_that_fails_keeps_the_steps_that_it_has_done(job_table: JobTable, state: State) -> None:
+    job = _open(job_table)
+    job_table.report(job, "denoiser", State.RUNNING, 3, 9)
+    job_table.report(job, "denoiser", state)
+    assert job_table.progress(job) == Progress(state, "denoiser", 3, 9)
+
+
+def test_a_job_that_fails_does_not_have_the_steps_of_the_slots_earlier_job(
+    job_table: JobTable, reused: tuple[JobRef, JobRef]
+) -> None:
+    _, new = reused
+    job_table.report(new, "denoiser", State.FAILED)
+    assert job_table.progress(new) == Progress(State.FAILED, "denoiser", 0, 0)
+
+
 @pytest.mark.parametrize("stage", [stage for stage in STAGES if stage != "finish"])
 def test_a_job_that_one_stage_has_done_is_still_running(job_table: JobTable, stage: str) -> None:
     job = _open(job_table)
