@@ -37,22 +37,24 @@ class Conditions:
         return replace(self, text=text, pooled=pooled, concat=concat, image_prompts=self.image_prompts.to(device))
 
 
-def initial_latents(
-    plan: Plan, conditions: Conditions, generator: torch.Generator
-) -> tuple[torch.Tensor, Schedule | None]:
-    """The latents [N, 4, h, w] at the noise level of the first step, and the schedule; None when no step is run.
+def plan_schedule(plan: Plan) -> Schedule | None:
+    """The schedule of a plan; None when no step is run. Raises InvalidArgument (see `make_schedule`)."""
+    if plan.has_image and plan.request.noise_strength == 0.0:
+        return None
+    return make_schedule(plan.request, plan.checkpoint.scheduler, has_image=plan.has_image)
 
-    Raises InvalidArgument for a schedule that diffusers cannot make (see `make_schedule`).
-    """
-    request, scaling, config = plan.request, plan.checkpoint.scaling_factor, plan.checkpoint.scheduler
-    shape = (request.num_images, *conditions.mean.shape[1:])
+
+def initial_latents(
+    plan: Plan, conditions: Conditions, schedule: Schedule | None, generator: torch.Generator
+) -> torch.Tensor:
+    """The latents [N, 4, h, w] at the noise level of the first step."""
+    scaling = plan.checkpoint.scaling_factor
+    shape = (plan.request.num_images, *conditions.mean.shape[1:])
+    if schedule is None:
+        # As in AutoencoderKL.forward, the VAE's round trip uses the posterior's mean.
+        return (conditions.mean * scaling).expand(shape).clone()
     if not plan.has_image:
-        schedule = make_schedule(request, config, has_image=False)
-        return schedule.pure_noise(randn_tensor(shape, generator)), schedule
-    if request.noise_strength == 0.0:
-        # No step is run. As in AutoencoderKL.forward, the VAE's round trip uses the posterior's mean.
-        return (conditions.mean * scaling).expand(shape).clone(), None
-    schedule = make_schedule(request, config, has_image=True)
+        return schedule.pure_noise(randn_tensor(shape, generator))
     sample = conditions.mean + conditions.std * randn_tensor(conditions.mean.shape, generator)
     noise = randn_tensor(shape, generator)
-    return schedule.add_noise((sample * scaling).expand(shape), noise), schedule
+    return schedule.add_noise((sample * scaling).expand(shape), noise)

@@ -18,6 +18,7 @@ from runtime.engines.ask import Ask, Bound
 from runtime.engines.engine import Outputs
 from runtime.engines.together import together
 from runtime.plan import Plan
+from runtime.schedulers.schedule import Schedule
 from runtime.stages.denoiser.initial_latents import Conditions, initial_latents
 from runtime.window import Window
 
@@ -52,10 +53,11 @@ class Job:
         self,
         plan: Plan,
         conditions: Conditions,
+        schedule: Schedule | None,
         unet: Bound,
         controlnets: Sequence[ControlNet] = (),
     ) -> None:
-        """The job releases the bindings it is given when it is closed. Raises InvalidArgument (see `make_schedule`)."""
+        """`schedule`: that of `plan_schedule`. The job releases the bindings it is given when it is closed."""
         self._bound = [unet, *(controlnet.bound for controlnet in controlnets)]
         request = plan.request
         self.unet = unet
@@ -72,8 +74,8 @@ class Job:
         self._keep_passes = request.debug_per_pass_latents
         self._passes: list[torch.Tensor] = []
         self._steps_done = 0
-        latents, self._schedule = initial_latents(plan, conditions, self._generator)
-        self.latents = latents.to(device)
+        self._schedule = schedule
+        self.latents = initial_latents(plan, conditions, schedule, self._generator).to(device)
 
     @property
     def steps_done(self) -> int:

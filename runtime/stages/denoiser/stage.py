@@ -21,7 +21,7 @@ from runtime.stages.bind_component import bind_component
 from runtime.stages.call import Array, Call
 from runtime.stages.denoiser.bind_controlnets import bind_controlnets
 from runtime.stages.denoiser.image_prompt_masks import image_prompt_masks
-from runtime.stages.denoiser.initial_latents import Conditions
+from runtime.stages.denoiser.initial_latents import Conditions, plan_schedule
 from runtime.stages.denoiser.job import Job
 from runtime.stages.denoiser.not_finite import not_finite
 from runtime.stages.loop_stage import LoopStage
@@ -51,10 +51,11 @@ class DenoiserStage(LoopStage[Job]):
 
     def _make_job(self, plan: Plan, call: Call, check_cancelled: Callable[[], None]) -> Job:
         begun = time.monotonic()
+        schedule = plan_schedule(plan)  # first: a request whose schedule cannot be run loads no weights
         with self._engines.weights.one_request():
             unet, controlnets = self._bind(plan, call, check_cancelled)
         try:
-            job = Job(plan, _conditions(plan, call), unet, controlnets)
+            job = Job(plan, _conditions(plan, call), schedule, unet, controlnets)
         except BaseException:
             for bound in (unet, *(controlnet.bound for controlnet in controlnets)):
                 bound.release()

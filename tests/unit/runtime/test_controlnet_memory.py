@@ -13,7 +13,7 @@ from runtime.checkpoints.checkpoint import Checkpoint
 from runtime.conditioning.controlnet import ControlNet
 from runtime.engines.ask import Ask, Bound
 from runtime.engines.engine import Outputs, never_cancelled
-from runtime.stages.denoiser.initial_latents import Conditions
+from runtime.stages.denoiser.initial_latents import Conditions, plan_schedule
 from runtime.stages.denoiser.job import Job
 from runtime.stages.step_loop.member import Member
 from tests.unit.runtime.engines import noise
@@ -54,7 +54,7 @@ def _job(checkpoint: Checkpoint, block_rows: int, networks: int, **fields: Any) 
         ControlNet(_bound("controlnet", block_rows), (number + 1) * condition, conditioning_scale=0.5)
         for number in range(networks)
     ]
-    return Job(plan, conditions, _bound("unet", block_rows), controlnets)
+    return Job(plan, conditions, plan_schedule(plan), _bound("unet", block_rows), controlnets)
 
 
 def _bound(key: str, block_rows: int) -> Bound:

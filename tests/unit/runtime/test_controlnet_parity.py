@@ -25,7 +25,7 @@ from runtime.conditioning.controlnet import ControlNet
 from runtime.engines.ask import Bound
 from runtime.engines.engine import never_cancelled
 from runtime.engines.torch.torch_engine import TorchEngine
-from runtime.stages.denoiser.initial_latents import Conditions
+from runtime.stages.denoiser.initial_latents import Conditions, plan_schedule
 from runtime.stages.denoiser.job import Job
 from runtime.stages.step_loop.member import Member
 from runtime.stages.step_loop.step_loop import StepLoop
@@ -186,7 +186,9 @@ class _Denoiser:
                     end=case.end,
                 )
             ]
-        return Job(plan, Conditions(TEXT, torch.zeros(2, 0), *posterior), self._unet.bind(), controlnets)
+        return Job(
+            plan, Conditions(TEXT, torch.zeros(2, 0), *posterior), plan_schedule(plan), self._unet.bind(), controlnets
+        )
 
 
 @pytest.fixture

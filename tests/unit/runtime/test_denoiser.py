@@ -37,12 +37,13 @@ from runtime.metrics.stage_definitions import (
 )
 from runtime.plan import CONTROL_IMAGE, PicturePlan, Plan
 from runtime.settings import Settings
-from runtime.stage_errors import Cancelled, InvalidArgument, Unavailable
+from runtime.stage_errors import Cancelled, Internal, InvalidArgument, Unavailable
 from runtime.stages.bind_component import bind_component
 from runtime.stages.call import Array
 from runtime.stages.denoiser.stage import DenoiserStage
 from tests.unit.runtime import lora_files
 from tests.unit.runtime.engines import assert_near, noise
+from tests.unit.runtime.faults import raising
 from tests.unit.runtime.freed import is_freed, no_collector
 from tests.unit.runtime.plans import Answer, make_plan, run_stage, submit
 from tests.unit.runtime.stand_in import fake_bound, releases
@@ -95,9 +96,10 @@ def test_the_denoiser_makes_the_latents_of_diffusers(
     assert (engine["name"], engine["precision"], engine["threads"] > 0) == ("torch", "float32", True)
 
 
-def test_a_schedule_that_fails_on_the_way_is_refused_before_the_first_step(
-    settings: Settings, job_table: JobTable, sd15: Checkpoint, job: JobRef
+def test_a_schedule_that_fails_on_the_way_is_refused_before_any_weights_are_loaded(
+    monkeypatch: pytest.MonkeyPatch, settings: Settings, job_table: JobTable, sd15: Checkpoint, job: JobRef
 ) -> None:
+    monkeypatch.setattr("runtime.stages.denoiser.stage.bind_component", raising(AssertionError("weights are loaded")))
     plan = make_plan(sd15, job, scheduler="LCM", rescale_betas_snr_zero=True)
     error = _denoised(settings, job_table, plan).error
     assert isinstance(error, InvalidArgument)
@@ -144,8 +146,8 @@ def test_a_job_that_cannot_be_made_leaves_no_binding(
 ) -> None:
     bound = fake_bound()
     monkeypatch.setattr("runtime.stages.denoiser.stage.bind_component", lambda *_: bound)
-    plan = make_plan(sd15, job, scheduler="LCM", rescale_betas_snr_zero=True)
-    assert isinstance(_denoised(settings, job_table, plan).error, InvalidArgument)
+    monkeypatch.setattr("runtime.stages.denoiser.stage.Job", raising(MemoryError()))
+    assert isinstance(_denoised(settings, job_table, make_plan(sd15, job)).error, Internal)
     assert releases(bound) == 1
 
 

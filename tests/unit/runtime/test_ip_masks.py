@@ -15,7 +15,7 @@ from runtime.conditioning.ip_masks import LevelMasks, PictureMasks
 from runtime.networks.ip_masks import adapter_masks
 from runtime.plan import IP_MASK, IpAdapterPlan, PicturePlan, Plan
 from runtime.stages.denoiser.image_prompt_masks import image_prompt_masks
-from runtime.stages.denoiser.initial_latents import Conditions
+from runtime.stages.denoiser.initial_latents import Conditions, plan_schedule
 from runtime.stages.denoiser.job import Job
 from runtime.window import Window
 from tests.unit.runtime.engines import noise
@@ -115,7 +115,7 @@ def test_a_job_resizes_each_mask_once(sd15: Checkpoint, monkeypatch: pytest.Monk
     prompts = ImagePrompts(noise(2, 4, 4, 16, seed=1), noise(2, 4, 4, 16, seed=2), torch.zeros(4, 4))
     posterior = torch.zeros(0, 4, 8, 8)
     conditions = Conditions(noise(2, 77, 32), torch.zeros(2, 0), posterior, posterior, prompts, ip_masks=masks)
-    job = Job(plan, conditions, fake_bound())
+    job = Job(plan, conditions, plan_schedule(plan), fake_bound())
     asks = []
     while not job.done:
         asks += answered(job.step(), lambda ask: {"prediction": answer(tensor(ask, "latent"), tensor(ask, "t"))})[0][0]

@@ -14,10 +14,10 @@ from runtime.conditioning.controlnet import ControlNet
 from runtime.engines.ask import Ask
 from runtime.engines.engine import Outputs
 from runtime.plan import Plan
-from runtime.stage_errors import InvalidArgument
-from runtime.stages.denoiser.initial_latents import Conditions
+from runtime.stages.denoiser.initial_latents import Conditions, plan_schedule
 from runtime.stages.denoiser.job import Job
 from tests.unit.runtime.engines import noise
+from tests.unit.runtime.faults import raising
 from tests.unit.runtime.plans import make_plan
 from tests.unit.runtime.stand_in import answered, fake_bound, releases, run_to_end, tensor
 
@@ -37,7 +37,7 @@ def _conditions(plan: Plan) -> Conditions:
 def _job(checkpoint: Checkpoint, **fields: Any) -> tuple[Job, Conditions]:
     plan = make_plan(checkpoint, **fields)
     conditions = _conditions(plan)
-    return Job(plan, conditions, fake_bound()), conditions
+    return Job(plan, conditions, plan_schedule(plan), fake_bound()), conditions
 
 
 def _respond(ask: Ask) -> Outputs:
@@ -132,7 +132,7 @@ def test_without_guidance_only_the_prompt_is_asked(sd15: Checkpoint, scale: floa
 def test_sdxl_asks_with_its_pooled_text_and_sizes(sdxl: Checkpoint) -> None:
     plan = make_plan(sdxl, size=61)
     given = _conditions(plan)
-    for ask, pooled in zip(_asks(Job(plan, given, fake_bound())), given.pooled, strict=True):
+    for ask, pooled in zip(_asks(Job(plan, given, plan_schedule(plan), fake_bound())), given.pooled, strict=True):
         assert torch.equal(tensor(ask, "pooled"), pooled)
         assert tensor(ask, "time_ids").tolist() == [64, 64, 0, 0, 64, 64]
 
@@ -184,7 +184,7 @@ def test_the_latents_of_every_step_are_kept_when_asked_for(sd15: Checkpoint) -> 
 def test_the_seed_decides(sd15: Checkpoint) -> None:
     def start(seed: int) -> torch.Tensor:
         plan = make_plan(sd15).model_copy(update={"seed": seed})
-        return Job(plan, _conditions(plan), fake_bound()).latents
+        return Job(plan, _conditions(plan), plan_schedule(plan), fake_bound()).latents
 
     assert torch.equal(start(2**64 - 1), start(2**64 - 1))
     assert not torch.equal(start(0), start(1))
@@ -200,7 +200,9 @@ def _residuals(value: float) -> tuple[torch.Tensor, ...]:
 def test_the_controlnets_are_asked_first_and_their_residuals_go_to_the_unet(sd15: Checkpoint) -> None:
     unet, one, other = fake_bound(), fake_bound("one"), fake_bound("other")
     plan = make_plan(sd15, scheduler="DDIM", num_inference_steps=2)
-    job = Job(plan, _conditions(plan), unet, [ControlNet(one, CONDITION), ControlNet(other, CONDITION)])
+    job = Job(
+        plan, _conditions(plan), plan_schedule(plan), unet, [ControlNet(one, CONDITION), ControlNet(other, CONDITION)]
+    )
     values = {one: 1.0, other: 10.0}
 
     def respond(ask: Ask) -> Outputs:
@@ -222,7 +224,7 @@ def test_closing_a_job_releases_every_binding_once(sd15: Checkpoint, lists_answe
     """Wherever its step stands: at the ControlNet's asks, at the UNet's, or at its end."""
     unet, controlnet = fake_bound(), fake_bound("controlnet")
     plan = make_plan(sd15, scheduler="DDIM")
-    job = Job(plan, _conditions(plan), unet, [ControlNet(controlnet, CONDITION)])
+    job = Job(plan, _conditions(plan), plan_schedule(plan), unet, [ControlNet(controlnet, CONDITION)])
     step = job.step()
     asks = next(step)
     if lists_answered > 0:
@@ -236,10 +238,11 @@ def test_closing_a_job_releases_every_binding_once(sd15: Checkpoint, lists_answe
     assert (releases(unet), releases(controlnet)) == (1, 1)
 
 
-def test_a_job_that_cannot_be_made_releases_nothing(sd15: Checkpoint) -> None:
+def test_a_job_that_cannot_be_made_releases_nothing(monkeypatch: pytest.MonkeyPatch, sd15: Checkpoint) -> None:
     """Its caller still holds the bindings."""
     unet, controlnet = fake_bound(), fake_bound("controlnet")
-    plan = make_plan(sd15, scheduler="LCM", rescale_betas_snr_zero=True)
-    with pytest.raises(InvalidArgument, match=r"^rescale_betas_snr_zero: "):
-        Job(plan, _conditions(plan), unet, [ControlNet(controlnet, CONDITION)])
+    monkeypatch.setattr("runtime.stages.denoiser.job.initial_latents", raising(MemoryError()))
+    plan = make_plan(sd15)
+    with pytest.raises(MemoryError):
+        Job(plan, _conditions(plan), plan_schedule(plan), unet, [ControlNet(controlnet, CONDITION)])
     assert (releases(unet), releases(controlnet)) == (0, 0)

@@ -14,7 +14,7 @@ from PIL import Image
 from lorikeet.schema import SchedulerName
 from runtime.checkpoints.checkpoint import Checkpoint
 from runtime.stage_errors import InvalidArgument
-from runtime.stages.denoiser.initial_latents import Conditions
+from runtime.stages.denoiser.initial_latents import Conditions, plan_schedule
 from runtime.stages.denoiser.job import Job
 from tests.reference import ReferenceRequest, reference, relative_error
 from tests.reference.pipelines import pipeline
@@ -71,7 +71,9 @@ def _job(checkpoint: Checkpoint, strength: float | None, **fields: Any) -> Job:
     else:
         fields |= {"noise_strength": strength, "image_url": "tensor:0"}
     plan = make_plan(checkpoint, size=SIDE, guidance_scale=1.0, **fields)
-    return Job(plan, Conditions(torch.zeros(1, 77, text), torch.zeros(1, pooled), mean, std), fake_bound())
+    return Job(
+        plan, Conditions(torch.zeros(1, 77, text), torch.zeros(1, pooled), mean, std), plan_schedule(plan), fake_bound()
+    )
 
 
 def _error(checkpoint: Checkpoint, strength: float | None, **fields: Any) -> float:

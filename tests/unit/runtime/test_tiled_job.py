@@ -20,7 +20,7 @@ from runtime.engines.ask import Ask, Bound
 from runtime.engines.engine import Inputs, Outputs, never_cancelled
 from runtime.engines.stacking import shapes
 from runtime.plan import Plan
-from runtime.stages.denoiser.initial_latents import Conditions
+from runtime.stages.denoiser.initial_latents import Conditions, plan_schedule
 from runtime.stages.denoiser.job import Job
 from runtime.stages.step_loop.member import Member
 from runtime.stages.step_loop.step_loop import StepLoop
@@ -48,7 +48,7 @@ def _conditions(plan: Plan) -> Conditions:
 
 
 def _job(plan: Plan, unet: Bound | None = None, controlnets: Sequence[ControlNet] = ()) -> Job:
-    return Job(plan, _conditions(plan), unet or fake_bound(), controlnets)
+    return Job(plan, _conditions(plan), plan_schedule(plan), unet or fake_bound(), controlnets)
 
 
 def _respond(ask: Ask) -> Outputs:
@@ -152,7 +152,7 @@ def test_pictures_are_cut_by_the_vaes_factor(sd15: Checkpoint) -> None:
         torch.zeros(1, dtype=torch.long),
     )
     conditions = replace(_conditions(plan), image_prompts=prompts, ip_masks=PictureMasks(ip_mask, index))
-    job = Job(plan, conditions, unet, [ControlNet(network, condition, mask)])
+    job = Job(plan, conditions, plan_schedule(plan), unet, [ControlNet(network, condition, mask)])
 
     def respond(ask: Ask) -> Outputs:
         return _respond(ask) if ask.bound is unet else {"residuals": (torch.ones(1, 128, 128),)}
@@ -200,7 +200,7 @@ class _Running:
     def __init__(self, loop: StepLoop, engine: _Engine, plan: Plan, number: int, block: int) -> None:
         conditions = _conditions(plan)
         conditions.text[:, 0, 0] = number
-        self._job = Job(plan, conditions, Bound(engine, FakeBinding(), block))
+        self._job = Job(plan, conditions, plan_schedule(plan), Bound(engine, FakeBinding(), block))
         self._ended = threading.Event()
         self._error: BaseException | None = None
         loop.add(Member(self._job, never_cancelled, lambda *_: None, self._end))
