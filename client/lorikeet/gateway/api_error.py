@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from typing import Any
 
 from starlette.responses import JSONResponse
@@ -12,6 +13,8 @@ RETRYABLE = "X-Fal-Retryable"
 
 CLIENT_CANCELLED = "client_cancelled"
 REQUEST_TIMEOUT = "request_timeout"
+
+_STORAGE_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class ApiError(Exception):
@@ -54,3 +57,14 @@ def cancelled() -> ApiError:
 def start_timeout() -> ApiError:
     """The request did not start in the time that its client gave."""
     return ApiError(504, "Request timed out", REQUEST_TIMEOUT, {TIMEOUT_TYPE: "user"})
+
+
+def is_storage_full(error: Exception) -> bool:
+    return isinstance(error, OSError) and error.errno in _STORAGE_FULL
+
+
+def internal_error(error: Exception | None = None) -> ApiError:
+    """The answer for an error of the gateway itself. Its text may hold paths and addresses: only the log has it."""
+    if error is not None and is_storage_full(error):
+        return ApiError(507, "The storage is full. Tell the operator of this gateway.", "internal_error")
+    return ApiError(500, "Internal Server Error", "internal_error")

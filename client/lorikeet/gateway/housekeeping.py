@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Awaitable
 
 from lorikeet.gateway.files.store import FileStore
 from lorikeet.gateway.queue.service import QueueService
@@ -30,9 +31,14 @@ class Housekeeping:
 
     async def _run(self) -> None:
         while True:
-            try:
-                await self._store.delete_expired()
-                await self._queue.remove_old(time.time())
-            except Exception:
-                _log.exception("old files and requests could not be removed; the next try is in %s s", _SECONDS)
+            # Each on its own: a folder that cannot be reached must not keep old requests, nor the database old files.
+            await _remove("files", self._store.delete_expired())
+            await _remove("requests", self._queue.remove_old(time.time()))
             await asyncio.sleep(_SECONDS)
+
+
+async def _remove(what: str, removal: Awaitable[object]) -> None:
+    try:
+        await removal
+    except Exception:
+        _log.exception("old %s could not be removed; the next try is in %s s", what, _SECONDS)

@@ -11,12 +11,13 @@ from pathlib import Path
 import boto3
 import pytest
 import sqlalchemy as sa
+from fsspec import AbstractFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
 from moto.server import ThreadedMotoServer
 
 from lorikeet.gateway.database import file_parts, files, open_database
 from lorikeet.gateway.files import rows
-from lorikeet.gateway.files.part_writer import PartWriter
+from lorikeet.gateway.files.part_writer import PartWriter, remove_object
 from lorikeet.gateway.files.store import FileStore
 from lorikeet.gateway.files.stored_file import (
     FileTooLarge,
@@ -239,6 +240,27 @@ async def test_an_unfinished_upload_is_removed_after_a_day(store: FileStore) -> 
     assert await store.delete_expired() == 1
     assert objects(store) == before
     assert not known(store) and not names(store)
+
+
+async def test_an_object_that_cannot_be_removed_keeps_no_other_one(
+    store: FileStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name, keys = await begin(store), ["0" * 32, "1" * 32, "2" * 32]
+    with store._engine.begin() as connection:
+        for number, key in enumerate(keys, 1):
+            rows.FileRows(connection).reserve(name, number, 10, LIMIT, key)
+        connection.execute(sa.update(file_parts).values(created_at=time.time() - rows.UNFINISHED_SECONDS - 1))
+    expired = await store.save(b"x", "key", "image/png", Lifecycle(0.01))
+    await asyncio.sleep(0.02)
+
+    def remove(files: AbstractFileSystem, path: str) -> None:
+        if path.endswith(keys[1]):
+            raise PermissionError(f"cannot remove {path}")
+        remove_object(files, path)
+
+    monkeypatch.setattr("lorikeet.gateway.files.store.remove_object", remove)
+    assert await store.delete_expired() == 1
+    assert known(store) == {keys[1]} and expired.name not in names(store)
 
 
 async def test_what_a_killed_gateway_left_is_removed(store: FileStore) -> None:

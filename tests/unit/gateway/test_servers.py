@@ -7,6 +7,7 @@ from contextlib import AsyncExitStack
 
 import pytest
 
+from lorikeet.gateway.execution import servers
 from lorikeet.gateway.execution.servers import ServerPool
 
 URLS = ("grpc://a:1", "grpc://b:1")
@@ -61,6 +62,22 @@ async def test_a_failed_server_gets_nothing_until_it_is_ready(monkeypatch: pytes
         assert not third.done()
         ready.set()
         assert await asyncio.wait_for(third, 5) is broken
+
+
+@pytest.mark.asyncio
+async def test_a_failed_server_is_asked_again_after_any_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    pool = ServerPool(URLS[:1], slots=1)
+    errors = iter([RuntimeError("event loop is closed")])
+
+    async def wait_ready(_: float) -> None:
+        for error in errors:
+            raise error
+
+    monkeypatch.setattr(servers, "_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(pool.servers[0].client, "wait_ready", wait_ready)
+    pool.note_failure(pool.servers[0])
+    async with asyncio.timeout(5) if hasattr(asyncio, "timeout") else AsyncExitStack(), pool.slot([]) as server:
+        assert not server.has_failed
 
 
 @pytest.mark.asyncio

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from lorikeet.client.result import Result
-from lorikeet.gateway.api_error import ApiError
+from lorikeet.gateway.api_error import ApiError, internal_error
 from lorikeet.gateway.execution.log_lines import (
     LogLine,
     StepLog,
@@ -29,6 +30,7 @@ from lorikeet.protocol.errors import LorikeetError
 from lorikeet.schema import ImageToImageInput
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.25, 10.0
+_log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -56,11 +58,17 @@ class Runner:
         self._servers, self._store = servers, store
 
     async def run(self, run: Run) -> Outcome:
-        """Wait for a free slot and run the request. A cancel of this coroutine ends the request on Triton too."""
+        """Wait for a free slot and run the request. A cancel of this coroutine ends the request on Triton too.
+
+        It raises no Exception: an error that is not the request's is logged and becomes its outcome.
+        """
         try:
             return await self._run(run, await find_own_files(run.request, self._store, run.key_id))
         except ApiError as error:
             return Outcome.of_error(error, run.attempt_id)
+        except Exception as error:  # the disk, S3 or the database
+            _log.exception("attempt %s failed in the gateway", run.attempt_id)
+            return Outcome.of_error(internal_error(error), run.attempt_id)
 
     async def _run(self, run: Run, own_files: Mapping[str, StoredFile]) -> Outcome:
         for attempt in range(1, run.attempts + 1):

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Iterable, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 
 from lorikeet.client.aio import AsyncClient
 from lorikeet.protocol.errors import LorikeetError
 
 _REMEMBERED = 32  # names of weights that a server used last
 _READY_SECONDS = 60.0
+_PAUSE_SECONDS = 1.0
+_log = logging.getLogger(__name__)
 
 
 class TritonServer:
@@ -88,9 +91,14 @@ class ServerPool:
 
     async def _recover(self, server: TritonServer) -> None:
         while server.has_failed:
-            with suppress(LorikeetError):
+            try:
                 await server.client.wait_ready(_READY_SECONDS)
                 server.has_failed = False
+            except LorikeetError:
+                continue
+            except Exception:  # without this task, the server would get no request until the gateway restarts
+                _log.exception("the server %s could not be asked whether it is ready", server.url)
+                await asyncio.sleep(_PAUSE_SECONDS)
         await self._notify()
 
     async def _notify(self) -> None:

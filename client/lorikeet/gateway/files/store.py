@@ -172,7 +172,11 @@ class FileStore:
         def sweep() -> list[str]:
             with self._engine.connect() as connection:
                 garbage, expired = FileRows(connection).garbage(), FileRows(connection).expired()
-            self._remove_parts(garbage)
+            for key in garbage:
+                try:
+                    self._remove_parts([key])
+                except OSError as error:
+                    _log.warning("cannot remove the object %s, the next try is in a minute: %s", key, error)
             return expired
 
         names, removed = await self._threads.run(sweep), 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dbos import WorkflowStatus
 
-from lorikeet.gateway.api_error import REQUEST_TIMEOUT, ApiError, cancelled, start_timeout
+from lorikeet.gateway.api_error import REQUEST_TIMEOUT, ApiError, cancelled, internal_error, start_timeout
 from lorikeet.gateway.execution.outcome import Outcome
 from lorikeet.gateway.queue.submission import Submission
 
@@ -32,4 +32,4 @@ def _error(status: WorkflowStatus) -> ApiError:
     if status.status == CANCELLED:
         is_timeout = (status.attributes or {}).get(ENDED_BY) == REQUEST_TIMEOUT
         return start_timeout() if is_timeout else cancelled()
-    return ApiError(500, "Internal Server Error", "internal_error")
+    return internal_error()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from dataclasses import replace
 from typing import Any, Literal
@@ -28,6 +29,7 @@ CancelAnswer = Literal["OK", "CANCELLATION_REQUESTED", "ALREADY_COMPLETED"]
 _UNKEPT_SECONDS = 600.0
 _PUBLISH_SECONDS = 0.5
 _LOW_TRITON_PRIORITY, _TRITON_PRIORITY = 3, 2
+_log = logging.getLogger(__name__)
 
 
 class QueueService:
@@ -215,9 +217,12 @@ class QueueService:
         """Show the log to the gateways that share the database, twice a second."""
         published = 0
         while True:
-            if len(record.logs) > published:
-                published = len(record.logs)
-                await self.workflows.publish_log(record.logs)
+            if (count := len(record.logs)) > published:
+                try:
+                    await self.workflows.publish_log(record.logs)
+                    published = count
+                except Exception:
+                    _log.exception("the log of request %s could not be published", record.request_id)
             await asyncio.sleep(_PUBLISH_SECONDS)
 
     async def _deliver(self, webhook: Webhook) -> None:

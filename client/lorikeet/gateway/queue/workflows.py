@@ -6,6 +6,7 @@ DBOS is a singleton of the process, so that a process runs one gateway.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import asdict
 from datetime import datetime, timezone
@@ -13,6 +14,7 @@ from typing import Any
 
 from dbos import DBOS, DBOSConfig, EnqueueOptions, StepOptions, WorkflowSerializationFormat, WorkflowStatus
 
+from lorikeet.gateway.api_error import internal_error
 from lorikeet.gateway.execution.log_lines import LogLine
 from lorikeet.gateway.execution.outcome import Outcome
 from lorikeet.gateway.queue.recorded import CANCELLED, ENDED_BY, LIVE
@@ -36,6 +38,7 @@ _WEBHOOK_ATTEMPTS, _WEBHOOK_PAUSE, _WEBHOOK_BACKOFF = 10, 15.0, 2.0  # ten in tw
 _MAX_RECOVERIES = 1000
 _REMOVED_AT_ONCE = 1000
 _ANY_RANK = 1
+_log = logging.getLogger(__name__)
 
 
 class Workflows:
@@ -87,10 +90,17 @@ class Workflows:
         await _enqueue(name, queue, submission.request_id, submission.to_json(), submission.options.rank)
 
     async def send_webhook(self, submission: Submission, outcome: Outcome) -> None:
-        """Deliver the webhook of a request, if it wants one, in the background. A second call has no effect."""
-        if submission.options.webhook is not None:
-            webhook = Webhook.of(submission.options.webhook, submission, outcome)
+        """Deliver the webhook of a request, if it wants one, in the background. A second call has no effect.
+
+        An error of the database is logged: the request has ended all the same.
+        """
+        if submission.options.webhook is None:
+            return
+        webhook = Webhook.of(submission.options.webhook, submission, outcome)
+        try:
             await _enqueue(WEBHOOKS, WEBHOOKS, f"webhook-{webhook.request_id}", asdict(webhook))
+        except Exception:
+            _log.exception("the webhook of request %s could not be queued", webhook.request_id)
 
     async def cancel(self, request_id: str, ended_by: str | None) -> bool:
         """End a request that has no stored outcome. Returns whether it had none. `ended_by`: an error type."""
@@ -152,7 +162,11 @@ class Workflows:
         async def run() -> dict[str, Any]:
             return (await self._run(submission)).to_json()
 
-        stored = await DBOS.run_step_async({"name": "run"}, run)
+        try:
+            stored = await DBOS.run_step_async({"name": "run"}, run)
+        except Exception as error:  # the database: without an outcome, the request would run for ever in memory
+            _log.exception("request %s failed in the gateway", submission.request_id)
+            stored = Outcome.of_error(internal_error(error), submission.request_id).to_json()
         outcome = Outcome.from_json(stored)
         await self.send_webhook(submission, outcome)
         self._ended(submission, outcome)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 
 from starlette.requests import ClientDisconnect, Request
 
-from lorikeet.gateway.api_error import ApiError
+from lorikeet.gateway.api_error import ApiError, internal_error, is_storage_full
 from lorikeet.gateway.files.stored_file import (
     FileTooLarge,
     TooManyAttempts,
@@ -26,7 +25,6 @@ _STATUS: dict[type[UploadError], int] = {
     UploadConflict: 400,  # not 409: the Python client repeats a request that gets it
     TooManyAttempts: 429,
 }
-_DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def declared_size(request: Request, limit: int) -> int | None:
@@ -62,6 +60,6 @@ def upload_errors() -> Iterator[None]:
     except ClientDisconnect as error:
         raise ApiError(499, "The client closed the connection.", "client_disconnected") from error
     except OSError as error:
-        if error.errno not in _DISK_FULL:
+        if not is_storage_full(error):
             raise
-        raise ApiError(507, "The storage is full. Tell the operator of this gateway.", "internal_error") from error
+        raise internal_error(error) from error
