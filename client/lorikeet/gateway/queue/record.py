@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
@@ -18,7 +19,10 @@ COMPLETED: Final = "COMPLETED"
 
 @dataclass(eq=False)
 class Record:
-    """`rank`: a smaller one starts first. Times are Unix seconds. `task` runs it in this gateway, if it does."""
+    """`rank`: a smaller one starts first. Times are Unix seconds. `task` runs it in this gateway, if it does.
+
+    `changes`: how often the record has changed. A reader passes what it has seen to `changed`, so that it misses none.
+    """
 
     request_id: str
     key_id: str
@@ -33,6 +37,7 @@ class Record:
     outcome: Outcome | None = None
     ended_at: float | None = None
     task: asyncio.Task[Outcome] | None = None
+    changes: int = 0
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
 
     def add_log(self, line: LogLine) -> None:
@@ -67,13 +72,13 @@ class Record:
         return self.ended_at - self.started_at if self.ended_at is not None and self.started_at is not None else None
 
     def notify(self) -> None:
+        self.changes += 1
         self._changed.set()
         self._changed = asyncio.Event()
 
-    async def changed(self, seconds: float) -> bool:
-        """Wait for the next change, at most `seconds`. Returns whether there was one."""
-        try:
-            await asyncio.wait_for(self._changed.wait(), seconds)
-        except asyncio.TimeoutError:
-            return False
-        return True
+    async def changed(self, seen: int, seconds: float) -> bool:
+        """Wait until `changes` is not `seen`, at most `seconds`. Returns whether it is not."""
+        if self.changes == seen:
+            with suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._changed.wait(), seconds)
+        return self.changes != seen

@@ -157,19 +157,21 @@ async def _states(services: Services, record: Record, with_logs: bool) -> AsyncI
     """The status at each change; the JavaScript client adds up the log lines of all. None: nothing changed for long."""
     sent = 0
     while True:
-        state, new = record.state, record.logs[sent:]
+        # Before the yield: a slow client takes its time there, in which the record may change.
+        seen, new = record.changes, record.logs[sent:]
         sent += len(new)
-        yield _status(services, record, new if with_logs else None)
-        if state == COMPLETED:
+        body = _status(services, record, new if with_logs else None)
+        yield body
+        if body["status"] == COMPLETED:
             return
-        async for _ in _until_changed(services, record):
+        async for _ in _until_changed(services, record, seen, body.get("queue_position")):
             yield None
 
 
-async def _until_changed(services: Services, record: Record) -> AsyncIterator[None]:
-    """Wait for a change of the record or of its position; yield at intervals meanwhile."""
-    position, waited = services.queue.board.position(record), 0.0
-    while not await record.changed(_POSITION_SECONDS):
+async def _until_changed(services: Services, record: Record, seen: int, position: int | None) -> AsyncIterator[None]:
+    """Wait for a change of the record or of its position since those that were sent; yield at intervals meanwhile."""
+    waited = 0.0
+    while not await record.changed(seen, _POSITION_SECONDS):
         if record.state == IN_QUEUE and services.queue.board.position(record) != position:
             return
         waited += _POSITION_SECONDS
