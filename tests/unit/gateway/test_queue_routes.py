@@ -222,6 +222,17 @@ def test_a_stream_tells_of_the_run_and_ends_with_its_output(gateway: str, triton
     assert events[0]["status"] == "IN_PROGRESS" and events[-1]["seed"] == 7
 
 
+def test_a_stream_sends_the_whole_log_before_its_output(
+    gateway: str, triton: FakeTriton, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Most of the lines come at the very end, all at once."""
+    warnings = [f"warning {number}" for number in range(150)]
+    monkeypatch.setitem(triton.output, "warnings", warnings)
+    *events, last = _events(f"{gateway}/run/fal-ai/lora/stream", BODY)
+    assert [line["message"] for event in events for line in event["logs"]][-150:] == warnings
+    assert last["seed"] == 7
+
+
 def test_a_status_stream_sends_each_log_line_once(gateway: str, triton: FakeTriton, busy: str) -> None:
     triton.gate.set()
     events = list(_events(f"{wire.request_url(gateway, busy)}/status/stream?logs=1"))

@@ -36,7 +36,7 @@ _TRITON_PRIORITY = 2
 
 
 class RunningRequest:
-    """One run: its task, its log, and whether it has started."""
+    """One run: its task, its log, and whether it has started. `lines`: of the log; None is the end of them."""
 
     def __init__(self, request: Request, endpoint: Endpoint, body: dict[str, Any], key_id: str) -> None:
         services, options = services_of(request), read_options(request)
@@ -44,7 +44,7 @@ class RunningRequest:
         self._endpoint, self._metrics = endpoint, services.metrics
         self._submitted_at = time.monotonic()
         self._started_at: float | None = None
-        self.lines: asyncio.Queue[LogLine] = asyncio.Queue()
+        self.lines: asyncio.Queue[LogLine | None] = asyncio.Queue()
         self._started = asyncio.Event()
         self._start_timeout = options.start_timeout
         run = Run(
@@ -148,18 +148,17 @@ for _endpoint in ENDPOINTS.values():
 async def _events(running: RunningRequest) -> AsyncIterator[dict[str, Any] | None]:
     """A progress event for each log line; the last event is the output, or the error."""
     outcome = asyncio.create_task(running.outcome())
+    outcome.add_done_callback(lambda _: running.lines.put_nowait(None))
     try:
-        while not outcome.done():
-            line = asyncio.create_task(running.lines.get())
-            done, _ = await asyncio.wait(
-                (outcome, line), timeout=_KEEP_ALIVE_SECONDS, return_when=asyncio.FIRST_COMPLETED
-            )
-            if line in done:
-                yield {"status": "IN_PROGRESS", "logs": [asdict(line.result())]}
-                continue
-            line.cancel()
-            if not done:
+        while True:
+            try:
+                line = await asyncio.wait_for(running.lines.get(), _KEEP_ALIVE_SECONDS)
+            except asyncio.TimeoutError:
                 yield None
+                continue
+            if line is None:
+                break
+            yield {"status": "IN_PROGRESS", "logs": [asdict(line)]}
         yield _last_event(outcome)
     finally:
         outcome.cancel()
