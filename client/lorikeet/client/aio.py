@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
+from pydantic import ValidationError
 from typing_extensions import Self
 
 from lorikeet.client.calls import InferCall, image_call, job_call, read_result, read_status
@@ -18,7 +19,7 @@ from lorikeet.client.transport import Transport, connect
 from lorikeet.protocol.errors import DEADLINE_EXCEEDED, INVALID_ARG, LorikeetError, make_error
 from lorikeet.protocol.parameters import DEFAULT_PRIORITY, JobParameters, ParameterError, check_name
 from lorikeet.protocol.tensors import IMAGE_MODEL
-from lorikeet.schema import ImageToImageInput, JobRequest, JobStatus
+from lorikeet.schema import ImageToImageInput, JobRequest, JobStatus, describe_errors
 
 JOBS_TIMEOUT = 5.0
 READY_POLL_SECONDS = 0.25
@@ -156,7 +157,10 @@ class AsyncClient:
         return read_result(call.request_id, await self._transport().infer(call))
 
     async def _ask_jobs(self, action: Literal["progress", "cancel"], request_id: str, job_token: str) -> JobStatus:
-        call = job_call(JobRequest(action=action, request_id=request_id, job_token=job_token))
+        try:
+            call = job_call(JobRequest(action=action, request_id=request_id, job_token=job_token))
+        except ValidationError as error:
+            raise make_error(describe_errors(error), INVALID_ARG) from error
         try:
             return read_status(await asyncio.wait_for(self._transport().infer(call), JOBS_TIMEOUT))
         except asyncio.TimeoutError as error:

@@ -12,6 +12,7 @@ from pydantic_core import ErrorDetails
 
 from lorikeet.gateway.api_error import FieldErrors, field_error
 from lorikeet.gateway.locations import split_location
+from lorikeet.protocol.encodable import is_encodable
 from lorikeet.protocol.shorten import shorten
 from lorikeet.schema import ImageSizePreset, ImageToImageInput, file_refs
 
@@ -74,7 +75,8 @@ def _detail(item: ErrorDetails) -> dict[str, Any]:
         "type": item["type"],
     }
     value = item["input"]
-    if isinstance(value, (bool, int, float)) or (isinstance(value, str) and len(value) <= _MAX_ECHO):
+    is_short_text = isinstance(value, str) and len(value) <= _MAX_ECHO and is_encodable(value)
+    if is_short_text or isinstance(value, (bool, int, float)):
         detail["input"] = value
     context = {name: part for name, part in item.get("ctx", {}).items() if name != "error"}
     if context:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from lorikeet.protocol.encodable import is_encodable
 from lorikeet.protocol.shorten import shorten
 
 JOB_TOKEN = "job_token"
@@ -84,6 +85,8 @@ def check_name(name: str, value: str) -> None:
     """Raises ParameterError for a request id or token (`name`) that calls of the model `jobs` could not give."""
     if len(value) > MAX_NAME:
         raise ParameterError(name, f"expected at most {MAX_NAME} characters, found {len(value)}")
+    if not is_encodable(value):
+        raise ParameterError(name, "expected valid Unicode, found half of a surrogate pair")
 
 
 def _milliseconds(name: str, seconds: float) -> int:

@@ -7,9 +7,11 @@ from typing import Annotated, ClassVar
 from pydantic import BaseModel, BeforeValidator, ConfigDict, StringConstraints, model_validator
 from typing_extensions import Self
 
+from lorikeet.protocol.encodable import is_encodable
 from lorikeet.protocol.shorten import shorten
 
 MAX_JSON_DEPTH = 32
+_NO_TEXT = "text must be valid Unicode, without half of a surrogate pair"
 
 
 class Model(BaseModel):
@@ -52,7 +54,7 @@ class Model(BaseModel):
 
 
 def json_problem(value: object) -> str | None:
-    """Why `value` is not JSON with finite numbers and at most `MAX_JSON_DEPTH` levels; None if it is."""
+    """Why `value` is not JSON with finite numbers, valid text and at most `MAX_JSON_DEPTH` levels; None if it is."""
     stack = [(value, 0)]
     while stack:
         node, depth = stack.pop()
@@ -61,11 +63,15 @@ def json_problem(value: object) -> str | None:
         if isinstance(node, dict):
             if not all(isinstance(key, str) for key in node):
                 return "the keys of an object must be strings"
+            if not all(map(is_encodable, node)):
+                return _NO_TEXT
             stack.extend((child, depth + 1) for child in node.values())
         elif isinstance(node, list):
             stack.extend((child, depth + 1) for child in node)
         elif isinstance(node, (int, float)) and not _is_finite(node):
             return "numbers must be finite"
+        elif isinstance(node, str) and not is_encodable(node):
+            return _NO_TEXT
         elif node is not None and not isinstance(node, (str, int, float)):
             return f"{type(node).__name__} is not a JSON type"
     return None

@@ -86,6 +86,21 @@ def test_invalid_requests_are_not_sent(triton: FakeTriton) -> None:
     assert triton.received == []
 
 
+@pytest.mark.parametrize("fields", [{"prompt": "\ud800"}, {"foo": "\ud800"}, {"\ud800": 1}, {"request_id": "\ud800"}])
+def test_half_of_a_surrogate_pair_is_not_sent(triton: FakeTriton, fields: dict[str, Any]) -> None:
+    with Client(triton.url) as client, pytest.raises(InvalidRequest, match=r"(?i)unicode"):
+        client.image_to_image(**{**BASE, **fields})
+    assert not triton.received
+
+
+@pytest.mark.parametrize(("request_id", "token"), [("\ud800", "t"), ("a", "\ud800"), ("", "t"), ("a", "t" * 256)])
+def test_a_name_that_no_job_has_is_refused(triton: FakeTriton, request_id: str, token: str) -> None:
+    with Client(triton.url) as client:
+        for ask in (client.status, client.cancel):
+            with pytest.raises(InvalidRequest, match=r"^(request_id|job_token): "):
+                ask(request_id, token)
+
+
 @pytest.mark.parametrize("scheme", ["grpc", "http"])
 def test_nobody_listens(triton: FakeTriton, scheme: str) -> None:
     triton.stop()

@@ -142,6 +142,9 @@ def test_ranges(name: str, default: object, least: float, greatest: float, below
         ({"extra": float("nan")}, "extra: numbers must be finite"),
         ({"": float("nan")}, "(a field without a name): numbers must be finite"),
         ({"x" * 999: float("nan")}, "x" * 197 + "...: numbers must be finite"),
+        ({"extra": "\ud800"}, "extra: text must be valid Unicode"),
+        ({"extra": [{"a": "b\udfff"}]}, "extra: text must be valid Unicode"),
+        ({"extra": {"\ud800": 1}}, "extra: text must be valid Unicode"),
         (
             {"num_images": 0, "eta": 2},
             "num_images: Input should be greater than or equal to 1 (got 0); eta: Input",

@@ -39,6 +39,8 @@ def test_a_token_that_no_call_for_the_job_could_give_is_refused() -> None:
     assert JobParameters.from_triton({"job_token": "t" * 255}).token == "t" * 255
     with pytest.raises(ParameterError, match=r"^job_token: expected at most 255 characters, found 256$"):
         JobParameters.from_triton({"job_token": "t" * 256})
+    with pytest.raises(ParameterError, match=r"^job_token: expected valid Unicode, found half of a surrogate pair$"):
+        JobParameters.from_triton({"job_token": "\ud800"})
 
 
 @pytest.mark.parametrize("name", ["job_priority", "job_timeout_ms"])

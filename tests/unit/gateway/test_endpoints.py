@@ -44,6 +44,21 @@ def test_an_error_does_not_repeat_a_long_value() -> None:
     assert "input" not in error
 
 
+@pytest.mark.parametrize("half", ["\ud800", "a\udfff"])
+def test_an_error_can_be_sent_whatever_the_input_holds(half: str) -> None:
+    adapter = {"path": "a", "ip_adapter_image_url": "b"}
+    for fields in (
+        {"prompt": half},
+        {"scheduler": half},
+        {half: 1},
+        {"extra": half},
+        {"extra": {half: 1}},
+        {"loras": [{"path": "a", half: 1}]},
+        {"ip_adapter": [{**adapter, "scale_json": {half: 1}}]},
+    ):
+        assert FieldErrors(errors(IMAGE_TO_IMAGE, {**REQUIRED, **fields})).response().status_code == 422
+
+
 @pytest.mark.parametrize("field", ["image_url", "model_name"])
 def test_a_tensor_of_triton_is_no_address(field: str) -> None:
     (error,) = errors(IMAGE_TO_IMAGE, {**REQUIRED, field: "tensor:0"})
