@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import errno
 from typing import Any
 
 from starlette.responses import JSONResponse
+
+from lorikeet.gateway.storage_full import is_storage_full
 
 ERROR_TYPE = "X-Fal-Error-Type"
 TIMEOUT_TYPE = "X-Fal-Request-Timeout-Type"
@@ -13,8 +14,6 @@ RETRYABLE = "X-Fal-Retryable"
 
 CLIENT_CANCELLED = "client_cancelled"
 REQUEST_TIMEOUT = "request_timeout"
-
-_STORAGE_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class ApiError(Exception):
@@ -57,10 +56,6 @@ def cancelled() -> ApiError:
 def start_timeout() -> ApiError:
     """The request did not start in the time that its client gave."""
     return ApiError(504, "Request timed out", REQUEST_TIMEOUT, {TIMEOUT_TYPE: "user"})
-
-
-def is_storage_full(error: Exception) -> bool:
-    return isinstance(error, OSError) and error.errno in _STORAGE_FULL
 
 
 def internal_error(error: Exception | None = None) -> ApiError:

@@ -13,7 +13,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 
-from lorikeet.gateway.api_error import ERROR_TYPE, TIMEOUT_TYPE, ApiError
+from lorikeet.gateway.api_error import ERROR_TYPE, TIMEOUT_TYPE, ApiError, internal_error
 from lorikeet.gateway.browser_guard import LOOPBACK_ORIGIN
 from lorikeet.gateway.endpoints import ENDPOINTS
 from lorikeet.gateway.http_metrics import HttpMetrics
@@ -91,5 +91,5 @@ async def _http_error(request: Request, error: Exception) -> JSONResponse:
     return JSONResponse({"detail": detail}, error.status_code, error.headers)
 
 
-async def _internal_error(_: Request, __: Exception) -> JSONResponse:
-    return JSONResponse({"detail": "Internal Server Error"}, 500)
+async def _internal_error(_: Request, error: Exception) -> JSONResponse:
+    return internal_error(error).response()

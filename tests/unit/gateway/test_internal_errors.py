@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import json
 import time
 from collections.abc import Callable, Iterator
 from itertools import repeat
 from types import SimpleNamespace
 from typing import Any, cast
 
+import httpx
+import psycopg
 import pytest
+import sqlalchemy as sa
+from sqlalchemy.exc import OperationalError
 
 from lorikeet.gateway.execution.log_lines import LogLine
 from lorikeet.gateway.execution.run import Runner
 from lorikeet.gateway.files.part_writer import PartWriter
+from lorikeet.gateway.files.rows import FileRows
 from lorikeet.gateway.files.store import FileStore
 from lorikeet.gateway.housekeeping import Housekeeping
 from lorikeet.gateway.queue import workflows
@@ -60,6 +66,12 @@ def _ask(gateway: Served, method: str, path: str, status: int, **options: Any) -
     return reply.json()
 
 
+def _answer(gateway: Served, path: str, content: bytes) -> tuple[int, str]:
+    """Status and error type of the answer to a POST, on a connection of its own: the server may close it."""
+    reply = httpx.post(f"{gateway.url}{path}", content=content, headers=gateway.auth)
+    return reply.status_code, reply.headers.get("x-fal-error-type", "")
+
+
 def _submit(gateway: Served, query: str = "") -> str:
     """The address of a new request."""
     request_id = _ask(gateway, "POST", f"/queue/fal-ai/lora{query}", 200, json=BODY)["request_id"]
@@ -83,9 +95,21 @@ def _until(holds: Callable[[], bool]) -> None:
         time.sleep(0.02)
 
 
+def _full_sqlite() -> Exception:
+    """The error of a real SQLite that has no page left."""
+    with sa.create_engine("sqlite://").connect() as connection:
+        connection.execute(sa.text("PRAGMA max_page_count = 1"))
+        with pytest.raises(OperationalError) as caught:
+            connection.execute(sa.text("CREATE TABLE more (x)"))
+    return caught.value
+
+
+FULL_DATABASES = [_full_sqlite(), OperationalError("INSERT", {}, psycopg.errors.DiskFull("No space left on device"))]
 FAULTS = [
     pytest.param(PartWriter, "close", OSError(errno.EIO, "Input/output error"), 500, id="broken-disk"),
     pytest.param(PartWriter, "close", FULL, 507, id="full-disk"),
+    *(pytest.param(FileRows, "add", full, 507, id=f"full-database-{i}") for i, full in enumerate(FULL_DATABASES)),
+    pytest.param(FileRows, "add", OperationalError("INSERT", {}, Exception("locked")), 500, id="broken-database"),
     pytest.param(Runner, "run", ValueError("the database is closed"), 500, id="before-the-runner"),
 ]
 
@@ -120,6 +144,24 @@ def test_a_run_has_the_answer(gateway: Served, monkeypatch: pytest.MonkeyPatch, 
     reply = gateway.client.post(f"/run/fal-ai/lora{path}", json=BODY, headers=gateway.auth)
     assert reply.status_code == (200 if path else 507)
     assert "The storage is full" in reply.text and "x-fal-request-id" in reply.headers
+
+
+@pytest.mark.parametrize("error", FULL_DATABASES)
+@pytest.mark.parametrize("path", ["/cdn/files/upload", "/cdn/files/upload/multipart", "/rest/storage/upload/initiate"])
+def test_an_upload_to_a_full_database_is_answered(
+    gateway: Served, monkeypatch: pytest.MonkeyPatch, path: str, error: Exception
+) -> None:
+    monkeypatch.setattr(FileRows, "add", raising(error))
+    assert _answer(gateway, path, b"{}") == (507, "internal_error")
+
+
+def test_a_submit_to_a_full_database_is_answered_and_leaves_nothing(
+    gateway: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(workflows, "_enqueue", raising(FULL_DATABASES[0]))
+        assert _answer(gateway, "/queue/fal-ai/lora", json.dumps(BODY).encode()) == (507, "internal_error")
+    assert "error" not in _ended(gateway, _submit(gateway))
 
 
 def test_a_request_ends_although_its_webhook_cannot_be_queued(

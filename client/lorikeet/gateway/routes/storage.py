@@ -16,6 +16,7 @@ from lorikeet.gateway.files.names import DEFAULT_TYPE
 from lorikeet.gateway.files.rows import UNFINISHED_SECONDS
 from lorikeet.gateway.routes.openapi import json_body
 from lorikeet.gateway.routes.read_json import read_json_model
+from lorikeet.gateway.routes.upload_body import upload_errors
 from lorikeet.gateway.services import Services, services_of
 
 router = APIRouter(prefix="/rest", tags=["storage"])
@@ -45,7 +46,8 @@ async def initiate(request: Request, key_id: KeyId) -> dict[str, str]:
     services = services_of(request)
     new = await read_json_model(request, NewFile)
     lifecycle = read_lifecycle(request.headers, services.settings.keep_files_s)
-    name = await services.files.begin(key_id, new.content_type, lifecycle, new.file_name)
+    with upload_errors():
+        name = await services.files.begin(key_id, new.content_type, lifecycle, new.file_name)
     token = sign_upload(services, name, key_id)
     return {
         "upload_url": f"{services.settings.base_url}/cdn/uploads/{name}?token={token}",

@@ -6,9 +6,10 @@ import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 
+from sqlalchemy.exc import DBAPIError
 from starlette.requests import ClientDisconnect, Request
 
-from lorikeet.gateway.api_error import ApiError, internal_error, is_storage_full
+from lorikeet.gateway.api_error import ApiError, internal_error
 from lorikeet.gateway.files.stored_file import (
     FileTooLarge,
     TooManyAttempts,
@@ -16,6 +17,7 @@ from lorikeet.gateway.files.stored_file import (
     UploadError,
     UploadNotFound,
 )
+from lorikeet.gateway.storage_full import is_storage_full
 
 IDLE_SECONDS = 60.0  # after which a client that sends nothing is dropped
 
@@ -59,7 +61,7 @@ def upload_errors() -> Iterator[None]:
         raise ApiError(_STATUS[type(error)], str(error), "bad_request") from error
     except ClientDisconnect as error:
         raise ApiError(499, "The client closed the connection.", "client_disconnected") from error
-    except OSError as error:
+    except (OSError, DBAPIError) as error:
         if not is_storage_full(error):
             raise
         raise internal_error(error) from error

@@ -74,7 +74,8 @@ async def begin_multipart(request: Request, key_id: StorageKeyId) -> dict[str, s
     services, headers = services_of(request), request.headers
     lifecycle = read_lifecycle(headers, services.settings.keep_files_s)
     content_type, file_name = headers.get("content-type", DEFAULT_TYPE), unquote(headers.get(_FILE_NAME, ""))
-    name = await services.files.begin(key_id, content_type, lifecycle, file_name)
+    with upload_errors():
+        name = await services.files.begin(key_id, content_type, lifecycle, file_name)
     return {"access_url": services.files.url(name), "uploadId": sign_upload(services, name, key_id)}
 
 
