@@ -50,6 +50,17 @@ def check_schedule(request: ImageToImageInput, config: dict[str, Any], *, has_im
         raise InvalidArgument("num_inference_steps", message)
 
 
+def most_steps(request: ImageToImageInput, config: dict[str, Any], *, has_image: bool) -> int:
+    """At least the number of steps of the request's schedule, as `make_schedule` makes it."""
+    if request.timesteps.is_custom:
+        length = len(request.timesteps.array)
+    elif request.sigmas.is_custom:
+        length = len(request.sigmas.array) - 1
+    else:
+        return request.num_inference_steps + requested_sampler(request, config).extra_steps
+    return steps_to_run(request, length) if has_image else length
+
+
 def steps_to_run(request: ImageToImageInput, length: int) -> int:
     """How many steps of a schedule of `length` steps the request runs when it has an init image."""
     if request.timesteps.is_custom or request.sigmas.is_custom:

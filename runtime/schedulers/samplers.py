@@ -91,6 +91,14 @@ class Sampler:
         leading = self.class_name == DPM_SOLVER and self.config.get("timestep_spacing") == "leading"
         return self.train_timesteps - leading
 
+    @property
+    def extra_steps(self) -> int:
+        """At most this many steps are run beyond those asked for: PNDM begins with Runge-Kutta steps (arXiv 2202.09778)
+        or repeats one step."""
+        if self.class_name != PNDM:
+            return 0
+        return 1 if self.config.get("skip_prk_steps") else 9
+
 
 def find_sampler(name: SchedulerName | None, config: dict[str, Any], **overrides: Any) -> Sampler:
     """The sampler of this name with a checkpoint's scheduler configuration. None means the checkpoint's own class.

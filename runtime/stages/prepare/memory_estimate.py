@@ -12,11 +12,12 @@ from math import prod
 
 from runtime.plan import Plan
 from runtime.stages.prepare.denoiser_bytes import call_bytes, job_bytes
-from runtime.stages.prepare.shared_memory_estimate import StageBytes, stage_bytes
+from runtime.stages.prepare.shared_memory_estimate import StageBytes, passes_bytes, stage_bytes
 from runtime.stages.prepare.text_size import prompt_embeds_bytes
 
 _FLOAT = 4
 _COPIES = 3  # of each tensor between two stages: in the sender, in shared memory and in the receiver
+_UNSTACKED = 1  # further copy of PER_PASS_LATENTS: the denoiser keeps the latents of each step until it stacks them
 _TENSORS_AT_ONCE = 3  # of the widest layer at full size: its input, its output and one intermediate
 _DECODER_WIDTHS = (128, 256, 512, 512)  # of the published VAEs; used when the configuration has no widths
 
@@ -41,12 +42,12 @@ def need(plan: Plan, sent: int, *, block_rows: int = 0, inline: bool = False, pa
     rows = plan.block_rows(block_rows)
     request = plan.request
     pixels = plan.padded_width * plan.padded_height
-    latents = 4 * pixels // plan.checkpoint.vae_scale_factor**2 * request.num_images
-    steps = request.num_inference_steps if request.debug_per_pass_latents else 0
+    latents = _FLOAT * prod(plan.latents_shape)
     pictures = sum(picture.nbytes for picture in plan.pictures) + 3 * pixels * request.num_images
     prompts = 2 * _FLOAT * prod(plan.image_prompt_shape) + _FLOAT * prod(plan.control_tokens_shape)
     prompts += prompt_embeds_bytes(plan)
-    own = sent + _COPIES * (pictures + _FLOAT * latents * (1 + steps) + prompts) + job_bytes(plan, rows)
+    own = sent + _COPIES * (pictures + latents + prompts) + job_bytes(plan, rows)
+    own += (_COPIES + _UNSTACKED) * passes_bytes(plan)
     widths = plan.checkpoint.vae.config.get("block_out_channels") or _DECODER_WIDTHS
     # The block before the last one upsamples to the full size in its own width; all later layers are narrower.
     widest = widths[min(1, len(widths) - 1)]

@@ -15,6 +15,7 @@ from typing import get_args
 
 from lorikeet.protocol import tensors
 from runtime.plan import PictureTensor, Plan
+from runtime.schedulers.check_schedule import most_steps
 from runtime.shared_memory import IN_USE_BYTES, REGION_BYTES
 from runtime.stages.prepare.text_size import prompt_embeds_bytes
 
@@ -83,6 +84,14 @@ def stage_bytes(plan: Plan, *, inline: bool, parameters: int) -> dict[str, Stage
     }
 
 
+def passes_bytes(plan: Plan) -> int:
+    """Of PER_PASS_LATENTS, an upper bound."""
+    if not plan.request.debug_per_pass_latents:
+        return 0
+    steps = most_steps(plan.request, plan.checkpoint.scheduler, has_image=plan.has_image)
+    return _FLOAT * steps * prod(plan.latents_shape)
+
+
 def growth(requests: Collection[Mapping[str, StageBytes]], regions: Mapping[str, int]) -> int:
     """Bytes by which the regions may grow while these requests are in flight. A region without a size counts as new."""
     return sum(
@@ -112,7 +121,7 @@ def _tensor_bytes(plan: Plan, inline: bool) -> dict[str, int]:
     count, channels, height, width = plan.latents_shape
     latent = _FLOAT * channels * height * width
     moment = latent if plan.has_image else 0
-    passes = request.num_inference_steps * count * latent if request.debug_per_pass_latents else 0
+    passes = passes_bytes(plan)
     branches = 2 if plan.guided else 1
     pooled = [encoder.config.get("projection_dim", _CLIP_WIDTH) for encoder in checkpoint.text_encoders]
     pixels = 3 * plan.width * plan.height * count

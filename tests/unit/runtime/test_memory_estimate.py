@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from runtime.checkpoints.checkpoint import Checkpoint
 from runtime.stages.prepare.memory_estimate import need
 from runtime.tile_plan import VaeTile
@@ -19,7 +21,19 @@ def test_the_need_for_memory_grows_with_what_is_asked_for(sd15: Checkpoint) -> N
     assert (large.own - text, large.peak) == (4 * (small.own - text), 4 * small.peak)
     assert need(make_plan(sd15, size=512), 1000).own == small.own + 1000
     passes = need(make_plan(sd15, size=512, debug_per_pass_latents=True, num_inference_steps=10), 0)
-    assert passes.own - small.own == 3 * 10 * 4 * 4 * 64 * 64
+    assert passes.own - small.own == 4 * (10 + 1) * 4 * 4 * 64 * 64  # PNDM runs one more step
+
+
+@pytest.mark.parametrize(("name", "steps"), [("timesteps", 1000), ("sigmas", 999)])
+def test_a_custom_schedule_counts_its_own_steps(sd15: Checkpoint, name: str, steps: int) -> None:
+    fields: dict[str, Any] = {"scheduler": "Euler", "debug_per_pass_latents": True, "num_images": 8}
+    first = 1000 if name == "sigmas" else 999
+    fields[name] = {"method": "array", "array": [*range(first, first - 1000, -1)]}
+    pixels = 2048
+    found = need(make_plan(sd15, size=pixels, num_inference_steps=1, **fields), 0)
+    tensor = steps * 8 * 4 * 4 * (pixels // 8) ** 2
+    assert found.stages["denoiser"].answered > tensor > 8 * 10**9
+    assert found.own > 2 * tensor
 
 
 def test_a_picture_in_tiles_needs_the_memory_of_a_tile(sd15: Checkpoint) -> None:

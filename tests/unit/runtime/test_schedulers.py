@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from lorikeet.schema import ImageToImageInput, SchedulerName
 from runtime.checkpoints.scheduler_config import ScheduleError, read_schedule
-from runtime.schedulers.check_schedule import check_schedule
+from runtime.schedulers.check_schedule import check_schedule, most_steps
 from runtime.schedulers.schedule import Schedule, make_schedule
 from runtime.stage_errors import InvalidArgument
 from tests.tiny.schedulers import SD15, SDXL
@@ -80,6 +80,33 @@ def test_the_last_steps_of_the_checkpoints_own_scheduler_are_run(kind: type[Any]
     own.set_timesteps(length)
     assert torch.equal(found.timesteps, own.timesteps[length - steps :])
     assert len(found.timesteps) == steps + (kind is PNDMScheduler and length > 1)
+
+
+@pytest.mark.parametrize("skips", [True, False])
+@pytest.mark.parametrize("steps", [7, 30, 150])
+def test_the_steps_of_pndm_are_counted(steps: int, skips: bool) -> None:
+    config = SD15 | {"skip_prk_steps": skips}
+    found = make_schedule(_request(steps), config, has_image=False)
+    assert len(found.timesteps) == most_steps(_request(steps), config, has_image=False)
+
+
+CUSTOM: list[dict[str, Any]] = [
+    {"scheduler": "Euler", "sigmas": {"method": "array", "array": [14.0, 9.0, 5.0, 2.0, 1.0, 0.0]}},
+    *(
+        {"scheduler": name, "timesteps": {"method": "array", "array": [900, 700, 500, 300, 100]}}
+        for name in ("Euler", "DPM++ 2M", "LCM", "TCD")
+    ),
+]
+
+
+@pytest.mark.parametrize("fields", CUSTOM)
+@pytest.mark.parametrize(("strength", "steps"), [(None, 5), (1.0, 5), (0.7, 3)])
+def test_a_custom_schedule_has_the_steps_that_are_counted_before(
+    fields: dict[str, Any], strength: float | None, steps: int
+) -> None:
+    request, has_image = _request(1, strength or 0.5, **fields), strength is not None
+    assert most_steps(request, SD15, has_image=has_image) == steps
+    assert len(make_schedule(request, SD15, has_image=has_image).timesteps) == steps
 
 
 @pytest.mark.parametrize("config", [SD15, SDXL])
@@ -168,6 +195,7 @@ def test_an_unusual_number_of_training_steps_is_run_in_full_or_refused(
         assert "cannot run this schedule" in str(error) or steps > training - 1
         return
     assert steps <= len(schedule.timesteps) <= steps + (name is None)
+    assert len(schedule.timesteps) <= most_steps(request, config, has_image=has_image)
     assert _run(schedule).isfinite().all()
 
 
@@ -202,4 +230,5 @@ def test_a_hostile_configuration_is_run_in_full_or_refused(
     except (ScheduleError, InvalidArgument) as error:
         assert len(str(error)) < 600
         return
+    assert len(schedule.timesteps) <= most_steps(request, config, has_image=has_image)
     assert _run(schedule).isfinite().all()

@@ -31,13 +31,25 @@ def test_every_tensor_of_the_ensemble_is_counted() -> None:
     assert found == {stage: (set(taken), set(answered)) for stage, (taken, answered) in STAGE_TENSORS.items()}
 
 
-def test_the_tensors_have_at_least_the_bytes_that_the_stages_write(sdxl: Checkpoint) -> None:
-    size, count, steps = 256, 2, 5
+@pytest.mark.parametrize(
+    ("schedule", "steps"),
+    [
+        ({"num_inference_steps": 5}, 5),
+        ({"timesteps": {"method": "array", "array": [*range(999, 0, -9)]}, "scheduler": "Euler"}, 111),
+        ({"sigmas": {"method": "array", "array": [14.0, 5.0, 1.0, 0.0]}, "scheduler": "Euler"}, 3),
+    ],
+    ids=["num_inference_steps", "timesteps", "sigmas"],
+)
+def test_the_tensors_have_at_least_the_bytes_that_the_stages_write(
+    sdxl: Checkpoint, schedule: dict[str, Any], steps: int
+) -> None:
+    size, count = 256, 2
     fields: dict[str, Any] = {
         "num_images": count,
-        "num_inference_steps": steps,
+        "noise_strength": 1.0,
         "debug_latents": True,
         "debug_per_pass_latents": True,
+        **schedule,
     }
     found = _bytes(sdxl, size=size, image_url="tensor:0", **fields)
     picture, latent = 3 * size * size, 4 * 4 * (size // sdxl.vae_scale_factor) ** 2
