@@ -36,6 +36,13 @@ _CLASSES: dict[str, type[Any]] = {
     )
 }
 
+# The fields that may make a schedule unusable: the value without effect, and what the client can change.
+_NEUTRAL: dict[str, tuple[Any, str]] = {
+    "rescale_betas_snr_zero": (False, "set it to false or choose another scheduler"),
+    "eta": (0.0, "set it to 0 or choose another scheduler"),
+    "prediction_type": (None, "remove it or choose another scheduler"),
+}
+
 
 @dataclass(frozen=True)
 class Schedule:
@@ -87,22 +94,36 @@ def make_schedule(request: ImageToImageInput, config: dict[str, Any], *, has_ima
 
     Raises InvalidArgument when diffusers cannot run this schedule, or when its latents become infinite or NaN.
     """
-    sampler = requested_sampler(request, config)
     try:
-        schedule = _make_schedule(sampler, request, has_image)
-        _dry_run(schedule)
+        return _tried_schedule(request, config, has_image)
     except Exception as error:  # a hostile configuration makes diffusers raise anything
-        field, advice = _advice(request)
-        message = f"{sampler.name} cannot run this schedule ({shorten(str(error))}); {advice}"
-        raise InvalidArgument(field, message) from error
+        field, advice = _cause(request, config, has_image)
+        name = requested_sampler(request, config).name
+        raise InvalidArgument(field, f"{name} cannot run this schedule ({shorten(str(error))}); {advice}") from error
+
+
+def _tried_schedule(request: ImageToImageInput, config: dict[str, Any], has_image: bool) -> Schedule:
+    """The schedule. Raises any error when it cannot be made or run."""
+    schedule = _make_schedule(requested_sampler(request, config), request, has_image)
+    _dry_run(schedule)
     return schedule
 
 
-def _advice(request: ImageToImageInput) -> tuple[str, str]:
-    """The field that the error for an unusable schedule names, and what the client can change."""
-    if request.rescale_betas_snr_zero:
-        return "rescale_betas_snr_zero", "set it to false or choose another scheduler"
-    return "model_name", "choose another scheduler or prediction_type"
+def _cause(request: ImageToImageInput, config: dict[str, Any], has_image: bool) -> tuple[str, str]:
+    """The field that the error for an unusable schedule names, and what the client can change.
+
+    It is a field without which the schedule can be run, if there is one.
+    """
+    for field, (neutral, advice) in _NEUTRAL.items():
+        if getattr(request, field) == neutral:
+            continue
+        try:
+            _tried_schedule(request.model_copy(update={field: neutral}), config, has_image)
+        except Exception:  # as in make_schedule
+            continue
+        return field, advice
+    field = "model_name" if request.scheduler is None else "scheduler"
+    return field, "choose another scheduler or prediction_type"
 
 
 def _make_schedule(sampler: Sampler, request: ImageToImageInput, has_image: bool) -> Schedule:
@@ -113,9 +134,7 @@ def _make_schedule(sampler: Sampler, request: ImageToImageInput, has_image: bool
         scheduler.set_timesteps(sigmas=request.sigmas.array)
     else:
         _set_steps(scheduler, _length(sampler, request, has_image))
-    if not has_image:
-        return Schedule(scheduler, scheduler.timesteps, request.eta)
-    return _last_steps(scheduler, request)
+    return _last_steps(scheduler, request) if has_image else _from_step(scheduler, 0, request.eta)
 
 
 def _length(sampler: Sampler, request: ImageToImageInput, has_image: bool) -> int:
@@ -142,10 +161,18 @@ def _set_steps(scheduler: Any, length: int) -> None:
 def _last_steps(scheduler: Any, request: ImageToImageInput) -> Schedule:
     """The last steps of the schedule, as many as the request runs."""
     length = scheduler.num_inference_steps
-    begin = length - steps_to_run(request, length)
+    return _from_step(scheduler, length - steps_to_run(request, length), request.eta)
+
+
+def _from_step(scheduler: Any, begin: int, eta: float) -> Schedule:
+    """The schedule from its step `begin`, counted from 0.
+
+    Without this number a scheduler looks for the step of the first timestep. When the first two are equal, it takes the
+    second one, and later reads behind its last sigma.
+    """
     if hasattr(scheduler, "set_begin_index"):
         scheduler.set_begin_index(begin)
-    return Schedule(scheduler, scheduler.timesteps[begin:], request.eta)
+    return Schedule(scheduler, scheduler.timesteps[begin:], eta)
 
 
 def _dry_run(schedule: Schedule) -> None:

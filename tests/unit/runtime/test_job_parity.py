@@ -186,7 +186,7 @@ def test_the_checkpoints_own_prediction_type(sd15: Checkpoint, scheduler: str, p
     """What a checkpoint says is what a request would say (the oracle has no such checkpoint at hand)."""
     own = sd15.model_copy(update={"scheduler": sd15.scheduler | {"prediction_type": prediction_type}})
     if (scheduler, prediction_type) == ("Euler A", "sample"):
-        with pytest.raises(InvalidArgument, match=r"model_name: Euler A cannot run this schedule .*sample"):
+        with pytest.raises(InvalidArgument, match=r"scheduler: Euler A cannot run this schedule .*sample"):
             _job(own, 0.5, scheduler=scheduler)
         return
     found = finish(_job(own, 0.5, scheduler=scheduler, num_inference_steps=6))

@@ -157,6 +157,64 @@ def test_a_division_by_a_zero_signal_to_noise_ratio_is_refused() -> None:
     assert _run(with_v_prediction).isfinite().all()
 
 
+ZERO_SNR = SD15 | {"rescale_betas_zero_snr": True}
+
+
+@pytest.mark.parametrize(
+    ("config", "fields", "field"),
+    [
+        (ZERO_SNR, {"scheduler": "LCM"}, "scheduler"),
+        (ZERO_SNR | {"_class_name": "LCMScheduler"}, {}, "model_name"),
+        (
+            ZERO_SNR | {"timestep_spacing": "trailing"},
+            {"scheduler": "DDIM", "eta": 1.0, "prediction_type": "v_prediction"},
+            "eta",
+        ),
+        (ZERO_SNR, {"scheduler": "LCM", "eta": 1.0}, "scheduler"),
+        (
+            ZERO_SNR | {"prediction_type": "v_prediction"},
+            {"scheduler": "LCM", "prediction_type": "epsilon"},
+            "prediction_type",
+        ),
+    ],
+)
+def test_the_error_names_a_field_without_which_the_schedule_is_run(
+    config: dict[str, Any], fields: dict[str, Any], field: str
+) -> None:
+    with pytest.raises(InvalidArgument, match=f"^{field}: "):
+        make_schedule(_request(30, **fields), config, has_image=False)
+
+
+@pytest.mark.parametrize("scheduler", ["DPM++ 2M Karras", "DPM++ 2M SDE Karras"])
+@pytest.mark.parametrize("config", [SD15, SDXL])
+@pytest.mark.parametrize("steps", [8, 25, 30, 150])
+def test_a_schedule_whose_first_timesteps_are_equal_is_run_from_its_first_step(
+    scheduler: str, config: dict[str, Any], steps: int
+) -> None:
+    """Without set_begin_index, diffusers begins at the second one and reads behind its last sigma."""
+    request = _request(steps, scheduler=scheduler, rescale_betas_snr_zero=True)
+    found = make_schedule(request, config, has_image=False)
+    assert len(found.timesteps) == steps
+    assert (found.timesteps[0] == found.timesteps[1]) == (steps > 20)
+    own = DPMSolverMultistepScheduler.from_config(found.scheduler.config)
+    own.set_timesteps(steps)
+    own.set_begin_index(0)
+    assert torch.equal(_run(found), _run(Schedule(own, own.timesteps, 0.0)))
+
+
+@pytest.mark.parametrize("scheduler", [None, *SchedulerName])
+@pytest.mark.parametrize("config", [SD15, SDXL])
+def test_without_a_picture_the_latents_equal_those_of_diffusers(
+    scheduler: SchedulerName | None, config: dict[str, Any]
+) -> None:
+    """diffusers' text-to-image pipelines do not call set_begin_index."""
+    found = make_schedule(_request(30, scheduler=scheduler), config, has_image=False)
+    own = type(found.scheduler).from_config(found.scheduler.config)
+    own.set_timesteps(30)
+    assert torch.equal(found.timesteps, own.timesteps)
+    assert torch.equal(_run(found), _run(Schedule(own, own.timesteps, 0.0)))
+
+
 def test_the_dry_run_does_not_change_the_schedule() -> None:
     """The steps equal those of a scheduler without a dry run."""
     schedule = make_schedule(_request(5, 0.5, scheduler="DPM++ 2M"), SD15, has_image=True)
