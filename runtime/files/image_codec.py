@@ -21,6 +21,7 @@ Pixels = npt.NDArray[np.uint8]
 
 _FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
 MIN_SIDE = 64  # the UNet halves the latents (an eighth of a side) three times
+MAX_JPEG_SIDE = 65_500  # pixels; libjpeg encodes no longer side
 _CHECK_SECONDS = 0.05
 _MAX_COMMENT = 65_533  # bytes in one segment of a JPEG file
 _UPRIGHT_BY = {  # by Exif's orientation

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from lorikeet.schema import ImageToImageInput, size_in_pixels
 from runtime.checkpoints.checkpoint import Checkpoint
-from runtime.files.image_codec import MIN_SIDE
+from runtime.files.image_codec import MAX_JPEG_SIDE, MIN_SIDE
 from runtime.plan import CONTROL_IMAGE, FOREGROUND, INIT_IMAGE
 from runtime.stage_errors import InvalidArgument
 from runtime.stages.prepare.context import PrepareContext
@@ -30,6 +30,10 @@ def resolve(request: ImageToImageInput, context: PrepareContext, pictures: Pictu
     InvalidArgument.
     """
     width, height = _size(request, context, pictures, checkpoint)
+    if request.image_format == "jpeg" and max(width, height) > MAX_JPEG_SIDE:
+        raise InvalidArgument(
+            "image_format", f"JPEG has at most {MAX_JPEG_SIDE} pixels along a side, not {max(width, height)}: use png"
+        )
     scale = checkpoint.vae_scale_factor
     return Size(width, height, -(-width // scale) * scale, -(-height // scale) * scale)
 

@@ -13,7 +13,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from runtime.files.image_codec import MIN_SIDE, ImageError, Pixels, decode_image, encode_image
+from runtime.files.image_codec import MAX_JPEG_SIDE, MIN_SIDE, ImageError, Pixels, decode_image, encode_image
 from tests.unit.runtime.picture_files import HEIGHT, PICTURE, PLENTY, WIDTH, encoded, stored
 
 
@@ -175,3 +175,11 @@ def test_the_format_is_the_one_asked_for(image_format: Literal["png", "jpeg"], f
     with Image.open(io.BytesIO(encode_image(PICTURE, image_format))) as image:
         assert (image.format, image.size) == (file_format, (WIDTH, HEIGHT))
         assert np.abs(np.asarray(image).astype(int) - PICTURE).mean() < 2
+
+
+def test_the_longest_side_of_a_jpeg_file() -> None:
+    pixels = np.zeros((1, MAX_JPEG_SIDE + 1, 3), np.uint8)
+    with Image.open(io.BytesIO(encode_image(pixels[:, 1:], "jpeg"))) as image:
+        assert image.size == (MAX_JPEG_SIDE, 1)
+    with pytest.raises(OSError, match="broken data stream"):
+        encode_image(pixels, "jpeg")

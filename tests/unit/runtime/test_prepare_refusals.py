@@ -53,6 +53,19 @@ def test_a_bad_request_names_its_field(stage: PrepareStage, fields: dict[str, An
 
 
 @pytest.mark.usefixtures("tiny_allowed")
+@pytest.mark.parametrize("shape", [(64, 65_501, 3), (65_501, 64, 3)])
+def test_a_picture_with_too_long_a_side_for_jpeg_is_refused(
+    settings: Settings, job_table: JobTable, shape: tuple[int, ...]
+) -> None:
+    stage = PrepareStage(settings.model_copy(update={"max_pixels": 65_501 * 64}), job_table)
+    picture: dict[str, Any] = {"files": [make_png(np.zeros(shape, np.uint8))], "image_url": "tensor:0"}
+    answer = ask(stage, **picture, image_format="jpeg")
+    assert_refused(answer, "image_format: JPEG has at most 65500 pixels along a side, not 65501: use png")
+    assert max(ask(stage, **picture, image_format="png").plan.latents_shape) == 8188
+    stage.close()
+
+
+@pytest.mark.usefixtures("tiny_allowed")
 def test_a_native_size_beyond_the_limit_is_refused(settings: Settings, job_table: JobTable) -> None:
     stage = PrepareStage(settings.model_copy(update={"max_pixels": 128 * 127}), job_table)
     assert_refused(ask(stage), "128x128")
