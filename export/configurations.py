@@ -32,6 +32,7 @@ from runtime.networks.architecture import Architecture, NetworkKind
 from runtime.networks.level_size import level_size
 from runtime.networks.network import Network
 from runtime.networks.safety_checker import CONCEPTS, SPECIAL_CONCEPTS
+from runtime.networks.skip_connections import skip_connections
 
 OPSET = 20  # the newest of torch's exporter that keeps every parameter under its name
 _TIME_IDS = 6
@@ -104,7 +105,7 @@ class UNetConfig(NetworkConfig):
 
     @property
     def _residuals(self) -> NamedAxes:
-        skips = enumerate(_skip_connections(self._options, self._options["layers_per_block"]))
+        skips = enumerate(skip_connections(self._options["block_out_channels"], self._options["layers_per_block"]))
         sizes = {
             flat_name("residuals", index): (channels, _level_axes(self._options, level, "residual_"))
             for index, (channels, level) in skips
@@ -135,8 +136,8 @@ class ControlNetConfig(NetworkConfig):
 
     @property
     def output_axes(self) -> NamedAxes:
-        layers = [self._options["layers_per_block"]] * len(self._options["block_out_channels"])
-        skips = enumerate(_skip_connections(self._options, layers))
+        widths = self._options["block_out_channels"]
+        skips = enumerate(skip_connections(widths, [self._options["layers_per_block"]] * len(widths)))
         return {
             flat_name("residuals", index): (ROWS, channels, *_level_axes(self._options, level, ""))
             for index, (channels, level) in skips
@@ -264,17 +265,6 @@ def _denoising_axes(options: dict[str, Any], text_width: int) -> NamedAxes:
         axes["pooled"] = (ROWS, added - _TIME_IDS * options["addition_time_embed_dim"])
         axes["time_ids"] = (ROWS, _TIME_IDS)
     return axes
-
-
-def _skip_connections(options: dict[str, Any], layers: list[int]) -> list[tuple[int, int]]:
-    """Channels and level of each skip connection, then of the middle block. layers: ResNet layers of each level."""
-    widths = options["block_out_channels"]
-    skips = [(widths[0], 0)]
-    for level, (width, count) in enumerate(zip(widths, layers, strict=True)):
-        skips += [(width, level)] * count
-        if level < len(widths) - 1:
-            skips.append((width, level + 1))
-    return [*skips, (widths[-1], len(widths) - 1)]
 
 
 def _level_axes(options: dict[str, Any], level: int, prefix: str) -> tuple[DynamicAxis, DynamicAxis]:

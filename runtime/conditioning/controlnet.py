@@ -20,9 +20,10 @@ class ControlNet:
     """One network of a request.
 
     condition: [3, H, W] in pixels, in [0, 1]. mask: [H, W] in [0, 1], which multiplies the residuals; None: it acts
-    everywhere. `start` and `end`: the part of the steps, from 0 to 1, in which it acts. `pools`: it was trained on one
-    mean of each residual, with guess mode (`global_pool_conditions`). `tokens` [branches, T, D]: image tokens that the
-    network takes in place of the text (InstantID, arXiv 2401.07519); None: it takes the text.
+    everywhere. `start` and `end`: the part of the steps, from 0 to 1, in which it acts. `pooled`: it was trained on one
+    mean of each residual, with guess mode (`global_pool_conditions`), and gives the means [C, 1, 1] alone; these are
+    the sizes (h, w) of the residuals. None: it does not pool. `tokens` [branches, T, D]: image tokens that the network
+    takes in place of the text (InstantID, arXiv 2401.07519); None: it takes the text.
     """
 
     bound: Bound
@@ -31,7 +32,7 @@ class ControlNet:
     conditioning_scale: float = 1.0
     start: float = 0.0
     end: float = 1.0
-    pools: bool = False
+    pooled: Sequence[tuple[int, int]] | None = None
     tokens: torch.Tensor | None = None
 
     def acts(self, step: int, steps: int) -> bool:
@@ -53,7 +54,7 @@ class ControlNets:
         As in diffusers, a first network that pools turns it on for all.
         """
         self._networks, self._prompt = networks, prompt
-        self._guess_mode = guess_mode or any(network.pools for network in networks[:1])
+        self._guess_mode = guess_mode or any(network.pooled is not None for network in networks[:1])
 
     @property
     def rows_per_latent(self) -> int:
@@ -89,12 +90,14 @@ class ControlNets:
         residuals = output["residuals"]
         assert isinstance(residuals, tuple)
         scales = [network.conditioning_scale] * len(residuals)
-        if self._guess_mode and not network.pools:
+        if self._guess_mode and network.pooled is None:
             # diffusers' scales of guess mode, from 0.1 to 1.
             scales = (torch.logspace(-1, 0, len(residuals)) * network.conditioning_scale).tolist()
-        return tuple(
-            _masked(_times(residual, scale), network.mask) for residual, scale in zip(residuals, scales, strict=True)
-        )
+        scaled = [_times(residual, scale) for residual, scale in zip(residuals, scales, strict=True)]
+        if network.mask is None:
+            return tuple(scaled)
+        sizes: Sequence[Sequence[int]] = network.pooled or [residual.shape[-2:] for residual in residuals]
+        return tuple(_masked(residual, network.mask, size) for residual, size in zip(scaled, sizes, strict=True))
 
 
 def _times(residual: torch.Tensor, scale: float) -> torch.Tensor:
@@ -102,11 +105,12 @@ def _times(residual: torch.Tensor, scale: float) -> torch.Tensor:
     return residual if scale == 1.0 else residual * scale
 
 
-def _masked(residual: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
-    """The residual [C, h, w] times the mask, each value of which is the mean of the area that it covers."""
-    if mask is None:
-        return residual
-    small = torch.nn.functional.interpolate(mask[None, None], size=residual.shape[-2:], mode="area")
+def _masked(residual: torch.Tensor, mask: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
+    """The residual [C, h, w] times the mask at its size, each value of which is the mean of the area that it covers.
+
+    A mean [C, 1, 1] becomes a residual of this size: it does not act where the mask is 0.
+    """
+    small = torch.nn.functional.interpolate(mask[None, None], size=tuple(size), mode="area")
     return residual * small[0].to(residual)
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from diffusers import ControlNetModel
 from PIL import Image
+from torch.utils.hooks import RemovableHandle
 
 from tests.reference.request import ReferenceControlNet, ReferenceRequest
 
@@ -25,8 +26,8 @@ def loaded_controlnets(controlnets: tuple[ReferenceControlNet, ...]) -> Iterator
         networks = [_load(index, controlnet.path) for index, controlnet in enumerate(controlnets)]
         for network, controlnet in zip(networks, controlnets, strict=True):
             if controlnet.mask is not None:
-                handle = network.register_forward_hook(partial(_masked, _pixels(controlnet.mask)))
-                hooks.callback(handle.remove)
+                for handle in _mask_residuals(network, _pixels(controlnet.mask)):
+                    hooks.callback(handle.remove)
         yield networks
 
 
@@ -53,10 +54,18 @@ def _pixels(mask: Image.Image) -> torch.Tensor:
     return torch.from_numpy(np.array(mask.convert("L"))).float()[None, None] / 255
 
 
-def _masked(mask: torch.Tensor, _network: Any, _inputs: Any, output: Any) -> Any:
-    down, mid = output
-    return [_times(residual, mask) for residual in down], _times(mid, mask)
+def _mask_residuals(network: ControlNetModel, mask: torch.Tensor) -> Iterator[RemovableHandle]:
+    """Hooks that mask each residual at the size of its layer's output: a network may give means of the outputs."""
+    layers = [*network.controlnet_down_blocks, network.controlnet_mid_block]
+    masks: dict[int, torch.Tensor] = {}
 
+    def resize(index: int, _layer: Any, _inputs: Any, output: torch.Tensor) -> None:
+        masks[index] = torch.nn.functional.interpolate(mask, output.shape[-2:], mode="area")
 
-def _times(residual: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    return residual * torch.nn.functional.interpolate(mask, residual.shape[-2:], mode="area")
+    def multiply(_network: Any, _inputs: Any, output: Any) -> Any:
+        down, mid = output
+        return [residual * masks[index] for index, residual in enumerate(down)], mid * masks[len(down)]
+
+    for index, layer in enumerate(layers):
+        yield layer.register_forward_hook(partial(resize, index))
+    yield network.register_forward_hook(multiply)

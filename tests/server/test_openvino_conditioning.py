@@ -25,7 +25,16 @@ from tests.tiny.safety_checker import write_safety_checker
 
 # `make verify` runs all rows on all kinds. `make test` runs these on SD 1.5: each kind takes a minute to export.
 CHOSEN = (
-    *("controlnet", "original_file", "two_masks", "base", "full", "mask_two_images", "one_of_two_masked_narrow"),
+    *(
+        "controlnet",
+        "original_file",
+        "two_masks",
+        "pooled_mask",
+        "base",
+        "full",
+        "mask_two_images",
+        "one_of_two_masked_narrow",
+    ),
     *("tiles_controlnet", "tiles_ip_adapter_mask"),
     *("face_loras", "face_plus_v1", "face_identity_net"),
 )
@@ -38,6 +47,7 @@ TABLES = {
 ADAPTERS = ("base", "plus", "full", "faceid", "faceid_plus", "portrait", "instant_id")
 NETWORKS = (
     "controlnets/{}",
+    "controlnets/{}_pooled",
     "ip_adapters/{}/image_encoder",
     *(f"ip_adapters/{{}}/{name}.safetensors" for name in ADAPTERS),
 )

@@ -89,6 +89,8 @@ CONTROLNETS: dict[str, tuple[Change, ...]] = {
     "mask": (controlnets(""), with_last(mask=half_mask())),
     "two_masks": (controlnets("", "_b", mask=half_mask()), with_last(mask=half_mask().rotate(180))),
     "masked_guess_mode": (controlnets("", mask=half_mask()), GUESS_MODE),
+    "pooled": (controlnets("_pooled"),),
+    "pooled_mask": (controlnets("_pooled"), with_last(mask=half_mask())),
     "loras": (controlnets(""), loras("peft", "kohya")),
     "wide": (controlnets(""), wide_control_image),
 }

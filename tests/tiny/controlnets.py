@@ -21,10 +21,14 @@ _HINT_BLOCKS = 6
 
 
 def write_controlnets(folder: Path) -> None:
-    """Write two ControlNets for each kind of checkpoint, `sd15`, `sd15_b`, ..., and the first one as single files."""
+    """Write two ControlNets for each kind of checkpoint, `sd15`, `sd15_b`, ..., and the first one as single files.
+
+    A third one, `sd15_pooled`, ..., gives one mean of each residual, as ControlNet 1.1 shuffle does.
+    """
     for seed, (kind, config) in enumerate(KINDS.items()):
         write_controlnet(folder / kind, 70 + seed, config)
         write_controlnet(folder / f"{kind}_b", 80 + seed, config)
+        write_controlnet(folder / f"{kind}_pooled", 90 + seed, config, global_pool_conditions=True)
         original = original_controlnet(folder / kind)
         save_file(original, folder / f"{kind}_original.safetensors")
         torch.save({"state_dict": original}, folder / f"{kind}_original.pth")
@@ -33,18 +37,20 @@ def write_controlnets(folder: Path) -> None:
 
 def write_controlnet(folder: Path, seed: int, config: dict[str, Any], **options: Any) -> None:
     """Write a ControlNetModel of the UNet of `config`. No weight is 0: before training, its last convolutions are."""
-    shared = {name: value for name, value in config.items() if name not in _OF_A_UNET_ALONE}
-    controlnet = ControlNetModel(
-        **{
-            "layers_per_block": 2,
-            "norm_num_groups": 4,
-            "conditioning_embedding_out_channels": CONDITIONING,
-            **shared,
-            **options,
-        }
-    )
+    controlnet = ControlNetModel(**{**controlnet_config(config), **options})
     fill(controlnet, seed, {})
     controlnet.save_pretrained(folder)
+
+
+def controlnet_config(unet: dict[str, Any]) -> dict[str, Any]:
+    """The options of a ControlNetModel of the UNet with this configuration."""
+    shared = {name: value for name, value in unet.items() if name not in _OF_A_UNET_ALONE}
+    return {
+        "layers_per_block": 2,
+        "norm_num_groups": 4,
+        "conditioning_embedding_out_channels": CONDITIONING,
+        **shared,
+    }
 
 
 def original_controlnet(folder: Path) -> dict[str, torch.Tensor]:

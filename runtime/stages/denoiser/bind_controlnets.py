@@ -9,7 +9,10 @@ import torch
 
 from runtime.checkpoints.checkpoint import Component
 from runtime.conditioning.controlnet import ControlNet
+from runtime.conditioning.tiles import make_windows
 from runtime.engines.select import Engines
+from runtime.networks.architecture import architecture_of
+from runtime.networks.skip_connections import skip_sizes
 from runtime.plan import CONTROL_IMAGE, CONTROL_MASK, Plan
 from runtime.stages.bind_component import bind_component
 from runtime.stages.call import Tensors
@@ -56,9 +59,15 @@ def _bind(
         conditioning_scale=asked.conditioning_scale,
         start=asked.start_percentage,
         end=asked.end_percentage,
-        pools=bool(component.config.get("global_pool_conditions")),
+        pooled=_residual_sizes(plan) if component.config.get("global_pool_conditions") else None,
         tokens=image_tokens,
     )
+
+
+def _residual_sizes(plan: Plan) -> list[tuple[int, int]]:
+    """Those of each window: all have one size."""
+    window = make_windows(*plan.latents_shape[2:], plan.unet_tiles)[0]
+    return skip_sizes(architecture_of("unet", plan.unet.config).options, window.height, window.width)
 
 
 def _image_tokens(plan: Plan, adapter: int | None, tensors: Tensors) -> torch.Tensor | None:

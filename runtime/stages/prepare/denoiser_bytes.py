@@ -12,6 +12,7 @@ from runtime.conditioning.slices import slice_latents
 from runtime.conditioning.tiles import make_windows
 from runtime.networks.architecture import architecture_of
 from runtime.networks.level_size import level_size
+from runtime.networks.skip_connections import skip_connections
 from runtime.plan import IP_MASK, Plan
 
 _FLOAT = 4
@@ -77,12 +78,8 @@ def _residual_bytes(plan: Plan, block_rows: int) -> int:
 def _row_bytes(plan: Plan) -> int:
     """The residuals of one row: one for each skip connection, and the middle block's."""
     options = _options(plan)
-    widths, layers, queries = options["block_out_channels"], options["layers_per_block"], list(_queries(plan))
-    places = widths[0] * queries[0] + widths[-1] * queries[-1]
-    for level, (width, count) in enumerate(zip(widths, layers, strict=False)):
-        places += width * count * queries[level]
-        places += width * queries[level + 1] if level < len(widths) - 1 else 0
-    return _FLOAT * int(places)
+    skips, queries = skip_connections(options["block_out_channels"], options["layers_per_block"]), list(_queries(plan))
+    return _FLOAT * int(sum(width * queries[level] for width, level in skips))
 
 
 def _queries(plan: Plan) -> Iterator[int]:

@@ -6,11 +6,16 @@ from typing import Any
 
 import pytest
 import torch
+from diffusers import ControlNetModel
 
 from runtime.conditioning.controlnet import ControlNet, ControlNets, Residuals
 from runtime.conditioning.prompt import Prompt
 from runtime.engines.ask import Ask
 from runtime.engines.engine import Outputs
+from runtime.networks.architecture import architecture_of
+from runtime.networks.skip_connections import skip_sizes
+from tests.tiny.controlnets import controlnet_config
+from tests.tiny.unets import SD15
 from tests.unit.runtime.engines import noise
 from tests.unit.runtime.stand_in import answered, fake_bound, tensor
 
@@ -132,3 +137,37 @@ def test_guess_mode_without_guidance_asks_for_every_row() -> None:
     assert len(asks) == 2
     for residuals in found:
         assert _values(residuals) == pytest.approx([0.1, 10 ** (-2 / 3), 10 ** (-1 / 3), 1.0])
+
+
+def test_a_mask_keeps_the_mean_of_a_residual_inside() -> None:
+    mask = torch.zeros(64, 64)
+    mask[:, :32] = 1
+    sizes = [(8, 8), (4, 4), (2, 2), (1, 1)]
+
+    def respond(_: Ask) -> Outputs:
+        return {"residuals": (torch.full((2, 1, 1), 3.0),) * 4}
+
+    def ask(network: ControlNet) -> Residuals:
+        residuals = ControlNets([network], PROMPTED, guess_mode=False).residuals(SCALED, TIMESTEP, 0, 4)
+        found = answered(residuals, respond)[1][0]
+        assert found is not None
+        return found
+
+    everywhere = ask(_network(pooled=sizes))
+    assert [residual.shape for residual in everywhere] == [(2, 1, 1)] * 4, "as diffusers gives them"
+    masked = ask(_network(pooled=sizes, mask=mask))
+    assert [residual.shape for residual in masked] == [(2, *size) for size in sizes]
+    for residual in masked[:3]:
+        half = residual.shape[-1] // 2
+        assert (residual[..., :half] == 3).all() and (residual[..., half:] == 0).all()
+
+
+@pytest.mark.parametrize(("height", "width"), [(64, 64), (72, 104), (136, 72)])
+def test_the_sizes_of_the_residuals_are_known_before(height: int, width: int) -> None:
+    latents = (height // 8, width // 8)
+    network = ControlNetModel(**controlnet_config(SD15))
+    picture = torch.zeros(1, 3, height, width)
+    with torch.no_grad():
+        down, mid = network(torch.zeros(1, 4, *latents), 1, torch.zeros(1, 77, 32), picture, return_dict=False)
+    found = skip_sizes(architecture_of("unet", SD15).options, *latents)
+    assert found == [tuple(residual.shape[-2:]) for residual in (*down, mid)]
