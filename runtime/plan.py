@@ -238,16 +238,13 @@ class Plan(BaseModel):
 
     @property
     def guided(self) -> bool:
-        """Whether the UNet makes two predictions for each latent (classifier-free guidance, arXiv 2207.12598).
-
-        A UNet distilled with guidance takes the scale as an input (`timestep_cond`) instead. Both are as in diffusers.
-        """
-        return self.request.guidance_scale > 1.0 and self.guidance_width is None
+        """Whether the UNet makes two predictions for each latent (see `is_guided`)."""
+        return is_guided(self.request, self.checkpoint)
 
     @property
     def guidance_width(self) -> int | None:
         """The width of the guidance scale's embedding that the UNet takes as input; None when it takes none."""
-        return self.checkpoint.unet.config.get("time_cond_proj_dim")
+        return _guidance_width(self.checkpoint)
 
     def block_rows(self, setting: int) -> int:
         """Rows in one call of the UNet, and of the ControlNets. `setting`: `LORIKEET_BLOCK_ROWS`; 0 is the default."""
@@ -256,3 +253,16 @@ class Plan(BaseModel):
     def to_json(self) -> bytes:
         """The plan as JSON; `model_validate_json` reads it."""
         return self.model_dump_json(exclude_unset=True).encode()
+
+
+def is_guided(request: ImageToImageInput, checkpoint: Checkpoint) -> bool:
+    """Whether the negative prompt has an effect (classifier-free guidance, arXiv 2207.12598).
+
+    A UNet distilled with guidance takes the scale as an input (`timestep_cond`) instead. Both are as in diffusers.
+    """
+    return request.guidance_scale > 1.0 and _guidance_width(checkpoint) is None
+
+
+def _guidance_width(checkpoint: Checkpoint) -> int | None:
+    width: int | None = checkpoint.unet.config.get("time_cond_proj_dim")
+    return width

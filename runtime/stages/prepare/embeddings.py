@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 
 from lorikeet.protocol.shorten import listed, shorten
@@ -11,14 +12,16 @@ from runtime.files.safetensors_file import WeightFileError
 from runtime.files.stored_file import FileChangedError, StoredFile, check_unchanged
 from runtime.lora.known_loras import lora_summary
 from runtime.lora.lora_error import LoraError
-from runtime.plan import EmbeddingPlan, LoraPlan
+from runtime.plan import EmbeddingPlan, LoraPlan, is_guided
 from runtime.prompts.embedding_file import EmbeddingError, read_embedding
 from runtime.prompts.normal_text import normal_text
+from runtime.prompts.weighting import WeightedText, parse_weights
 from runtime.stage_errors import InvalidArgument
 from runtime.stages.prepare.context import PrepareContext
 
 MAX_VECTORS = 2400  # of all embeddings: 32 of the longest ones, 12 MB for the widest text encoder
 _NAMED = 4  # tokens in a message
+_BRACKETS = re.compile(r"[()\[\]\\]")  # the characters that weights give a meaning
 
 
 def resolve(
@@ -36,15 +39,44 @@ def resolve(
     return found
 
 
-def warnings(request: ImageToImageInput, embeddings: Sequence[EmbeddingPlan]) -> Iterator[str]:
+def warnings(request: ImageToImageInput, checkpoint: Checkpoint, embeddings: Sequence[EmbeddingPlan]) -> Iterator[str]:
     """For each file, the tokens of its embeddings that have no effect, because no prompt has a token of theirs."""
-    prompts = [normal_text(prompt) for prompt in (request.prompt, request.negative_prompt)]
+    texts = [normal_text(text) for text in _encoded_texts(request, checkpoint)] if embeddings else []
     unused: dict[str, list[str]] = {}
     for embedding in embeddings:
-        if not any(normal_text(token) in prompt for token in embedding.tokens for prompt in prompts):
+        if not any(_has_token(text, token, embedding.whole_words) for token in embedding.tokens for text in texts):
             unused.setdefault(embedding.field, []).extend(embedding.tokens)
     for field, tokens in unused.items():
-        yield f"{field}: no prompt has {_shown(tokens)}: without its token, an embedding has no effect"
+        yield (
+            f"{field}: no prompt has {_shown(tokens)}: without its token, an embedding has no effect"
+            f"{_hint(request, checkpoint, tokens)}"
+        )
+
+
+def _encoded_texts(request: ImageToImageInput, checkpoint: Checkpoint) -> Iterator[str]:
+    """The texts that are tokenized, each alone: the prompts, or their parts of equal weight."""
+    prompts = [request.prompt, request.negative_prompt] if is_guided(request, checkpoint) else [request.prompt]
+    for prompt in prompts:
+        parts = parse_weights(prompt) if request.prompt_weighting else [[WeightedText(prompt, 1.0)]]
+        yield from (text for part in parts for text, _ in part)
+
+
+def _has_token(text: str, token: str, whole_words: bool) -> bool:
+    """Whether a text in normal form has the token, and with `whole_words` not as a part of a longer word."""
+    normal = normal_text(token)
+    if not whole_words:
+        return normal in text
+    return re.search(rf"(?<!\w){re.escape(normal)}(?!\w)", text) is not None
+
+
+def _hint(request: ImageToImageInput, checkpoint: Checkpoint, tokens: Sequence[str]) -> str:
+    """Why tokens that the client may have written are not found."""
+    if request.prompt_weighting and any(_BRACKETS.search(token) for token in tokens):
+        return "; with prompt_weighting, write a backslash before each bracket and backslash of a token"
+    negative = normal_text(request.negative_prompt)
+    if not is_guided(request, checkpoint) and any(normal_text(token) in negative for token in tokens):
+        return "; negative_prompt is read only with a guidance_scale above 1"
+    return ""
 
 
 def _embedding(

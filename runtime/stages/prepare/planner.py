@@ -100,7 +100,7 @@ def make_plan(request: ImageToImageInput, context: PrepareContext, admission: Ad
             *prompts.warnings(request),
             *checkpoints.warnings(request, checkpoint),
             *loras.warnings(adapters),
-            *embeddings.warnings(request, inversions),
+            *embeddings.warnings(request, checkpoint, inversions),
             *controlnets.warnings((*networks, *image_prompts.components)),
             *ic_light.warnings(relighting, checkpoint),
             *schedule.warnings(request, checkpoint),

@@ -9,15 +9,20 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save
 
+from runtime.jobs.job_table import JobTable
 from runtime.plan import Plan
-from runtime.settings import ROOT
+from runtime.settings import ROOT, Settings
+from runtime.stages.call import Array
 from runtime.stages.prepare.stage import PrepareStage
+from runtime.stages.text_encoder import TextEncoderStage
 from tests.unit.runtime import lora_files
 from tests.unit.runtime.hub import publish
+from tests.unit.runtime.plans import run_stage
 from tests.unit.runtime.prepare_requests import ask, assert_refused
 from tests.unit.runtime.torch_files import saved
 from tests.unit.runtime.web import Web, reply
@@ -154,6 +159,71 @@ def test_an_embedding_that_no_prompt_uses_is_a_warning(stage: PrepareStage) -> N
     )
     used = _plan(stage, prompt="a <s0>", negative_prompt="<B>, MY fish", **fields)
     assert used.warnings == ()
+
+
+WEIGHTED = {"prompt_weighting": True}
+PROMPTS: list[tuple[str, str, dict[str, Any], bool]] = [
+    ("[V]", "a [V] bird", {}, True),
+    ("[V]", "a [V] bird", WEIGHTED, False),
+    ("[V]", r"a \[V\] bird", WEIGHTED, True),
+    ("style_(x)", r"a bird, style_\(x\)", WEIGHTED, True),
+    ("style_(x)", r"a bird, style_\(x\)", {}, False),
+    ("red fish", "a (red) fish", WEIGHTED, False),
+    ("red fish", "a (red fish:1.4)", WEIGHTED, True),
+    ("red fish", "a (red BREAK fish)", WEIGHTED, False),
+    ("<s0>", "a bird", {"negative_prompt": "<s0>"}, True),
+    ("<s0>", "a bird", {"negative_prompt": "<s0>", "guidance_scale": 1}, False),
+    ("<s0>", "a bird", {"negative_prompt": "(<S0>)", **WEIGHTED}, True),
+]
+
+
+def _embeds(plan: Plan, settings: Settings, job_table: JobTable) -> Array:
+    """The embeddings of both prompts."""
+    return run_stage(TextEncoderStage(settings, job_table), plan).tensors["PROMPT_EMBEDS"]
+
+
+def _has_effect(plan: Plan, settings: Settings, job_table: JobTable) -> bool:
+    without = plan.model_copy(update={"embeddings": ()})
+    return not np.array_equal(_embeds(plan, settings, job_table), _embeds(without, settings, job_table))
+
+
+@pytest.mark.parametrize(("token", "prompt", "fields", "acts"), PROMPTS)
+def test_an_embedding_without_effect_is_a_warning(
+    stage: PrepareStage,
+    settings: Settings,
+    job_table: JobTable,
+    token: str,
+    prompt: str,
+    fields: dict[str, Any],
+    acts: bool,
+) -> None:
+    plan = _plan(stage, prompt=prompt, embeddings=[_named(token)], **fields)
+    warned = [text for text in plan.warnings if "an embedding has no effect" in text]
+    assert (len(warned) == 0) == acts
+    assert _has_effect(plan, settings, job_table) == acts
+
+
+@pytest.mark.parametrize(("prompt", "acts"), [("my fish", True), ("oh my  Fish!", True), ("my fishing", False)])
+def test_a_bundled_embedding_that_is_a_part_of_words_is_a_warning(
+    stage: PrepareStage, settings: Settings, job_table: JobTable, prompt: str, acts: bool
+) -> None:
+    plan = _plan(stage, prompt=prompt, loras=[{"path": BUNDLED}])
+    assert (plan.warnings == ()) == acts
+    assert _has_effect(plan, settings, job_table) == acts
+
+
+def test_the_warning_says_what_to_do(stage: PrepareStage) -> None:
+    def warning(token: str, **fields: Any) -> str:
+        (found,) = _plan(stage, embeddings=[_named(token)], **fields).warnings
+        return found
+
+    assert warning("[V]", prompt="a [V] bird", **WEIGHTED) == (
+        "embeddings[0].path: no prompt has '[V]': without its token, an embedding has no effect; "
+        "with prompt_weighting, write a backslash before each bracket and backslash of a token"
+    )
+    assert warning("<a>", prompt="a bird", negative_prompt="<A>", guidance_scale=1).endswith(
+        "; negative_prompt is read only with a guidance_scale above 1"
+    )
 
 
 @pytest.mark.parametrize("name", ["learned_embeds.safetensors", "learned_embeds.bin", "other.safetensors"])
