@@ -7,6 +7,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from lorikeet.protocol.shorten import shorten
+
 _ATTENTION = re.compile(r"(down|up)_blocks\.(\d+)\.attentions\.(\d+)\.|(mid)_block\.attentions\.0\.")
 Place = tuple[str, int, int]  # "down", "mid" or "up", the number of the block, and the number of its attention layer
 
@@ -33,7 +35,10 @@ def layer_scales(scales: float | Mapping[str, Any], layers: Sequence[str]) -> tu
 
 def _place(name: str) -> Place:
     match = _ATTENTION.match(name)
-    assert match, name
+    if match is None:  # the names are those of the client's file
+        raise ScaleError(
+            f"the UNet's {shorten(name, 100)} has no scale by block: give one scale in place of scale_json"
+        )
     return ("mid", 0, 0) if match[4] else (match[1], int(match[2]), int(match[3]))
 
 

@@ -195,8 +195,10 @@ def _loras(adapters: Sequence[IpAdapterPlan], checkpoint: Checkpoint) -> tuple[L
 
 def _text_width(checkpoint: Checkpoint) -> int:
     """The width of the UNet's text embeddings."""
-    widths = (shape[1] for name, shape in checkpoint.unet.shapes.items() if name.endswith(".attn2.to_k.weight"))
-    return next(widths)
+    widths = (
+        shape[-1] for name, shape in checkpoint.unet.shapes.items() if shape and name.endswith("attn2.to_k.weight")
+    )
+    return next(widths)  # `check_unet` found one
 
 
 def _encoder(request: ImageToImageInput, adapter: int, context: PrepareContext) -> Component:

@@ -70,3 +70,10 @@ def test_scales_that_do_not_fit_are_refused(sd15: Checkpoint, message: str) -> N
     layers = [layer.name for layer in cross_attentions(sd15.unet)]
     with pytest.raises(ScaleError, match=message):
         layer_scales(WRONG[message], layers)
+
+
+@pytest.mark.parametrize("name", ["mid_block.attentions.1.transformer_blocks.0.attn2", "attn2"])
+def test_a_layer_that_no_block_has_is_refused(name: str) -> None:
+    with pytest.raises(ScaleError, match=f"the UNet's {name} has no scale by block: give one scale"):
+        layer_scales({"mid": 1.0}, [name])
+    assert layer_scales(0.5, [name]) == (0.5,)

@@ -10,7 +10,7 @@ from unittest.mock import Mock
 
 import pytest
 import torch
-from safetensors.torch import load_file, save
+from safetensors.torch import load_file, save, save_file
 
 from lorikeet.schema import ImageToImageInput
 from runtime.checkpoints.checkpoint import Checkpoint
@@ -21,7 +21,7 @@ from runtime.settings import Settings
 from runtime.stages.prepare.context import PrepareContext
 from runtime.stages.prepare.planner import Admission, make_plan
 from runtime.stages.prepare.stage import PrepareStage
-from tests.unit.runtime.prepare_requests import ask, assert_refused
+from tests.unit.runtime.prepare_requests import ask, assert_refused, make_png
 from tests.unit.runtime.web import Web, reply
 
 UNET = "unet/diffusion_pytorch_model.safetensors"
@@ -205,3 +205,17 @@ def test_a_name_that_leaves_no_room_for_a_sidecars_is_a_name(stage: PrepareStage
     name = "a" * 250
     shutil.copyfile(tiny_allowed / "single/sd15.safetensors", tiny_allowed / name)
     assert_refused(ask(stage, model_name=name), "model_name: text_encoder has 823 tokens")
+
+
+@pytest.mark.parametrize("shape", [(32,), ()])
+def test_a_unet_whose_attention_keys_are_no_matrices_is_refused(
+    stage: PrepareStage, tiny_allowed: Path, shape: tuple[int, ...]
+) -> None:
+    tensors = load_file(tiny_allowed / "sd15" / UNET)
+    keys = [name for name in tensors if name.endswith(".attn2.to_k.weight")]
+    changed = keys if shape else keys[:1]
+    adapter = {"path": "ip_adapters/sd15", "weight_name": "base.safetensors", "ip_adapter_image_url": "tensor:0"}
+    (tiny_allowed / "sd15" / UNET).unlink()
+    save_file(tensors | {name: torch.zeros(shape) for name in changed}, tiny_allowed / "sd15" / UNET)
+    answer = ask(stage, [make_png()], ip_adapter=[adapter])
+    assert_refused(answer, "ip_adapter[0].path: it does not fit the checkpoint")
