@@ -77,13 +77,16 @@ def read_unet_folder(folder: Folder, hash_file: HashFile, variant: str | None = 
 def read_controlnet_folder(folder: Folder, hash_file: HashFile, variant: str | None = None) -> Component:
     """The ControlNet of a folder: its own files, or those of its folder `controlnet`.
 
-    `hash_file` converts a `.bin` to .safetensors. Raises CheckpointError.
+    `hash_file` converts a `.bin` to .safetensors. Raises CheckpointError. Raises VariantError: it lacks the variant.
     """
     reader = _Components(folder, hash_file, variant)
     place = "controlnet/" if reader.has("controlnet/config.json") else ""
     if what := other_class(reader.json(f"{place}config.json").get("_class_name")):
         raise CheckpointError(what)
-    return reader.component("controlnet", place)
+    found = reader.component("controlnet", place)
+    if variant and not reader.has_variant:
+        raise VariantError(f"the ControlNet has no weights of the variant {variant!r}")
+    return found
 
 
 class _Components(FolderReader):
@@ -132,20 +135,19 @@ class _Components(FolderReader):
             if self.has(place + single) or self.has(place + index):
                 self.has_variant = True
                 return self._shards(place + index) if self.has(place + index) else [single]
+            if name == "controlnet" and self.has(f"{place}{stem}.{self._variant}{_PICKLE}"):
+                self.has_variant = True
+                return [f"{stem}.{self._variant}{_PICKLE}"]
         single, index = f"{stem}.safetensors", f"{place}{stem}.safetensors.index.json"
         if self.has(index):
             return self._shards(index)
         self.inside(place + single)  # a link that leads out of the folder is not missing
         if not self.has(place + single):
-            if name == "controlnet" and (pickle := self._pickle(place, stem)):
-                return [pickle]
+            # diffusers wrote it before .safetensors: many repositories of ControlNets have no other.
+            if name == "controlnet" and self.has(f"{place}{stem}{_PICKLE}"):
+                return [f"{stem}{_PICKLE}"]
             raise CheckpointError(missing_weights(place, stem, self.names(place)))
         return [single]
-
-    def _pickle(self, place: str, stem: str) -> str | None:
-        """The file that diffusers wrote before .safetensors: many repositories of ControlNets have no other."""
-        names = [f"{stem}.{self._variant}{_PICKLE}"] if self._variant else []
-        return next((name for name in (*names, f"{stem}{_PICKLE}") if self.has(place + name)), None)
 
     def _shards(self, index: str) -> list[str]:
         shards = self.json(index).get("weight_map")

@@ -166,13 +166,17 @@ def _network_files(names: list[str], folder: str, what: str, variant: str | None
 
 
 def _controlnet_files(names: list[str], variant: str | None) -> list[str]:
-    """Those of `_network_files`; of a repository without .safetensors, as some with ControlNets are, its `.bin`."""
+    """Those of `_network_files`; of a repository without such .safetensors, as some with ControlNets are, its `.bin`.
+
+    A variant's `.bin` comes before plain .safetensors.
+    """
     found = _network_files(names, "controlnet", "ControlNet", variant)
-    if any(name.endswith(".safetensors") for name in found):
-        return found
-    stem = found[0].removesuffix("config.json") + "diffusion_pytorch_model"
-    pickles = [f"{stem}.{variant}.bin", f"{stem}.bin"] if variant else [f"{stem}.bin"]
-    return found + [name for name in pickles if name in names][:1]
+    configs = [name for name in found if name.endswith("config.json")]
+    weights = [name for name in found if name not in configs]
+    stem = "controlnet/" * ("controlnet/config.json" in names) + "diffusion_pytorch_model"
+    if variant and f"{stem}.{variant}.bin" in names and not any(f".{variant}" in name for name in weights):
+        return [*configs, f"{stem}.{variant}.bin"]
+    return found if weights or f"{stem}.bin" not in names else [*configs, f"{stem}.bin"]
 
 
 def _part_files(names: list[str], place: str, variant: str | None) -> list[str]:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import partial
 
 from PIL import Image
 
 from lorikeet.schema import ImageToImageInput
 from runtime.checkpoints.checkpoint import Checkpoint, Component
-from runtime.checkpoints.checks import CheckpointError
+from runtime.checkpoints.checks import CheckpointError, VariantError
 from runtime.checkpoints.json_file import parse_json
 from runtime.checkpoints.read_controlnet import check_strides, read_controlnet
-from runtime.checkpoints.unread_tensors import warn_of_unread_tensors
 from runtime.files.image_codec import Pixels, as_mask, resize
+from runtime.files.located import SingleFile
 from runtime.files.stored_file import FileChangedError
 from runtime.plan import CONTROL_IMAGE, CONTROL_MASK, INIT_IMAGE
 from runtime.stage_errors import InvalidArgument
@@ -21,6 +22,14 @@ from runtime.stages.prepare.context import PrepareContext
 from runtime.stages.prepare.pictures import Pictures
 from runtime.stages.prepare.size import Size
 from runtime.stages.prepare.variant import check_variant
+
+
+@dataclass(frozen=True)
+class ControlNets:
+    """The networks in the request's order. `warnings`: of fields that have no effect."""
+
+    networks: tuple[Component, ...]
+    warnings: tuple[str, ...]
 
 
 def check(request: ImageToImageInput) -> None:
@@ -43,9 +52,12 @@ def named_pictures(request: ImageToImageInput) -> Iterator[tuple[str, str]]:
             yield CONTROL_MASK.format(index), controlnet.mask_url
 
 
-def resolve(request: ImageToImageInput, context: PrepareContext, checkpoint: Checkpoint) -> tuple[Component, ...]:
+def resolve(request: ImageToImageInput, context: PrepareContext, checkpoint: Checkpoint) -> ControlNets:
     """Raises InvalidArgument that names the first ControlNet that cannot be fetched or does not fit."""
-    return tuple(_network(request, index, context, checkpoint) for index in range(len(request.controlnets)))
+    found = [_network(request, index, context, checkpoint) for index in range(len(request.controlnets))]
+    return ControlNets(
+        tuple(component for component, _ in found), tuple(warning for _, warning in found if warning is not None)
+    )
 
 
 def fit_pictures(request: ImageToImageInput, pictures: Pictures, size: Size) -> Pictures:
@@ -69,12 +81,10 @@ def fit_pictures(request: ImageToImageInput, pictures: Pictures, size: Size) -> 
     return Pictures(pixels)
 
 
-def warnings(controlnets: Sequence[Component]) -> list[str]:
-    """Warnings of tensors that the networks do not read."""
-    return warn_of_unread_tensors(controlnets)
-
-
-def _network(request: ImageToImageInput, index: int, context: PrepareContext, checkpoint: Checkpoint) -> Component:
+def _network(
+    request: ImageToImageInput, index: int, context: PrepareContext, checkpoint: Checkpoint
+) -> tuple[Component, str | None]:
+    """The network, and a warning of a variant that its file cannot have."""
     place, controlnet = f"controlnets[{index}]", request.controlnets[index]
     check_variant(f"{place}.variant", controlnet.variant)
     hash_file = partial(context.files.file_of, f"{place}.path", context=context.request_files)
@@ -83,9 +93,13 @@ def _network(request: ImageToImageInput, index: int, context: PrepareContext, ch
         source = context.files.controlnet(f"{place}.path", controlnet.path, context.request_files, controlnet.variant)
         found = read_controlnet(source, checkpoint.unet, hash_file, controlnet.variant, config)
         check_strides(found, checkpoint.vae_scale_factor)
+    except VariantError as error:
+        raise InvalidArgument(f"{place}.variant", str(error)) from error
     except (CheckpointError, FileChangedError) as error:
         raise InvalidArgument(f"{place}.path", str(error)) from error
-    return found.model_copy(update={"name": place, "field": f"{place}.path"})
+    is_ignored = controlnet.variant is not None and isinstance(source, SingleFile)
+    warning = f"{place}.variant: a single file has no variants, ignored" if is_ignored else None
+    return found.model_copy(update={"name": place, "field": f"{place}.path"}), warning
 
 
 def _config(field: str, url: str | None, context: PrepareContext) -> dict[str, object] | None:

@@ -25,7 +25,7 @@ from runtime.plan import IP_MASK, FacePackPlan, IpAdapterPlan, LoraPlan
 from runtime.stage_errors import InvalidArgument
 from runtime.stages.prepare import face_pack
 from runtime.stages.prepare.context import PrepareContext
-from runtime.stages.prepare.network_file import chosen, find_network_file
+from runtime.stages.prepare.network_file import chosen, find_network_file, warn_of_unread_names
 from runtime.stages.prepare.pictures import Pictures, check_pixels
 from runtime.stages.prepare.size import Size
 
@@ -36,11 +36,13 @@ _ENCODER_NAMES = ("model.safetensors", "pytorch_model.bin")
 
 @dataclass(frozen=True)
 class IpAdapters:
-    """`encoder` is None when no adapter needs it. `loras`: those in the adapters' files."""
+    """`encoder` is None when no adapter needs it. `loras`: those in the adapters' files. `warnings`: of fields that
+    have no effect."""
 
     adapters: tuple[IpAdapterPlan, ...] = ()
     encoder: Component | None = None
     loras: tuple[LoraPlan, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     @property
     def components(self) -> tuple[Component, ...]:
@@ -76,16 +78,23 @@ def named_pictures(request: ImageToImageInput) -> Iterator[tuple[str, str]]:
 
 def resolve(request: ImageToImageInput, context: PrepareContext, checkpoint: Checkpoint) -> IpAdapters:
     """Raises InvalidArgument that names the first file that cannot be fetched or does not fit."""
-    if not request.ip_adapter:
-        return IpAdapters()
-    layers = cross_attentions(checkpoint.unet)
-    adapters = tuple(_adapter(request, index, context, layers, checkpoint) for index in range(len(request.ip_adapter)))
+    warnings: list[str] = []
+    layers = cross_attentions(checkpoint.unet) if request.ip_adapter else ()
+    adapters = tuple(
+        _adapter(request, index, context, layers, checkpoint, warnings) for index in range(len(request.ip_adapter))
+    )
     first = next((index for index, adapter in enumerate(adapters) if adapter.needs_encoder), None)
-    encoder = None if first is None else _encoder(request, first, context)
+    encoder = None if first is None else _encoder(request, first, context, warnings)
+    if encoder is None:
+        warnings += [
+            f"{field}: no IP-Adapter of the request takes an image encoder, ignored"
+            for field, value in _encoder_fields(request).items()
+            if value is not None
+        ]
     for index, adapter in enumerate(adapters):
         if encoder is not None and adapter.needs_encoder:
             _check_fit(index, adapter.projection, encoder)
-    return IpAdapters(adapters, encoder, _loras(adapters, checkpoint))
+    return IpAdapters(adapters, encoder, _loras(adapters, checkpoint), tuple(warnings))
 
 
 def fit_pictures(pictures: Pictures, size: Size, found: IpAdapters, context: PrepareContext) -> Pictures:
@@ -126,10 +135,14 @@ def _adapter(
     context: PrepareContext,
     layers: Sequence[CrossAttention],
     checkpoint: Checkpoint,
+    warnings: list[str],
 ) -> IpAdapterPlan:
     adapter, place = request.ip_adapter[index], f"ip_adapter[{index}]"
     names = [] if adapter.weight_name is None else [adapter.weight_name]
     found = find_network_file(f"{place}.path", adapter.path, adapter.model_subfolder or "", chosen(*names), context)
+    if found.is_single:
+        unread = {f"{place}.model_subfolder": adapter.model_subfolder, f"{place}.weight_name": adapter.weight_name}
+        warnings += warn_of_unread_names(f"{place}.path", unread)
     try:
         projection = read_ip_adapter(found.stored)
         check_fits(projection, layers, _text_width(checkpoint))
@@ -201,7 +214,18 @@ def _text_width(checkpoint: Checkpoint) -> int:
     return next(widths)  # `check_unet` found one
 
 
-def _encoder(request: ImageToImageInput, adapter: int, context: PrepareContext) -> Component:
+def _encoder_fields(request: ImageToImageInput) -> dict[str, str | None]:
+    """The fields that name the image encoder; None where they have their default."""
+    name = request.image_encoder_weight_name
+    default = type(request).model_fields["image_encoder_weight_name"].default
+    return {
+        "image_encoder_path": request.image_encoder_path,
+        "image_encoder_subfolder": request.image_encoder_subfolder,
+        "image_encoder_weight_name": None if name == default else name,
+    }
+
+
+def _encoder(request: ImageToImageInput, adapter: int, context: PrepareContext, warnings: list[str]) -> Component:
     """The image encoder that the request names, else that in the folder of this adapter, the first that needs one, as
     in diffusers."""
     field, value = "image_encoder_path", request.image_encoder_path
@@ -213,6 +237,9 @@ def _encoder(request: ImageToImageInput, adapter: int, context: PrepareContext) 
     names = (request.image_encoder_weight_name,) if given else _ENCODER_NAMES
     try:
         found = find_network_file(field, value, subfolder, chosen(*names), context)
+        if found.is_single:
+            fields = _encoder_fields(request)
+            warnings += warn_of_unread_names(field, {name: fields[name] for name in fields if name != field})
         encoder = read_image_encoder(found.stored, found.config)
     except CheckpointError as error:
         raise InvalidArgument(field, str(error)) from error

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,10 +22,18 @@ ChooseName = Callable[[Collection[str]], str]  # a file's name of those in the f
 
 @dataclass(frozen=True)
 class NetworkFile:
-    """The weight file, and the config.json beside it; None: there is none."""
+    """The weight file, and the config.json beside it; None: there is none. `is_single`: the source was a file, so no
+    subfolder or name was read."""
 
     stored: StoredFile
     config: dict[str, Any] | None
+    is_single: bool = False
+
+
+def warn_of_unread_names(path: str, names: Mapping[str, str | None]) -> Iterator[str]:
+    """Warnings of fields that select a file of a folder, for a source that is a file. `path`: its field. `names`:
+    fields and their values, None where the request gives none."""
+    yield from (f"{field}: {path} is a single file, ignored" for field, value in names.items() if value is not None)
 
 
 def find_network_file(
@@ -49,7 +57,7 @@ def find_network_file(
     try:
         source = context.files.network(field, value, context.request_files, on_hub)
         if isinstance(source, SingleFile):
-            return NetworkFile(source.stored, None)
+            return NetworkFile(source.stored, None, is_single=True)
         reader = FolderReader(source)
         path = reader.file(place + choose(reader.names(place)))
         config = reader.json(place + CONFIG) if reader.has(place + CONFIG) else None

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from lorikeet.schema import MAX_REF, ImageToImageInput, map_file_refs, unknown_field_warnings
 from lorikeet.schema.walk import walk_models
+from runtime.checkpoints.unread_tensors import warn_of_unread_tensors
 from runtime.jobs.job_table import JobRef
 from runtime.plan import INIT_IMAGE, Plan
 from runtime.stages.prepare import checkpoint as checkpoints
@@ -63,13 +64,18 @@ def make_plan(request: ImageToImageInput, context: PrepareContext, admission: Ad
     clip_skip.check_on(request, checkpoint)
     adapters = loras.resolve(request, context, checkpoint)
     inversions = embeddings.resolve(request, context, checkpoint, adapters)
-    networks = controlnets.resolve(request, context, checkpoint)
+    controls = controlnets.resolve(request, context, checkpoint)
     image_prompts = ip_adapters.resolve(request, context, checkpoint)
     decoded = ip_adapters.fit_pictures(decoded, pixels, image_prompts, context)
     relighting = ic_light.resolve(request, context, checkpoint)
     decoded = ic_light.fit_pictures(request, decoded, pixels)
     checker = safety_checker.resolve(request, context)
-    components = (*checkpoint.components, *networks, *image_prompts.components, *([checker] if checker else []))
+    components = (
+        *checkpoint.components,
+        *controls.networks,
+        *image_prompts.components,
+        *([checker] if checker else []),
+    )
     plan = Plan(
         job_id=admission.job.id,
         slot=admission.job.slot,
@@ -79,7 +85,7 @@ def make_plan(request: ImageToImageInput, context: PrepareContext, admission: Ad
         checkpoint=checkpoint,
         loras=(*adapters, *image_prompts.loras),
         embeddings=inversions,
-        controlnets=networks,
+        controlnets=controls.networks,
         ip_adapters=image_prompts.adapters,
         image_encoder=image_prompts.encoder,
         ic_light=relighting,
@@ -101,7 +107,9 @@ def make_plan(request: ImageToImageInput, context: PrepareContext, admission: Ad
             *checkpoints.warnings(request, checkpoint),
             *loras.warnings(adapters),
             *embeddings.warnings(request, checkpoint, inversions),
-            *controlnets.warnings((*networks, *image_prompts.components)),
+            *controls.warnings,
+            *image_prompts.warnings,
+            *warn_of_unread_tensors((*controls.networks, *image_prompts.components)),
             *ic_light.warnings(relighting, checkpoint),
             *schedule.warnings(request, checkpoint),
             *tiles.warnings(request),
