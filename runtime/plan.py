@@ -5,7 +5,7 @@ The later stages read the request from the plan alone.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from typing import Any, Literal
 
 import numpy as np
@@ -253,6 +253,17 @@ class Plan(BaseModel):
     def to_json(self) -> bytes:
         """The plan as JSON; `model_validate_json` reads it."""
         return self.model_dump_json(exclude_unset=True).encode()
+
+
+def sized_picture(request: ImageToImageInput, pictures: Container[str]) -> str | None:
+    """The field of the picture whose size is the result's; None: `image_size` or the checkpoint's native size is.
+
+    pictures: the fields of the request's pictures. It is the first control image, else the init image, else IC-Light's
+    foreground. Without an init image, `image_size` has precedence.
+    """
+    if request.image_url is None and request.image_size is not None:
+        return None
+    return next((field for field in (CONTROL_IMAGE.format(0), INIT_IMAGE, FOREGROUND) if field in pictures), None)
 
 
 def is_guided(request: ImageToImageInput, checkpoint: Checkpoint) -> bool:

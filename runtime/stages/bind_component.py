@@ -45,7 +45,7 @@ def bind_component(
         sizes = _call_sizes(engines, kind, plan, block_rows, tokens)
         return Bound(engine, engine.bind(weights, check_cancelled, sizes), block_rows)
     except SizesError as error:
-        raise InvalidArgument(size_field(error.axis, kind, plan, component), str(error)) from error
+        raise InvalidArgument(size_field(error.axis, plan, component), str(error)) from error
     except (ArchitectureError, WeightsError, WeightFileError, NotFiniteError, FileChangedError) as error:
         # Of the component's own files: a source of changes names its field itself.
         raise InvalidArgument(component.field, str(error)) from error

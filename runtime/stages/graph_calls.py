@@ -5,7 +5,7 @@ from __future__ import annotations
 from runtime.artifacts.graph_call import GraphCall
 from runtime.checkpoints.checkpoint import MAX_TOKENS, Component
 from runtime.networks.architecture import NetworkKind
-from runtime.plan import Plan
+from runtime.plan import Plan, sized_picture
 from runtime.stages.vae.tile_grid import TileGrid
 
 
@@ -26,11 +26,13 @@ def graph_calls(kind: NetworkKind, plan: Plan, rows: int, tokens: int) -> frozen
     return frozenset({GraphCall(rows, height, width, tokens // MAX_TOKENS, adapters, ip_tokens or 1)})
 
 
-def size_field(axis: str, kind: NetworkKind, plan: Plan, component: Component) -> str:
+def size_field(axis: str, plan: Plan, component: Component) -> str:
     """The request's field that chooses the size of an axis."""
     if axis.endswith(("height", "width")):
         side = "height" if axis.endswith("height") else "width"
-        return f"tile_{side}" if plan.unet_tiles and kind in ("unet", "controlnet") else "image_size"
+        if getattr(plan.request, f"tile_{side}") < getattr(plan, side):  # the VAE has these tiles too
+            return f"tile_{side}"
+        return sized_picture(plan.request, {picture.field for picture in plan.pictures}) or "image_size"
     if axis == "text_length" and plan.request.prompt_weighting:
         return "prompt"
     return "ip_adapter" if axis in ("adapters", "ip_tokens") else component.field

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from lorikeet.schema import ImageToImageInput, size_in_pixels
 from runtime.checkpoints.checkpoint import Checkpoint
 from runtime.files.image_codec import MAX_JPEG_SIDE, MIN_SIDE
-from runtime.plan import CONTROL_IMAGE, FOREGROUND, INIT_IMAGE
+from runtime.plan import sized_picture
 from runtime.stage_errors import InvalidArgument
 from runtime.stages.prepare.context import PrepareContext
 from runtime.stages.prepare.pictures import Pictures
@@ -24,10 +24,9 @@ class Size:
 
 
 def resolve(request: ImageToImageInput, context: PrepareContext, pictures: Pictures, checkpoint: Checkpoint) -> Size:
-    """The size of the first control image, else of the init image, else of IC-Light's foreground.
+    """The size of a picture (`sized_picture`), else `image_size`, else the checkpoint's native size.
 
-    Without an init image, `image_size` has precedence. Without any of them it is the checkpoint's native size. Raises
-    InvalidArgument.
+    Raises InvalidArgument.
     """
     width, height = _size(request, context, pictures, checkpoint)
     if request.image_format == "jpeg" and max(width, height) > MAX_JPEG_SIDE:
@@ -41,11 +40,9 @@ def resolve(request: ImageToImageInput, context: PrepareContext, pictures: Pictu
 def _size(
     request: ImageToImageInput, context: PrepareContext, pictures: Pictures, checkpoint: Checkpoint
 ) -> tuple[int, int]:
-    if request.image_url is not None or request.image_size is None:
-        found = (pictures.pixels.get(field) for field in (CONTROL_IMAGE.format(0), INIT_IMAGE, FOREGROUND))
-        image = next((pixels for pixels in found if pixels is not None), None)
-        if image is not None:
-            return image.shape[1], image.shape[0]
+    if field := sized_picture(request, pictures.pixels):
+        height, width = pictures.pixels[field].shape[:2]
+        return width, height
     native = checkpoint.native_size
     width, height = size_in_pixels(request.image_size) if request.image_size else (native, native)
     most = context.settings.max_pixels

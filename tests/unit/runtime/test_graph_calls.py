@@ -20,7 +20,7 @@ from runtime.engines.torch.torch_engine import TorchEngine
 from runtime.files.located import Folder
 from runtime.jobs.job_table import JobRef, JobTable
 from runtime.networks.architecture import Architecture, NetworkKind
-from runtime.plan import CONTROL_IMAGE, PicturePlan
+from runtime.plan import CONTROL_IMAGE, FOREGROUND, PicturePlan
 from runtime.settings import Settings
 from runtime.stage_errors import InvalidArgument
 from runtime.stages.bind_component import bind_component
@@ -31,6 +31,7 @@ from tests.unit.runtime.engines import noise
 from tests.unit.runtime.plans import make_plan, run_stage
 from tests.unit.runtime.tiny_checkpoints import digest
 
+CONTROLNET = {"path": "a", "image_url": "a"}
 TILES = {"tile_width": 128, "tile_height": 160}
 
 
@@ -64,6 +65,14 @@ def test_the_calls_of_a_component(
         ("height", {}, "image_size"),
         ("pixel_width", {}, "image_size"),
         ("width", TILES, "tile_width"),
+        ("pixel_height", TILES, "tile_height"),
+        ("height", {"tile_width": 128}, "image_size"),
+        ("height", {"tile_width": 128, "image_url": "a"}, "image_url"),
+        ("height", {"image_url": "a", "image_size": "square"}, "image_url"),
+        ("width", {"image_url": "a", "controlnets": [CONTROLNET]}, r"controlnets\[0\]\.image_url"),
+        ("width", {"controlnets": [CONTROLNET]}, r"controlnets\[0\]\.image_url"),
+        ("width", {"controlnets": [CONTROLNET], "image_size": "square"}, "image_size"),
+        ("width", {"ic_light_image_url": "a"}, "ic_light_image_url"),
         ("text_length", {"prompt_weighting": True}, "prompt"),
         ("adapters", {}, "ip_adapter"),
         ("ip_tokens", {}, "ip_adapter"),
@@ -79,6 +88,9 @@ def test_the_error_names_the_field_of_the_size(
     engines = Engines(settings, "unet")
     monkeypatch.setattr(engines, "of", refuse)
     plan = make_plan(sd15, size=320, **fields)
+    named = {FOREGROUND: "ic_light_image_url", CONTROL_IMAGE.format(0): "controlnets"}
+    more = [PicturePlan(field=one, height=320, width=320, offset=0) for one, name in named.items() if name in fields]
+    plan = plan.model_copy(update={"pictures": (*more, *plan.pictures)})
     with pytest.raises(InvalidArgument, match=f"^{field}: 17 of them; the plan takes 3 to 16"):
         bind_component(engines, "unet", plan, sd15.unet, never_cancelled, 2, 77)
 
