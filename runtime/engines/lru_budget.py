@@ -6,7 +6,7 @@ import threading
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 
 from runtime.engines.engine import WeightsError
@@ -24,6 +24,14 @@ class Resident(Protocol):
 
 Item = TypeVar("Item", bound=Resident)
 _POLL_SECONDS = 0.1  # how often `make_room` calls check_cancelled while it waits
+
+
+@dataclass
+class _Request:
+    """The uses of each key by a thread's request, and the bytes of all that it needs at the same time."""
+
+    uses: Counter[str] = field(default_factory=Counter)
+    needs: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass
@@ -47,7 +55,7 @@ class LruBudget(Generic[Item]):
         self._entries: OrderedDict[str, _Entry[Item]] = OrderedDict()
         self._lock = threading.RLock()
         self._released = threading.Condition(self._lock)
-        self._thread = threading.local()  # `own` and `needs`: see `one_request`
+        self._thread = threading.local()  # `request`: see `one_request`
 
     @contextmanager
     def one_request(self) -> Iterator[None]:
@@ -55,35 +63,48 @@ class LruBudget(Generic[Item]):
 
         So `make_room` does not wait for these items: nothing would release them.
         """
-        self._thread.own, self._thread.needs = Counter(), {}
+        self._thread.request = _Request()
         try:
             yield
         finally:
-            del self._thread.own, self._thread.needs
+            del self._thread.request
 
     def make_room(
         self, needs: Mapping[str, int], check_cancelled: Callable[[], None], missing: int | None = None
     ) -> None:
-        """Evict idle items until those of a network fit into the budget.
+        """Evict idle items until a network's items fit into the budget. Call this before acquiring their keys.
 
-        needs: the bytes of each, by key; none is evicted here, and none may be in use by the caller yet. missing: how
-        many of these bytes are not in memory; by default, those of the keys that are not.
+        needs: the bytes of each item, by key. Those in memory stay there. missing: the bytes that are still to load; by
+        default, the sum of `needs` whose keys are not in memory.
 
-        While they do not fit, wait until an item that others use is released. When there is none, return even if they
-        exceed the budget. Call this before acquiring the keys. Raises WeightsError when the request's other networks
-        leave no room for them, whatever is in memory, and the errors of `check_cancelled`.
+        While they do not fit, wait until another item that others use is released. When there is none, return even if
+        they exceed the budget. Raises WeightsError when the request's other networks leave no room for them, whatever
+        is in memory, and the errors of `check_cancelled`.
         """
         with self._released:
             self._check_own(needs)
+            present = [key for key in needs if key in self._entries]
             if missing is None:
-                missing = sum(nbytes for key, nbytes in needs.items() if key not in self._entries)
-            while missing and not self._shrink(missing, needs) and self._have_other_users():
-                check_cancelled()
-                self._released.wait(_POLL_SECONDS)
+                missing = sum(nbytes for key, nbytes in needs.items() if key not in present)
+            with self._pinned(present):
+                while missing and not self._shrink(missing) and self._have_other_users(needs):
+                    check_cancelled()
+                    self._released.wait(_POLL_SECONDS)
+
+    @contextmanager
+    def _pinned(self, keys: Collection[str]) -> Iterator[None]:
+        """A thread that releases an item evicts none of these."""
+        for key in keys:
+            self._entries[key].pins += 1
+        try:
+            yield
+        finally:
+            for key in keys:
+                self._entries[key].pins -= 1
 
     def _check_own(self, needs: Mapping[str, int]) -> None:
         """The first network of a request may exceed the budget."""
-        own: dict[str, int] = getattr(self._thread, "needs", {})
+        own = self._request.needs
         total = sum({**own, **needs}.values())
         if own and total > self._budget:
             raise WeightsError(
@@ -93,14 +114,15 @@ class LruBudget(Generic[Item]):
         own.update(needs)
 
     @property
-    def _own(self) -> Counter[str]:
-        """The uses of each key by this thread's request."""
-        own: Counter[str] | None = getattr(self._thread, "own", None)
-        return Counter() if own is None else own
+    def _request(self) -> _Request:
+        """This thread's request; outside of `one_request` an empty one."""
+        request: _Request | None = getattr(self._thread, "request", None)
+        return _Request() if request is None else request
 
-    def _have_other_users(self) -> bool:
-        own = self._own
-        return any(entry.users > own[key] for key, entry in self._entries.items())
+    def _have_other_users(self, needs: Collection[str]) -> bool:
+        """Whether others use items that are not needed here."""
+        own = self._request.uses
+        return any(entry.users > own[key] for key, entry in self._entries.items() if key not in needs)
 
     def make_place(self, prefix: str, most: int, check_cancelled: Callable[[], None]) -> None:
         """Evict idle items with keys of this prefix, the least recently used first, until at most `most` are left.
@@ -142,15 +164,16 @@ class LruBudget(Generic[Item]):
         self._entries.move_to_end(key)
         entry = self._entries[key]
         entry.users += 1
-        self._own[key] += 1
+        self._request.uses[key] += 1
         return entry.item
 
     def release(self, key: str) -> None:
         """End one use."""
         with self._lock:
             self._entries[key].users -= 1
-            if self._own[key]:
-                self._own[key] -= 1
+            uses = self._request.uses
+            if uses[key]:
+                uses[key] -= 1
             self._shrink()
             self._released.notify_all()
 
@@ -171,11 +194,11 @@ class LruBudget(Generic[Item]):
         with self._lock:
             return sum(entry.item.nbytes for entry in self._entries.values())
 
-    def _shrink(self, more: int = 0, keep: Collection[str] = ()) -> bool:
-        """Evict idle items except `keep` until `more` bytes fit into the budget. Returns whether they fit."""
+    def _shrink(self, more: int = 0) -> bool:
+        """Evict idle items until `more` bytes fit into the budget. Returns whether they fit."""
         # Evicting an item may release another one: a merged set releases its base. So each pass starts from the first.
         while self.nbytes + more > self._budget:
-            idle = next((key for key, entry in self._entries.items() if entry.is_idle and key not in keep), None)
+            idle = next((key for key, entry in self._entries.items() if entry.is_idle), None)
             if idle is None:
                 return False
             self._entries.pop(idle).item.evicted()

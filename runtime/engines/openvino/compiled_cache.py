@@ -46,7 +46,7 @@ class CompiledCache:
         make: Callable[[], Compiled],
         nbytes: int,
         check_cancelled: Callable[[], None],
-        beside: Mapping[str, int],
+        beside: Mapping[str, int] | None = None,
     ) -> Compiled:
         """The compiled model `key` of the base weights `base`, in use until `uses` ends.
 
@@ -56,7 +56,7 @@ class CompiledCache:
         prefix = f"compiled:{base}:"
         if prefix + key not in self._budget:
             self._budget.make_place(prefix, _MOST_OF_A_BASE - 1, check_cancelled)
-        self._budget.make_room({prefix + key: nbytes, **beside}, check_cancelled)
+        self._budget.make_room({prefix + key: nbytes, **(beside or {})}, check_cancelled)
         compiled = self._budget.acquire(prefix + key, make)
         uses.callback(self._budget.release, prefix + key)
         return compiled  # type: ignore[return-value]  # a key always names items of one type

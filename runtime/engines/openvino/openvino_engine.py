@@ -73,7 +73,7 @@ class OpenVinoEngine:
         key = f"{self._architecture.digest}:{weights.digest}"
         with ExitStack() as uses:
             if mode == "none":
-                compiled, part = self._use_compiled(uses, mode, weights, check_cancelled, sizes, {}), _NOTHING
+                compiled, part = self._use_compiled(uses, mode, weights, check_cancelled, sizes), _NOTHING
             else:
                 beside = self._cache.low_rank.need(key, low_rank.part_bytes(manifest, weights))
                 base = WeightSet(weights.base)
@@ -119,7 +119,7 @@ class OpenVinoEngine:
         weights: WeightSet,
         check_cancelled: Callable[[], None],
         sizes: CallSizes | None,
-        beside: Mapping[str, int],
+        beside: Mapping[str, int] | None = None,
     ) -> Compiled:
         """beside: bytes of what is acquired next, by key."""
         base = f"{self._architecture.digest}:{weights.base.weights_digest}"
@@ -132,7 +132,7 @@ class OpenVinoEngine:
             before = resident_bytes()
             compiled = self._compile(graph, weights, check_cancelled, sizes)
             give_back()
-            # Other threads may need memory in this time.
+            # Bounded, because memory that other threads take meanwhile is counted too.
             compiled.nbytes = min(max(nbytes, resident_bytes() - before), _MOST_GROWTH * nbytes + _FIXED_BYTES)
             return compiled
 

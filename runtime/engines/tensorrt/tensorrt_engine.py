@@ -31,7 +31,7 @@ from runtime.engines.tensorrt.loaded_plan import LoadedPlan
 from runtime.engines.tensorrt.plan_sizes import check_sizes
 from runtime.engines.tensorrt.plan_weights import RefitError
 from runtime.engines.torch.parameter_spec import ParameterSpec, TensorForm
-from runtime.engines.torch.weights_cache import NOTHING_BESIDE, WeightsCache
+from runtime.engines.torch.weights_cache import WeightsCache
 from runtime.networks.architecture import Architecture
 from runtime.networks.build import build, parameters
 from runtime.weights.weight_set import WeightSet
@@ -93,7 +93,7 @@ class TensorRtEngine:
         check_fit(weights, self._architecture.kind, self._spec.shapes)
         takes_all = bool(weights.changed) and low_rank.takes(self._graph, weights, self._most_rank)
         key = f"{self._architecture.digest}:{weights.digest}:{self._spec.form}"
-        merged, beside = weights, NOTHING_BESIDE
+        merged, beside = weights, None
         if takes_all:
             merged = WeightSet(weights.base)
             beside = self._low_ranks.need(key, low_rank.part_bytes(self._graph, weights, self._spec.form.dtype))

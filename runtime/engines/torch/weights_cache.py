@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from functools import cached_property
-from types import MappingProxyType
 from typing import Any, Protocol
 
 import torch
@@ -28,7 +27,6 @@ from runtime.weights.reshaped import reshaped
 from runtime.weights.weight_set import WeightSet
 
 CheckCancelled = Callable[[], None]
-NOTHING_BESIDE: Mapping[str, int] = MappingProxyType({})
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,7 +132,7 @@ class WeightsCache:
         spec: ParameterSpec,
         weights: WeightSet,
         check_cancelled: CheckCancelled,
-        beside: Mapping[str, int] = NOTHING_BESIDE,
+        beside: Mapping[str, int] | None = None,
     ) -> TorchBinding:
         """The tensors of a weight set that fits the spec (see `check_fit`).
 
@@ -152,17 +150,17 @@ class WeightsCache:
             contents = Contents(wanted.key, wanted.base_key, frozenset(weights.changed), tensors)
             return TorchBinding(contents, fixed, spec.form.precision, uses.pop_all().close)
 
-    def _make_room(self, wanted: _Wanted, beside: Mapping[str, int]) -> None:
+    def _make_room(self, wanted: _Wanted, beside: Mapping[str, int] | None) -> None:
         """Evict unused weights until the tensors that are not in memory yet fit into the budget."""
         spec = wanted.spec
-        needs = dict(beside)
+        needs = dict(beside or {})
         if wanted.weights.changed:
             needs[wanted.key] = spec.nbytes(wanted.weights.changed)
         if spec.fixed:
             needs[wanted.fixed_key] = spec.nbytes(spec.shapes)
         missing = sum(nbytes for key, nbytes in needs.items() if key not in self._budgeted)
         needs[wanted.base_key] = spec.nbytes(spec.shapes)
-        base = self._budgeted.get(wanted.base_key)  # of other architectures, it may have a part of the tensors
+        base = self._budgeted.get(wanted.base_key)  # another architecture may have loaded only some of these
         missing += spec.nbytes(spec.shapes.keys() - (base.tensors.keys() if isinstance(base, BaseTensors) else ()))
         self._budgeted.make_room(needs, wanted.check_cancelled, missing)
 

@@ -288,6 +288,29 @@ def test_make_room_keeps_what_is_needed() -> None:
     assert kept.evicted_names == ["other"]
 
 
+def test_what_is_needed_stays_while_others_release_it() -> None:
+    """A model above the budget, whose users have a LoRA each: the second waits, and finds the model in memory."""
+    kept = Kept(80)
+    kept.acquire("model", 100)
+    kept.acquire("lora of another request", 1)
+
+    def release() -> None:
+        for name in ("lora of another request", "model"):
+            kept.lru_budget.release(name)
+
+    threading.Timer(0.2, release).start()
+    kept.lru_budget.make_room({"model": 100, "lora": 1}, never_cancelled)
+    assert "model" in kept.lru_budget
+    kept.acquire("model", 100)
+    assert kept.made.count("model") == 1
+
+
+def test_nothing_waits_for_the_users_of_what_it_needs() -> None:
+    kept = Kept(80)
+    kept.acquire("model", 100)
+    kept.lru_budget.make_room({"model": 100, "lora": 1}, _never_waits)
+
+
 def test_an_item_may_lack_a_part_of_its_bytes() -> None:
     kept = Kept(20)
     for name in ("base", "other"):
