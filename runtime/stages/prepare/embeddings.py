@@ -21,6 +21,7 @@ from runtime.stages.prepare.context import PrepareContext
 
 MAX_VECTORS = 2400  # of all embeddings: 32 of the longest ones, 12 MB for the widest text encoder
 _NAMED = 4  # tokens in a message
+_BETWEEN = "\0"  # texts that are searched: no word of a prompt has it
 _BRACKETS = re.compile(r"[()\[\]\\]")  # the characters that weights give a meaning
 
 
@@ -41,10 +42,13 @@ def resolve(
 
 def warnings(request: ImageToImageInput, checkpoint: Checkpoint, embeddings: Sequence[EmbeddingPlan]) -> Iterator[str]:
     """For each file, the tokens of its embeddings that have no effect, because no prompt has a token of theirs."""
-    texts = [normal_text(text) for text in _encoded_texts(request, checkpoint)] if embeddings else []
+    if not embeddings:
+        return
+    # One text for all searches: a prompt may have thousands of parts, and the embeddings thousands of tokens.
+    text = _BETWEEN.join(dict.fromkeys(normal_text(text) for text in _encoded_texts(request, checkpoint)))
     unused: dict[str, list[str]] = {}
     for embedding in embeddings:
-        if not any(_has_token(text, token, embedding.whole_words) for token in embedding.tokens for text in texts):
+        if not any(_has_token(text, token, embedding.whole_words) for token in embedding.tokens):
             unused.setdefault(embedding.field, []).extend(embedding.tokens)
     for field, tokens in unused.items():
         yield (

@@ -6,6 +6,7 @@ import hashlib
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -145,6 +146,16 @@ def test_a_scale_of_0_leaves_a_bundled_embedding_out(stage: PrepareStage) -> Non
 def test_a_bundled_embedding_of_another_s_token_is_refused(stage: PrepareStage) -> None:
     answer = ask(stage, loras=[{"path": BUNDLED}], embeddings=[_named("My  Fish")])
     assert_refused(answer, "loras[0].path: 'my fish' is in embeddings[0].tokens too")
+
+
+def test_thousands_of_tokens_and_of_texts_take_no_time(stage: PrepareStage) -> None:
+    """A search of each text for each token would take minutes."""
+    long = save({"emb_params": torch.zeros(75, 32)})
+    embeddings = [{"path": "tensor:0", "tokens": [f"<{file}.{index}>" for index in range(75)]} for file in range(32)]
+    texts = {"prompt": "a(b)" * 2500, "negative_prompt": "a(b)" * 2500}
+    begun = time.process_time()
+    assert len(_plan(stage, [long], embeddings=embeddings, prompt_weighting=True, **texts).warnings) == 32
+    assert time.process_time() - begun < 3
 
 
 def test_an_embedding_that_no_prompt_uses_is_a_warning(stage: PrepareStage) -> None:
