@@ -26,7 +26,8 @@ _OF_THE_UNET = (
     *("cross_attention_dim", "use_linear_projection"),  # of a ControlNet without attention
 )
 _HINT_CHANNELS = "conditioning_embedding_out_channels"
-# ComfyUI knows those of "shuffle" by these names: they average each residual over the picture, which no shape shows.
+# ComfyUI recognizes shuffle ControlNets by these file names: no shape shows that each residual is averaged over the
+# picture.
 _POOLING_NAMES = ("_shuffle", "_shuffle_fp16")
 _OF_SDXL = ("addition_embed_type", "addition_time_embed_dim")
 

@@ -52,7 +52,7 @@ def read_ic_light(stored: StoredFile, unet: Component) -> IcLightFile:
 def ic_light_warnings(stored: StoredFile, file: IcLightFile, unet: Component) -> list[str]:
     """How the file differs from the published ones, which hold an offset of each parameter of a UNet of SD 1.5.
 
-    Raises WeightFileError and FileChangedError.
+    Raises CheckpointError, WeightFileError and FileChangedError.
     """
     found, used = [], set(file.parameters.values())
     if missing := [name for name in unet.shapes if name not in file.parameters and name != _OF_LCM]:

@@ -20,6 +20,7 @@ _COMPONENTS = ("unet", "vae", "text_encoder", "text_encoder_2")
 # The files of a diffusers-format checkpoint besides those of its components.
 _FOLDER_PATTERNS = ["model_index.json", "scheduler/*.json", "tokenizer/*", "tokenizer_2/*"]
 _STEM = r"(diffusion_pytorch_model|model)"
+_PICKLED = "diffusion_pytorch_model"
 _SHARD = r"(-\d+-of-\d+)"
 _LORA_NAME = "pytorch_lora_weights.safetensors"
 _EMBEDDING_NAMES = ("learned_embeds.safetensors", "learned_embeds.bin")  # as diffusers' training script saves it
@@ -154,9 +155,12 @@ def _checkpoint_files(names: list[str], variant: str | None) -> list[str]:
     return rest + [file for part in _COMPONENTS for file in _part_files(names, f"{part}/", variant)]
 
 
-def _network_files(names: list[str], folder: str, what: str, variant: str | None) -> list[str]:
+def _network_files(
+    names: list[str], folder: str, what: str, variant: str | None, *, with_pickles: bool = False
+) -> list[str]:
     """The files of the only network that a request needs of a repository: in the folder, or at the top."""
-    files = _part_files(names, f"{folder}/" if f"{folder}/config.json" in names else "", variant)
+    place = f"{folder}/" if f"{folder}/config.json" in names else ""
+    files = _part_files(names, place, variant, with_pickles=with_pickles)
     if not files:
         raise HubError(
             f"the repository has no {what}: expected {folder}/config.json, or config.json at its top, with weights; "
@@ -166,26 +170,22 @@ def _network_files(names: list[str], folder: str, what: str, variant: str | None
 
 
 def _controlnet_files(names: list[str], variant: str | None) -> list[str]:
-    """Those of `_network_files`; of a repository without such .safetensors, as some with ControlNets are, its `.bin`.
+    """Many repositories of ControlNets have no .safetensors."""
+    return _network_files(names, "controlnet", "ControlNet", variant, with_pickles=True)
 
-    A variant's `.bin` comes before plain .safetensors.
+
+def _part_files(names: list[str], place: str, variant: str | None, *, with_pickles: bool = False) -> list[str]:
+    """The configuration and weights of the component in folder `place`: those of the variant, or the plain ones.
+
+    Of each, `.bin` files only `with_pickles`, where there is no .safetensors.
     """
-    found = _network_files(names, "controlnet", "ControlNet", variant)
-    configs = [name for name in found if name.endswith("config.json")]
-    weights = [name for name in found if name not in configs]
-    stem = "controlnet/" * ("controlnet/config.json" in names) + "diffusion_pytorch_model"
-    if variant and f"{stem}.{variant}.bin" in names and not any(f".{variant}" in name for name in weights):
-        return [*configs, f"{stem}.{variant}.bin"]
-    return found if weights or f"{stem}.bin" not in names else [*configs, f"{stem}.bin"]
-
-
-def _part_files(names: list[str], place: str, variant: str | None) -> list[str]:
-    """The configuration and weights of the component in folder `place`: those of the variant, or the plain ones."""
-    plain = rf"{_STEM}({_SHARD}?\.safetensors|\.safetensors\.index\.json)"
-    wanted = [plain]
+    wanted = [rf"{_STEM}({_SHARD}?\.safetensors|\.safetensors\.index\.json)", rf"{_PICKLED}\.bin"]
     if variant:
         of = re.escape(f".{variant}")
-        wanted = [rf"{_STEM}({of}{_SHARD}?|{_SHARD}{of})\.safetensors|{_STEM}\.safetensors\.index{of}\.json", plain]
+        own = rf"{_STEM}({of}{_SHARD}?|{_SHARD}{of})\.safetensors|{_STEM}\.safetensors\.index{of}\.json"
+        wanted = [own, rf"{_PICKLED}{of}\.bin", *wanted]
+    if not with_pickles:
+        wanted = [pattern for pattern in wanted if not pattern.endswith(".bin")]
     inner = [name.removeprefix(place) for name in names if name.startswith(place)]
     found = ([name for name in inner if re.fullmatch(pattern, name)] for pattern in wanted)
     weights: list[str] = next((files for files in found if files), [])

@@ -13,6 +13,8 @@ from urllib.parse import quote, unquote
 
 import idna
 
+from lorikeet.protocol.encodable import is_encodable
+
 _MAX_CHARACTERS = 16_384
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
@@ -121,10 +123,8 @@ def _checked(text: str) -> str:
         raise UrlError(f"not a valid URL: expected at most {_MAX_CHARACTERS} characters")
     if _CONTROL.search(text):
         raise UrlError("not a valid URL: it contains a line break or another control character; remove it")
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:  # half of a surrogate pair
-        raise UrlError("not a valid URL: it contains a character that is not valid Unicode") from error
+    if not is_encodable(text):
+        raise UrlError("not a valid URL: it contains a character that is not valid Unicode")
     return text
 
 

@@ -3,6 +3,8 @@
 
 def is_encodable(text: str) -> bool:
     """Whether `text` has a form in UTF-8."""
+    if text.isascii():  # at once, also for a picture in a data URI
+        return True
     try:
         text.encode()
     except UnicodeEncodeError:

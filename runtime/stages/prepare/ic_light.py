@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from PIL import Image
 
@@ -12,7 +13,7 @@ from runtime.checkpoints.checks import CheckpointError
 from runtime.checkpoints.read_ic_light import WITH_BACKGROUND, ic_light_warnings, read_ic_light
 from runtime.files.image_codec import resize
 from runtime.files.safetensors_file import WeightFileError
-from runtime.files.stored_file import FileChangedError, StoredFile
+from runtime.files.stored_file import FileChangedError
 from runtime.plan import BACKGROUND, FOREGROUND, IcLightPlan
 from runtime.stage_errors import InvalidArgument
 from runtime.stages.prepare.context import PrepareContext
@@ -20,6 +21,14 @@ from runtime.stages.prepare.pictures import Pictures
 from runtime.stages.prepare.size import Size
 
 FIELD = "ic_light_model_url"
+
+
+@dataclass(frozen=True)
+class IcLight:
+    """Its weights; None: the request has none. `warnings`: how their file differs from the published ones."""
+
+    plan: IcLightPlan | None = None
+    warnings: tuple[str, ...] = ()
 
 
 def check(request: ImageToImageInput) -> None:
@@ -38,14 +47,15 @@ def named_pictures(request: ImageToImageInput) -> Iterator[tuple[str, str]]:
             yield name, value
 
 
-def resolve(request: ImageToImageInput, context: PrepareContext, checkpoint: Checkpoint) -> IcLightPlan | None:
-    """None without IC-Light. Raises InvalidArgument that names the field."""
+def resolve(request: ImageToImageInput, context: PrepareContext, checkpoint: Checkpoint) -> IcLight:
+    """Raises InvalidArgument that names the field."""
     if request.ic_light_model_url is None:
-        return None
+        return IcLight()
     context.check_cancelled()
     try:
         stored = context.files.lora(FIELD, request.ic_light_model_url, context.request_files)
         file = read_ic_light(stored, checkpoint.unet)
+        warnings = ic_light_warnings(stored, file, checkpoint.unet)
     except (CheckpointError, WeightFileError, FileChangedError) as error:
         raise InvalidArgument(FIELD, str(error)) from error
     takes_background, has_background = (
@@ -55,21 +65,10 @@ def resolve(request: ImageToImageInput, context: PrepareContext, checkpoint: Che
     if takes_background != has_background:
         wanted = "it takes a background, which is missing" if takes_background else "the model takes no background"
         raise InvalidArgument(BACKGROUND, f"{wanted}: it has {file.in_channels} input channels")
-    return IcLightPlan(
+    plan = IcLightPlan(
         path=stored.path, digest=stored.digest, fingerprint=stored.fingerprint, in_channels=file.in_channels
     )
-
-
-def warnings(plan: IcLightPlan | None, checkpoint: Checkpoint) -> list[str]:
-    """Raises InvalidArgument."""
-    if plan is None:
-        return []
-    stored = StoredFile(plan.path, plan.digest, plan.fingerprint)
-    try:
-        found = ic_light_warnings(stored, read_ic_light(stored, checkpoint.unet), checkpoint.unet)
-    except (CheckpointError, WeightFileError, FileChangedError) as error:
-        raise InvalidArgument(FIELD, str(error)) from error
-    return [f"{FIELD}: {warning}" for warning in found]
+    return IcLight(plan, tuple(f"{FIELD}: {warning}" for warning in warnings))
 
 
 def fit_pictures(request: ImageToImageInput, pictures: Pictures, size: Size) -> Pictures:

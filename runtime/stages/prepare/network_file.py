@@ -33,7 +33,7 @@ class NetworkFile:
 def warn_of_unread_names(path: str, names: Mapping[str, str | None]) -> Iterator[str]:
     """Warnings of fields that select a file of a folder, for a source that is a file. `path`: its field. `names`:
     fields and their values, None where the request gives none."""
-    yield from (f"{field}: {path} is a single file, ignored" for field, value in names.items() if value is not None)
+    yield from (f"{field}: {path} is a single file, ignored" for field, value in names.items() if value)
 
 
 def find_network_file(

@@ -88,7 +88,7 @@ def make_plan(request: ImageToImageInput, context: PrepareContext, admission: Ad
         controlnets=controls.networks,
         ip_adapters=image_prompts.adapters,
         image_encoder=image_prompts.encoder,
-        ic_light=relighting,
+        ic_light=relighting.plan,
         safety_checker=checker,
         pictures=decoded.plans,
         seed=secrets.randbits(_SEED_BITS) if request.seed is None else request.seed,
@@ -100,7 +100,7 @@ def make_plan(request: ImageToImageInput, context: PrepareContext, admission: Ad
         | {lora.field: lora.digest for lora in adapters}
         | {inversion.field: inversion.digest for inversion in inversions}
         | image_prompts.pack_digests
-        | ({ic_light.FIELD: relighting.digest} if relighting else {}),
+        | ({ic_light.FIELD: relighting.plan.digest} if relighting.plan else {}),
         warnings=(
             *unknown_field_warnings(request),
             *prompts.warnings(request),
@@ -110,7 +110,7 @@ def make_plan(request: ImageToImageInput, context: PrepareContext, admission: Ad
             *controls.warnings,
             *image_prompts.warnings,
             *warn_of_unread_tensors((*controls.networks, *image_prompts.components)),
-            *ic_light.warnings(relighting, checkpoint),
+            *relighting.warnings,
             *schedule.warnings(request, checkpoint),
             *tiles.warnings(request),
         ),

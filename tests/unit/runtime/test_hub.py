@@ -217,3 +217,10 @@ def test_a_controlnet_with_safetensors_needs_no_pickle(web: Web) -> None:
     needed = {"controlnet/config.json": b"{}", "controlnet/diffusion_pytorch_model.safetensors": b"0123"}
     publish(web, REPO, needed | {"controlnet/diffusion_pytorch_model.bin": b"large" * 1000})
     assert _files(Hub(PLENTY).controlnet(REPO)) == downloaded(web, REPO) == set(needed)
+
+
+def test_the_pickle_of_a_variant_comes_before_other_files(web: Web) -> None:
+    """`s` also begins the word safetensors."""
+    needed = {"config.json": b"{}", "diffusion_pytorch_model.s.bin": b"0123"}
+    publish(web, REPO, needed | {"diffusion_pytorch_model.safetensors": b"large" * 1000})
+    assert _files(Hub(PLENTY).controlnet(REPO, "s")) == downloaded(web, REPO) == set(needed)

@@ -63,6 +63,7 @@ def test_an_adapter_in_one_file_has_no_names(stage: PrepareStage) -> None:
     file = {"path": "ip_adapters/sd15/base.safetensors"}
     encoder = {"image_encoder_path": "ip_adapters/sd15/image_encoder"}
     assert _adapted(stage, file, **encoder) == ()
+    assert _adapted(stage, {**file, "model_subfolder": ""}, **encoder, image_encoder_subfolder="") == ()
     names = {"weight_name": "base.safetensors", "model_subfolder": "models"}
     assert _adapted(stage, {**file, **names}, **encoder) == (
         "ip_adapter[0].model_subfolder: ip_adapter[0].path is a single file, ignored",
