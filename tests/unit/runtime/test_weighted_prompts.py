@@ -175,10 +175,11 @@ def test_a_file_that_changed_names_the_field(
 
 
 @pytest.mark.parametrize(
-    ("kind", "weighting", "known"), [("unet", False, True), ("unet", True, False), ("text_encoder", False, False)]
+    ("kind", "tokens", "known"),
+    [("unet", 77, True), ("unet", 154, False), ("unet", 40, False), ("text_encoder", 77, False)],
 )
-def test_a_weighted_plan_does_not_tell_the_size_of_calls(
-    sd15: Checkpoint, job: JobRef, kind: Any, weighting: bool, known: bool
+def test_only_a_text_of_one_chunk_has_a_size_that_settings_name(
+    sd15: Checkpoint, job: JobRef, kind: Any, tokens: int, known: bool
 ) -> None:
     sizes = CallSizes(2, 8, 8)
     seen: list[CallSizes | None] = []
@@ -194,7 +195,7 @@ def test_a_weighted_plan_does_not_tell_the_size_of_calls(
             seen.append(found)
 
     component = sd15.unet if kind == "unet" else sd15.text_encoders[0]
-    bind_component(Engines(), kind, make_plan(sd15, job, prompt_weighting=weighting), component, never_cancelled, 2)  # type: ignore[arg-type]
+    bind_component(Engines(), kind, make_plan(sd15, job, prompt_weighting=True), component, never_cancelled, 2, tokens)  # type: ignore[arg-type]
     assert seen == [sizes if known else None]
 
 
