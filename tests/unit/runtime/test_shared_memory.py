@@ -22,10 +22,15 @@ def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def stub() -> Iterator[subprocess.Popen[bytes]]:
     """A process that names a region among its arguments, as the Python backend's stubs do."""
-    wait = [sys.executable, "-S", "-c", "input()"]
+    arguments = ["model.py", f"{RESERVED_PREFIX}lorikeet-7", "1048576"]
     process = subprocess.Popen(
-        [*wait, "model.py", f"{RESERVED_PREFIX}lorikeet-7", "1048576"], stdin=subprocess.PIPE, stderr=subprocess.DEVNULL
+        [sys.executable, "-S", "-c", "print(flush=True); input()", *arguments],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
     )
+    assert process.stdout is not None
+    process.stdout.readline()  # for a moment after it was started, a process has no arguments
     yield process
     process.communicate(b"")
 
