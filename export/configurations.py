@@ -125,14 +125,20 @@ class UNetConfig(NetworkConfig):
 
 
 class ControlNetConfig(NetworkConfig):
-    """`condition` is the control picture. The residuals are not scaled."""
+    """`condition` is the control picture. The residuals are not scaled.
+
+    A graph has no input that does nothing: that of a network without cross-attention has no `text`.
+    """
 
     @property
     def own_axes(self) -> NamedAxes:
         factor = 2 ** (len(self._options["conditioning_embedding_out_channels"]) - 1)
         channels = self._options["conditioning_channels"]
         picture = (ROWS, channels, scaled(HEIGHT, "condition", factor), scaled(WIDTH, "condition", factor))
-        return {**_denoising_axes(self._options, self._options["cross_attention_dim"]), "condition": picture}
+        axes = {**_denoising_axes(self._options, self._options["cross_attention_dim"]), "condition": picture}
+        blocks = (*self._options["down_block_types"], self._options["mid_block_type"])
+        reads_text = any("CrossAttn" in block for block in blocks)
+        return {name: found for name, found in axes.items() if name != "text" or reads_text}
 
     @property
     def output_axes(self) -> NamedAxes:

@@ -13,7 +13,8 @@ from runtime.networks.network import Network
 class ControlNet(Network):
     """The residuals for a UNet's skip connections.
 
-    latent, t, text, pooled, time_ids: as for the UNet. condition: the control picture [rows, 3, 8h, 8w] in [0, 1].
+    latent, t, text, pooled, time_ids: as for the UNet. A network without cross-attention needs no text. condition: the
+    control picture [rows, 3, 8h, 8w] in [0, 1].
     residuals: one [rows, C, h, w] per skip connection at that connection's size, then the middle block's; not scaled.
     """
 
@@ -30,8 +31,8 @@ class ControlNet(Network):
         self,
         latent: torch.Tensor,
         t: torch.Tensor,
-        text: torch.Tensor,
         condition: torch.Tensor,
+        text: torch.Tensor | None = None,
         pooled: torch.Tensor | None = None,
         time_ids: torch.Tensor | None = None,
     ) -> dict[str, tuple[torch.Tensor, ...]]:

@@ -64,7 +64,7 @@ def _unet(folder: str) -> Callable[[Path], TinyNetwork]:
     return lambda tiny: of_component("unet", read_component("unet", tiny / folder / "unet"))
 
 
-def _controlnet(with_time_ids: bool) -> Callable[[Path], TinyNetwork]:
+def _controlnet(with_time_ids: bool = False, **changes: Any) -> Callable[[Path], TinyNetwork]:
     """A ControlNet whose last layers are not zero."""
     added = {
         "addition_embed_type": "text_time",
@@ -81,7 +81,7 @@ def _controlnet(with_time_ids: bool) -> Callable[[Path], TinyNetwork]:
         "conditioning_embedding_out_channels": [8, 8, 16, 16],
     }
 
-    return lambda _: _random("controlnet", config | (added if with_time_ids else {}))
+    return lambda _: _random("controlnet", config | (added if with_time_ids else {}) | changes)
 
 
 def _random(kind: NetworkKind, config: dict[str, Any]) -> TinyNetwork:
@@ -133,8 +133,9 @@ NETWORKS: dict[str, Callable[[Path], TinyNetwork]] = {
     "sdxl unet": _part("sdxl", "unet", "unet"),
     "lcm unet": _unet("lcm"),
     "everything unet": _unet("everything"),
-    "sd controlnet": _controlnet(with_time_ids=False),
+    "sd controlnet": _controlnet(),
     "sdxl controlnet": _controlnet(with_time_ids=True),
+    "controlnet without text": _controlnet(down_block_types=["DownBlock2D"] * 2, mid_block_type="UNetMidBlock2D"),
     "sd15 vae_encoder": _part("sd15", "vae_encoder", "vae"),
     "sd15 vae_decoder": _part("sd15", "vae_decoder", "vae"),
     "sd15 text_encoder": _part("sd15", "text_encoder", "text_encoder"),
