@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,6 @@ from runtime.artifacts.artifact import read_artifact
 from runtime.artifacts.manifest import ArtifactKey, low_rank_modes
 from runtime.checkpoints.checkpoint import Component
 from runtime.engines.compiled.graphs import read_graphs
-from runtime.engines.engine import CallSizes, Inputs, never_cancelled
 from runtime.engines.lru_budget import LruBudget
 from runtime.engines.openvino.compiled_cache import CompiledCache
 from runtime.engines.openvino.compiled_files import CompiledFiles
@@ -23,10 +21,9 @@ from runtime.engines.openvino.openvino_engine import OpenVinoEngine
 from runtime.networks.architecture import NetworkKind, architecture_of
 from runtime.weights.change import LowRank
 from runtime.weights.weight_set import WeightSet
-from tests.unit.runtime.engines import batched, noise, rows_of
+from tests.unit.runtime.engines import noise
 from tests.unit.runtime.merging import Changes, Replacement
 
-TOLERANCE = 5e-5  # of the standard deviation
 PLENTY = 1 << 30
 
 
@@ -50,24 +47,6 @@ def make_openvino(
     found: LruBudget[Any] = LruBudget(budget)
     files = CompiledFiles(artifacts / "compiled", kept)
     return OpenVinoEngine(architecture, graphs, Compiler(dtype, 1), files, CompiledCache(found)), found
-
-
-def run(engine: Any, weights: WeightSet, batch: Inputs, sizes: CallSizes | None = None) -> Mapping[str, Any]:
-    """One call with these weights, which are released; inputs and outputs have a batch axis."""
-    binding = engine.bind(weights, never_cancelled, sizes)
-    try:
-        return batched(engine.run([(binding, row) for row in rows_of(batch)]))
-    finally:
-        binding.release()
-
-
-def assert_near(found: Mapping[str, Any], expected: Mapping[str, Any], tolerance: float = TOLERANCE) -> None:
-    assert found.keys() == expected.keys()
-    for name, value in expected.items():
-        pairs = zip(found[name], value, strict=True) if isinstance(value, tuple) else [(found[name], value)]
-        for one, other in pairs:
-            assert one.dtype == torch.float32
-            assert (one - other).abs().max() < tolerance * other.std(), name
 
 
 def make_lora(component: Component, seed: int, rank: int, axes: tuple[int, ...]) -> WeightSet:

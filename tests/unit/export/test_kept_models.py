@@ -14,7 +14,8 @@ from safetensors.torch import load_file, save_file
 from runtime.checkpoints.checkpoint import Checkpoint, Component
 from runtime.engines.openvino.compiler import Compiler
 from runtime.weights.weight_set import WeightSet
-from tests.unit.export.openvino_engines import PLENTY, assert_near, full_change, linear_lora, make_openvino, run
+from tests.unit.export.engine_calls import assert_near, run
+from tests.unit.export.openvino_engines import PLENTY, full_change, linear_lora, make_openvino
 from tests.unit.runtime.engines import make_engine, unet_inputs
 from tests.unit.runtime.tiny_checkpoints import read_checkpoint, read_component
 

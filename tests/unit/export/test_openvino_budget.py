@@ -15,14 +15,8 @@ from runtime.engines.compiled import low_rank
 from runtime.engines.engine import WeightsError, never_cancelled
 from runtime.engines.openvino.openvino_engine import OpenVinoEngine
 from runtime.weights.weight_set import WeightSet
-from tests.unit.export.openvino_engines import (
-    assert_near,
-    compiled_count,
-    convolution_lora,
-    linear_lora,
-    make_openvino,
-    run,
-)
+from tests.unit.export.engine_calls import assert_near, run
+from tests.unit.export.openvino_engines import compiled_count, convolution_lora, linear_lora, make_openvino
 from tests.unit.runtime.engines import make_engine
 from tests.unit.runtime.tiny_checkpoints import read_checkpoint
 

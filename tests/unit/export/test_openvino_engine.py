@@ -14,15 +14,8 @@ from runtime.engines.engine import CallSizes, WeightsError, never_cancelled
 from runtime.engines.openvino.openvino_engine import OpenVinoEngine
 from runtime.networks.architecture import NetworkKind
 from runtime.weights.weight_set import WeightSet
-from tests.unit.export.openvino_engines import (
-    assert_near,
-    compiled_count,
-    convolution_lora,
-    full_change,
-    linear_lora,
-    make_openvino,
-    run,
-)
+from tests.unit.export.engine_calls import assert_near, run
+from tests.unit.export.openvino_engines import compiled_count, convolution_lora, full_change, linear_lora, make_openvino
 from tests.unit.runtime.engines import batched, make_engine, noise, rows_of, unet_inputs
 from tests.unit.runtime.merging import Changes
 from tests.unit.runtime.tiny_checkpoints import read_checkpoint

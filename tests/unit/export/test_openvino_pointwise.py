@@ -16,7 +16,8 @@ from runtime.lora.kinds.loha import Hadamard
 from runtime.weights.change import Change, LowRank
 from runtime.weights.offsets import Offset
 from runtime.weights.weight_set import WeightSet
-from tests.unit.export.openvino_engines import assert_near, make_openvino, run
+from tests.unit.export.engine_calls import assert_near, run
+from tests.unit.export.openvino_engines import make_openvino
 from tests.unit.runtime.engines import make_engine, noise
 from tests.unit.runtime.merging import Changes, merged
 from tests.unit.runtime.tiny_checkpoints import base_tensors, copy_folder, read_component

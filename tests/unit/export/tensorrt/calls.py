@@ -1,38 +1,14 @@
-"""Calls of a TensorRT engine over the emulator, and weights that they have."""
+"""The inputs and weights of a TensorRT engine's calls over the emulator."""
 
 from __future__ import annotations
-
-from collections.abc import Mapping
-from typing import Any
 
 import torch
 
 from runtime.checkpoints.checkpoint import Component
-from runtime.engines.engine import Inputs, never_cancelled
 from runtime.weights.change import LowRank
 from runtime.weights.weight_set import WeightSet
-from tests.unit.runtime.engines import batched, noise, rows_of
+from tests.unit.runtime.engines import noise
 from tests.unit.runtime.merging import Changes
-
-TOLERANCE = 5e-5  # of the standard deviation
-
-
-def run(engine: Any, weights: WeightSet, batch: Inputs) -> dict[str, Any]:
-    """One call with these weights, which are released."""
-    binding = engine.bind(weights, never_cancelled)
-    try:
-        return batched(engine.run([(binding, row) for row in rows_of(batch)]))
-    finally:
-        binding.release()
-
-
-def assert_near(found: Mapping[str, Any], expected: Mapping[str, Any], tolerance: float = TOLERANCE) -> None:
-    assert found.keys() == expected.keys()
-    for name, value in expected.items():
-        pairs = zip(found[name], value, strict=True) if isinstance(value, tuple) else [(found[name], value)]
-        for one, other in pairs:
-            assert one.dtype == torch.float32
-            assert (one - other).abs().max() < tolerance * other.std(), name
 
 
 def text_batch() -> dict[str, torch.Tensor]:

@@ -13,7 +13,8 @@ from runtime.engines.engine import never_cancelled
 from runtime.engines.tensorrt import call_graphs
 from runtime.engines.tensorrt.call_graphs import CALLS_BEFORE
 from runtime.weights.weight_set import WeightSet
-from tests.unit.export.tensorrt.calls import assert_near, biases, linear_lora, run, text_batch
+from tests.unit.export.engine_calls import assert_near, run
+from tests.unit.export.tensorrt.calls import biases, linear_lora, text_batch
 from tests.unit.export.tensorrt.emulator import Emulator, Engine
 from tests.unit.runtime.engines import make_engine, rows_of
 

@@ -18,7 +18,8 @@ from runtime.engines.tensorrt.plan_sizes import check_sizes
 from runtime.engines.tensorrt.tensorrt_engine import TensorRtEngine
 from runtime.weights.weight_set import WeightSet
 from tests.unit.export.conftest import Graphs
-from tests.unit.export.tensorrt.calls import assert_near, linear_lora, run, text_batch
+from tests.unit.export.engine_calls import assert_near, run
+from tests.unit.export.tensorrt.calls import linear_lora, text_batch
 from tests.unit.export.tensorrt.emulator import Emulator
 from tests.unit.export.tensorrt.plans import PROFILE, make_plan
 from tests.unit.runtime.engines import make_engine, noise

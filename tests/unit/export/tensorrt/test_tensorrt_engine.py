@@ -17,7 +17,8 @@ from runtime.engines.tensorrt.plan_error import PlanError
 from runtime.engines.tensorrt.plan_weights import RefitError
 from runtime.engines.tensorrt.rtx_kernels import KernelCache
 from runtime.weights.weight_set import WeightSet
-from tests.unit.export.tensorrt.calls import TOLERANCE, assert_near, biases, linear_lora, run, text_batch
+from tests.unit.export.engine_calls import TOLERANCE, assert_near, run
+from tests.unit.export.tensorrt.calls import biases, linear_lora, text_batch
 from tests.unit.export.tensorrt.emulator import Emulator
 from tests.unit.runtime.engines import batched, make_engine, noise, rows_of, unet_inputs
 from tests.unit.runtime.tiny_checkpoints import read_checkpoint
