@@ -52,8 +52,7 @@ def read_folder(folder: Folder, hash_file: HashFile, variant: str | None = None)
         if kind == "sdxl":
             encoders.append(reader.component("text_encoder_2"))
             tokenizers.append(reader.tokenizer("tokenizer_2"))
-        if variant and not reader.has_variant:
-            raise VariantError(f"the checkpoint has no weights of the variant {variant!r}")
+        reader.check_variant("checkpoint")
         check_unet(unet, encoders)
         check_vae(vae)
         return Checkpoint(
@@ -69,9 +68,14 @@ def read_folder(folder: Folder, hash_file: HashFile, variant: str | None = None)
 
 
 def read_unet_folder(folder: Folder, hash_file: HashFile, variant: str | None = None) -> Component:
-    """The UNet of a folder: its own files, or those of its folder `unet`. Raises CheckpointError."""
+    """The UNet of a folder: its own files, or those of its folder `unet`.
+
+    Raises CheckpointError. Raises VariantError: it lacks the variant.
+    """
     reader = _Components(folder, hash_file, variant)
-    return reader.component("unet", "unet/" if reader.has("unet") else "")
+    found = reader.component("unet", "unet/" if reader.has("unet") else "")
+    reader.check_variant("UNet")
+    return found
 
 
 def read_controlnet_folder(folder: Folder, hash_file: HashFile, variant: str | None = None) -> Component:
@@ -84,8 +88,7 @@ def read_controlnet_folder(folder: Folder, hash_file: HashFile, variant: str | N
     if what := other_class(reader.json(f"{place}config.json").get("_class_name")):
         raise CheckpointError(what)
     found = reader.component("controlnet", place)
-    if variant and not reader.has_variant:
-        raise VariantError(f"the ControlNet has no weights of the variant {variant!r}")
+    reader.check_variant("ControlNet")
     return found
 
 
@@ -95,7 +98,7 @@ class _Components(FolderReader):
     def __init__(self, folder: Folder, hash_file: HashFile, variant: str | None) -> None:
         super().__init__(folder)
         self._hash_file, self._variant = hash_file, variant
-        self.has_variant = False  # whether any component has files of the variant
+        self._has_variant = False  # whether any component has files of the variant
 
     def component(self, name: Role, place: str | None = None) -> Component:
         """The component of that name in the folder `place` (`unet/`; by default, its own name)."""
@@ -110,6 +113,11 @@ class _Components(FolderReader):
         stored = [self._hash_file(path) for path in paths]
         files = tuple(WeightFile(path=file.path, digest=file.digest, fingerprint=file.fingerprint) for file in stored)
         return Component(role=name, config=config, files=files)
+
+    def check_variant(self, what: str) -> None:
+        """Raises VariantError if none of the components that were read has files of the variant."""
+        if self._variant and not self._has_variant:
+            raise VariantError(f"the {what} has no weights of the variant {self._variant!r}")
 
     def scheduler(self) -> dict[str, Any]:
         """The scheduler's configuration, with the class that the folder's index names."""
@@ -133,10 +141,10 @@ class _Components(FolderReader):
         if self._variant:
             single, index = f"{stem}.{self._variant}.safetensors", f"{stem}.safetensors.index.{self._variant}.json"
             if self.has(place + single) or self.has(place + index):
-                self.has_variant = True
+                self._has_variant = True
                 return self._shards(place + index) if self.has(place + index) else [single]
             if name == "controlnet" and self.has(f"{place}{stem}.{self._variant}{_PICKLE}"):
-                self.has_variant = True
+                self._has_variant = True
                 return [f"{stem}.{self._variant}{_PICKLE}"]
         single, index = f"{stem}.safetensors", f"{place}{stem}.safetensors.index.json"
         if self.has(index):

@@ -21,7 +21,7 @@ def with_unet(
 ) -> Checkpoint:
     """The checkpoint with another UNet, and with the prediction type that the UNet's file is marked with.
 
-    Raises CheckpointError: damaged, or made for other text encoders.
+    Raises CheckpointError: damaged, or made for other text encoders. Raises VariantError: its folder lacks the variant.
     """
     try:
         unet = _unet(checkpoint, source, hash_file, variant)

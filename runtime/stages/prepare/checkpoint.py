@@ -20,25 +20,28 @@ from runtime.stages.prepare.context import PrepareContext
 from runtime.stages.prepare.variant import check_variant
 
 _DEFAULT_PREDICTION = "epsilon"  # of every scheduler of diffusers
+_NO_VARIANTS = "variant: a single file has no variants, ignored"
 
 
-def resolve(request: ImageToImageInput, context: PrepareContext) -> Checkpoint:
-    """The checkpoint, with the request's UNet and a checked scheduler configuration.
+def resolve(request: ImageToImageInput, context: PrepareContext) -> tuple[Checkpoint, list[str]]:
+    """The checkpoint, with the request's UNet and a checked scheduler configuration; and warnings of a variant that was
+    not read.
 
     Raises InvalidArgument that names model_name, unet_name or variant.
     """
     check_variant("variant", request.variant)
     try:
         source = context.files.checkpoint("model_name", request.model_name, context.request_files, request.variant)
-        variant = None if isinstance(source, SingleFile) else request.variant
-        checkpoint = read_checkpoint(source, _hash_file(context), variant)
+        in_one_file = isinstance(source, SingleFile)
+        checkpoint = read_checkpoint(source, _hash_file(context), None if in_one_file else request.variant)
         schedule = read_schedule(checkpoint.scheduler, checkpoint.kind, own=request.scheduler is None)
         checkpoint = checkpoint.model_copy(update={"scheduler": schedule})
     except VariantError as error:
         raise InvalidArgument("variant", str(error)) from error
     except (CheckpointError, ScheduleError, FileChangedError) as error:
         raise InvalidArgument("model_name", str(error)) from error
-    return checkpoint if request.unet_name is None else _with_unet(checkpoint, request.unet_name, request, context)
+    unread = [_NO_VARIANTS] if request.variant and in_one_file else []
+    return (checkpoint, unread) if request.unet_name is None else _with_unet(checkpoint, unread, request, context)
 
 
 def file_digests(components: Iterable[Component]) -> dict[str, str]:
@@ -51,15 +54,13 @@ def file_digests(components: Iterable[Component]) -> dict[str, str]:
 
 
 def warnings(request: ImageToImageInput, checkpoint: Checkpoint) -> list[str]:
-    """Warnings of a variant that the checkpoint cannot have, of tensors that no network reads, and of a prediction type
-    that replaces the checkpoint's own. Raises InvalidArgument when a file is gone."""
-    in_one_file = checkpoint.vae.layout != "component"
-    variant = ["variant: a single file has no variants, ignored"] if request.variant and in_one_file else []
+    """Warnings of tensors that no network reads, and of a prediction type that replaces the checkpoint's own. Raises
+    InvalidArgument when a file is gone."""
     try:
         unread = warn_of_unread_tensors(checkpoint.components)
     except WeightFileError as error:
         raise InvalidArgument("model_name", str(error)) from error
-    return [*variant, *unread, *_other_prediction(request, checkpoint)]
+    return [*unread, *_other_prediction(request, checkpoint)]
 
 
 def _other_prediction(request: ImageToImageInput, checkpoint: Checkpoint) -> list[str]:
@@ -73,14 +74,22 @@ def _other_prediction(request: ImageToImageInput, checkpoint: Checkpoint) -> lis
 
 
 def _with_unet(
-    checkpoint: Checkpoint, unet_name: str, request: ImageToImageInput, context: PrepareContext
-) -> Checkpoint:
+    checkpoint: Checkpoint, unread: list[str], request: ImageToImageInput, context: PrepareContext
+) -> tuple[Checkpoint, list[str]]:
+    """The checkpoint with the UNet of `unet_name`. `unread`: the warnings of a variant that the checkpoint lacks."""
+    assert request.unet_name is not None
+    hash_file = _hash_file(context)
     try:
-        source = context.files.unet("unet_name", unet_name, context.request_files, request.variant)
-        found = with_unet(checkpoint, source, _hash_file(context), request.variant)
+        source = context.files.unet("unet_name", request.unet_name, context.request_files, request.variant)
+        if request.variant and not isinstance(source, SingleFile):
+            unread = []
+        try:
+            found = with_unet(checkpoint, source, hash_file, request.variant)
+        except VariantError as error:  # there is one field for both: the checkpoint may have files of the variant alone
+            found, unread = with_unet(checkpoint, source, hash_file), [f"variant: unet_name: {error}, ignored"]
     except (CheckpointError, FileChangedError) as error:
         raise InvalidArgument("unet_name", str(error)) from error
-    return found.model_copy(update={"unet": found.unet.model_copy(update={"field": "unet_name"})})
+    return found.model_copy(update={"unet": found.unet.model_copy(update={"field": "unet_name"})}), unread
 
 
 def _hash_file(context: PrepareContext) -> HashFile:

@@ -25,6 +25,7 @@ from runtime.stages.prepare import (
     schedule,
     size,
     tiles,
+    unused_fields,
 )
 from runtime.stages.prepare.context import PrepareContext
 from runtime.stages.prepare.pictures import Pictures
@@ -57,7 +58,7 @@ def make_plan(request: ImageToImageInput, context: PrepareContext, admission: Ad
     ip_adapters.check(request)
     ic_light.check(request)
     decoded = pictures.resolve(_named_pictures(request), context)
-    checkpoint = checkpoints.resolve(request, context)
+    checkpoint, unread_variant = checkpoints.resolve(request, context)
     pixels = size.resolve(request, context, decoded, checkpoint)
     decoded = controlnets.fit_pictures(request, decoded, pixels)
     schedule.check_on(request, checkpoint)
@@ -104,6 +105,7 @@ def make_plan(request: ImageToImageInput, context: PrepareContext, admission: Ad
         warnings=(
             *unknown_field_warnings(request),
             *prompts.warnings(request),
+            *unread_variant,
             *checkpoints.warnings(request, checkpoint),
             *loras.warnings(adapters),
             *embeddings.warnings(request, checkpoint, inversions),
@@ -113,6 +115,7 @@ def make_plan(request: ImageToImageInput, context: PrepareContext, admission: Ad
             *relighting.warnings,
             *schedule.warnings(request, checkpoint),
             *tiles.warnings(request),
+            *unused_fields.warnings(request, checkpoint, decoded, pixels, image_prompts.adapters),
         ),
         unet_tiles=tiles.resolve_unet(request, pixels, checkpoint),
         vae_tile=tiles.resolve_vae(request, pixels, checkpoint, context.settings.vae_tile_above),

@@ -52,6 +52,37 @@ def test_a_controlnet_in_one_file_has_no_variant(stage: PrepareStage) -> None:
     assert plan.warnings == ("controlnets[0].variant: a single file has no variants, ignored",)
 
 
+def test_a_variant_of_a_unet_is_taken(stage: PrepareStage, hub: Web, tiny_allowed: Path) -> None:
+    folder = tiny_allowed / "sd15/unet"
+    halves = {name: tensor.half() for name, tensor in load_file(folder / WEIGHTS).items()}
+    save_file(halves, folder / FP16[".safetensors"])
+    publish(hub, "owner/name", {path.name: path.read_bytes() for path in folder.iterdir()})
+    for unet in ("sd15/unet", "owner/name"):
+        for model in ("sd15", "single/sd15.safetensors"):
+            plan = ask(stage, model_name=model, unet_name=unet, variant="fp16").plan
+            assert plan.warnings == ()
+            (file,) = plan.checkpoint.unet.files
+            assert {tensor.dtype for tensor in load_file(file.path).values()} == {torch.float16}
+
+
+def test_a_variant_that_the_unet_lacks_is_a_warning(stage: PrepareStage, tiny_allowed: Path) -> None:
+    """There is one field for both, and the checkpoint may have files of the variant alone."""
+    folder = tiny_allowed / "sd15/vae"
+    (folder / FP16[".safetensors"]).write_bytes((folder / WEIGHTS).read_bytes())
+    for model in ("sd15", "single/sd15.safetensors"):
+        plan = ask(stage, model_name=model, unet_name="lcm", variant="fp16").plan
+        assert "variant: unet_name: the UNet has no weights of the variant 'fp16', ignored" in plan.warnings
+    plan = ask(stage, model_name="sd15", unet_name="single/sd15.safetensors", variant="fp16").plan
+    assert plan.warnings == (), "the checkpoint has the variant"
+
+
+@pytest.mark.parametrize("unet", [None, "single/sd15.safetensors", "sd15_unet.safetensors"])
+def test_a_checkpoint_in_one_file_has_no_variant(stage: PrepareStage, tiny_allowed: Path, unet: str | None) -> None:
+    (tiny_allowed / "sd15_unet.safetensors").write_bytes((tiny_allowed / "sd15/unet" / WEIGHTS).read_bytes())
+    plan = ask(stage, model_name="single/sd15.safetensors", unet_name=unet, variant="fp16").plan
+    assert plan.warnings == ("variant: a single file has no variants, ignored",)
+
+
 def _adapted(stage: PrepareStage, *adapters: dict[str, Any], **fields: Any) -> tuple[str, ...]:
     """The warnings for a request with these IP-Adapters."""
     named = [{"ip_adapter_image_url": "tensor:0", **adapter} for adapter in adapters]
