@@ -31,7 +31,7 @@ NOT_APPLIED = {
     "sd15": "loras[0].path: 3 of {tensors} tensors were not applied: bundled embeddings that do not fit the checkpoint "
     "(2): bundle_emb.my fish.clip_g, bundle_emb.my fish.clip_l; keys that name no layer (1): stranger",
     "sdxl": "loras[0].path: 1 of {tensors} tensors were not applied: keys that name no layer (1): stranger\n"
-    "loras[0].path: no prompt has 'my fish': without its token, an embedding has no effect",
+    "loras[0].path: no prompt that is read has 'my fish': without its token, an embedding has no effect",
 }
 EMBEDDING = {f"bundle_emb.my fish.{name}": torch.zeros(2, width) for name, width in (("clip_l", 32), ("clip_g", 48))}
 

@@ -145,7 +145,10 @@ def test_the_response_names_an_embedding_and_its_tokens(client: Client, tiny: Pa
     assert _files(used) == {"embeddings[0].path", "loras[0].path"}
     assert used.response.receipt.loras[0].embeddings == [BUNDLED]
     (unused,) = used.response.warnings
-    assert unused == f"loras[0].path: no prompt has '{BUNDLED}': without its token, an embedding has no effect"
+    assert (
+        unused
+        == f"loras[0].path: no prompt that is read has '{BUNDLED}': without its token, an embedding has no effect"
+    )
 
 
 def _served(case: Case, name: str) -> dict[str, str]:

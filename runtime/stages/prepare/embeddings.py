@@ -52,8 +52,8 @@ def warnings(request: ImageToImageInput, checkpoint: Checkpoint, embeddings: Seq
             unused.setdefault(embedding.field, []).extend(embedding.tokens)
     for field, tokens in unused.items():
         yield (
-            f"{field}: no prompt has {_shown(tokens)}: without its token, an embedding has no effect"
-            f"{_hint(request, checkpoint, tokens)}"
+            f"{field}: no prompt that is read has {_shown(tokens)}: without its token, an embedding has no effect"
+            f"{_hint(request, tokens)}"
         )
 
 
@@ -73,13 +73,10 @@ def _has_token(text: str, token: str, whole_words: bool) -> bool:
     return re.search(rf"(?<!\w){re.escape(normal)}(?!\w)", text) is not None
 
 
-def _hint(request: ImageToImageInput, checkpoint: Checkpoint, tokens: Sequence[str]) -> str:
+def _hint(request: ImageToImageInput, tokens: Sequence[str]) -> str:
     """Why tokens that the client may have written are not found."""
     if request.prompt_weighting and any(_BRACKETS.search(token) for token in tokens):
         return "; with prompt_weighting, write a backslash before each bracket and backslash of a token"
-    negative = normal_text(request.negative_prompt)
-    if not is_guided(request, checkpoint) and any(normal_text(token) in negative for token in tokens):
-        return "; negative_prompt is read only with a guidance_scale above 1"
     return ""
 
 

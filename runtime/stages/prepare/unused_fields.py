@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from lorikeet.schema import ControlNet, ImageToImageInput, IPAdapter, Model, size_in_pixels
+from lorikeet.schema import ImageToImageInput, IPAdapter, Model, size_in_pixels
 from runtime.checkpoints.checkpoint import Checkpoint
 from runtime.plan import IpAdapterPlan, is_guided, sized_picture
 from runtime.stages.prepare.pictures import Pictures

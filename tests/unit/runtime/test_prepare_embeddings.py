@@ -164,9 +164,9 @@ def test_an_embedding_that_no_prompt_uses_is_a_warning(stage: PrepareStage) -> N
         "loras": [{"path": BUNDLED}],
     }
     assert _plan(stage, prompt="a bird", **fields).warnings == (
-        "embeddings[0].path: no prompt has '<S0>': without its token, an embedding has no effect",
-        "embeddings[1].path: no prompt has '<a>', '<b>': without its token, an embedding has no effect",
-        "loras[0].path: no prompt has 'my fish': without its token, an embedding has no effect",
+        "embeddings[0].path: no prompt that is read has '<S0>': without its token, an embedding has no effect",
+        "embeddings[1].path: no prompt that is read has '<a>', '<b>': without its token, an embedding has no effect",
+        "loras[0].path: no prompt that is read has 'my fish': without its token, an embedding has no effect",
     )
     used = _plan(stage, prompt="a <s0>", negative_prompt="<B>, MY fish", **fields)
     assert used.warnings == ()
@@ -224,16 +224,14 @@ def test_a_bundled_embedding_that_is_a_part_of_words_is_a_warning(
 
 
 def test_the_warning_says_what_to_do(stage: PrepareStage) -> None:
-    def warning(token: str, **fields: Any) -> str:
-        (found,) = _plan(stage, embeddings=[_named(token)], **fields).warnings
-        return found
-
-    assert warning("[V]", prompt="a [V] bird", **WEIGHTED) == (
-        "embeddings[0].path: no prompt has '[V]': without its token, an embedding has no effect; "
-        "with prompt_weighting, write a backslash before each bracket and backslash of a token"
+    assert _plan(stage, embeddings=[_named("[V]")], prompt="a [V] bird", **WEIGHTED).warnings == (
+        "embeddings[0].path: no prompt that is read has '[V]': without its token, an embedding has no effect; "
+        "with prompt_weighting, write a backslash before each bracket and backslash of a token",
     )
-    assert warning("<a>", prompt="a bird", negative_prompt="<A>", guidance_scale=1).endswith(
-        "; negative_prompt is read only with a guidance_scale above 1"
+    fields: dict[str, Any] = {"prompt": "a bird", "negative_prompt": "<A>", "guidance_scale": 1}
+    assert _plan(stage, embeddings=[_named("<a>")], **fields).warnings == (
+        "embeddings[0].path: no prompt that is read has '<a>': without its token, an embedding has no effect",
+        "negative_prompt: guidance_scale is 1, ignored",
     )
 
 
