@@ -18,13 +18,15 @@ from runtime.checkpoints.layouts import UNET_FIRST, UNET_ROOT, LayoutName
 from runtime.checkpoints.model_families import SD_1, SD_2_BASE, SD_2_V, SDXL, Family
 from runtime.checkpoints.network_config import check_config
 from runtime.checkpoints.other_models import other_file
-from runtime.checkpoints.prediction_type import marked_schedule, predicts_v
+from runtime.checkpoints.prediction_type import V_PREDICTION, marked_schedule, told_prediction
 from runtime.checkpoints.sidecar import Sidecar, read_sidecar
 from runtime.files.located import SingleFile
 from runtime.files.safetensors_file import WeightFileError, read_header
 
 # Tensors of models for the EDM noise schedule (arXiv 2206.00364), as Playground v2.5; no scheduler of the API has it.
 _EDM_MARKS = {"edm_mean", "edm_std", "edm_vpred.sigma_max", "edm_vpred.sigma_min"}
+
+_OF_THE_UNET = ("prediction_type", "rescale_betas_zero_snr")  # of a scheduler's configuration
 
 
 def read_single_file(file: SingleFile) -> Checkpoint:
@@ -44,12 +46,26 @@ def read_unet_file(file: SingleFile, base: Component) -> Component:
         names = read_header(file.stored.path).tensors.keys()
         _check_marks(names)
         unet = _component("unet", file, _unet_layout(names))
-        config = {**base.config, **unet_config(ComponentShapes(unet)), **read_sidecar(file).config("unet")}
+        derived = unet_config(ComponentShapes(unet))
+        # Without it, the attention of SD 2.1's v UNet overflows in float16.
+        upcast = {"upcast_attention": True} if _family(unet, derived) is SD_2_V else {}
+        config = {**base.config, **derived, **upcast, **read_sidecar(file).config("unet")}
         if "time_embedding.cond_proj.weight" not in unet.shapes:
             config.pop("time_cond_proj_dim", None)
         return _configured(unet, config)
     except WeightFileError as error:
         raise CheckpointError(str(error)) from error
+
+
+def unet_schedule(file: SingleFile, unet: Component) -> dict[str, Any]:
+    """The fields of a scheduler's configuration that a file of `read_unet_file` tells: they go with its UNet.
+
+    Raises WeightFileError and FileChangedError.
+    """
+    is_sd_2 = kind_of(unet) != "sdxl" and bool(unet.config["use_linear_projection"])
+    marks = marked_schedule(read_header(file.stored.path).tensors.keys())
+    own = {name: value for name, value in read_sidecar(file).config("scheduler").items() if name in _OF_THE_UNET}
+    return told_prediction(unet, is_sd_2=is_sd_2) | marks | own
 
 
 def _read(file: SingleFile, sidecar: Sidecar) -> Checkpoint:
@@ -66,7 +82,7 @@ def _read(file: SingleFile, sidecar: Sidecar) -> Checkpoint:
     vae = _configured(vae, family.vae | vae_config(ComponentShapes(vae)) | sidecar.config("vae"))
     check_unet(unet, encoders)
     check_vae(vae)
-    prediction = {"prediction_type": "v_prediction"} if predicts_v(bare, is_sd_2=family in (SD_2_BASE, SD_2_V)) else {}
+    prediction = told_prediction(bare, is_sd_2=family in (SD_2_BASE, SD_2_V))
     return Checkpoint(
         kind=family.kind,
         unet=unet,
@@ -116,7 +132,7 @@ def _family(unet: Component, config: dict[str, Any]) -> Family:
         return SDXL
     if not config["use_linear_projection"]:
         return SD_1
-    return SD_2_V if predicts_v(unet, is_sd_2=True) else SD_2_BASE
+    return SD_2_V if V_PREDICTION in told_prediction(unet, is_sd_2=True).values() else SD_2_BASE
 
 
 def _component(name: Role, file: SingleFile, layout: LayoutName) -> Component:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from runtime.conditioning.active_steps import acts_in
 from runtime.conditioning.prompt import Prompt
 from runtime.engines.ask import Ask, Bound
 from runtime.engines.engine import Outputs
@@ -37,7 +38,7 @@ class ControlNet:
 
     def acts(self, step: int, steps: int) -> bool:
         """Whether it acts in step `step`, from 0, of `steps`."""
-        return step / steps >= self.start and (step + 1) / steps <= self.end
+        return acts_in(step, steps, self.start, self.end)
 
     def crop(self, window: Window, scale: int) -> ControlNet:
         """The network with this part of its condition and mask, `scale` pixels a latent. It has the same binding."""

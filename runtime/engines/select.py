@@ -37,6 +37,7 @@ _EVERY_STEP: set[NetworkKind] = {"unet", "controlnet"}  # the networks that a re
 _WEIGHTS_BYTES = 8 * GIB  # on a CPU, whose memory others use too
 # What keeps an exported graph from being used. TensorRT may not be installed.
 _UNUSABLE = (ArtifactError, PlanError, ImportError)
+_LATENT_CHANNELS = 4  # a UNet's input channels without IC-Light
 _OTHER_SIZES = "other sizes need another plan (make export with --profiles) or LORIKEET_ENGINE=auto"
 
 
@@ -128,12 +129,10 @@ class Engines:
         except _UNUSABLE as error:
             if wanted == fitting:
                 raise WeightsError(str(error)) from error
-            log.warning("%s; the torch engine serves it meanwhile", error)
+            log.warning("%s; the torch engine serves it until the server is started again", error)
             return None
         if engine is None and wanted == fitting:
-            raise WeightsError(
-                f"its {architecture.kind} was not exported: run `make export MODEL=... ENGINE={fitting}`"
-            )
+            raise WeightsError(f"its {architecture.kind} was not exported: run `{_export(architecture, fitting)}`")
         return engine
 
     def _openvino(self, architecture: Architecture) -> Engine | None:
@@ -181,3 +180,11 @@ def _weights_bytes(settings: Settings, device: torch.device) -> int:
     if settings.weights_bytes is not None:
         return int(settings.weights_bytes)
     return torch.cuda.mem_get_info(device)[1] // 2 if device.type == "cuda" else _WEIGHTS_BYTES
+
+
+def _export(architecture: Architecture, engine: str) -> str:
+    """The command that exports the architecture."""
+    command = f"make export MODEL=... ENGINE={engine}"
+    channels = architecture.options.get("in_channels") if architecture.kind == "unet" else None
+    # IC-Light's, which no checkpoint has.
+    return command if channels in (None, _LATENT_CHANNELS) else f'{command} ARGS="--in-channels {channels}"'

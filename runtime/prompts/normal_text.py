@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 import unicodedata
 
-_SPACES = re.compile(r"\s+")
+# Python's white space without the separators U+001C to U+001F, of which the tokenizer makes tokens.
+_SPACES = re.compile(r"[^\S\x1c-\x1f]+")
 
 
 def normal_text(text: str) -> str:
-    """Composed characters, lower case, and one space for each run of white space."""
-    return _SPACES.sub(" ", unicodedata.normalize("NFC", text)).lower()
+    """Composed characters, each in lower case, and one space for each run of white space."""
+    # Character by character, as the tokenizer does: `str.lower` makes another letter of a sigma at the end of a word.
+    return "".join(map(str.lower, _SPACES.sub(" ", unicodedata.normalize("NFC", text))))

@@ -30,6 +30,7 @@ from runtime.settings import Settings
 from runtime.stage_errors import InvalidArgument
 from runtime.stages.bind_component import bind_component
 from runtime.stages.call import Array, Call
+from runtime.stages.text_size import most_chunks
 from runtime.stages.watch_weights import watch_weights
 from runtime.stages.worker_stage import WorkerStage
 
@@ -136,6 +137,8 @@ def _encoders(plan: Plan, prompts: Sequence[_Prompt]) -> list[_Encoder]:
     if len({tokenizer.limit for tokenizer in tokenizers}) > 1:
         raise InvalidArgument("model_name", "its tokenizers have different values of model_max_length: expected one")
     count = max(len(found) for of_encoder in chunks for found in of_encoder)
+    if count > (most := most_chunks(plan)):  # memory was reserved for no more
+        raise InvalidArgument("model_name", f"its tokenizer makes {count} chunks of a prompt that has at most {most}")
     padded = [[[*found, *[EMPTY] * (count - len(found))] for found in of_encoder] for of_encoder in chunks]
     return list(map(_Encoder, components, tokenizers, padded))
 

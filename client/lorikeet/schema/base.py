@@ -32,7 +32,7 @@ class Model(BaseModel):
             return data
         present = {name: value for name, value in data.items() if value is not None or not cls._has_default(name)}
         for alias, name in cls.aliases.items():
-            if alias in present and name not in present:
+            if alias in present and present.get(name) is None:
                 present[name] = present.pop(alias)
         return present
 

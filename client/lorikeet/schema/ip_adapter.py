@@ -75,3 +75,8 @@ class IPAdapter(Model):
         default=True,
         description="True for FaceID Plus V2 weights, false for FaceID Plus V1; without effect on other kinds.",
     )
+
+    @property
+    def scales(self) -> float | Mapping[str, Any]:
+        """`scale_json`, or `scale` without it: an empty `scale_json` names no block."""
+        return self.scale_json or self.scale

@@ -29,7 +29,8 @@ class CompiledFiles:
         try:
             with path.open("rb") as file:
                 digest, content = file.read(_DIGEST_BYTES), file.read()
-            os.utime(path)
+            with suppress(OSError):  # a folder that the server may only read
+                os.utime(path)
         except FileNotFoundError:
             return None
         except OSError as error:

@@ -33,7 +33,7 @@ def _factors(plan: Plan) -> Iterator[tuple[str, float]]:
         if not lora.of_adapter:
             yield f"{lora.field.removesuffix('.path')}.scale", lora.scale
     for index, adapter in enumerate(plan.ip_adapters):
-        field = "scale" if request.ip_adapter[index].scale_json is None else "scale_json"
+        field = "scale_json" if request.ip_adapter[index].scale_json else "scale"
         yield f"ip_adapter[{index}].{field}", max(adapter.scales, key=abs)
     for index, controlnet in enumerate(request.controlnets):
         yield f"controlnets[{index}].conditioning_scale", controlnet.conditioning_scale

@@ -7,20 +7,18 @@ from functools import partial
 
 from lorikeet.schema import ImageToImageInput
 from runtime.checkpoints.checkpoint import Checkpoint, Component
-from runtime.checkpoints.checks import CheckpointError, VariantError
+from runtime.checkpoints.checks import CheckpointError
 from runtime.checkpoints.folder import HashFile
 from runtime.checkpoints.read_checkpoint import read_checkpoint, with_unet
 from runtime.checkpoints.scheduler_config import ScheduleError, read_schedule
 from runtime.checkpoints.unread_tensors import warn_of_unread_tensors
-from runtime.files.located import SingleFile
 from runtime.files.safetensors_file import WeightFileError
 from runtime.files.stored_file import FileChangedError
 from runtime.stage_errors import InvalidArgument
 from runtime.stages.prepare.context import PrepareContext
-from runtime.stages.prepare.variant import check_variant
+from runtime.stages.prepare.variant import Variant
 
 _DEFAULT_PREDICTION = "epsilon"  # of every scheduler of diffusers
-_NO_VARIANTS = "variant: a single file has no variants, ignored"
 
 
 def resolve(request: ImageToImageInput, context: PrepareContext) -> tuple[Checkpoint, list[str]]:
@@ -29,19 +27,18 @@ def resolve(request: ImageToImageInput, context: PrepareContext) -> tuple[Checkp
 
     Raises InvalidArgument that names model_name, unet_name or variant.
     """
-    check_variant("variant", request.variant)
+    variant = Variant("variant", request.variant, sources=1 if request.unet_name is None else 2)
+    hash_file = partial(context.store.digest_local, check_cancelled=context.check_cancelled)
     try:
         source = context.files.checkpoint("model_name", request.model_name, context.request_files, request.variant)
-        in_one_file = isinstance(source, SingleFile)
-        checkpoint = read_checkpoint(source, _hash_file(context), None if in_one_file else request.variant)
+        checkpoint = variant.read("model_name", source, lambda asked: read_checkpoint(source, hash_file, asked))
         schedule = read_schedule(checkpoint.scheduler, checkpoint.kind, own=request.scheduler is None)
         checkpoint = checkpoint.model_copy(update={"scheduler": schedule})
-    except VariantError as error:
-        raise InvalidArgument("variant", str(error)) from error
     except (CheckpointError, ScheduleError, FileChangedError) as error:
         raise InvalidArgument("model_name", str(error)) from error
-    unread = [_NO_VARIANTS] if request.variant and in_one_file else []
-    return (checkpoint, unread) if request.unet_name is None else _with_unet(checkpoint, unread, request, context)
+    if request.unet_name is not None:
+        checkpoint = _with_unet(checkpoint, request.unet_name, variant, hash_file, context)
+    return checkpoint, variant.warnings()
 
 
 def file_digests(components: Iterable[Component]) -> dict[str, str]:
@@ -74,24 +71,11 @@ def _other_prediction(request: ImageToImageInput, checkpoint: Checkpoint) -> lis
 
 
 def _with_unet(
-    checkpoint: Checkpoint, unread: list[str], request: ImageToImageInput, context: PrepareContext
-) -> tuple[Checkpoint, list[str]]:
-    """The checkpoint with the UNet of `unet_name`. `unread`: the warnings of a variant that the checkpoint lacks."""
-    assert request.unet_name is not None
-    hash_file = _hash_file(context)
+    checkpoint: Checkpoint, unet_name: str, variant: Variant, hash_file: HashFile, context: PrepareContext
+) -> Checkpoint:
     try:
-        source = context.files.unet("unet_name", request.unet_name, context.request_files, request.variant)
-        if request.variant and not isinstance(source, SingleFile):
-            unread = []
-        try:
-            found = with_unet(checkpoint, source, hash_file, request.variant)
-        except VariantError as error:  # there is one field for both: the checkpoint may have files of the variant alone
-            found, unread = with_unet(checkpoint, source, hash_file), [f"variant: unet_name: {error}, ignored"]
+        source = context.files.unet("unet_name", unet_name, context.request_files, variant.asked)
+        found = variant.read("unet_name", source, lambda asked: with_unet(checkpoint, source, hash_file, asked))
     except (CheckpointError, FileChangedError) as error:
         raise InvalidArgument("unet_name", str(error)) from error
-    return found.model_copy(update={"unet": found.unet.model_copy(update={"field": "unet_name"})}), unread
-
-
-def _hash_file(context: PrepareContext) -> HashFile:
-    """Hashes a file of a folder, until the request is cancelled."""
-    return partial(context.store.digest_local, check_cancelled=context.check_cancelled)
+    return found.model_copy(update={"unet": found.unet.model_copy(update={"field": "unet_name"})})

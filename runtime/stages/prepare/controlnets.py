@@ -10,18 +10,17 @@ from PIL import Image
 
 from lorikeet.schema import ImageToImageInput
 from runtime.checkpoints.checkpoint import Checkpoint, Component
-from runtime.checkpoints.checks import CheckpointError, VariantError
+from runtime.checkpoints.checks import CheckpointError
 from runtime.checkpoints.json_file import parse_json
 from runtime.checkpoints.read_controlnet import check_strides, read_controlnet
 from runtime.files.image_codec import Pixels, as_mask, resize
-from runtime.files.located import SingleFile
 from runtime.files.stored_file import FileChangedError
 from runtime.plan import CONTROL_IMAGE, CONTROL_MASK, INIT_IMAGE
 from runtime.stage_errors import InvalidArgument
 from runtime.stages.prepare.context import PrepareContext
 from runtime.stages.prepare.pictures import Pictures
 from runtime.stages.prepare.size import Size
-from runtime.stages.prepare.variant import check_variant
+from runtime.stages.prepare.variant import Variant
 
 
 @dataclass(frozen=True)
@@ -56,7 +55,7 @@ def resolve(request: ImageToImageInput, context: PrepareContext, checkpoint: Che
     """Raises InvalidArgument that names the first ControlNet that cannot be fetched or does not fit."""
     found = [_network(request, index, context, checkpoint) for index in range(len(request.controlnets))]
     return ControlNets(
-        tuple(component for component, _ in found), tuple(warning for _, warning in found if warning is not None)
+        tuple(component for component, _ in found), tuple(warning for _, warnings in found for warning in warnings)
     )
 
 
@@ -83,23 +82,21 @@ def fit_pictures(request: ImageToImageInput, pictures: Pictures, size: Size) -> 
 
 def _network(
     request: ImageToImageInput, index: int, context: PrepareContext, checkpoint: Checkpoint
-) -> tuple[Component, str | None]:
-    """The network, and a warning of a variant that its file cannot have."""
+) -> tuple[Component, list[str]]:
+    """The network, and warnings of a variant that its file cannot have."""
     place, controlnet = f"controlnets[{index}]", request.controlnets[index]
-    check_variant(f"{place}.variant", controlnet.variant)
+    variant = Variant(f"{place}.variant", controlnet.variant)
     hash_file = partial(context.files.file_of, f"{place}.path", context=context.request_files)
     config = _config(f"{place}.config_url", controlnet.config_url, context)
     try:
-        source = context.files.controlnet(f"{place}.path", controlnet.path, context.request_files, controlnet.variant)
-        found = read_controlnet(source, checkpoint.unet, hash_file, controlnet.variant, config)
+        source = context.files.controlnet(f"{place}.path", controlnet.path, context.request_files, variant.asked)
+        found = variant.read(
+            f"{place}.path", source, lambda asked: read_controlnet(source, checkpoint.unet, hash_file, asked, config)
+        )
         check_strides(found, checkpoint.vae_scale_factor)
-    except VariantError as error:
-        raise InvalidArgument(f"{place}.variant", str(error)) from error
     except (CheckpointError, FileChangedError) as error:
         raise InvalidArgument(f"{place}.path", str(error)) from error
-    is_ignored = controlnet.variant is not None and isinstance(source, SingleFile)
-    warning = f"{place}.variant: a single file has no variants, ignored" if is_ignored else None
-    return found.model_copy(update={"name": place, "field": f"{place}.path"}), warning
+    return found.model_copy(update={"name": place, "field": f"{place}.path"}), variant.warnings()
 
 
 def _config(field: str, url: str | None, context: PrepareContext) -> dict[str, object] | None:

@@ -62,7 +62,7 @@ def check(request: ImageToImageInput) -> None:
         raise InvalidArgument("image_encoder_subfolder", "expected image_encoder_path with it")
     conditioning = {controlnet.ip_adapter_index for controlnet in request.controlnets}
     for index, adapter in enumerate(request.ip_adapter):
-        if adapter.scale == 0 and adapter.scale_json is None and index not in conditioning:
+        if adapter.scales == 0 and index not in conditioning:
             raise InvalidArgument(
                 f"ip_adapter[{index}].scale", "0 has no effect: remove the adapter, or give scale_json"
             )
@@ -149,9 +149,8 @@ def _adapter(
         _check_face(projection, adapter)
     except CheckpointError as error:
         raise InvalidArgument(f"{place}.path", str(error)) from error
-    scales = adapter.scale if adapter.scale_json is None else adapter.scale_json
     try:
-        by_layer = layer_scales(scales, [layer.name for layer in layers])
+        by_layer = layer_scales(adapter.scales, [layer.name for layer in layers])
     except ScaleError as error:
         raise InvalidArgument(f"{place}.scale_json", str(error)) from error
     return IpAdapterPlan(

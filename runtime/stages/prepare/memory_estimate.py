@@ -13,7 +13,7 @@ from math import prod
 from runtime.plan import Plan
 from runtime.stages.prepare.denoiser_bytes import call_bytes, job_bytes
 from runtime.stages.prepare.shared_memory_estimate import StageBytes, passes_bytes, stage_bytes
-from runtime.stages.prepare.text_size import prompt_embeds_bytes
+from runtime.stages.text_size import prompt_embeds_bytes
 
 _FLOAT = 4
 _COPIES = 3  # of each tensor between two stages: in the sender, in shared memory and in the receiver

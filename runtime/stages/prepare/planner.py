@@ -77,6 +77,7 @@ def make_plan(request: ImageToImageInput, context: PrepareContext, admission: Ad
         *image_prompts.components,
         *([checker] if checker else []),
     )
+    unet_tiles = tiles.resolve_unet(request, pixels, checkpoint)
     plan = Plan(
         job_id=admission.job.id,
         slot=admission.job.slot,
@@ -114,10 +115,10 @@ def make_plan(request: ImageToImageInput, context: PrepareContext, admission: Ad
             *warn_of_unread_tensors((*controls.networks, *image_prompts.components)),
             *relighting.warnings,
             *schedule.warnings(request, checkpoint),
-            *tiles.warnings(request),
+            *tiles.warnings(request, unet_tiles),
             *unused_fields.warnings(request, checkpoint, decoded, pixels, image_prompts.adapters),
         ),
-        unet_tiles=tiles.resolve_unet(request, pixels, checkpoint),
+        unet_tiles=unet_tiles,
         vae_tile=tiles.resolve_vae(request, pixels, checkpoint, context.settings.vae_tile_above),
     )
     return Prepared(plan, decoded)

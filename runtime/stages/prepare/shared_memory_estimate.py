@@ -17,7 +17,7 @@ from lorikeet.protocol import tensors
 from runtime.plan import PictureTensor, Plan
 from runtime.schedulers.check_schedule import most_steps
 from runtime.shared_memory import IN_USE_BYTES, REGION_BYTES
-from runtime.stages.prepare.text_size import prompt_embeds_bytes
+from runtime.stages.text_size import prompt_embeds_bytes
 
 _FLOAT = 4
 _SMALL = 16 << 10  # PLAN, REPORT, SEAL and the backend's own records of one request

@@ -41,16 +41,21 @@ def resolve_vae(request: ImageToImageInput, size: Size, checkpoint: Checkpoint, 
     return VaeTile(height=_OVERLAP * _latents(height, step), width=_OVERLAP * _latents(width, step))
 
 
-def warnings(request: ImageToImageInput) -> list[str]:
-    """A warning of each stride that is longer than its tile."""
+def warnings(request: ImageToImageInput, tiles: UNetTiles | None) -> list[str]:
+    """A warning of each stride that is longer than its tile, or that is given without `tiles`."""
     found = []
     for side in ("width", "height"):
-        stride, tile = getattr(request, f"tile_stride_{side}"), getattr(request, f"tile_{side}")
-        if stride > tile and f"tile_stride_{side}" in request.model_fields_set:
+        field, tile = f"tile_stride_{side}", getattr(request, f"tile_{side}")
+        stride = getattr(request, field)
+        if field not in request.model_fields_set:
+            continue
+        if stride > tile:
             found.append(
-                f"tile_stride_{side}: {stride} was cut to {tile}, because it may not exceed tile_{side}; "
+                f"{field}: {stride} was cut to {tile}, because it may not exceed tile_{side}; "
                 f"remove the field to use half of tile_{side}"
             )
+        elif tiles is None and stride != ImageToImageInput.model_fields[field].default:
+            found.append(f"{field}: no tile is smaller than the picture, ignored")
     return found
 
 

@@ -6,7 +6,9 @@ from collections.abc import Iterator, Sequence
 
 from lorikeet.schema import ImageToImageInput, IPAdapter, Model, size_in_pixels
 from runtime.checkpoints.checkpoint import Checkpoint
+from runtime.conditioning.active_steps import acts_in
 from runtime.plan import IpAdapterPlan, is_guided, sized_picture
+from runtime.schedulers.check_schedule import most_steps
 from runtime.stages.prepare.pictures import Pictures
 from runtime.stages.prepare.size import Size
 
@@ -22,9 +24,9 @@ def warnings(
     yield from _of_size(request, pictures, size)
     yield from _of_schedule(request)
     yield from _of_guidance(request, checkpoint)
-    yield from _of_controlnets(request)
+    yield from _of_controlnets(request, checkpoint)
     for index, (adapter, plan) in enumerate(zip(request.ip_adapter, adapters, strict=True)):
-        yield from _of_adapter(f"ip_adapter[{index}]", adapter, str(plan.projection.config["projection"]))
+        yield from _of_adapter(f"ip_adapter[{index}]", adapter, plan)
 
 
 def _is_changed(model: Model, field: str) -> bool:
@@ -39,6 +41,8 @@ def _of_size(request: ImageToImageInput, pictures: Pictures, size: Size) -> Iter
 
 
 def _of_schedule(request: ImageToImageInput) -> Iterator[str]:
+    if request.image_url is not None and request.noise_strength == 0:
+        yield "noise_strength: 0 runs no step, so prompts, LoRAs, ControlNets and IP-Adapters have no effect"
     if request.image_url is None and _is_changed(request, "noise_strength"):
         yield "noise_strength: the request has no image_url, ignored"
     for name in ("timesteps", "sigmas"):
@@ -62,18 +66,27 @@ def _of_guidance(request: ImageToImageInput, checkpoint: Checkpoint) -> Iterator
             yield f"ip_adapter[{index}].unconditional_noising_factor: {why}, ignored"
 
 
-def _of_controlnets(request: ImageToImageInput) -> Iterator[str]:
+def _of_controlnets(request: ImageToImageInput, checkpoint: Checkpoint) -> Iterator[str]:
+    steps = most_steps(request, checkpoint.scheduler, has_image=request.image_url is not None)
     if request.controlnet_guess_mode and not request.controlnets:
         yield "controlnet_guess_mode: the request has no ControlNet, ignored"
     for index, controlnet in enumerate(request.controlnets):
         if controlnet.mask_threshold is not None and controlnet.mask_url is None:
             yield f"controlnets[{index}].mask_threshold: the ControlNet has no mask_url, ignored"
+        start, end = controlnet.start_percentage, controlnet.end_percentage
+        if steps and not any(acts_in(step, steps, start, end) for step in range(steps)):
+            yield (
+                f"controlnets[{index}]: it acts in none of the {steps} steps, because none lies whole between "
+                f"start_percentage {start:g} and end_percentage {end:g}"
+            )
 
 
-def _of_adapter(place: str, adapter: IPAdapter, kind: str) -> Iterator[str]:
+def _of_adapter(place: str, adapter: IPAdapter, plan: IpAdapterPlan) -> Iterator[str]:
     if adapter.ip_adapter_mask_url is None and _is_changed(adapter, "mask_threshold"):
         yield f"{place}.mask_threshold: the adapter has no ip_adapter_mask_url, ignored"
-    if adapter.scale_json is not None and _is_changed(adapter, "scale"):
+    if adapter.scale_json and not any(plan.scales):
+        yield f"{place}.scale_json: all its scales are 0, so the adapter changes no layer"
+    if adapter.scale_json and _is_changed(adapter, "scale"):
         yield f"{place}.scale: scale_json replaces it, ignored"
-    if not adapter.image_projection_shortcut and kind != "faceid_plus":
+    if not adapter.image_projection_shortcut and plan.projection.config["projection"] != "faceid_plus":
         yield f"{place}.image_projection_shortcut: only FaceID Plus has one, ignored"

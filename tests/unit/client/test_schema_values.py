@@ -34,6 +34,14 @@ def test_null_is_an_absent_field(name: str) -> None:
             {"ip_adapter": [{"path": "a", "ip_adapter_image_url": "b", "scale": None, "scale_json": None}]},
             {"ip_adapter": [{"path": "a", "ip_adapter_image_url": "b"}]},
         ),
+        (
+            {"ip_adapter": [{"path": "a", "ip_adapter_image_url": None, "image_url": "b"}]},
+            {"ip_adapter": [{"path": "a", "image_url": "b"}]},
+        ),
+        (
+            {"controlnets": [{"path": "a", "image_url": None, "control_image_url": "b"}]},
+            {"controlnets": [{"path": "a", "image_url": "b"}]},
+        ),
     ],
 )
 def test_null_in_a_part_is_an_absent_field(with_null: dict[str, Any], without: dict[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -80,3 +81,14 @@ def test_a_folder_that_cannot_be_written_is_no_error(tmp_path: Path, caplog: pyt
     files.write("a", b"a")
     assert "cannot keep a compiled model" in caplog.text
     assert files.read("a") is None
+
+
+def test_a_file_of_a_folder_that_may_only_be_read_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = CompiledFiles(tmp_path, PLENTY)
+    files.write("a", b"content")
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(os, "utime", refuse)
+    assert files.read("a") == b"content"

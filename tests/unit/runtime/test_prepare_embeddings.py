@@ -172,7 +172,7 @@ def test_an_embedding_that_no_prompt_uses_is_a_warning(stage: PrepareStage) -> N
     assert used.warnings == ()
 
 
-WEIGHTED = {"prompt_weighting": True}
+WEIGHTED: dict[str, Any] = {"prompt_weighting": True}
 PROMPTS: list[tuple[str, str, dict[str, Any], bool]] = [
     ("[V]", "a [V] bird", {}, True),
     ("[V]", "a [V] bird", WEIGHTED, False),

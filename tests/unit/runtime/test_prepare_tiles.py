@@ -91,8 +91,9 @@ def test_a_lower_limit_of_the_vae_makes_tiles_of_half_of_it(sd15: Checkpoint) ->
         ({"tile_width": 4096, "tile_height": 4096, "tile_stride_width": 2048, "tile_stride_height": 2048}, []),
     ],
 )
-def test_a_stride_above_its_tile_is_a_warning(fields: dict[str, Any], cut: list[str]) -> None:
-    found = tiles.warnings(_request(**fields))
+def test_a_stride_above_its_tile_is_a_warning(sd15: Checkpoint, fields: dict[str, Any], cut: list[str]) -> None:
+    request = _request(**fields)
+    found = tiles.warnings(request, tiles.resolve_unet(request, _size(2048, 2048), sd15))
     assert [warning.partition(":")[0] for warning in found] == [f"tile_stride_{side}" for side in cut]
     for warning, side in zip(found, cut, strict=True):
         assert f"{fields[f'tile_stride_{side}']} was cut to {fields[f'tile_{side}']}" in warning

@@ -69,11 +69,31 @@ def test_a_variant_that_the_unet_lacks_is_a_warning(stage: PrepareStage, tiny_al
     """There is one field for both, and the checkpoint may have files of the variant alone."""
     folder = tiny_allowed / "sd15/vae"
     (folder / FP16[".safetensors"]).write_bytes((folder / WEIGHTS).read_bytes())
-    for model in ("sd15", "single/sd15.safetensors"):
-        plan = ask(stage, model_name=model, unet_name="lcm", variant="fp16").plan
-        assert "variant: unet_name: the UNet has no weights of the variant 'fp16', ignored" in plan.warnings
+    plan = ask(stage, model_name="sd15", unet_name="lcm", variant="fp16").plan
+    assert "variant: unet_name: the UNet has no weights of the variant 'fp16', ignored" in plan.warnings
     plan = ask(stage, model_name="sd15", unet_name="single/sd15.safetensors", variant="fp16").plan
     assert plan.warnings == (), "the checkpoint has the variant"
+
+
+def test_a_variant_that_the_checkpoint_lacks_is_a_warning(stage: PrepareStage, tiny_allowed: Path) -> None:
+    (tiny_allowed / "halves").mkdir()
+    (tiny_allowed / "halves/config.json").write_bytes((tiny_allowed / "sd15/unet/config.json").read_bytes())
+    (tiny_allowed / "halves" / FP16[".safetensors"]).write_bytes((tiny_allowed / "sd15/unet" / WEIGHTS).read_bytes())
+    plan = ask(stage, model_name="sd15", unet_name="halves", variant="fp16").plan
+    assert plan.warnings == ("variant: model_name: the checkpoint has no weights of the variant 'fp16', ignored",)
+    assert plan.checkpoint.unet.files[0].path.name == FP16[".safetensors"]
+
+
+def test_a_variant_that_no_folder_has_is_refused(stage: PrepareStage) -> None:
+    without = {
+        "checkpoint": ask(stage, model_name="sd15", variant="fp61"),
+        "UNet": ask(stage, model_name="single/sd15.safetensors", unet_name="lcm", variant="fp61"),
+    }
+    for what, answer in without.items():
+        assert_refused(answer, f"variant: the {what} has no weights of the variant 'fp61'")
+    both = ask(stage, model_name="sd15", unet_name="lcm", variant="fp61")
+    of_both = (f"the {what} has no weights of the variant 'fp61'" for what in ("checkpoint", "UNet"))
+    assert_refused(both, f"variant: {'; '.join(of_both)}")
 
 
 @pytest.mark.parametrize("unet", [None, "single/sd15.safetensors", "sd15_unet.safetensors"])

@@ -38,6 +38,26 @@ def _warnings(stage: PrepareStage, **fields: Any) -> tuple[str, ...]:
             "noise_strength: the request has no image_url, ignored",
         ),
         (
+            {"noise_strength": 0, "image_url": "tensor:0"},
+            {"noise_strength": 0.1},
+            "noise_strength: 0 runs no step, so prompts, LoRAs, ControlNets and IP-Adapters have no effect",
+        ),
+        (
+            {"tile_stride_width": 64},
+            {"image_size": {"width": 256, "height": 256}, "tile_width": 128},
+            "tile_stride_width: no tile is smaller than the picture, ignored",
+        ),
+        (
+            {
+                "controlnets": [{**CONTROLNET, "start_percentage": 0.9, "end_percentage": 0.95}],
+                "num_inference_steps": 4,
+                "scheduler": "Euler",
+            },
+            {"num_inference_steps": 20},
+            "controlnets[0]: it acts in none of the 4 steps, because none lies whole between start_percentage 0.9 and "
+            "end_percentage 0.95",
+        ),
+        (
             {"timesteps": {"array": [800, 400]}},
             {"timesteps": {"array": []}},
             "timesteps.array: timesteps.method is 'default', ignored; 'array' uses it",
@@ -88,6 +108,11 @@ def _warnings(stage: PrepareStage, **fields: Any) -> tuple[str, ...]:
             "ip_adapter[0].scale: scale_json replaces it, ignored",
         ),
         (
+            {"ip_adapter": [{**ADAPTER, "scale_json": {"down": [0], "up": {"block_1": 0}}}]},
+            {"ip_adapter": [{**ADAPTER, "scale_json": {}}]},
+            "ip_adapter[0].scale_json: all its scales are 0, so the adapter changes no layer",
+        ),
+        (
             {"ip_adapter": [{**ADAPTER, "image_projection_shortcut": False}]},
             {
                 "ip_adapter": [
@@ -108,3 +133,10 @@ def test_a_field_without_effect_is_a_warning(
 ) -> None:
     assert _warnings(stage, **fields) == (warning,)
     assert _warnings(stage, **(fields | without)) == ()
+
+
+def test_an_empty_scale_json_leaves_the_scale(stage: PrepareStage) -> None:
+    adapters = [{**ADAPTER, "scale_json": {}, "scale": 0.25}]
+    plan = ask(stage, [make_png()], ip_adapter=adapters).plan
+    assert set(plan.ip_adapters[0].scales) == {0.25}
+    assert plan.warnings == ()

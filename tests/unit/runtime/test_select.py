@@ -37,3 +37,15 @@ def test_torch_serves_exported_graphs_where_openvino_is_not_installed(
 def test_a_server_that_must_run_openvino_refuses_without_it(exported: Architecture) -> None:
     with pytest.raises(WeightsError, match="openvino is not installed"):
         _engines("openvino").of(exported)
+
+
+@pytest.mark.parametrize(
+    ("channels", "command"), [(4, "ENGINE=openvino`"), (8, 'ENGINE=openvino ARGS="--in-channels 8"`')]
+)
+def test_the_error_names_the_command_that_exports(tiny: Path, tmp_path: Path, channels: int, command: str) -> None:
+    """A UNet of 8 channels is IC-Light's: an export of the checkpoint makes none of it."""
+    config = {**read_checkpoint(tiny / "sd15").unet.config, "in_channels": channels}
+    settings = Settings(device="cpu", precision="float32", threads=1, engine="openvino", artifacts=tmp_path)
+    with pytest.raises(WeightsError) as raised:
+        Engines(settings, "unet").of(architecture_of("unet", config))
+    assert f"its unet was not exported: run `make export MODEL=... {command}" in str(raised.value)

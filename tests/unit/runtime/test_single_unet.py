@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -99,6 +100,28 @@ def test_the_mark_of_a_unet_alone_counts(tiny: Path, sd15: Checkpoint, tmp_path:
     change_tensors(path, lambda all_: all_ | {"v_pred": torch.zeros(0), "ztsnr": torch.zeros(0)})
     expected = sd15.scheduler | {"prediction_type": "v_prediction", "rescale_betas_zero_snr": True}
     assert with_unet(sd15, SingleFile(digest(path)), digest).scheduler == expected
+
+
+@pytest.mark.parametrize(
+    ("own", "spread", "expected"), [("epsilon", 0.3, "v_prediction"), ("v_prediction", 0.01, "epsilon")]
+)
+def test_an_sd2_unet_alone_shows_what_it_predicts(
+    tiny: Path, tiny_copy: Path, own: str, spread: float, expected: str
+) -> None:
+    base = read_single(tiny / "single/sd2.safetensors", tiny)
+    base = base.model_copy(update={"scheduler": base.scheduler | {"prediction_type": own}})
+    told = {f"{UNET_ROOT}output_blocks.11.1.transformer_blocks.0.norm1.bias": torch.linspace(-spread, spread, 16)}
+    path = change_tensors(tiny_copy / "single/sd2.safetensors", lambda all_: all_ | told)
+    found = with_unet(base, SingleFile(digest(path)), digest)
+    assert found.scheduler["prediction_type"] == expected
+    assert found.unet.config["upcast_attention"] or expected == "epsilon"
+
+
+def test_a_sidecar_of_a_unet_alone_says_what_is_predicted(tiny: Path, sd15: Checkpoint, tmp_path: Path) -> None:
+    path = _unet_file(tiny, tmp_path / "unet.safetensors", "diffusers")
+    path.with_suffix(".config.json").write_text(json.dumps({"scheduler": {"prediction_type": "v_prediction"}}))
+    file = SingleFile(digest(path), inside=tmp_path)
+    assert with_unet(sd15, file, digest).scheduler == sd15.scheduler | {"prediction_type": "v_prediction"}
 
 
 def test_a_unet_may_be_a_folder_of_its_own_or_of_a_checkpoint(tiny: Path, sd15: Checkpoint, lcm: Component) -> None:

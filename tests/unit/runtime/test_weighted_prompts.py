@@ -19,8 +19,8 @@ from runtime.prompts.weighting import PromptError
 from runtime.settings import Settings
 from runtime.stage_errors import InvalidArgument
 from runtime.stages.bind_component import bind_component
-from runtime.stages.prepare.text_size import prompt_embeds_bytes
 from runtime.stages.text_encoder import TextEncoderStage
+from runtime.stages.text_size import prompt_embeds_bytes
 from tests.unit.runtime.plans import make_plan, run_stage
 from tests.unit.runtime.tiny_checkpoints import base_tensors, digest
 
