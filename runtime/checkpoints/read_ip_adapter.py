@@ -16,6 +16,7 @@ from runtime.files.stored_file import StoredFile
 
 _HEAD_WIDTH = 64
 _MOST_TOKENS = 1024
+_KOLORS = {"projection": "plus", "hidden_dims": 2048, "cross_attention_dim": 2048}  # SDXL's resamplers have 1280 inside
 
 
 def read_ip_adapter(stored: StoredFile) -> Component:
@@ -34,7 +35,13 @@ def read_ip_adapter(stored: StoredFile) -> Component:
 
 
 def check_fits(adapter: Component, layers: Sequence[CrossAttention], text_width: int) -> None:
-    """Raises CheckpointError when the adapter was made for a UNet with other cross-attention layers."""
+    """Raises CheckpointError when the adapter was made for a UNet with other cross-attention layers, or for Kolors."""
+    if _KOLORS.items() <= adapter.config.items():
+        # The UNet of Kolors has the layers of SDXL, so the shapes of keys and values do not differ.
+        raise CheckpointError(
+            "it was made for Kolors (its resampler has 2048 hidden values, those for SDXL have 1280): use an IP-Adapter "
+            "that was made for SDXL"
+        )
     found, expected = _keys(adapter), [(layer.width, text_width) for layer in layers]
     if found != expected:
         raise CheckpointError(

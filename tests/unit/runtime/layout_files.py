@@ -86,6 +86,31 @@ def training_run(adapter: Tensors, folder: Path, with_modules: bool) -> Tensors:
     return tensors
 
 
+def plus_of_width(hidden: int, width: int) -> Tensors:
+    """An IP-Adapter Plus for one cross-attention layer of 4 values, with a resampler of one layer, all zeros."""
+    attention, feed_forward = "image_proj.layers.0.0", "image_proj.layers.0.1"
+    shapes: dict[str, tuple[int, ...]] = {
+        "image_proj.latents": (1, 2, hidden),
+        "image_proj.proj_in.weight": (hidden, 8),
+        "image_proj.proj_in.bias": (hidden,),
+        "image_proj.proj_out.weight": (width, hidden),
+        "image_proj.proj_out.bias": (width,),
+        "image_proj.norm_out.weight": (width,),
+        "image_proj.norm_out.bias": (width,),
+        **{f"{attention}.{norm}.{kind}": (hidden,) for norm in ("norm1", "norm2") for kind in ("weight", "bias")},
+        f"{attention}.to_q.weight": (64, hidden),
+        f"{attention}.to_kv.weight": (128, hidden),
+        f"{attention}.to_out.weight": (hidden, 64),
+        f"{feed_forward}.0.weight": (hidden,),
+        f"{feed_forward}.0.bias": (hidden,),
+        f"{feed_forward}.1.weight": (16, hidden),
+        f"{feed_forward}.3.weight": (hidden, 16),
+        "ip_adapter.1.to_k_ip.weight": (4, width),
+        "ip_adapter.1.to_v_ip.weight": (4, width),
+    }
+    return {name: torch.zeros(shape, dtype=torch.float16) for name, shape in shapes.items()}
+
+
 def open_clip_vision(encoder: Tensors) -> Tensors:
     """The image encoder under OpenCLIP's names."""
     inner = without_prefix(encoder, "vision_model.")

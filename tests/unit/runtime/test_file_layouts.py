@@ -391,6 +391,12 @@ def _fp16_without_variant(reader: Reader) -> object:
     return reader.controlnet(_folder(reader, "diffusion_pytorch_model.fp16.safetensors", pickled=False), reader.sd15)
 
 
+def _kolors(reader: Reader) -> object:
+    return reader.adapter(
+        reader.write("ip_adapter_plus_general.safetensors", files.plus_of_width(2048, 2048)), reader.sdxl
+    )
+
+
 def _without_projection(reader: Reader) -> object:
     """As transformers 5 saves a CLIPVisionModel."""
     tensors = files.without_prefix(reader.encoder_tensors, "vision_model.")
@@ -431,6 +437,7 @@ REFUSED: dict[str, tuple[Callable[[Reader], object], str]] = {
         _ip_adapter({"image_proj": {"proj.0.weight": ONE, "norm.weight": ONE}, "ip_adapter": _SD3_KEYS}),
         "made for Flux or Stable Diffusion 3",
     ),
+    "ip-adapter-plus-kolors": (_kolors, "made for Kolors"),
     "image-encoder-without-projection": (_without_projection, "expected a CLIPVisionModelWithProjection"),
     "ic-light-on-sdxl": (_ic_light_on_sdxl, "IC-Light is made for SD 1.5"),
     "embedding-in-a-picture": (_embedding(lambda: PICTURE), "it is a PNG picture"),

@@ -8,16 +8,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
+from safetensors.torch import save_file as save_torch_file
 
 from runtime.checkpoints.checkpoint import Checkpoint, Component
 from runtime.checkpoints.checks import CheckpointError
-from runtime.checkpoints.cross_attention import cross_attentions
+from runtime.checkpoints.cross_attention import CrossAttention, cross_attentions
 from runtime.checkpoints.read_image_encoder import read_image_encoder
 from runtime.checkpoints.read_ip_adapter import check_fits, read_ip_adapter
 from runtime.networks.architecture import architecture_of
 from runtime.networks.build import build, parameters
 from tests.tiny.ip_adapters import PLUS_LAYERS, PLUS_TOKENS
 from tests.tiny.vision import PATCH, SIDE, WIDTH
+from tests.unit.runtime.layout_files import plus_of_width
 from tests.unit.runtime.tiny_checkpoints import digest
 
 ADAPTERS = ("base", "plus", "full", "faceid", "faceid_plus", "portrait", "instant_id")
@@ -58,6 +60,18 @@ def test_the_resampler_is_read_off_the_shapes(tiny: Path, sd15: Checkpoint) -> N
 def test_an_adapter_of_another_checkpoint_is_refused(tiny: Path, sd15: Checkpoint) -> None:
     with pytest.raises(CheckpointError, match="does not fit the checkpoint"):
         read(tiny / "ip_adapters" / "sdxl" / "base.safetensors", sd15)
+
+
+@pytest.mark.parametrize("hidden", [1280, 2048])
+def test_a_resampler_of_kolors_is_refused_though_its_keys_fit_sdxl(tmp_path: Path, hidden: int) -> None:
+    path = tmp_path / "plus.safetensors"
+    save_torch_file(plus_of_width(hidden, 2048), path)
+    adapter, layers = read_ip_adapter(digest(path)), [CrossAttention("attn2", 4)]
+    if hidden == 1280:
+        check_fits(adapter, layers, 2048)
+    else:
+        with pytest.raises(CheckpointError, match="made for Kolors"):
+            check_fits(adapter, layers, 2048)
 
 
 OTHERS = {
