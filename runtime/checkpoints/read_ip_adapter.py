@@ -39,8 +39,8 @@ def check_fits(adapter: Component, layers: Sequence[CrossAttention], text_width:
     if _KOLORS.items() <= adapter.config.items():
         # The UNet of Kolors has the layers of SDXL, so the shapes of keys and values do not differ.
         raise CheckpointError(
-            "it was made for Kolors (its resampler has 2048 hidden values, those for SDXL have 1280): use an IP-Adapter "
-            "that was made for SDXL"
+            "it was made for Kolors (its resampler has 2048 hidden values, those for SDXL have 1280): use an "
+            "IP-Adapter that was made for SDXL"
         )
     found, expected = _keys(adapter), [(layer.width, text_width) for layer in layers]
     if found != expected:

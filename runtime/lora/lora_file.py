@@ -30,6 +30,7 @@ _MAX_LISTED = 8
 _MAX_PROBLEM = 300  # characters of one layer's problem
 _MAX_PROJECTIONS = 256  # layers whose text width is compared; SDXL has 70
 _UNKNOWN_CAUSE = "this LoRA does not fit the checkpoint; use one made for the checkpoint's model, in a supported format"
+_BUNDLED = (UnmatchedKind.EMBEDDING, UnmatchedKind.OUTPUT_EMBEDDING)
 _Place = TypeVar("_Place", bound=Hashable)
 _Shapes = Mapping[str, Mapping[str, Shape]]  # component -> parameter -> shape
 
@@ -72,7 +73,7 @@ class _Matches:
     def unmatched_keys(self) -> list[str]:
         """Their beginnings, without bundled embeddings: their names are free text."""
         kinds = self.unmatched.items()
-        return [key[:MAX_KEY] for kind, keys in kinds if kind != UnmatchedKind.EMBEDDING for key in keys]
+        return [key[:MAX_KEY] for kind, keys in kinds if kind not in _BUNDLED for key in keys]
 
 
 def read_lora(path: Path, components: Sequence[Component]) -> LoraContents:
@@ -194,5 +195,6 @@ def _differences(matches: _Matches, tensors: int) -> str:
         listing = listed(matches.problems, most, _MAX_PROBLEM)
         texts.append(f"Layers that do not fit ({len(matches.problems)}): {listing}")
     for kind, keys in matches.unmatched.items():
-        texts.append(f"{DESCRIPTIONS[kind].capitalize()} ({len(keys)} of {tensors}): {listed(keys, most)}")
+        text = DESCRIPTIONS[kind]
+        texts.append(f"{text[0].upper()}{text[1:]} ({len(keys)} of {tensors}): {listed(keys, most)}")
     return "; ".join(texts)

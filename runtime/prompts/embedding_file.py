@@ -17,8 +17,10 @@ MAX_VECTORS = 75  # a token's vectors fit into one chunk of a prompt
 # The keys of SDXL's text encoders: of OneTrainer, kohya and A1111, of diffusers' training scripts, of fal's.
 _FIRST = ("clip_l", "text_encoders_0", "text_encoder")
 _SECOND = ("clip_g", "text_encoders_1", "text_encoder_2")
-_ALONE = ("string_to_param.*", "emb_params")  # A1111's and kohya's keys for one text encoder
+_ALONE = ("string_to_param.*", "emb_params", "emp_params")  # of A1111, kohya and OneTrainer for one text encoder
 KEYS = (*_FIRST, *_SECOND, *_ALONE)
+# With these, OneTrainer's other vectors may be zeros that must not be used.
+OUTPUT_KEYS = ("clip_l_out", "clip_g_out", "emp_params_out")
 
 
 class EmbeddingError(ValueError):
@@ -43,6 +45,11 @@ def read_embedding(path: Path, encoders: Sequence[Component]) -> EmbeddingTensor
 
 def find_vectors(tensors: Mapping[str, TensorInfo], encoders: Sequence[Component]) -> EmbeddingTensors:
     """The vectors for these text encoders among the tensors of one embedding. Raises EmbeddingError."""
+    if not tensors.keys().isdisjoint(OUTPUT_KEYS):
+        raise EmbeddingError(
+            "it is an output embedding of OneTrainer, which is added after the text encoder: not supported; "
+            "train one without output embeddings"
+        )
     names = _names(tensors, encoders)
     if others := sorted(tensors.keys() - set(names)):
         raise EmbeddingError(f"it has {listed(names)} and other tensors, which are not supported: {listed(others)}")

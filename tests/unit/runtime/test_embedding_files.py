@@ -46,6 +46,8 @@ SD: dict[str, tuple[Any, EmbeddingTensors]] = {
     "A1111": (_a1111(THREE), EmbeddingTensors(("string_to_param.*",), 3)),
     "A1111, trained": (_a1111(torch.nn.Parameter(THREE)), EmbeddingTensors(("string_to_param.*",), 3)),
     "fal": ({"text_encoder": THREE}, EmbeddingTensors(("text_encoder",), 3)),
+    "diffusers, a token like an output": ({"knocked_out": THREE}, EmbeddingTensors(("knocked_out",), 3)),
+    "OneTrainer, one text encoder": ({"emp_params": THREE}, EmbeddingTensors(("emp_params",), 3)),
     "OneTrainer": ({"clip_l": THREE.bfloat16()}, EmbeddingTensors(("clip_l",), 3)),
     "half": ({"emb_params": THREE.half()}, EmbeddingTensors(("emb_params",), 3)),
     "double": ({"emb_params": THREE.double()}, EmbeddingTensors(("emb_params",), 3)),
@@ -83,6 +85,9 @@ def test_a_file_for_both_text_encoders_of_sdxl(
     assert read_embedding(stored.path, sdxl.text_encoders) == EmbeddingTensors(keys, XL[keys])
 
 
+OUTPUT_MESSAGE = "an output embedding of OneTrainer, which is added after the text encoder: not supported"
+
+
 def _clip(vectors: int = 2, **widths: int) -> dict[str, torch.Tensor]:
     return {key: torch.zeros(vectors, width) for key, width in (WIDTHS | widths).items()}
 
@@ -104,11 +109,11 @@ def _clip(vectors: int = 2, **widths: int) -> dict[str, torch.Tensor]:
             lora_files.linear(),
             "this file is a LoRA, not a textual inversion embedding: name it in the field loras",
         ),
-        (
-            "sdxl",
-            _clip() | {"clip_l_out": torch.zeros(2, 32)},
-            "it has clip_l, clip_g and other tensors, which are not supp",
-        ),
+        ("sd15", {"emp_params": THREE * 0, "emp_params_out": THREE}, OUTPUT_MESSAGE),
+        ("sd15", {"emp_params_out": THREE}, OUTPUT_MESSAGE),
+        ("sd15", {"clip_l_out": THREE}, OUTPUT_MESSAGE),
+        ("sdxl", _clip() | {"clip_l_out": torch.zeros(2, 32)}, OUTPUT_MESSAGE),
+        ("sdxl", {"clip_l_out": torch.zeros(2, 32), "clip_g_out": torch.zeros(2, 48)}, OUTPUT_MESSAGE),
         (
             "sdxl",
             _clip() | {"t5": torch.zeros(2, 64)},
@@ -216,11 +221,15 @@ def test_a_lora_s_bundled_embedding_is_read(
     "tensors",
     [
         _bundle("a", clip_l=(2, 32), clip_g=(2, 48)),
-        _bundle("a", clip_l_out=(2, 32)),
         _bundle("a", emb_params=(2, 33)),
         _bundle(" ", emb_params=(2, 32)),
         _bundle("x" * 101, emb_params=(2, 32)),
         {"bundle_emb.emb_params": torch.zeros(2, 32)},
+        {"bundle_emb. .<tok>": torch.zeros(2, 32)},
+        {"bundle_emb..<tok>": torch.zeros(2, 32)},
+        {"bundle_emb.tok.": torch.zeros(2, 32)},
+        {"bundle_emb.tok.<a>": torch.zeros(2, 32), "bundle_emb.tok.<b>": torch.zeros(2, 32)},
+        {"bundle_emb.tok.<tok>": torch.zeros(2, 33)},
     ],
 )
 def test_a_bundled_embedding_that_does_not_fit_is_listed(
@@ -238,3 +247,57 @@ def test_a_file_of_embeddings_alone_is_accepted_if_they_fit(tmp_path: Path, sd15
     assert list(contents.embeddings) == ["a"] and contents.layers == []
     with pytest.raises(LoraError, match=r"Bundled embeddings that do not fit the checkpoint \(1 of 1\)"):
         read_lora(lora_files.write(path, _bundle("a", emb_params=(2, 33))), sd15.adaptable)
+
+
+@pytest.mark.parametrize(
+    "shapes",
+    [
+        {"clip_l": (2, 32), "clip_g": (2, 48), "clip_l_out": (2, 32), "clip_g_out": (2, 48)},
+        {"clip_l_out": (2, 32)},
+        {"emp_params": (2, 32), "emp_params_out": (2, 32)},
+    ],
+)
+@pytest.mark.parametrize("kind", ["sd15", "sdxl"])
+@pytest.mark.parametrize("name", ["thing", "v1.5 style"])
+def test_a_bundled_output_embedding_is_left_out_by_its_kind(
+    request: pytest.FixtureRequest, tmp_path: Path, kind: str, name: str, shapes: dict[str, tuple[int, ...]]
+) -> None:
+    """OneTrainer writes zeros for the vectors that the text encoder reads: NAME must not stand for them."""
+    tensors = _bundle(name, **shapes)
+    path = lora_files.write(tmp_path / "lora.safetensors", LAYERS | tensors)
+    contents = read_lora(path, request.getfixturevalue(kind).adaptable)
+    assert (contents.embeddings, len(contents.layers)) == ({}, 1)
+    assert contents.unmatched == {UnmatchedKind.OUTPUT_EMBEDDING: sorted(tensors)}
+
+
+def test_a_bundled_embedding_beside_an_output_embedding_is_read(tmp_path: Path, sd15: Checkpoint) -> None:
+    tensors = _bundle("a", clip_l=(2, 32)) | _bundle("b", clip_l=(2, 32), clip_l_out=(2, 32))
+    contents = read_lora(lora_files.write(tmp_path / "lora.safetensors", LAYERS | tensors), sd15.adaptable)
+    assert list(contents.embeddings) == ["a"]
+
+
+def test_a_file_of_output_embeddings_alone_is_refused(tmp_path: Path, sd15: Checkpoint) -> None:
+    path = lora_files.write(tmp_path / "lora.safetensors", _bundle("a", clip_l=(2, 32), clip_l_out=(2, 32)))
+    with pytest.raises(LoraError, match=r"Output embeddings of OneTrainer.* \(2 of 2\)"):
+        read_lora(path, sd15.adaptable)
+
+
+@pytest.mark.parametrize(
+    ("name", "key"), [("tok", "<tok>"), ("tok", "<v1.5>"), ("tok", "emp_params"), ("v1.5 style", "emp_params")]
+)
+def test_the_only_tensor_of_a_bundled_embedding_may_have_any_key(
+    tmp_path: Path, sd15: Checkpoint, name: str, key: str
+) -> None:
+    """As LyCORIS' packer copies the keys of an embedding's file."""
+    tensors = _bundle(name, **{key: (2, 32)})
+    contents = read_lora(lora_files.write(tmp_path / "lora.safetensors", LAYERS | tensors), sd15.adaptable)
+    assert contents.embeddings == {name: EmbeddingTensors((f"bundle_emb.{name}.{key}",), 2)}
+    assert (contents.unmatched, len(contents.layers)) == ({}, 1)
+
+
+def test_an_unknown_key_beside_a_known_one_is_left_out(tmp_path: Path, sd15: Checkpoint) -> None:
+    other = "bundle_emb.tok.string_to_token.*"
+    tensors = _bundle("tok", **{"string_to_param.*": (2, 32)}) | {other: torch.tensor([265])}
+    contents = read_lora(lora_files.write(tmp_path / "lora.safetensors", LAYERS | tensors), sd15.adaptable)
+    assert contents.embeddings == {"tok": EmbeddingTensors(("bundle_emb.tok.string_to_param.*",), 2)}
+    assert contents.unmatched == {UnmatchedKind.EMBEDDING: [other]}

@@ -32,6 +32,9 @@ from runtime.files.located import SingleFile
 from runtime.files.resolve import FileResolver, ResolveContext
 from runtime.files.safetensors_file import SafetensorsFile
 from runtime.files.store import Store
+from runtime.lora.lora_error import LoraError
+from runtime.lora.lora_file import LoraContents, read_lora
+from runtime.lora.unmatched import UnmatchedKind
 from runtime.networks.architecture import NetworkKind, architecture_of
 from runtime.networks.build import build, parameters
 from runtime.prompts.embedding_file import EmbeddingError, read_embedding
@@ -41,6 +44,7 @@ from tests.tiny.original import original_unet
 from tests.tiny.safety_checker import write_safety_checker
 from tests.tiny.unets import SDXL
 from tests.unit.runtime import layout_files as files
+from tests.unit.runtime import lora_files
 from tests.unit.runtime.layout_files import Tensors
 from tests.unit.runtime.tiny_checkpoints import base_tensors, digest
 from tests.unit.runtime.torch_files import saved
@@ -102,6 +106,11 @@ class Reader:
         names = read_embedding(stored.path, checkpoint.text_encoders).names
         file = SafetensorsFile(stored.path, stored.fingerprint, list(names))
         return [file.read(name) for name in names]
+
+    def lora(self, *layouts: Tensors) -> LoraContents:
+        """A file with one layer of a LoRA and these tensors."""
+        tensors = {name: tensor for layout in (lora_files.linear(), *layouts) for name, tensor in layout.items()}
+        return read_lora(self.write("lora.safetensors", tensors), self.sd15.adaptable)
 
     @property
     def encoder_config(self) -> dict[str, Any]:
@@ -350,10 +359,19 @@ def _safetensors_as_bin(reader: Reader) -> tuple[Tensors, Tensors]:
     return {"": SafetensorsFile(stored.path, stored.fingerprint, list(names)).read(names[0])}, {"": VECTORS}
 
 
+def _bundled(reader: Reader, name: str, key: str) -> tuple[Tensors, Tensors]:
+    full = f"bundle_emb.{name}.{key}"
+    path = reader.folder / "lora.safetensors"
+    found = reader.lora({full: VECTORS}).embeddings
+    return {token: load_file(path)[vectors.names[0]] for token, vectors in found.items()}, {name: VECTORS}
+
+
 TENSORS: dict[str, Callable[[Reader], tuple[Tensors, Tensors]]] = {
     "ic-light-ldm-fp16": _ic_light,
     "embedding-parameter-dict": _parameter_dict,
     "embedding-safetensors-as-bin": _safetensors_as_bin,
+    "embedding-bundled-of-diffusers": lambda reader: _bundled(reader, "tok", "<tok>"),
+    "embedding-bundled-of-onetrainer": lambda reader: _bundled(reader, "tok", "emp_params"),
 }
 
 
@@ -445,6 +463,10 @@ REFUSED: dict[str, tuple[Callable[[Reader], object], str]] = {
         _embedding(lambda: save({f"text_model.{name}": ONE.clone() for name in "abc"})),
         "not a textual inversion embedding: expected one tensor, found 3: text_model.a",
     ),
+    "embedding-output": (
+        _embedding(lambda: save({"emp_params": ONE, "emp_params_out": ONE.clone()})),
+        "an output embedding of OneTrainer, which is added after the text encoder: not supported",
+    ),
     "embedding-legacy-pickle": (
         _embedding(lambda: saved({"string_to_param": {"*": VECTORS}}, _use_new_zipfile_serialization=False)),
         "expected the zip format of torch 1.6 or later: save the file again",
@@ -455,10 +477,27 @@ REFUSED: dict[str, tuple[Callable[[Reader], object], str]] = {
 @pytest.mark.parametrize("layout", REFUSED)
 def test_another_file_is_refused_by_what_it_is(reader: Reader, layout: str) -> None:
     read, message = REFUSED[layout]
-    with pytest.raises((CheckpointError, EmbeddingError, InvalidArgument), match=message):
+    with pytest.raises((CheckpointError, EmbeddingError, InvalidArgument, LoraError), match=message):
         read(reader)
+
+
+# What is left out of a file whose other layers are applied, and as which kind.
+LEFT_OUT: dict[str, tuple[Tensors, UnmatchedKind]] = {
+    "embedding-bundled-output": (
+        {"bundle_emb.tok.clip_l": torch.zeros(3, 32), "bundle_emb.tok.clip_l_out": VECTORS},
+        UnmatchedKind.OUTPUT_EMBEDDING,
+    ),
+}
+
+
+@pytest.mark.parametrize("layout", LEFT_OUT)
+def test_what_a_lora_has_besides_its_layers_is_left_out(reader: Reader, layout: str) -> None:
+    tensors, kind = LEFT_OUT[layout]
+    found = reader.lora(tensors)
+    assert (len(found.layers), found.embeddings) == (1, {})
+    assert {kind: sorted(keys) for kind, keys in found.unmatched.items()} == {kind: sorted(tensors)}
 
 
 def test_the_log_has_a_source_for_each_row() -> None:
     logged = re.findall(r"^\| `([a-z0-9-]+)` \|.*https://\S+.*\|$", LOG.read_text(encoding="utf-8"), re.MULTILINE)
-    assert sorted(logged) == sorted({**NETWORKS, **TENSORS, **REFUSED})
+    assert sorted(logged) == sorted({**NETWORKS, **TENSORS, **REFUSED, **LEFT_OUT})

@@ -52,7 +52,7 @@ def _unmatched(path: Path, checkpoint: Checkpoint, *names: str) -> dict[Unmatche
     ("kind", "key"),
     [
         (UnmatchedKind.EMBEDDING, "bundle_emb.my character.clip_l"),
-        (UnmatchedKind.EMBEDDING, "bundle_emb.joint_blocks.clip_g_out"),
+        (UnmatchedKind.OUTPUT_EMBEDDING, "bundle_emb.joint_blocks.clip_g_out"),
         (UnmatchedKind.COMPONENT, "lora_te2_text_model_encoder_layers_0_mlp_fc1.alpha"),
         (
             UnmatchedKind.COMPONENT,
