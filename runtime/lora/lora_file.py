@@ -29,6 +29,7 @@ from runtime.prompts.embedding_file import EmbeddingTensors
 _MAX_LISTED = 8
 _MAX_PROBLEM = 300  # characters of one layer's problem
 _MAX_PROJECTIONS = 256  # layers whose text width is compared; SDXL has 70
+_MAX_UNSUPPORTED_PARTS = 3  # of a suffix: `.oft_R.default.weight`
 _UNKNOWN_CAUSE = "this LoRA does not fit the checkpoint; use one made for the checkpoint's model, in a supported format"
 _BUNDLED = (UnmatchedKind.EMBEDDING, UnmatchedKind.OUTPUT_EMBEDDING)
 _Place = TypeVar("_Place", bound=Hashable)
@@ -134,9 +135,10 @@ def _match(keys: _Keys, header: Header, components: Sequence[Component], names: 
     layers: dict[Target, LoraLayer] = {}
     problems = []
     unmatched_keys = [*keys.plain, *keys.unknown]
+    unsupported = _unsupported_stems(keys)
     for group in keys.groups:
         target = _target(group, header.tensors, shapes)
-        if target is None:
+        if target is None or (group.has_no_kind and group.stem in unsupported):
             unmatched_keys += group.tensor_names
             continue
         try:
@@ -147,6 +149,19 @@ def _match(keys: _Keys, header: Header, components: Sequence[Component], names: 
         except FactorsError as error:
             problems.append(f"{target.component}.{target.parameter}: {error}")
     return _Matches(layers, problems, by_kind(unmatched_keys, names))
+
+
+def _unsupported_stems(keys: _Keys) -> set[str]:
+    """The stems of keys without a LoRA suffix. Their kinds also have the alpha or magnitude of a supported kind."""
+    if not any(group.has_no_kind for group in keys.groups):
+        return set()
+    stems = set()
+    for key in keys.plain:
+        stem = key[:MAX_KEY]
+        for _ in range(_MAX_UNSUPPORTED_PARTS):
+            stem = stem.rpartition(".")[0]
+            stems.add(stem)
+    return stems
 
 
 def _target(group: KeyGroup, infos: TensorInfos, shapes: _Shapes) -> Target | None:

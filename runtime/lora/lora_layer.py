@@ -79,6 +79,11 @@ class KeyGroup:
     def tensor_names(self) -> list[str]:
         return [*self.keys.values(), *self.shared.values(), *(name for name, _ in self.repeated)]
 
+    @property
+    def has_no_kind(self) -> bool:
+        """Whether it has an alpha or a magnitude alone."""
+        return not self.kinds
+
     def add(self, name: str, key: LoraKey) -> None:
         """Add the tensor of this name; `key` are the parts of the name."""
         roles = self.keys if key.kind else self.shared
@@ -97,7 +102,7 @@ class KeyGroup:
 
     def only_kind(self) -> LoraKind:
         """The kind of all tensors. Raises FactorsError."""
-        if not self.kinds:
+        if self.has_no_kind:
             raise FactorsError(f"the file has {self.tensor_names[0]} without the tensors that it scales")
         if len(self.kinds) > 1:
             names = " and ".join(sorted(kind.name for kind in self.kinds))

@@ -22,6 +22,15 @@ _OTHER_NETWORKS = {
     "attention_to_q": "Z-Image",
 }
 _EMBEDDING = ({"emb_params"}, {"clip_l", "clip_g"}, {"string_to_param.*"})  # the keys of embeddings alone
+# Parts of the keys of kinds that are not applied: LyCORIS' modules, PEFT's OFT, and HCP-Diffusion's own names.
+_UNSUPPORTED = {
+    ".___.": "in the format of HCP-Diffusion",
+    ".oft_blocks": "an OFT or BOFT",
+    ".oft_R": "an OFT or BOFT",
+    ".a1.weight": "a GLoRA",
+    ".lambda_layer": "a T-LoRA",
+    ".on_input": "an (IA)³",
+}
 _USE_ANOTHER = "use a LoRA made for Stable Diffusion 1.x, 2.x or XL"
 
 
@@ -72,6 +81,10 @@ def no_lora(
     """
     if any(keys <= infos.keys() for keys in _EMBEDDING):
         return "this file is a textual inversion embedding, not a LoRA; name it in the field embeddings"
+    text = "\n".join(infos)
+    for mark, kind in _UNSUPPORTED.items():
+        if mark in text:
+            return f"this file is {kind}, which is not supported; use a LoRA, LoHa or LoKr"
     own = {component.name: component.shapes for component in components}
     for key in plain:
         is_weight = key.endswith(".weight") and len(key) <= MAX_KEY

@@ -474,6 +474,35 @@ REFUSED: dict[str, tuple[Callable[[Reader], object], str]] = {
 }
 
 
+def _keys(
+    *suffixes: str, stem: str = "lora_unet_down_blocks_1_attentions_0_transformer_blocks_0_attn2_to_k"
+) -> Tensors:
+    return {f"{stem}{suffix}": torch.zeros(2, 2) for suffix in suffixes}
+
+
+def _lora(tensors: Tensors) -> Callable[[Reader], object]:
+    return lambda reader: read_lora(reader.write("alone.safetensors", tensors), reader.sd15.adaptable)
+
+
+OFT = _keys(".oft_blocks", ".rescale", ".alpha")
+GLORA = _keys(".a1.weight", ".a2.weight", ".b1.weight", ".b2.weight", ".alpha")
+T_LORA = _keys(".q_layer.weight", ".p_layer.weight", ".lambda_layer", ".alpha")
+IA3 = _keys(".weight", ".on_input")
+HCP = _keys(
+    ".layer.W_down",
+    ".layer.W_up",
+    ".alpha",
+    stem="down_blocks.1.attentions.0.transformer_blocks.0.attn2.to_k.___",
+)
+REFUSED |= {
+    "lora-oft": (_lora(OFT), "this file is an OFT or BOFT, which is not supported"),
+    "lora-glora": (_lora(GLORA), "this file is a GLoRA, which is not supported"),
+    "lora-t-lora": (_lora(T_LORA), "this file is a T-LoRA, which is not supported"),
+    "lora-ia3": (_lora(IA3), r"this file is an \(IA\)³, which is not supported"),
+    "lora-hcp-diffusion": (_lora(HCP), "this file is in the format of HCP-Diffusion, which is not supported"),
+}
+
+
 @pytest.mark.parametrize("layout", REFUSED)
 def test_another_file_is_refused_by_what_it_is(reader: Reader, layout: str) -> None:
     read, message = REFUSED[layout]
@@ -487,6 +516,8 @@ LEFT_OUT: dict[str, tuple[Tensors, UnmatchedKind]] = {
         {"bundle_emb.tok.clip_l": torch.zeros(3, 32), "bundle_emb.tok.clip_l_out": VECTORS},
         UnmatchedKind.OUTPUT_EMBEDDING,
     ),
+    "lora-oft-among-others": (OFT, UnmatchedKind.UNSUPPORTED),
+    "lora-glora-among-others": (GLORA, UnmatchedKind.UNSUPPORTED),
 }
 
 

@@ -48,6 +48,8 @@ KEYS: dict[str, Callable[[int], str]] = {
     "whole weights": lambda n: f"unet.nowhere.{n}.weight",
     "of another component": lambda n: f"vae.decoder.{n}.lora_A.weight",
     "embeddings": lambda n: f"bundle_emb.{n}.clip_l",
+    "output embeddings": lambda n: f"bundle_emb.{n}.clip_l_out",
+    "embeddings under any key": lambda n: f"bundle_emb.{n}.<{n}>",
     "other alphabets": lambda n: f"unet.青禅.{n}.lora_A.weight",
     "as long as a layer's key may be": lambda n: f"unet.{n}.".ljust(490, "x") + ".lora_A.weight",
     "longer than a layer's key may be": lambda n: f"unet.{n}.".ljust(900, ".") + ".lora_A.weight",

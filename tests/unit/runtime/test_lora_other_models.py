@@ -145,3 +145,23 @@ def test_whole_weights_are_no_lora(tiny: Path, sd15: Checkpoint, file: str) -> N
 def test_an_embedding_is_no_lora(path: Path, sd15: Checkpoint, keys: tuple[str, ...]) -> None:
     lora_files.write(path, {key: torch.zeros(2, 32) for key in keys})
     assert_refused(path, sd15, "this file is a textual inversion embedding, not a LoRA")
+
+
+@pytest.mark.parametrize(
+    ("suffixes", "what"),
+    [
+        ((".oft_blocks", ".alpha"), "OFT or BOFT"),
+        ((".oft_R.weight",), "OFT or BOFT"),
+        ((".a1.weight", ".a2.weight", ".b1.weight", ".b2.weight", ".alpha"), "GLoRA"),
+        ((".q_layer.weight", ".p_layer.weight", ".lambda_layer", ".alpha"), "T-LoRA"),
+        ((".weight", ".on_input"), r"\(IA\)³"),
+        ((".___.layer.W_down", ".___.layer.W_up", ".___.alpha"), "the format of HCP-Diffusion"),
+        ((".___.layer.lora_down.weight", ".___.layer.lora_up.weight"), "the format of HCP-Diffusion"),
+    ],
+)
+@pytest.mark.parametrize("prefix", [f"{CROSS}.to_k", f"lora_unet_{CROSS.replace('.', '_')}_to_k"])
+def test_a_file_of_an_unsupported_kind_is_refused_by_its_kind(
+    path: Path, sd15: Checkpoint, prefix: str, suffixes: tuple[str, ...], what: str
+) -> None:
+    lora_files.write(path, {f"{prefix}{suffix}": torch.zeros(2, 2) for suffix in suffixes})
+    assert_refused(path, sd15, f"^this file is .*{what}, which is not supported; .*{len(suffixes)} of {len(suffixes)}")

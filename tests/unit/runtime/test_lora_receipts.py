@@ -80,6 +80,35 @@ def test_a_key_that_nothing_uses_is_listed_by_its_kind(
     assert _unmatched(path, sd15, key) == {kind: [key]}
 
 
+# Suffixes of a layer's tensors in LyCORIS' modules, in kohya's and in PEFT's.
+UNSUPPORTED = {
+    "OFT of LyCORIS": (".oft_blocks", ".rescale", ".alpha"),
+    "OFT of PEFT": (".oft_R.default.weight", ".alpha"),
+    "GLoRA": (".a1.weight", ".a2.weight", ".b1.weight", ".b2.weight", ".bm.weight", ".alpha"),
+    "T-LoRA": (".q_layer.weight", ".p_layer.weight", ".lambda_layer", ".alpha"),
+    "(IA)3": (".weight", ".on_input"),
+    "with a magnitude": (".oft_blocks", ".dora_scale"),
+}
+
+
+@pytest.mark.parametrize("kind", UNSUPPORTED)
+def test_the_alpha_of_an_unsupported_kind_is_listed_with_its_other_keys(
+    path: Path, sd15: Checkpoint, kind: str
+) -> None:
+    keys = [f"lora_{CROSS.replace('.', '_')}{suffix}" for suffix in UNSUPPORTED[kind]]
+    assert {kind: sorted(names) for kind, names in _unmatched(path, sd15, *keys).items()} == {
+        UnmatchedKind.UNSUPPORTED: sorted(keys)
+    }
+
+
+@pytest.mark.parametrize("suffix", ["alpha", "dora_scale"])
+def test_an_alpha_without_any_other_key_is_an_error(path: Path, sd15: Checkpoint, suffix: str) -> None:
+    orphan = f"lora_{CROSS.replace('.', '_')}.{suffix}"
+    others = _zeros(f"{LAYER}.oft_blocks", orphan)
+    with pytest.raises(LoraError, match=f"the file has {orphan} without the tensors that it scales"):
+        read_lora(lora_files.write(path, pair(LAYER, 16, 16) | others), sd15.adaptable)
+
+
 def test_keys_that_nothing_uses_leave_the_layers_as_they_are(tiny: Path, path: Path, sdxl: Checkpoint) -> None:
     lora = tiny / "loras/sdxl/kohya.safetensors"
     more = _zeros("bundle_emb.a.clip_l", "bundle_emb.a.clip_g", "stranger", "te3.x.alpha")
