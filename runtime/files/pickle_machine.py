@@ -38,6 +38,11 @@ _CALLS = {
     ("torch.nn.modules.container", "ParameterDict"),  # of the authors' textual inversions
     ("__builtin__", "set"),  # an attribute of a ParameterDict
 }
+# torch's functions for tensors of devices without storages. They carry the numbers as numpy or CPU tensors.
+_DEVICE_CALLS = {
+    ("torch._utils", "_rebuild_device_tensor_from_numpy"),
+    ("torch._utils", "_rebuild_device_tensor_from_cpu_tensor"),
+}
 
 
 @dataclass(frozen=True)
@@ -116,6 +121,10 @@ class _Machine:
     def name(self, module: object, name: object) -> None:
         if not isinstance(module, str) or not isinstance(name, str):
             raise TypeError
+        if (module, name) in _DEVICE_CALLS:
+            raise WeightFileError(
+                "it was saved on an Apple GPU, or with DirectML or XLA: load it and save it again on the CPU"
+            )
         if (module, name) not in _CALLS and not (module == "torch" and name in _STORAGES):
             raise WeightFileError(
                 f"its pickle names {shorten(f'{module}.{name}', 100)}, which weights do not need: a pickle that runs "

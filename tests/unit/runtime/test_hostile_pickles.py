@@ -22,7 +22,7 @@ from runtime.files.store import Store
 from runtime.files.torch_pickle import to_safetensors
 from runtime.settings import Settings
 from runtime.stage_errors import InvalidArgument
-from tests.unit.runtime.torch_files import assert_equal, converted, saved, some_tensors
+from tests.unit.runtime.torch_files import DeviceTensor, assert_equal, converted, saved, some_tensors
 
 
 def test_names_that_would_fill_the_memory_are_refused(tmp_path: Path) -> None:
@@ -93,6 +93,13 @@ def test_what_is_no_named_tensor_is_refused(tmp_path: Path, content: object) -> 
 @pytest.mark.parametrize("content", [{"a": torch.nn.Linear(2, 2)}, {"a": torch.ones(2).to_sparse()}])
 def test_what_takes_code_to_build_is_refused(tmp_path: Path, content: object) -> None:
     with pytest.raises(WeightFileError, match="which weights do not need"):
+        converted(tmp_path / "a.pt", saved(content))
+
+
+@pytest.mark.parametrize("function", ["_rebuild_device_tensor_from_numpy", "_rebuild_device_tensor_from_cpu_tensor"])
+def test_a_tensor_of_an_apple_gpu_is_refused_by_its_device(tmp_path: Path, function: str) -> None:
+    content = {"string_to_token": {"*": 265}, "string_to_param": {"*": DeviceTensor(function)}}
+    with pytest.raises(WeightFileError, match=r"saved on an Apple GPU.*: load it and save it again on the CPU"):
         converted(tmp_path / "a.pt", saved(content))
 
 

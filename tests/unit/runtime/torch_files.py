@@ -14,6 +14,16 @@ from runtime.files.torch_pickle import to_safetensors
 Tensors = dict[str, torch.Tensor]
 
 
+class DeviceTensor:
+    """As torch pickles a tensor of a device without storages, by one of the functions of `torch._utils`."""
+
+    def __init__(self, function: str) -> None:
+        self._function = function
+
+    def __reduce__(self) -> Any:
+        return getattr(torch._utils, self._function), (torch.ones(3, 32), torch.float32, "mps", False)
+
+
 def saved(content: object, **options: Any) -> bytes:
     file = io.BytesIO()
     torch.save(content, file, **options)
