@@ -12,6 +12,8 @@ _MODELS = {
     "joint_blocks": "Stable Diffusion 3",
     "add_k_proj": "Stable Diffusion 3",
 }
+_UNET = "model.diffusion_model."
+_AVERAGE = "model_ema.diffusion_model"  # in the names behind it, latent-diffusion's EMA has no dots
 _FILES = {
     "control_model.": "a ControlNet",
     "controlnet_": "a ControlNet",
@@ -31,7 +33,12 @@ def other_model(names: Collection[str]) -> str | None:
 
 def other_file(names: Collection[str]) -> str | None:
     """A description of a file with tensors of these names and without a UNet; None: unknown."""
-    return other_model(names) or _first(_FILES, names)
+    return other_model(names) or _only_average(names) or _first(_FILES, names)
+
+
+def _only_average(names: Collection[str]) -> str | None:
+    has_average = any(_AVERAGE in name for name in names) and not any(_UNET in name for name in names)
+    return "a checkpoint with only a moving average of the UNet: use one with the UNet itself" if has_average else None
 
 
 def _first(marks: dict[str, str], names: Collection[str]) -> str | None:

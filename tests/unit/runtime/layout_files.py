@@ -111,6 +111,17 @@ def plus_of_width(hidden: int, width: int) -> Tensors:
     return {name: torch.zeros(shape, dtype=torch.float16) for name, shape in shapes.items()}
 
 
+def only_average() -> Tensors:
+    """Names of a checkpoint of latent-diffusion that has no UNet but its moving average."""
+    names = (
+        "model_ema.diffusion_modelinput_blocks00weight",
+        "model_ema.decay",
+        "first_stage_model.decoder.conv_in.weight",
+        "cond_stage_model.transformer.text_model.embeddings.token_embedding.weight",
+    )
+    return {name: torch.zeros(4, 4) for name in names}
+
+
 def open_clip_vision(encoder: Tensors) -> Tensors:
     """The image encoder under OpenCLIP's names."""
     inner = without_prefix(encoder, "vision_model.")

@@ -46,8 +46,9 @@ from tests.tiny.unets import SDXL
 from tests.unit.runtime import layout_files as files
 from tests.unit.runtime import lora_files
 from tests.unit.runtime.layout_files import Tensors
+from tests.unit.runtime.single_files import read_single
 from tests.unit.runtime.tiny_checkpoints import base_tensors, digest
-from tests.unit.runtime.torch_files import saved
+from tests.unit.runtime.torch_files import DeviceTensor, saved
 
 LOG = Path(__file__).parents[2] / "FILE_LAYOUTS.md"
 
@@ -462,6 +463,14 @@ REFUSED: dict[str, tuple[Callable[[Reader], object], str]] = {
     "embedding-text-encoder": (
         _embedding(lambda: save({f"text_model.{name}": ONE.clone() for name in "abc"})),
         "not a textual inversion embedding: expected one tensor, found 3: text_model.a",
+    ),
+    "embedding-of-an-apple-gpu": (
+        _embedding(lambda: saved({"string_to_param": {"*": DeviceTensor("_rebuild_device_tensor_from_numpy")}})),
+        "saved on an Apple GPU.* load it and save it again on the CPU",
+    ),
+    "checkpoint-with-only-ema": (
+        lambda reader: read_single(reader.write("sd-ema.safetensors", files.only_average())),
+        "it is a checkpoint with only a moving average of the UNet",
     ),
     "embedding-output": (
         _embedding(lambda: save({"emp_params": ONE, "emp_params_out": ONE.clone()})),

@@ -11,6 +11,8 @@ import torch
 from safetensors.torch import save_file
 
 from runtime.checkpoints.checks import CheckpointError
+from runtime.checkpoints.other_models import other_file
+from tests.unit.runtime.layout_files import only_average
 from tests.unit.runtime.single_files import FILES, change_sidecar, change_tensors, read_single
 
 
@@ -166,6 +168,18 @@ def test_a_file_of_something_else_is_refused_by_its_name(tmp_path: Path, name: s
     save_file({name: torch.zeros(4, 4)}, path)
     with pytest.raises(CheckpointError, match=f"^it contains no Stable Diffusion UNet: it is {what}$"):
         read_single(path)
+
+
+def test_a_file_with_only_a_moving_average_of_the_unet_is_refused_by_that(tmp_path: Path) -> None:
+    path = tmp_path / "ema.safetensors"
+    save_file(only_average(), path)
+    with pytest.raises(CheckpointError, match=r"^it contains no Stable Diffusion UNet: .* only a moving average of"):
+        read_single(path)
+
+
+def test_a_checkpoint_with_a_moving_average_is_not_one_of_that_alone() -> None:
+    names = ["model.diffusion_model.out.2.weight", "model_ema.diffusion_modelout2weight"]
+    assert other_file(names) is None
 
 
 @pytest.mark.parametrize(
