@@ -21,7 +21,8 @@ _OTHER_NETWORKS = {
     "cross_attn_k": "Wan",
     "attention_to_q": "Z-Image",
 }
-_EMBEDDING = ({"emb_params"}, {"clip_l", "clip_g"}, {"string_to_param.*"})  # the keys of embeddings alone
+# The keys of embeddings alone.
+_EMBEDDING = ({"emb_params"}, {"emp_params"}, {"clip_l", "clip_g"}, {"string_to_param.*"})
 # Parts of the keys of kinds that are not applied: LyCORIS' modules, PEFT's OFT, and HCP-Diffusion's own names.
 _UNSUPPORTED = {
     ".___.": "in the format of HCP-Diffusion",

@@ -141,7 +141,7 @@ def test_whole_weights_are_no_lora(tiny: Path, sd15: Checkpoint, file: str) -> N
     assert_refused(tiny / f"{file}.safetensors", sd15, reason)
 
 
-@pytest.mark.parametrize("keys", [("emb_params",), ("clip_l", "clip_g")])
+@pytest.mark.parametrize("keys", [("emb_params",), ("emp_params",), ("clip_l", "clip_g")])
 def test_an_embedding_is_no_lora(path: Path, sd15: Checkpoint, keys: tuple[str, ...]) -> None:
     lora_files.write(path, {key: torch.zeros(2, 32) for key in keys})
     assert_refused(path, sd15, "this file is a textual inversion embedding, not a LoRA")
