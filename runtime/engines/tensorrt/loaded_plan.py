@@ -35,7 +35,10 @@ class LoadedPlan:
             self._cache = configure_kernels(config, plan.folder / RUNTIME_CACHE_FILE, cuda_graphs)
         elif cuda_graphs:
             self._graphs = CallGraphs(stream)
-        self._context = PlanContext(self._engine.create_execution_context(config), plan, stream, device)
+        context = self._engine.create_execution_context(config)
+        if context is None:
+            raise PlanError(f"{plan.folder}: no execution context: {MESSAGES.last_error}")
+        self._context = PlanContext(context, plan, stream, device)
 
     def run(self, inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """The outputs by name, new tensors that the stream will fill. `inputs`: all inputs, contiguous, on the GPU.

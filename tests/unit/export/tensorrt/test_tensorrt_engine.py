@@ -136,6 +136,15 @@ def test_a_plan_for_another_machine_is_refused(make: Any, emulator: Emulator, sd
     assert not emulator.engines
 
 
+@pytest.mark.parametrize("emulator", [True, False], indirect=True)
+def test_too_little_memory_for_a_context_is_an_error_of_the_plan(
+    make: Any, emulator: Emulator, sd15: Checkpoint, tmp_path: Path
+) -> None:
+    emulator.has_memory = False
+    with pytest.raises(PlanError, match=f"{tmp_path}: no execution context: no memory for a context"):
+        make("sd15 text_encoder", sd15.text_encoders[0])
+
+
 def test_compiled_kernels_are_kept(make: Any, emulator: Emulator, sd15: Checkpoint, tmp_path: Path) -> None:
     component = sd15.text_encoders[0]
     run(make("sd15 text_encoder", component), WeightSet(component), text_batch())
