@@ -46,7 +46,7 @@ class LoadedPlan:
         Raises PlanError, also when an input has a shape that the plan does not take.
         """
         if self._graphs:
-            return self._graphs.run(self._context, inputs, (self.weights.refits, self._context.memory))
+            return self._graphs.run(self._context, inputs, self.weights.refits)
         outputs = self._context.bind(inputs)
         self._context.execute()
         if self._cache:

@@ -237,12 +237,15 @@ class Context:
         self._addresses: dict[str, int] = {}
         self._memory = self._size = 0
         self._is_prepared = False  # the last call had the current shapes
+        self._changes = 0  # of the shapes
 
     def set_input_shape(self, name: str, shape: Shape) -> bool:
         smallest, _, largest = self._engine.shapes[name]
         if not all(low <= size <= high for low, size, high in zip(smallest, shape, largest, strict=True)):
             return False
-        self._is_prepared = self._is_prepared and self._shapes[name] == shape
+        if self._shapes.get(name) != shape:
+            self._is_prepared = False
+            self._changes += 1
         self._shapes[name] = shape
         return True
 
@@ -272,11 +275,12 @@ class Context:
             return True
         assert self._is_prepared, "TensorRT prepares for other shapes in a call, which cannot be captured"
         state = dict(self._shapes), dict(self._addresses), dict(self._engine.weights)
-        recorded.append(partial(self._replay, self._memory, *state))
+        recorded.append(partial(self._replay, self._memory, self._changes, *state))
         return self._engine.emulator.can_capture
 
-    def _replay(self, memory: int, *state: Any) -> None:
+    def _replay(self, memory: int, changes: int, *state: Any) -> None:
         assert memory == self._memory, "the graph's memory was freed"
+        assert changes == self._changes, "the context was prepared for other shapes after the capture"
         self._call(*state)
         self._engine.replays += 1
 
