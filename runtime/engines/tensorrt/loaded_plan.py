@@ -35,7 +35,10 @@ class LoadedPlan:
             self._cache = configure_kernels(config, plan.folder / RUNTIME_CACHE_FILE, cuda_graphs)
         elif cuda_graphs:
             self._graphs = CallGraphs(stream)
-        self._context = PlanContext(self._engine.create_execution_context(config), plan, stream, device)
+        context = self._engine.create_execution_context(config)
+        if context is None:
+            raise PlanError(f"{plan.folder}: no execution context: {MESSAGES.last_error}")
+        self._context = PlanContext(context, plan, stream, device)
 
     def run(self, inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """The outputs by name, new tensors that the stream will fill. `inputs`: all inputs, contiguous, on the GPU.
@@ -43,7 +46,7 @@ class LoadedPlan:
         Raises PlanError, also when an input has a shape that the plan does not take.
         """
         if self._graphs:
-            return self._graphs.run(self._context, inputs, (self.weights.refits, self._context.memory))
+            return self._graphs.run(self._context, inputs, self.weights.refits)
         outputs = self._context.bind(inputs)
         self._context.execute()
         if self._cache:

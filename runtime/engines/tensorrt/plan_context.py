@@ -23,14 +23,10 @@ class PlanContext:
         self._current: tuple[tuple[int, ...], ...] = ()  # the shapes of the last call
         self._activations = torch.empty(1, dtype=torch.uint8, device=device)
 
-    @property
-    def memory(self) -> int:
-        """The address of the activations, which changes when a call needs more of them."""
-        return self._activations.data_ptr()
-
     def bind(self, inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """The outputs by name, new float32 tensors, which `execute` will fill. `inputs`: all, contiguous, on the GPU.
 
+        Other shapes than the last call's may move the memory for activations, so a graph captured before must not run.
         Raises PlanError when an input has a shape that the plan does not take.
         """
         shapes = tuple(tuple(value.shape) for value in inputs.values())
@@ -41,7 +37,7 @@ class PlanContext:
             self._current = shapes
         for name, value in inputs.items():
             # An empty tensor has no address, and TensorRT wants one.
-            self._context.set_tensor_address(name, value.data_ptr() or self.memory)
+            self._context.set_tensor_address(name, value.data_ptr() or self._activations.data_ptr())
         return {name: self._output(name) for name in self._outputs}
 
     def execute(self) -> None:
@@ -58,7 +54,7 @@ class PlanContext:
     def _set_activations(self, nbytes: int) -> None:
         if nbytes > self._activations.nbytes:
             self._activations = torch.empty(nbytes, dtype=torch.uint8, device=self._device)
-        self._context.set_device_memory(self.memory, self._activations.nbytes)
+        self._context.set_device_memory(self._activations.data_ptr(), self._activations.nbytes)
 
     def _output(self, name: str) -> torch.Tensor:
         shape = tuple(self._context.get_tensor_shape(name))

@@ -101,6 +101,7 @@ class TensorRtEngine:
             bound = self._weights.bind(self._spec, merged, check_cancelled, beside)
             uses.callback(bound.release)
             part = self._use_low_rank(uses, key, weights, check_cancelled) if takes_all else _NOTHING
+            uses.callback(self._forget_stacked, part)
             precision = self._plan.manifest.key.precision
             return TensorRtBinding(bound.contents, part, precision, uses.pop_all().close)
 
@@ -147,10 +148,16 @@ class TensorRtEngine:
 
     def _stack(self, parts: Sequence[LowRankPart]) -> dict[str, torch.Tensor]:
         """The low-rank inputs of all rows. In a job's steps, they are those of the last call."""
-        if self._stacked[0] != tuple(parts):
+        known, inputs = self._stacked
+        if known != tuple(parts):
             inputs = {name: torch.stack([part.inputs[name] for part in parts]) for name in parts[0].inputs}
             self._stacked = tuple(parts), inputs
-        return self._stacked[1]
+        return inputs
+
+    def _forget_stacked(self, part: LowRankPart) -> None:
+        """At the end of a use, on any thread. Otherwise, the part and its copy would exist after its eviction."""
+        if part in self._stacked[0]:
+            self._stacked = (), {}
 
     def _typed(self, name: str, value: torch.Tensor) -> torch.Tensor:
         dtype = value.dtype if name in EXACT_INPUTS else self._spec.form.dtype

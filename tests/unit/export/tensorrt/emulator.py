@@ -75,20 +75,21 @@ def _run_all(calls: list[Callable[[], None]]) -> None:
 class Emulator:
     """The module. `engines`: all engines that were loaded. `refits`: the names of each refit. `failures`: how many of
     the next refits fail. `is_valid`: whether plans are for this machine. `is_rtx`: whether it is TensorRT-RTX.
-    `can_capture`: whether calls can be captured."""
+    `can_capture`: whether calls can be captured. `has_memory`: whether there is memory for another context."""
 
     def __init__(self, is_rtx: bool) -> None:
         self.is_rtx = is_rtx
         self.engines: list[Engine] = []
         self.refits: list[set[str]] = []
         self.failures = 0
-        self.is_valid = self.can_capture = True
+        self.is_valid = self.can_capture = self.has_memory = True
 
     def __getattr__(self, name: str) -> Any:
         """Enumerations are the module's own."""
         return getattr(trt, name)
 
     def Runtime(self, logger: trt.ILogger) -> Runtime:  # noqa: N802 (TensorRT's name)
+        self.logger = logger
         return RtxRuntime(self) if self.is_rtx else Runtime(self)
 
     def Refitter(self, engine: Engine, logger: trt.ILogger) -> Refitter:  # noqa: N802
@@ -142,8 +143,11 @@ class Engine:
     def create_runtime_config(self) -> Any:
         return self.config
 
-    def create_execution_context(self, config: RuntimeConfig) -> Context:
+    def create_execution_context(self, config: RuntimeConfig) -> Context | None:
         assert config.strategy == trt.ExecutionContextAllocationStrategy.USER_MANAGED
+        if not self.emulator.has_memory:
+            self.emulator.logger.log(trt.ILogger.ERROR, "no memory for a context")
+            return None
         return Context(self)
 
 
@@ -222,7 +226,10 @@ class Refitter:
 
 
 class Context:
-    """A captured call keeps the shapes, addresses, memory and weights that it was captured with."""
+    """A captured call keeps the shapes, addresses, memory and weights that it was captured with.
+
+    It also uses what the context prepared for the shapes, which other shapes replace.
+    """
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -230,12 +237,15 @@ class Context:
         self._addresses: dict[str, int] = {}
         self._memory = self._size = 0
         self._is_prepared = False  # the last call had the current shapes
+        self._changes = 0  # of the shapes
 
     def set_input_shape(self, name: str, shape: Shape) -> bool:
         smallest, _, largest = self._engine.shapes[name]
         if not all(low <= size <= high for low, size, high in zip(smallest, shape, largest, strict=True)):
             return False
-        self._is_prepared = self._is_prepared and self._shapes[name] == shape
+        if self._shapes.get(name) != shape:
+            self._is_prepared = False
+            self._changes += 1
         self._shapes[name] = shape
         return True
 
@@ -265,11 +275,12 @@ class Context:
             return True
         assert self._is_prepared, "TensorRT prepares for other shapes in a call, which cannot be captured"
         state = dict(self._shapes), dict(self._addresses), dict(self._engine.weights)
-        recorded.append(partial(self._replay, self._memory, *state))
+        recorded.append(partial(self._replay, self._memory, self._changes, *state))
         return self._engine.emulator.can_capture
 
-    def _replay(self, memory: int, *state: Any) -> None:
+    def _replay(self, memory: int, changes: int, *state: Any) -> None:
         assert memory == self._memory, "the graph's memory was freed"
+        assert changes == self._changes, "the context was prepared for other shapes after the capture"
         self._call(*state)
         self._engine.replays += 1
 

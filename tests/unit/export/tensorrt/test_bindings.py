@@ -40,7 +40,12 @@ class Mistake(NamedTuple):
 MISTAKES = (
     Mistake(f"{RUN}/loaded_plan.py", "deserialize_cuda_engine(", "deserialise_cuda_engine("),
     Mistake(f"{RUN}/messages.py", "ILogger.INTERNAL_ERROR", "ILogger.INNER_ERROR"),
-    Mistake(f"{RUN}/plan_context.py", "self.memory, self._activations.nbytes)", "self.memory)", "call-arg"),
+    Mistake(
+        f"{RUN}/plan_context.py",
+        "self._activations.data_ptr(), self._activations.nbytes)",
+        "self._activations.data_ptr())",
+        "call-arg",
+    ),
     Mistake(
         f"{RUN}/plan_weights.py", "set_named_weights(name, weights,", "set_named_weights(weights,", "call-overload"
     ),

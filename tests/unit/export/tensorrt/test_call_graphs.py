@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +13,7 @@ from runtime.checkpoints.checkpoint import Checkpoint
 from runtime.engines.engine import never_cancelled
 from runtime.engines.tensorrt import call_graphs
 from runtime.engines.tensorrt.call_graphs import CALLS_BEFORE
+from runtime.engines.tensorrt.plan_error import PlanError
 from runtime.weights.weight_set import WeightSet
 from tests.unit.export.engine_calls import assert_near, run
 from tests.unit.export.tensorrt.calls import biases, linear_lora, text_batch
@@ -41,13 +43,13 @@ def replays(engine: Any, emulated: Engine, weights: WeightSet, batch: Any) -> tu
 
 
 def warm_up(engine: Any, weights: WeightSet, batch: Any) -> None:
-    """The first of these calls allocates memory for activations; the last one at the latest captures the graph."""
-    for _ in range(CALLS_BEFORE + 2):
+    """The last of these calls captures the graph."""
+    for _ in range(CALLS_BEFORE + 1):
         run(engine, weights, batch)
 
 
 def test_replays_have_the_bytes_of_calls(make: Any, emulator: Emulator, sd15: Checkpoint) -> None:
-    """Each call has other token ids. Without the setting, no call is captured. The first call moves the memory."""
+    """Each call has other token ids. Without the setting, no call is captured."""
     engines = [make(NAME, sd15.text_encoders[0], cuda_graphs=cuda_graphs) for cuda_graphs in (True, False)]
     calls = [rows_of(ids(seed)) for seed in range(CALLS_BEFORE + 5)]
     bound = [engine.bind(WeightSet(sd15.text_encoders[0]), never_cancelled) for engine in engines]
@@ -58,7 +60,7 @@ def test_replays_have_the_bytes_of_calls(make: Any, emulator: Emulator, sd15: Ch
     # Compared at the end: a call leaves the outputs of the calls before.
     assert all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))
     assert [engine.calls for engine in emulator.engines] == [CALLS_BEFORE + 5] * 2
-    assert [engine.replays for engine in emulator.engines] == [3, 0]
+    assert [engine.replays for engine in emulator.engines] == [4, 0]
 
 
 def test_a_refit_drops_the_graphs(make: Any, emulator: Emulator, sd15: Checkpoint, expect: Any) -> None:
@@ -69,7 +71,7 @@ def test_a_refit_drops_the_graphs(make: Any, emulator: Emulator, sd15: Checkpoin
     assert count == 1
     for number in range(CALLS_BEFORE + 2):
         found, count = replays(engine, emulator.engines[0], changed, ids(1))
-        assert count == (number == CALLS_BEFORE + 1)
+        assert count == (number > CALLS_BEFORE)
         assert_near(found, expect(changed, ids(1)))
     again, count = replays(engine, emulator.engines[0], base, ids(1))
     assert torch.equal(again["pooled"], first["pooled"]) and count == 0
@@ -87,27 +89,44 @@ def test_loras_in_the_inputs_share_a_graph(make: Any, emulator: Emulator, sd15: 
     assert len(emulator.refits) == 1
 
 
-def test_memory_that_moves_drops_the_graphs(make: Any, emulator: Emulator, sd15: Checkpoint, expect: Any) -> None:
-    """More rows need more memory for activations, and a graph has the old address."""
+def test_other_shapes_drop_the_graph(make: Any, emulator: Emulator, sd15: Checkpoint, expect: Any) -> None:
+    """A graph uses what the context prepared for its shapes, and the memory for activations. Both are replaced."""
     base, engine = WeightSet(sd15.text_encoders[0]), make(NAME, sd15.text_encoders[0])
-    warm_up(engine, base, ids(0, rows=1))
-    run(engine, base, ids(0, rows=4))
-    found, count = replays(engine, emulator.engines[0], base, ids(1, rows=1))
-    assert_near(found, expect(base, ids(1, rows=1)))
+    for rows in (1, 4, 1, 4):
+        counts = []
+        for seed in range(CALLS_BEFORE + 3):
+            found, count = replays(engine, emulator.engines[0], base, ids(seed, rows))
+            assert_near(found, expect(base, ids(seed, rows)))
+            counts.append(count)
+        assert counts[0] == 0 and counts[-1] == 1
+
+
+def test_refused_shapes_drop_the_graph(make: Any, emulator: Emulator, sd15: Checkpoint, expect: Any) -> None:
+    """The context has some of the refused shapes."""
+    base, engine = WeightSet(sd15.text_encoders[0]), make(NAME, sd15.text_encoders[0])
+    warm_up(engine, base, ids(0))
+    with pytest.raises(PlanError):
+        run(engine, base, ids(0, rows=5))
+    found, count = replays(engine, emulator.engines[0], base, ids(1))
+    assert_near(found, expect(base, ids(1)))
     assert count == 0
 
 
-def test_the_least_recently_used_graph_is_dropped(
-    make: Any, emulator: Emulator, sd15: Checkpoint, monkeypatch: pytest.MonkeyPatch
+def test_a_large_call_is_not_captured(
+    make: Any, emulator: Emulator, sd15: Checkpoint, expect: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(call_graphs, "_MAX_GRAPHS", 2)
-    base, engine = WeightSet(sd15.text_encoders[0]), make(NAME, sd15.text_encoders[0])
-    run(engine, base, ids(0, rows=3))
-    for rows in (1, 2):
-        warm_up(engine, base, ids(0, rows))
-    assert [replays(engine, emulator.engines[0], base, ids(1, rows))[1] for rows in (2, 1)] == [1, 1]
-    warm_up(engine, base, ids(0, rows=3))
-    assert [replays(engine, emulator.engines[0], base, ids(1, rows))[1] for rows in (3, 1, 2)] == [1, 1, 0]
+    """A graph keeps the inputs, LoRAs included, and the outputs of its call."""
+    component = sd15.text_encoders[0]
+    base, lora = WeightSet(component), linear_lora(component, 1000)
+    engine = make(NAME, component)
+    embeddings = 4 * 2 * math.prod(component.shapes["text_model.embeddings.position_embedding.weight"])
+    cases = [(embeddings, base, 0), (10 * embeddings, base, 1), (10 * embeddings, lora, 0), (1 << 30, lora, 1)]
+    for most, weights, count in cases:
+        monkeypatch.setattr(call_graphs, "_MAX_BYTES", most)
+        warm_up(engine, weights, ids(0))
+        found, counted = replays(engine, emulator.engines[0], weights, ids(1))
+        assert_near(found, expect(weights, ids(1)))
+        assert counted == count
 
 
 def test_a_plan_that_cannot_be_captured_runs_without_graphs(

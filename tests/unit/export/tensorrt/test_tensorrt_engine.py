@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -134,6 +136,31 @@ def test_a_plan_for_another_machine_is_refused(make: Any, emulator: Emulator, sd
     with pytest.raises(PlanError, match="UNSUPPORTED_CC"):
         make("sd15 text_encoder", sd15.text_encoders[0])
     assert not emulator.engines
+
+
+@pytest.mark.parametrize("emulator", [True, False], indirect=True)
+def test_too_little_memory_for_a_context_is_an_error_of_the_plan(
+    make: Any, emulator: Emulator, sd15: Checkpoint, tmp_path: Path
+) -> None:
+    emulator.has_memory = False
+    with pytest.raises(PlanError, match=f"{tmp_path}: no execution context: no memory for a context"):
+        make("sd15 text_encoder", sd15.text_encoders[0])
+
+
+def test_a_lora_without_uses_is_freed(make: Any, sd15: Checkpoint) -> None:
+    """The stacked inputs of the last call do not keep an evicted LoRA, nor its copy."""
+    component = sd15.text_encoders[0]
+    engine, rows = make("sd15 text_encoder", component), rows_of(text_batch())
+    binding = engine.bind(linear_lora(component, 1000), never_cancelled)
+    engine.run([(binding, row) for row in rows])
+    stacked = engine._stack([binding.low_rank] * len(rows))
+    assert engine._stack([binding.low_rank] * len(rows)) is stacked, "the copy is made once for a job's steps"
+    left = [weakref.ref(binding.low_rank), *map(weakref.ref, stacked.values())]
+    binding.release()
+    engine._low_ranks._budget.make_place("low rank:", 0, never_cancelled)
+    del binding, stacked
+    gc.collect()
+    assert not any(ref() is not None for ref in left)
 
 
 def test_compiled_kernels_are_kept(make: Any, emulator: Emulator, sd15: Checkpoint, tmp_path: Path) -> None:
