@@ -45,11 +45,14 @@ def _of_schedule(request: ImageToImageInput) -> Iterator[str]:
         yield "noise_strength: 0 runs no step, so prompts, LoRAs, ControlNets and IP-Adapters have no effect"
     if request.image_url is None and _is_changed(request, "noise_strength"):
         yield "noise_strength: the request has no image_url, ignored"
-    for name in ("timesteps", "sigmas"):
-        schedule = getattr(request, name)
+    # The last sigma is the end of the last step.
+    for name, schedule, length in (
+        ("timesteps", request.timesteps, len(request.timesteps.array)),
+        ("sigmas", request.sigmas, len(request.sigmas.array) - 1),
+    ):
         if schedule.array and not schedule.is_custom:
             yield f"{name}.array: {name}.method is 'default', ignored; 'array' uses it"
-        is_replaced = schedule.is_custom and request.num_inference_steps != len(schedule.array)
+        is_replaced = schedule.is_custom and request.num_inference_steps != length
         if is_replaced and _is_changed(request, "num_inference_steps"):
             yield f"num_inference_steps: {name} replaces the schedule, ignored"
 

@@ -73,6 +73,11 @@ def _warnings(stage: PrepareStage, **fields: Any) -> tuple[str, ...]:
             "num_inference_steps: timesteps replaces the schedule, ignored",
         ),
         (
+            {"sigmas": {"method": "array", "array": [10, 1]}, "num_inference_steps": 2, "scheduler": "Euler"},
+            {"num_inference_steps": 1},
+            "num_inference_steps: sigmas replaces the schedule, ignored",
+        ),
+        (
             {"negative_prompt": "rain", "guidance_scale": 1},
             {"guidance_scale": 1.5},
             "negative_prompt: guidance_scale is 1, ignored",
