@@ -18,6 +18,7 @@ from runtime.prompts.emphasis import emphasize
 from runtime.prompts.weighting import PromptError
 from runtime.settings import Settings
 from runtime.stage_errors import InvalidArgument
+from runtime.stages import text_encoder
 from runtime.stages.bind_component import bind_component
 from runtime.stages.text_encoder import TextEncoderStage
 from runtime.stages.text_size import prompt_embeds_bytes
@@ -162,6 +163,17 @@ def test_vectors_that_are_not_finite_name_the_field(
     error = run_stage(TextEncoderStage(settings, job_table), make_plan(sd15, job, embeddings=(embedding,))).error
     assert isinstance(error, InvalidArgument)
     assert str(error) == "embeddings[0].path: emb_params has a value that is not finite in float32"
+
+
+def test_more_chunks_than_memory_was_reserved_for_are_refused(
+    settings: Settings, job_table: JobTable, job: JobRef, sd15: Checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As by a checkpoint's own tokenizer, which may have other tokens than CLIP's."""
+    monkeypatch.setattr(text_encoder, "most_chunks", lambda _: 2)
+    plan = make_plan(sd15, job, prompt=LONG, prompt_weighting=True)
+    error = run_stage(TextEncoderStage(settings, job_table), plan).error
+    assert isinstance(error, InvalidArgument)
+    assert str(error) == "model_name: its tokenizer makes 3 chunks of a prompt that has at most 2"
 
 
 def test_a_file_that_changed_names_the_field(
