@@ -12,6 +12,8 @@ from runtime.schedulers.check_schedule import most_steps
 from runtime.stages.prepare.pictures import Pictures
 from runtime.stages.prepare.size import Size
 
+_OF_THE_STEPS = ("loras", "embeddings", "controlnets", "ip_adapter")  # fields of what acts in the steps alone
+
 
 def warnings(
     request: ImageToImageInput,
@@ -42,7 +44,8 @@ def _of_size(request: ImageToImageInput, pictures: Pictures, size: Size) -> Iter
 
 def _of_schedule(request: ImageToImageInput) -> Iterator[str]:
     if request.image_url is not None and request.noise_strength == 0:
-        yield "noise_strength: 0 runs no step, so prompts, LoRAs, ControlNets and IP-Adapters have no effect"
+        given = (name for name in _OF_THE_STEPS if getattr(request, name))
+        yield from (f"{name}: noise_strength is 0, so no step is run, ignored" for name in given)
     if request.image_url is None and _is_changed(request, "noise_strength"):
         yield "noise_strength: the request has no image_url, ignored"
     # The last sigma is the end of the last step.

@@ -38,9 +38,9 @@ def _warnings(stage: PrepareStage, **fields: Any) -> tuple[str, ...]:
             "noise_strength: the request has no image_url, ignored",
         ),
         (
-            {"noise_strength": 0, "image_url": "tensor:0"},
-            {"noise_strength": 0.1},
-            "noise_strength: 0 runs no step, so prompts, LoRAs, ControlNets and IP-Adapters have no effect",
+            {"noise_strength": 0, "image_url": "tensor:0", "controlnets": [CONTROLNET]},
+            {"controlnets": []},
+            "controlnets: noise_strength is 0, so no step is run, ignored",
         ),
         (
             {"tile_stride_width": 64},
